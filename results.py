@@ -1,0 +1,191 @@
+"""The files of a run: results.h5 and the score tables, written whole or not at all, and read back."""
+
+import csv
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+
+from constants import AMP, VERSION, amp
+
+
+@contextmanager
+def written_whole(path):
+    """Yield a path beside ``path`` to write to; move it into place only when the block ends well.
+
+    A block that dies leaves the old file, or none, and no half-written one.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@dataclass
+class Fold:
+    """What one trained network gave on the test set.
+
+    Attributes
+    ----------
+    y_pred : ndarray (n_test, n_amps)
+        Predictions in retrieval space.
+    scaler : dict
+        x_mean, x_std (scalars) and y_mean, y_std (n_amps,).
+    history : dict of str to ndarray (n_epochs,)
+        Columns of history_<fold>.csv: epoch, loss, val_loss, learning_rate.
+    sensitivity : dict or None
+        mean, standard_error (n_amps, n_bins) and the attributes of the map.
+    """
+
+    y_pred: np.ndarray
+    scaler: dict
+    history: dict
+    sensitivity: dict | None = None
+
+
+@dataclass
+class Run:
+    """A finished run, as read from its folder; shapes as in ``results.h5``."""
+
+    folder: Path
+    config: dict
+    wavelength: np.ndarray
+    bin_width: np.ndarray | None
+    amp_table: tuple[AMP, ...]
+    model: str
+    seed: int
+    y_test: np.ndarray
+    test_spectrum: np.ndarray
+    molecule_curves: dict
+    folds: dict[int, Fold]
+
+    @property
+    def amp_names(self):
+        """Keys of the AMPs, in column order."""
+        return tuple(a.key for a in self.amp_table)
+
+
+def write_results(path, data, model, seed, test_rows, folds):
+    """Write ``results.h5``.
+
+    Parameters
+    ----------
+    path : path-like
+    data : preprocessing.Dataset
+    model : str
+        Name of the network.
+    seed : int
+    test_rows : ndarray (n_test,) of int
+        Rows of the data set that were tested.
+    folds : dict of int to dict
+        Per fold: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and ``sensitivity``, None or an object with
+        ``save(group)`` (a ``sensitivity.SensitivityMap``).
+    """
+    text = h5py.string_dtype()
+    with written_whole(path) as part, h5py.File(part, "w") as file:
+        file.attrs["amp_names"] = np.array(data.amp_names, dtype=text)
+        file.attrs["amp_units"] = np.array([a.retrieval_unit for a in data.amp_table], dtype=text)
+        file.attrs["amp_scales"] = np.array([a.scale for a in data.amp_table], dtype=text)
+        file.attrs["amp_linear_units"] = np.array([a.unit for a in data.amp_table], dtype=text)
+        file.attrs["model"] = model
+        file.attrs["seed"] = seed
+        file.attrs["software_version"] = VERSION
+        file["wavelength"] = data.wavelength
+        file["wavelength"].attrs["unit"] = "micron"
+        if data.bin_width is not None:
+            file["bin_width"] = data.bin_width
+        file["test_spectrum"] = np.median(data.spectra[test_rows], axis=0)  # for figures
+        file["test_rows"] = test_rows
+        for key, curve in data.molecule_curves.items():
+            file[f"molecule_curves/{key}"] = curve
+        for k, fold in folds.items():
+            group = file.create_group(f"fold_{k}")
+            group["y_test"] = data.amps[test_rows]
+            group["y_pred"] = fold["y_pred"]
+            for key, value in fold["scaler"].items():
+                group[f"scaler/{key}"] = value
+            if fold["sensitivity"] is not None:
+                fold["sensitivity"].save(group.create_group("sensitivity"))
+
+
+def write_scores(path, names, scores):
+    """Write a score table: a row per fold, then the mean; a column per AMP.
+
+    Parameters
+    ----------
+    path : path-like
+    names : sequence of str
+        AMP keys.
+    scores : dict of int to ndarray (n_amps,)
+    """
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["fold", *names])
+        for k, row in scores.items():
+            table.writerow([k, *(f"{value:.6g}" for value in row)])
+        table.writerow(["mean", *(f"{value:.6g}" for value in np.mean(list(scores.values()), axis=0))])
+
+
+def read_history(path):
+    """Read ``history_<fold>.csv`` into a dict of arrays, one per column."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]} if rows else {}
+
+
+def load_run(folder):
+    """Read a finished run from its folder.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no readable results.
+    """
+    folder = Path(folder)
+    path = folder / "results.h5"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
+    try:
+        with h5py.File(path) as file, open(folder / "config.yaml") as config:
+            return _read_run(folder, file, yaml.safe_load(config))
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable results file ({error})") from error
+
+
+def _read_run(folder, file, config):
+    keys, units, scales = (
+        [str(v) for v in file.attrs[name]] for name in ("amp_names", "amp_linear_units", "amp_scales")
+    )
+    folds = {}
+    for name in sorted((n for n in file if n.startswith("fold_")), key=lambda n: int(n[5:])):
+        group = file[name]
+        sensitivity = None
+        if "sensitivity" in group:
+            sensitivity = {k: v[()] for k, v in group["sensitivity"].items() if isinstance(v, h5py.Dataset)}
+            sensitivity.update(group["sensitivity"].attrs)
+        folds[int(name[5:])] = Fold(
+            y_pred=group["y_pred"][()],
+            scaler={k: v[()] for k, v in group["scaler"].items()},
+            history=read_history(folder / f"history_{name[5:]}.csv"),
+            sensitivity=sensitivity,
+        )
+    return Run(
+        folder=folder,
+        config=config,
+        wavelength=file["wavelength"][()],
+        bin_width=file["bin_width"][()] if "bin_width" in file else None,
+        amp_table=tuple(amp(k, u, s) for k, u, s in zip(keys, units, scales)),
+        model=str(file.attrs["model"]),
+        seed=int(file.attrs["seed"]),
+        y_test=file[f"fold_{min(folds)}/y_test"][()],
+        test_spectrum=file["test_spectrum"][()],
+        molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
+        folds=folds,
+    )
