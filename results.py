@@ -42,12 +42,16 @@ class Fold:
         Columns of history_<fold>.csv: epoch, loss, val_loss, learning_rate.
     sensitivity : dict or None
         mean, standard_error (n_amps, n_bins) and the attributes of the map.
+    response : dict or None
+        deviations (n_deviations,) in standard errors and change (n_amps, n_bins, n_deviations), the mean
+        over spectra, in the AMPs' retrieval-space units (an ``evaluation.ResponseMap``).
     """
 
     y_pred: np.ndarray
     scaler: dict
     history: dict
     sensitivity: dict | None = None
+    response: dict | None = None
 
 
 @dataclass
@@ -86,7 +90,8 @@ def write_results(path, data, model, seed, test_rows, folds):
         Rows of the data set that were tested.
     folds : dict of int to dict
         Per fold: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and ``sensitivity``, None or an object with
-        ``save(group)`` (a ``sensitivity.SensitivityMap``).
+        ``save(group)`` (a ``sensitivity.SensitivityMap``); optionally ``response``, None or an
+        ``evaluation.ResponseMap``.
     """
     text = h5py.string_dtype()
     with written_whole(path) as part, h5py.File(part, "w") as file:
@@ -113,6 +118,8 @@ def write_results(path, data, model, seed, test_rows, folds):
                 group[f"scaler/{key}"] = value
             if fold["sensitivity"] is not None:
                 fold["sensitivity"].save(group.create_group("sensitivity"))
+            if fold.get("response") is not None:
+                fold["response"].save(group.create_group("response"))
 
 
 def write_scores(path, names, scores):
@@ -154,8 +161,8 @@ def load_run(folder):
         raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
     try:
         with h5py.File(path) as file, open(folder / "config.yaml") as config:
-            return _read_run(folder, file, yaml.safe_load(config))
-    except (OSError, KeyError) as error:
+            return _read_run(folder, file, yaml.safe_load(config) or {})
+    except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a readable results file ({error})") from error
 
 
@@ -175,7 +182,10 @@ def _read_run(folder, file, config):
             scaler={k: v[()] for k, v in group["scaler"].items()},
             history=read_history(folder / f"history_{name[5:]}.csv"),
             sensitivity=sensitivity,
+            response={k: v[()] for k, v in group["response"].items()} if "response" in group else None,
         )
+    if not folds:
+        raise ValueError("it holds no fold")
     return Run(
         folder=folder,
         config=config,
