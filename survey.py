@@ -1,0 +1,279 @@
+"""What every loader returns, and the way from there to a `preprocessing.Dataset`: units, order, targets, checks."""
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from constants import amp
+from preprocessing import Dataset
+
+logger = logging.getLogger(__name__)
+
+DEPTH_UNITS = {"fraction": 1.0, "percent": 1e-2, "ppm": 1e-6}
+
+# Median depth, as stored, for which one unit alone is credible. Transmission spectra are taken of planets with
+# depths of about 50 ppm (55 Cnc e is 340 ppm) to 5 % (giants of M dwarfs reach 3 %). What falls between is refused.
+CREDIBLE = {"fraction": (1e-5, 0.03), "percent": (0.2, 6.0), "ppm": (50.0, 6e4)}
+
+MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are taken for nanometre, angstrom or metre, and refused
+
+
+class LayoutError(ValueError):
+    """A message that already says which file, where in it, what was expected and what was received."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One candidate target as a data set stores it.
+
+    Attributes
+    ----------
+    values : ndarray (N,)
+    unit : str or None
+        Unit of the linear quantity; None takes it from ``constants``.
+    scale : {"log10", "linear"} or None
+        How it is to be learnt; None takes it from ``constants``.
+    stored : {"log10", "linear"} or None
+        What ``values`` are; None means that they already are in retrieval space.
+    """
+
+    values: np.ndarray
+    unit: str | None = None
+    scale: str | None = None
+    stored: str | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A data set as its layout stores it; attributes as in ``preprocessing.Dataset`` but for these.
+
+    Attributes
+    ----------
+    depth_unit : {"fraction", "percent", "ppm"} or None
+        What the layout states; None leaves it to a guess.
+    width : {"full", "half"}
+        What the layout's bin widths are.
+    targets : dict of str to Target
+        Every column that may be a target, by AMP key.
+    default_targets : tuple of str or None
+        Those learnt unless the user names others; None means all.
+    auxiliary : dict of str to ndarray (N,)
+        Every column that may be a further input.
+    """
+
+    spectra: np.ndarray
+    errors: np.ndarray
+    wavelength: np.ndarray
+    targets: dict
+    bin_width: np.ndarray | None = None
+    depth_unit: str | None = None
+    width: str = "full"
+    default_targets: tuple[str, ...] | None = None
+    auxiliary: dict = field(default_factory=dict)
+    noisy: bool = False
+    test_rows: np.ndarray | None = None
+    molecule_curves: dict = field(default_factory=dict)
+    name: str = "data"
+
+
+def numbers(values, where, ndim):
+    """Return ``values`` (an array or an HDF5 dataset) as float64 with ``ndim`` axes, or say where they are not."""
+    shape, dtype = np.shape(values), np.asarray(values).dtype if not hasattr(values, "dtype") else values.dtype
+    if dtype.kind not in "iuf" or len(shape) != ndim:
+        raise LayoutError(f"{where} has type {dtype} and shape {shape}, expected numbers with {ndim} axes")
+    return np.asarray(values[()] if hasattr(values, "id") else values, dtype=np.float64)
+
+
+def rows_text(bad, labels=None, limit=5):
+    """Say which rows are bad: '3 rows (0, 7, 9)', by label where there are labels."""
+    index = np.flatnonzero(bad)
+    shown = ", ".join(str(i if labels is None else labels[i]) for i in index[:limit])
+    more = ", ..." if len(index) > limit else ""
+    return f"{len(index)} row{'s' if len(index) != 1 else ''} ({shown}{more})"
+
+
+def guess_depth_unit(depth, name):
+    """Guess the unit of depths from their median; say so in the log, refuse what two units could explain.
+
+    Parameters
+    ----------
+    depth : ndarray
+        Depths as stored, any shape.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    {"fraction", "percent", "ppm"}
+    """
+    finite = depth[np.isfinite(depth)]
+    middle = float(np.median(finite)) if finite.size else float("nan")
+    for unit, (low, high) in CREDIBLE.items():
+        if low <= middle <= high:
+            logger.warning("%s: unit of the depths guessed as %s (median %.4g); state data.depth_unit to be sure",
+                           name, unit, middle)
+            return unit
+    raise LayoutError(
+        f"{name}: the unit of the depths cannot be guessed from their median {middle:.4g}; "
+        "state depth_unit as fraction, percent or ppm"
+    )
+
+
+def depth_factor(depth, stated, asked, name):
+    """Return what turns stored depths into fractions; ``stated`` by the file (or None), ``asked`` by the user."""
+    if asked not in ("auto", *DEPTH_UNITS):
+        raise LayoutError(f"depth_unit must be auto, fraction, percent or ppm; received {asked!r}")
+    unit = asked if asked != "auto" else stated or guess_depth_unit(depth, name)
+    return DEPTH_UNITS[unit]
+
+
+def finish(survey, targets=None, auxiliary=(), depth_unit="auto", width="auto"):
+    """Turn a `Survey` into a `preprocessing.Dataset`; arguments as in ``loaders.load_dataset``.
+
+    Raises
+    ------
+    LayoutError
+        For units, wavelengths, targets or auxiliary inputs that cannot be used.
+    """
+    name, n_rows = survey.name, len(survey.spectra)
+    if survey.spectra.shape != survey.errors.shape:
+        raise LayoutError(f"{name}: errors have shape {survey.errors.shape}, spectra {survey.spectra.shape}")
+    if survey.spectra.size == 0:
+        raise LayoutError(f"{name}: spectra have shape {survey.spectra.shape}, expected at least one row and one bin")
+    factor = depth_factor(survey.spectra, survey.depth_unit, depth_unit, name)
+    _check_depth(survey.spectra, factor, name)
+    order = wavelength_order(survey.wavelength, survey.spectra.shape[1], name)
+    names = list(targets if targets is not None else survey.default_targets or survey.targets)
+    columns, table = _targets(survey, names)
+    return Dataset(
+        spectra=survey.spectra[:, order] * factor,
+        errors=survey.errors[:, order] * factor,
+        wavelength=survey.wavelength[order],
+        amps=columns,
+        amp_table=table,
+        bin_width=_full_width(survey, order, width),
+        auxiliary=_auxiliary(survey, auxiliary),
+        auxiliary_names=tuple(auxiliary),
+        noisy=survey.noisy,
+        test_rows=_test_rows(survey.test_rows, n_rows, name),
+        molecule_curves={
+            key: _per_bin(curve, survey.wavelength, f"{name}: molecule curve {key}")[order] * factor
+            for key, curve in survey.molecule_curves.items()
+        },
+        name=name,
+    )
+
+
+def _check_depth(spectra, factor, name):
+    with np.errstate(all="ignore"):
+        middle = np.median(spectra, axis=1) * factor
+    bad = (middle <= 0) | (middle >= 1)
+    if bad.any():
+        raise LayoutError(
+            f"{name}: median depth is not between 0 and 1 (as a fraction) in {rows_text(bad)}; is depth_unit right?"
+        )
+
+
+def wavelength_order(wavelength, n_bins, name):
+    """Return the slice that makes wavelengths ascend; refuse what is neither ascending nor descending.
+
+    Parameters
+    ----------
+    wavelength : ndarray (n_bins,)
+        Micron.
+    n_bins : int
+        Bins of the spectra.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    slice
+    """
+    if wavelength.shape != (n_bins,):
+        raise LayoutError(f"{name}: {wavelength.size} wavelengths for spectra of {n_bins} bins")
+    bad = ~np.isfinite(wavelength)
+    if bad.any():
+        raise LayoutError(f"{name}: wavelengths are NaN or infinite in {rows_text(bad).replace('row', 'bin')}")
+    bad = (wavelength < MICRON_RANGE[0]) | (wavelength > MICRON_RANGE[1])
+    if bad.any():
+        raise LayoutError(
+            f"{name}: wavelengths from {wavelength.min():.6g} to {wavelength.max():.6g}, expected micron, "
+            f"{MICRON_RANGE[0]:g} to {MICRON_RANGE[1]:g}"
+        )
+    steps = np.diff(wavelength)
+    if (steps > 0).all():
+        return slice(None)
+    if (steps < 0).all():
+        logger.info("%s: wavelengths descend, flipped", name)
+        return slice(None, None, -1)
+    if len(np.unique(wavelength)) < n_bins:
+        raise LayoutError(f"{name}: {n_bins - len(np.unique(wavelength))} duplicate wavelengths, expected none")
+    wrong = min(int((steps <= 0).sum()), int((steps >= 0).sum()))
+    raise LayoutError(f"{name}: wavelengths are not sorted ({wrong} bins out of order), expected ascending")
+
+
+def _per_bin(values, wavelength, what):
+    if values.shape != wavelength.shape or not np.isfinite(values).all():
+        raise LayoutError(f"{what} has shape {values.shape}, expected {wavelength.shape} finite values")
+    return values
+
+
+def _full_width(survey, order, width):
+    if width not in ("auto", "full", "half"):
+        raise LayoutError(f"width must be auto, full or half; received {width!r}")
+    if survey.bin_width is None:
+        return None
+    values = _per_bin(survey.bin_width, survey.wavelength, f"{survey.name}: bin_width")[order]
+    if (values <= 0).any():
+        raise LayoutError(f"{survey.name}: bin_width must be positive, {int((values <= 0).sum())} are not")
+    return values * (2.0 if (survey.width if width == "auto" else width) == "half" else 1.0)
+
+
+def _targets(survey, names):
+    if not names:
+        raise LayoutError(f"{survey.name}: no targets, expected at least one of {', '.join(survey.targets)}")
+    if len(set(names)) != len(names):
+        raise LayoutError(f"targets must not repeat; received {', '.join(names)}")
+    missing = [key for key in names if key not in survey.targets]
+    if missing:
+        raise LayoutError(f"{survey.name}: no target {', '.join(missing)}; it holds {', '.join(survey.targets)}")
+    table = tuple(amp(key, survey.targets[key].unit, survey.targets[key].scale) for key in names)
+    return np.column_stack([_retrieval_space(survey, key, a.scale) for key, a in zip(names, table)]), table
+
+
+def _retrieval_space(survey, key, scale):
+    values, stored = survey.targets[key].values, survey.targets[key].stored or scale
+    if values.shape != (len(survey.spectra),):
+        raise LayoutError(f"{survey.name}: {values.size} values of {key} for {len(survey.spectra)} spectra")
+    if stored == scale:
+        return values
+    if scale == "linear":
+        return 10.0**values
+    bad = values <= 0
+    if bad.any():
+        raise LayoutError(f"{survey.name}: {key} is learnt as log10 but is not positive in {rows_text(bad)}")
+    return np.log10(values)
+
+
+def _auxiliary(survey, names):
+    if not names:
+        return None
+    missing = [name for name in names if name not in survey.auxiliary]
+    if missing:
+        held = ", ".join(survey.auxiliary) or "none"
+        raise LayoutError(f"{survey.name}: no auxiliary input {', '.join(missing)}; it holds {held}")
+    columns = [survey.auxiliary[name] for name in names]
+    if any(len(column) != len(survey.spectra) for column in columns):
+        raise LayoutError(f"{survey.name}: auxiliary inputs do not have one row for each of {len(survey.spectra)} spectra")
+    return np.column_stack(columns)
+
+
+def _test_rows(rows, n_rows, name):
+    if rows is None:
+        return None
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or ((rows < 0) | (rows >= n_rows)).any():
+        raise LayoutError(f"{name}: test_rows must be row numbers from 0 to {n_rows - 1}")
+    return np.unique(rows)
