@@ -86,9 +86,12 @@ BANDS = {
 def amp(key, unit=None, scale=None):
     """Return the AMP called ``key``, with the unit and scale that a data set states, if it does.
 
-    A key that is not in the table is carried through as it is: plain label, linear unless stated.
+    A key that is not in the table is carried through as it is: plain label, linear unless stated. A known
+    AMP in another unit than the table's is shown in that unit.
     """
     known = AMPS.get(key, AMP(key, key, plot_unit=unit or ""))
+    if unit is not None and unit != known.unit:  # the table's conversion holds for the table's unit only
+        known = replace(known, plot_unit=unit, plot_factor=1.0)
     return replace(
         known,
         unit=known.unit if unit is None else unit,
