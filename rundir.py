@@ -1,0 +1,290 @@
+"""The folder of a run: made, locked, resumed and finished so that no results are lost or mixed.
+
+All work goes to ``DIR/.unfinished/``; ``RunFolder.finish`` moves it into ``DIR`` with ``results.h5`` last.
+What a folder holds is read from its files alone:
+
+- ``results.h5``: finished results;
+- ``.unfinished/config.yaml``: a run that is under way, or died;
+- ``.unfinished/COMPLETE``, then ``.unfinished/MOVE``: a finished run that died while it was moved; the next
+  start on the folder moves the rest;
+- ``.replaced``: rubbish;
+- ``.lock``: the process at work, for as long as that process holds the lock on it.
+"""
+
+import errno
+import logging
+import os
+import re
+import shutil
+import socket
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from results import written_whole
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: no lock
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results.h5"
+RESULT_NAMES = re.compile(
+    r"results\.h5|config\.yaml|model_\d+\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|report\.html|run\.log"
+)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
+
+
+class RunFolderError(ValueError):
+    """A folder that cannot be used for this run; the message is one line that names it."""
+
+
+def new_folder(root, model_name):
+    """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be made.
+    """
+    root = Path(root)
+    stem = f"{model_name}_{datetime.now():%Y-%m-%d}_"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        taken = [int(p.name[len(stem) :]) for p in root.glob(f"{stem}*") if p.name[len(stem) :].isdigit()]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = root / f"{stem}{number:03d}"
+            try:
+                folder.mkdir()  # fails where another run was faster
+                return folder
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
+
+
+class RunFolder:
+    """A run's place on disk, for one process at a time.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the results go; made with its parents. Files in it that are no results stay as they are.
+    settings : dict
+        The resolved settings, nested plain values; written to ``config.yaml`` before anything else. An entry
+        ``versions`` (package to version) may differ on resuming, with a warning.
+    overwrite : bool
+        Replace finished results (once the new ones are complete) and discard an unfinished run.
+    resume : bool
+        Go on with an unfinished run of the same settings; where there is none, start one.
+    ignore : sequence of str
+        Dotted keys that may differ on resuming, because they cannot change a number.
+
+    Attributes
+    ----------
+    work : Path
+        Where to write. Only the names of ``RESULT_NAMES`` are kept by ``finish``; all else there is scratch.
+    resumed : bool
+        There is earlier work in ``work``.
+    finished : bool
+        Nothing is left to do: ``resume`` on finished results of the same settings.
+
+    Raises
+    ------
+    RunFolderError
+        On entering, if the folder is in use, holds what would be lost, or cannot be written.
+    """
+
+    def __init__(self, path, settings, overwrite=False, resume=False, ignore=("output",)):
+        if overwrite and resume:
+            raise RunFolderError("--overwrite starts again, --resume goes on: expected one of them, received both")
+        self.path = Path(path)
+        self.work = self.path / ".unfinished"
+        self.settings = yaml.safe_load(yaml.safe_dump(settings))
+        self.overwrite = overwrite
+        self.resume = resume
+        self.ignore = tuple(ignore)
+        self.resumed = False
+        self.finished = False
+        self._trash = self.path / ".replaced"
+        self._lock_path = self.path / ".lock"
+        self._lock = None
+
+    def __enter__(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._start()
+        except OSError as error:
+            self._release_lock()
+            raise RunFolderError(f"{self.path}: not usable for results ({_reason(error)})") from None
+        except BaseException:
+            self._release_lock()
+            raise
+        return self
+
+    def __exit__(self, *exception):
+        self._release_lock()
+
+    def finish(self):
+        """Move the results from ``work`` into the folder, in place of old ones, and delete ``work``.
+
+        A kill at any moment leaves the old results, or none until the next start has moved the rest.
+        """
+        if not (self.work / RESULTS).is_file():
+            raise RunFolderError(f"{self.work}: holds no {RESULTS}, so the run is not finished")
+        self._trash.mkdir(exist_ok=True)
+        (self.work / "COMPLETE").touch()
+        self._move()
+
+    def _move(self):
+        complete, move = self.work / "COMPLETE", self.work / "MOVE"
+        if not move.exists():
+            for name in _result_names(self.path):  # results.h5 comes first: without it nothing looks finished
+                _put(self.path / name, self._trash)
+            os.replace(complete, move)
+        for name in reversed(_result_names(self.work)):  # results.h5 comes last
+            os.replace(self.work / name, self.path / name)
+        self._discard(self.work)
+
+    def _discard(self, path):
+        """Delete a folder so that a kill half-way cannot leave part of it in its place."""
+        _put(path, self._trash)
+        shutil.rmtree(self._trash)
+
+    def _start(self):
+        """Decide from what the folder holds, and the flags, what there is to do."""
+        if (self.work / "COMPLETE").exists() or (self.work / "MOVE").exists():
+            log.info("%s: an earlier run ended while its results were moved; moving the rest", self.path)
+            self._move()
+        if self._trash.exists():
+            shutil.rmtree(self._trash)
+        if (self.work / "config.yaml").exists():
+            if not self.overwrite:
+                return self._go_on()
+            log.info("%s: the unfinished run is discarded", self.path)
+        elif (self.path / RESULTS).exists():
+            if self.resume:
+                self._check_same(self.path / "config.yaml", "finished results")
+                self.finished = True
+                return None
+            if not self.overwrite:
+                raise RunFolderError(
+                    f"{self.path}: holds finished results; choose another --output, or --overwrite them"
+                )
+        elif self.resume:
+            log.info("%s: nothing to resume here, so a new run starts", self.path)
+        strangers = _result_names(self.path)
+        if strangers and RESULTS not in strangers:
+            raise RunFolderError(
+                f"{self.path}: holds {', '.join(strangers)} but no {RESULTS}, so these are not replaced; "
+                "choose another --output, or move them away"
+            )
+        if self.work.exists():
+            self._discard(self.work)
+        self.work.mkdir()
+        with written_whole(self.work / "config.yaml") as part:
+            part.write_text(yaml.safe_dump(self.settings, sort_keys=False), encoding="utf-8")
+        return None
+
+    def _go_on(self):
+        if not self.resume:
+            raise RunFolderError(
+                f"{self.path}: holds an unfinished run; --resume to go on with it, --overwrite to start again"
+            )
+        self._check_same(self.work / "config.yaml", "an unfinished run")
+        self.resumed = True
+
+    def _check_same(self, path, what):
+        """Refuse to resume with settings that differ from those in the file ``path``."""
+        try:
+            old = yaml.safe_load(path.read_text(encoding="utf-8"))
+            old, new = _flat(dict(old)), _flat(self.settings)
+        except (OSError, ValueError, TypeError, yaml.YAMLError):
+            raise RunFolderError(f"{path}: the settings of {what} cannot be read; --overwrite to start again") from None
+        for key in [*new, *(k for k in old if k not in new)]:
+            before, now = (repr(tree[key]) if key in tree else "nothing" for tree in (old, new))
+            if before == now or any(key == k or key.startswith(f"{k}.") for k in self.ignore):
+                continue
+            if key.split(".")[0] == "versions":
+                log.warning("%s was %s and is %s now: numbers may differ slightly", key[9:], before, now)
+                continue
+            raise RunFolderError(
+                f"{self.path}: holds {what} with {key} = {before}, received {now}; "
+                "give the same settings to resume, or --overwrite to start again"
+            )
+
+    def _take_lock(self):
+        """Lock the folder for as long as this process lives; the file's content is for messages only."""
+        while self._lock is None:
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(lock, 200).decode("ascii", "replace").strip()
+                os.close(lock)
+                holder = text if re.fullmatch(r"process \d+ on [\w.-]+ since [\d :-]+", text) else "another run"
+                raise RunFolderError(
+                    f"{self.path}: in use by {holder}; wait for it, or choose another --output "
+                    f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
+                ) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    os.close(lock)
+                    raise
+                log.warning("%s: this file system has no locks; start only one run here", self.path)
+            if self._is_current(lock):
+                self._lock = lock
+            else:
+                os.close(lock)  # its owner ended, and deleted the file, while we opened it
+        os.truncate(self._lock, 0)
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+
+    def _is_current(self, lock):
+        try:
+            return os.path.samestat(os.fstat(lock), os.stat(self._lock_path))
+        except FileNotFoundError:
+            return False
+
+    def _release_lock(self):
+        if self._lock is not None:
+            if self._is_current(self._lock):
+                self._lock_path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def _result_names(folder):
+    """Names of results in a folder, ``results.h5`` first."""
+    names = [p.name for p in folder.iterdir() if RESULT_NAMES.fullmatch(p.name)]
+    return sorted(names, key=lambda name: (name != RESULTS, name))
+
+
+def _put(path, trash):
+    """Move a file or folder into the rubbish, under a free name."""
+    trash.mkdir(exist_ok=True)
+    number = 0
+    while (trash / f"{path.name}.{number}").exists():
+        number += 1
+    os.replace(path, trash / f"{path.name}.{number}")
+
+
+def _flat(tree, prefix=""):
+    """Nested dicts as one dict with dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _reason(error):
+    return (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
