@@ -56,7 +56,10 @@ class Fold:
 
 @dataclass
 class Run:
-    """A finished run, as read from its folder; shapes as in ``results.h5``."""
+    """A finished run, as read from its folder; shapes as in ``results.h5``.
+
+    ``data`` says where the spectra came from: ``data_name`` and ``n_spectra`` (all rows, tested or not).
+    """
 
     folder: Path
     config: dict
@@ -69,6 +72,7 @@ class Run:
     test_spectrum: np.ndarray
     molecule_curves: dict
     folds: dict[int, Fold]
+    data: dict
 
     @property
     def amp_names(self):
@@ -102,6 +106,8 @@ def write_results(path, data, model, seed, test_rows, folds):
         file.attrs["model"] = model
         file.attrs["seed"] = seed
         file.attrs["software_version"] = VERSION
+        file.attrs["data_name"] = data.name
+        file.attrs["n_spectra"] = len(data)
         file["wavelength"] = data.wavelength
         file["wavelength"].attrs["unit"] = "micron"
         if data.bin_width is not None:
@@ -198,4 +204,5 @@ def _read_run(folder, file, config):
         test_spectrum=file["test_spectrum"][()],
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
         folds=folds,
+        data={key: file.attrs[key] for key in ("data_name", "n_spectra") if key in file.attrs},
     )
