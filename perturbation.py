@@ -1,0 +1,228 @@
+"""The engine of the sensitivity test: perturb chunks of spectra, predict, and add up. No arguments are checked here.
+
+One repeat for one spectrum (Yip et al. 2021, Section 5): the bins are cut at random into groups; the bins of one
+group at a time are drawn again from their own errors; the network answers again; every bin of the group receives
+the squared change of each answer. The map is the mean over repeats and spectra.
+
+How the work is cut, for those who run it on many machines: `make_chunks` yields small picklable `Chunk`s,
+`run_chunk` is a pure function of (model, chunk, settings), `RunningMoments` adds up its answers in the order of
+the spectra. Draws depend on the seed and on the index of the spectrum alone.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from predictors import Predictor
+
+CHUNKS_AHEAD = 64  # handed to an executor before the first answer is awaited, so that memory stays bounded
+
+
+def halving_sizes(n_bins):
+    """Sizes of the published groups: half of the bins, then half of that, rounded up, until all are used.
+
+    >>> halving_sizes(52), halving_sizes(8)
+    ([26, 13, 7, 4, 2], [4, 2, 1, 1])
+    """
+    sizes, left, size = [], n_bins, n_bins
+    while left:
+        size = min((size + 1) // 2, left)
+        sizes.append(size)
+        left -= size
+    return sizes
+
+
+def choose_groups(labels, shuffle, n_repeats, rng):
+    """Group of each bin in each repeat: (n_repeats, n_bins) of integers, from the labels of one repeat (n_bins,)."""
+    if shuffle:
+        return rng.permuted(np.tile(labels, (n_repeats, 1)), axis=1)
+    return np.broadcast_to(labels, (n_repeats, len(labels)))
+
+
+def perturb(spectrum, noise, mask, out):
+    """Fill ``out`` (n_repeats, n_groups, n_bins) with the spectrum, noise added to the bins of one group only.
+
+    ``spectrum`` (n_bins,) and ``noise`` (n_repeats, n_bins) are in scaled units: adding scaled noise to a scaled
+    spectrum loses no digits, unlike scaling a perturbed depth. ``mask`` has the shape of ``out``.
+    """
+    np.multiply(mask, noise[:, None, :], out=out)
+    np.add(out, spectrum, out=out)
+
+
+def sum_over_repeats(change, mask):
+    """Give each bin the squared change of its group; sums over repeats of that and of its square.
+
+    ``change`` (rows, n_AMPs) is f(x') - f(x), ``mask`` (rows, n_bins) tells which bins moved. As every bin is in
+    one group per repeat, both sums are one matrix product: (2, n_AMPs, n_bins), float64.
+    """
+    squares = np.square(change, dtype=np.float64)
+    moments = np.concatenate([squares, np.square(squares)], axis=1)  # (rows, 2 n_AMPs)
+    return (moments.T @ mask.astype(np.float64)).reshape(2, change.shape[1], mask.shape[1])
+
+
+class RunningMoments:
+    """Mean over spectra and its two standard errors, built one spectrum at a time (Welford), for each AMP its own."""
+
+    def __init__(self, n_amps, n_bins):
+        self.count = np.zeros((n_amps, 1), int)
+        self.mean = np.zeros((n_amps, n_bins))
+        self._spread = np.zeros((n_amps, n_bins))  # sum over spectra of (map - mean)^2
+        self._noise = np.zeros((n_amps, n_bins))  # sum over spectra of the variance of each one's own mean
+
+    def add(self, spectrum_map, variance, wanted):
+        """Add one spectrum's map and the variance of that map, both (n_AMPs, n_bins), to the AMPs ``wanted``."""
+        self.count[wanted] += 1
+        delta = spectrum_map[wanted] - self.mean[wanted]
+        self.mean[wanted] += delta / self.count[wanted]
+        self._spread[wanted] += delta * (spectrum_map[wanted] - self.mean[wanted])
+        self._noise[wanted] += variance[wanted]
+
+    @property
+    def repeat_error(self):
+        """Monte Carlo error of the map of exactly these spectra: falls to zero with more repeats."""
+        return np.sqrt(self._noise) / self.count
+
+    @property
+    def standard_error(self):
+        """Error of the map as an estimate for all spectra like these: falls with more spectra.
+
+        Spread of the maps of single spectra / sqrt(n), which holds the noise of the repeats too. The noise of the
+        repeats is its lower bound (between-spectra variance is not negative), and all there is for one spectrum.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            between = np.sqrt(self._spread / (self.count - 1) / self.count)
+        return np.fmax(between, self.repeat_error)
+
+
+# Chunks of spectra: what travels to a worker, and what a worker does
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all chunks share."""
+
+    labels: np.ndarray  # (n_bins,) group of each bin, -1 for a bin that is never perturbed
+    shuffle: bool  # new random groups in every repeat
+    repeat: int
+    batch_size: int
+    seed: int
+    layout: str
+    n_amps: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some spectra, in scaled units and float32."""
+
+    indices: np.ndarray  # (n,) rows of org_spectrum
+    spectra: np.ndarray  # (n, n_bins)
+    noise: np.ndarray  # (n, n_bins) errors, or (n, n_bins, n_bins) square roots F of covariances F F^T
+    auxiliary: np.ndarray | None  # (n, k)
+
+
+def make_chunks(indices, chunk_size, org_spectrum, org_error, is_covariance, x_mean, x_std, auxiliary=None):
+    """Yield the spectra of ``indices`` as `Chunk`s of at most ``chunk_size``; nothing is copied before its turn."""
+    for start in range(0, len(indices), chunk_size):
+        some = indices[start : start + chunk_size]
+        noise = org_error[some]
+        if is_covariance:
+            noise = np.stack([covariance_root(c, i) for c, i in zip(noise, some, strict=True)])
+        noise = noise / (x_std[:, None] if is_covariance else x_std)
+        spectra = (org_spectrum[some] - x_mean) / x_std
+        yield Chunk(
+            some,
+            spectra.astype(np.float32),
+            noise.astype(np.float32),
+            None if auxiliary is None else auxiliary[some],
+        )
+
+
+def covariance_root(covariance, index):
+    """Matrix F with F F^T = covariance, (n_bins, n_bins); bins of zero variance are allowed.
+
+    Raises
+    ------
+    ValueError
+        If the covariance of spectrum ``index`` is not finite, symmetric and positive semi-definite.
+    """
+    name = f"org_error: expected the covariance of spectrum {index} to be"
+    size = np.abs(covariance).max()
+    if not np.isfinite(size):
+        raise ValueError(f"{name} finite, received NaN or infinity")
+    if np.abs(covariance - covariance.T).max() > 1e-8 * size:
+        raise ValueError(f"{name} symmetric, received one that is not")
+    values, vectors = np.linalg.eigh(covariance)
+    if values[0] < -1e-8 * size * len(values):
+        raise ValueError(f"{name} positive semi-definite, received the eigenvalue {values[0]:.3g}")
+    return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def run_chunk(model, chunk, settings):
+    """Return the maps of the spectra of one chunk: (n, 2, n_AMPs, n_bins), scaled units squared.
+
+    The first is the mean over repeats, the second the variance of that mean. A pure function: the answer for a
+    spectrum depends on the model, the spectrum and its index and ``settings``, never on its neighbours.
+    """
+    predict = Predictor(model, settings.n_amps, settings.layout)
+    return np.stack([_run_spectrum(predict, chunk, k, settings) for k in range(len(chunk.indices))])
+
+
+def _run_spectrum(predict, chunk, k, settings):
+    spectrum, noise_scale, index = chunk.spectra[k], chunk.noise[k], int(chunk.indices[k])
+    auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[k]
+    # Two streams, each read repeat by repeat, so that draws do not depend on the batch size
+    groups_rng, noise_rng = (
+        np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index, stream))) for stream in (0, 1)
+    )
+    n_bins, n_groups = len(spectrum), settings.labels.max() + 1
+    per_batch = even_share(settings.repeat, (settings.batch_size - 1) // n_groups)
+
+    # Each batch has the same shape and carries the unperturbed spectrum as its first row
+    rows = np.empty((1 + per_batch * n_groups, n_bins), np.float32)
+    perturbed = rows[1:].reshape(per_batch, n_groups, n_bins)
+    sums = 0.0
+    for start in range(0, settings.repeat, per_batch):
+        n = min(per_batch, settings.repeat - start)
+        groups = choose_groups(settings.labels, settings.shuffle, n, groups_rng)  # (n, n_bins)
+        noise = noise_rng.standard_normal((n, n_bins), dtype=np.float32)
+        # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's
+        noise = noise @ noise_scale.T if noise_scale.ndim == 2 else noise * noise_scale
+        mask = groups[:, None, :] == np.arange(n_groups, dtype=groups.dtype)[:, None]  # (n, n_groups, n_bins)
+        rows[0] = spectrum
+        perturb(spectrum, noise, mask, out=perturbed[:n])
+        perturbed[n:] = spectrum
+        answers = predict(rows, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
+        change = answers[1 : 1 + n * n_groups] - answers[0]
+        sums = sums + sum_over_repeats(change, mask.reshape(-1, n_bins))
+    mean, mean_square = sums / settings.repeat
+    with np.errstate(invalid="ignore"):
+        variance = np.maximum(mean_square - mean**2, 0.0) / np.float64(settings.repeat - 1)  # NaN for one repeat
+    return np.stack([mean, variance])
+
+
+def even_share(total, most):
+    """Largest share, at most ``most`` (but one), that cuts ``total`` into parts of nearly the same size."""
+    parts = -(-total // max(most, 1))
+    return -(-total // parts)
+
+
+def run_chunks(model, chunks, settings, executor):
+    """Yield (chunk, maps) in order, in this process or through an executor."""
+    if executor is None:
+        for chunk in chunks:
+            yield chunk, run_chunk(model, chunk, settings)
+        return
+    waiting = deque()
+    try:
+        for chunk in chunks:
+            waiting.append((chunk, executor.submit(run_chunk, model, chunk, settings)))
+            if len(waiting) == CHUNKS_AHEAD:
+                chunk, future = waiting.popleft()
+                yield chunk, future.result()
+        while waiting:
+            chunk, future = waiting.popleft()
+            yield chunk, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()

@@ -1,0 +1,190 @@
+"""One way to call any network: (rows, n_bins) float32 in, (rows, n_AMPs) out, checked.
+
+Keras models, objects with ``.predict`` (scikit-learn), PyTorch modules and plain callables (JAX, a lambda) all
+become a `Predictor`. No framework is imported here: what a model can do is asked of the model itself.
+"""
+
+import functools
+import os
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
+PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
+
+
+class ModelLoader:
+    """A model given as a recipe, loaded once in every process that uses it.
+
+    Small to pickle, so it is what an executor with worker processes should be given instead of a model.
+
+    Parameters
+    ----------
+    load : callable
+        Importable function that returns the model, for example ``keras.models.load_model``.
+    *args : hashable
+        Its arguments, for example the path of the file. A file that changed on disk is loaded again.
+
+    Examples
+    --------
+    >>> loader = ModelLoader(keras.models.load_model, "model_0.keras")  # doctest: +SKIP
+    """
+
+    def __init__(self, load, *args):
+        if not callable(load):
+            raise ValueError(f"load: expected a function that returns a model, received {type(load).__name__}")
+        self.load, self.args = load, args
+
+    def get(self):
+        """Return the model, from this process's memory when it was loaded before."""
+        return _load_once(self.load, self.args, tuple(_file_stamp(arg) for arg in self.args))
+
+
+@functools.lru_cache(maxsize=16)
+def _load_once(load, args, _stamps):
+    return load(*args)
+
+
+def _file_stamp(arg):
+    if isinstance(arg, str | os.PathLike) and os.path.isfile(arg):
+        status = os.stat(arg)
+        return status.st_mtime_ns, status.st_size
+    return None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with its input layout and number of outputs settled.
+
+    Attributes
+    ----------
+    model : object
+        Keras model, object with ``.predict``, PyTorch module, callable, or a `ModelLoader` of one of these.
+    n_amps : int or None
+        Columns the output must have; None accepts any.
+    layout : {"channel", "flat"}
+        Whether the model reads (rows, n_bins, 1) or (rows, n_bins).
+    """
+
+    model: object
+    n_amps: int | None
+    layout: str
+
+    @functools.cached_property
+    def function(self):
+        """The quickest way into the model; ``predict_on_batch`` spares Keras the set-up of each ``predict``."""
+        model = self.model.get() if isinstance(self.model, ModelLoader) else self.model
+        for name in ("predict_on_batch", "predict"):
+            if callable(getattr(model, name, None)):
+                return getattr(model, name)
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(model, torch.nn.Module):
+            return functools.partial(_call_torch, torch, model)
+        if callable(model):
+            return model
+        raise ValueError(f"model: expected .predict, or a callable, received {type(model).__name__}")
+
+    def __call__(self, rows, auxiliary=None, name="the rows"):
+        """Return the model's answer for ``rows`` (rows, n_bins) as an array (rows, n_amps), scaled units.
+
+        ``auxiliary`` (k,) is the second input of a two-input model, the same for all rows; the model then
+        receives the list [rows, auxiliary].
+
+        Raises
+        ------
+        ValueError
+            If the output is not (rows, n_amps) or not finite; ``name`` says in the message where.
+        """
+        inputs = rows[:, :, None] if self.layout == "channel" else rows
+        if auxiliary is not None:
+            inputs = [inputs, np.repeat(auxiliary[None], len(rows), axis=0)]  # (rows, k)
+        output = self.function(inputs)
+        if hasattr(output, "detach"):  # a tensor that still carries its gradient
+            output = output.detach().cpu()
+        output = np.asarray(output)
+        if output.shape == (len(rows),) and self.n_amps in (None, 1):
+            output = output[:, None]
+        if output.ndim != 2 or len(output) != len(rows) or self.n_amps not in (None, output.shape[1]):
+            columns = "n_AMPs" if self.n_amps is None else self.n_amps
+            raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {output.shape}")
+        finite = np.isfinite(output)
+        if not finite.all():
+            row = int(np.argmin(finite.all(axis=1)))
+            raise ValueError(f"model: expected finite output, received {output[row]} for row {row} of {name}")
+        return output
+
+
+def _call_torch(torch, module, inputs):
+    """Run a bare PyTorch module in evaluation mode, without gradients, and leave its mode as it was."""
+    weight = next(module.parameters(), torch.empty(0))
+    arrays = inputs if isinstance(inputs, list) else [inputs]
+    tensors = [torch.as_tensor(array, dtype=weight.dtype, device=weight.device) for array in arrays]
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            return module(*tensors)
+    finally:
+        module.train(training)
+
+
+def find_predictor(model, spectrum, n_amps=None, auxiliary=None, layout=None):
+    """Settle how a model wants its input, and return (layout, number of outputs).
+
+    ``layout`` is taken if given; else what the model declares (Keras ``input_shape``, scikit-learn
+    ``n_features_in_``); else (rows, n_bins, 1) is tried, then (rows, n_bins).
+
+    Parameters
+    ----------
+    model : object
+        See `Predictor`.
+    spectrum : ndarray of shape (n_bins,)
+        One scaled spectrum to try.
+    n_amps : int or None
+        Number of outputs expected, if known.
+    auxiliary : ndarray of shape (k,) or None
+        Second input of that spectrum.
+    layout : {"channel", "flat"} or None
+        The user's own choice.
+
+    Raises
+    ------
+    ValueError
+        If ``layout`` is unknown, the model takes neither, or it declares another number of bins.
+    """
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
+    rows = np.repeat(spectrum[None].astype(np.float32), PROBE_ROWS, axis=0)  # (3, n_bins)
+    layouts = [layout] if layout else _declared_layout(model, len(spectrum))
+    failures = []
+    for candidate in layouts:
+        try:
+            return candidate, Predictor(model, n_amps, candidate)(rows, auxiliary, "the first spectrum").shape[1]
+        except Exception as error:  # a model may refuse a shape with any exception of its own
+            if len(layouts) == 1:
+                raise
+            failures.append(error)
+    reasons = "; ".join(f"{where}: {' '.join(str(why).split())}" for where, why in zip(layouts, failures, strict=True))
+    raise ValueError(
+        f"model: expected one that takes (N, {len(spectrum)}, 1) or (N, {len(spectrum)}), received errors: {reasons}"
+    ) from failures[-1]
+
+
+def _declared_layout(model, n_bins):
+    """Layouts to try for a model, fewer when the model says what it takes."""
+    if isinstance(model, ModelLoader):
+        model = model.get()
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, dict):
+        shape = next(iter(shape.values()))
+    elif isinstance(shape, list):
+        shape = shape[0]
+    if shape is None and isinstance(getattr(model, "n_features_in_", None), int):
+        shape = (None, model.n_features_in_)
+    if shape is None or len(shape) not in (2, 3):
+        return list(LAYOUTS)
+    if shape[1] not in (None, n_bins):
+        raise ValueError(f"org_spectrum: expected {shape[1]} bins as the model does, received {n_bins}")
+    return ["flat" if len(shape) == 2 else "channel"]

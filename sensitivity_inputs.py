@@ -1,0 +1,200 @@
+"""The arguments of the sensitivity test: each function returns one in the form the engine wants.
+
+Where it cannot, it raises a ValueError of one line: argument, expected, received.
+"""
+
+import operator
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+import constants
+from perturbation import halving_sizes
+
+SCHEMES = ("halving", "single")
+
+
+def float_array(name, value, expected, ndim=None, length=None, finite=True):
+    """Return ``value`` as a float64 array, finite if asked; ``expected`` is its shape in words."""
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
+    if array.size == 0 or (ndim and array.ndim != ndim) or (length and len(array) != length):
+        raise ValueError(f"{name}: expected shape {expected}, received {array.shape}")
+    if finite and not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
+    return array
+
+
+def scaling(mean_name, mean, std_name, std, sizes=None):
+    """Return mean and standard deviation as flat arrays of one length, or of the ``sizes`` allowed."""
+    arrays = []
+    for name, value in ((mean_name, mean), (std_name, std)):
+        if value is None:
+            raise ValueError(f"{name}: expected the number(s) the network's data were scaled by, received None")
+        arrays.append(float_array(name, value, "(n_AMPs,)" if sizes is None else f"() or ({sizes[-1]},)").ravel())
+        if arrays[-1].size not in (sizes or (arrays[0].size,)):
+            raise ValueError(f"{name}: expected {sizes or arrays[0].size} number(s), received {arrays[-1].size}")
+    if arrays[1].min() <= 0:
+        raise ValueError(f"{std_name}: expected positive numbers, received {arrays[1].min():g}")
+    return arrays
+
+
+def positive_integer(name, value, also=""):
+    """Return ``value`` as an int of at least 1; ``also`` says what else is allowed."""
+    try:
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name}: expected a positive integer{also}, received {value!r}")
+    return number
+
+
+def errors_or_covariances(org_error, n, n_bins, covariance):
+    """Return errors as (N, n_bins) or covariances as (N, n_bins, n_bins), without copies, and which of the two."""
+    shapes = {False: ((n_bins,), (n, n_bins)), True: ((n_bins, n_bins), (n, n_bins, n_bins))}
+    allowed = shapes[False] + shapes[True] if covariance is None else shapes[bool(covariance)]
+    words = " or ".join(map(str, dict.fromkeys(allowed)))
+    errors = np.asarray(org_error) if np.ndim(org_error) == 3 else float_array("org_error", org_error, words)
+    if errors.shape not in allowed:
+        raise ValueError(f"org_error: expected shape {words}, received {errors.shape}")
+    if covariance is None:
+        covariance = errors.shape not in shapes[False]
+        if errors.shape == (n_bins, n_bins) and n == n_bins > 1 and _looks_like_covariance(errors):
+            raise ValueError(
+                f"org_error: expected 1-sigma errors or covariance=True, received a symmetric {errors.shape} array"
+                " that may be either; say covariance=True or covariance=False"
+            )
+    if not covariance and errors.min() < 0:
+        raise ValueError(f"org_error: expected errors >= 0, received {errors.min():g}")
+    return np.broadcast_to(errors, shapes[bool(covariance)][1]), bool(covariance)
+
+
+def _looks_like_covariance(square):
+    return np.array_equal(square, square.T) and np.ptp(square) > 0
+
+
+def group_labels(scheme, groups, n_bins):
+    """Return the group of each bin in one repeat (n_bins,), whether groups are drawn anew, and the scheme's name."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme: expected one of {SCHEMES}, received {scheme!r}")
+    if groups is None:
+        sizes = halving_sizes(n_bins) if scheme == "halving" else [1] * n_bins
+        return np.repeat(np.arange(len(sizes)), sizes), scheme == "halving", scheme
+    expected = f"groups: expected lists of bins 0 to {n_bins - 1}, each bin once at most, or {n_bins} group numbers"
+    if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":
+        if len(groups) != n_bins or groups.max() < 0:
+            raise ValueError(f"{expected}, received {groups}")
+        numbers = np.unique(groups[groups >= 0])
+        return np.where(groups < 0, -1, np.searchsorted(numbers, groups)), False, "groups"
+    labels = np.full(n_bins, -1)
+    try:
+        members = [np.atleast_1d(np.array(group)) for group in groups]
+    except (TypeError, ValueError):
+        raise ValueError(f"{expected}, received {groups!r}") from None
+    for number, bins in enumerate(members):
+        good = bins.size and bins.dtype.kind in "iu" and bins.min() >= 0 and bins.max() < n_bins
+        if not good or len(np.unique(bins)) < bins.size or (labels[bins] >= 0).any():
+            raise ValueError(f"{expected}, received {bins.tolist()} as group {number}")
+        labels[bins] = number
+    if not members:
+        raise ValueError(f"{expected}, received none")
+    return labels, False, "groups"
+
+
+def seed_of(rng):
+    """Return one integer that stands for ``rng``: the seed itself, or 128 bits drawn from a generator."""
+    try:
+        if rng is None or isinstance(rng, int | np.integer):
+            return int(np.random.SeedSequence(rng).entropy)
+        words = np.random.default_rng(rng).integers(2**32, size=4, dtype=np.uint32)
+    except (TypeError, ValueError):
+        raise ValueError(f"rng: expected None, a seed >= 0 or a numpy.random.Generator, received {rng!r}") from None
+    return int.from_bytes(words.tobytes(), "little")
+
+
+def find_amp(name):
+    """Look an AMP up by key or plot label, in any case; a plain one if the table has none of that name."""
+    known = {text.lower(): amp for amp in constants.AMPS.values() for text in (amp.key, amp.label)}
+    return name if isinstance(name, constants.AMP) else known.get(str(name).strip().lower(), constants.amp(str(name)))
+
+
+def find_amps(gases, n_amps):
+    """Return the AMP of each column; none where nothing tells."""
+    if gases is None:
+        return [find_amp(key) for key in constants.PAPER_AMPS] if n_amps == len(constants.PAPER_AMPS) else []
+    if isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:
+        raise ValueError(f"gases: expected the names of the model's {n_amps} AMPs, received {gases!r}")
+    return [find_amp(gas) for gas in gases]
+
+
+def abundance_cuts(abundance, amps):
+    """Return the abundance range of each AMP that has one, {column: (low, high)}."""
+    if abundance is None:
+        return {}
+    if not amps:
+        raise ValueError("gases: expected the name of each AMP, as abundance is given, received None")
+    keys = [amp.key for amp in amps]
+    if not isinstance(abundance, Mapping):
+        unknown = [amp.key for amp in amps if amp.kind != "molecule" and amp.key not in constants.AMPS]
+        if unknown:
+            warnings.warn(
+                f"abundance: no cut for {', '.join(unknown)}, which constants.AMPS does not list as molecules;"
+                " give abundance={name: (low, high)} to cut them",
+                stacklevel=3,
+            )
+        abundance = {amp: abundance for amp in amps if amp.kind == "molecule"} or {None: abundance}
+    cuts = {}
+    for name, cut in abundance.items():
+        cut = np.asarray(cut)
+        if cut.shape != (2,) or cut.dtype.kind not in "iuf" or not cut[0] < cut[1]:
+            raise ValueError(
+                f"abundance: expected (low, high) in log10 VMR with low < high, received {abundance[name]!r}"
+            )
+        if name is not None:
+            columns = [k for k, key in enumerate(keys) if key == find_amp(name).key]
+            if not columns:
+                raise ValueError(f"abundance: expected names among {keys}, received {name!r}")
+            cuts |= dict.fromkeys(columns, cut)
+    return cuts
+
+
+def select_spectra(y_test, cuts, amps, no_spectra, n, n_amps):
+    """Say which spectra enter the row of which AMP, (N, n_AMPs): the first ``no_spectra`` of those in its range."""
+    if cuts and y_test is None:
+        raise ValueError(f"y_test: expected shape ({n}, {n_amps}), as abundance is given, received None")
+    if y_test is not None:
+        y_test = float_array("y_test", y_test, f"({n}, {n_amps})", finite=False)
+        if y_test.shape != (n, n_amps):
+            raise ValueError(f"y_test: expected shape ({n}, {n_amps}), received {y_test.shape}")
+    inside = np.ones((n, n_amps), bool)
+    for column, (low, high) in cuts.items():
+        inside[:, column] = (low < y_test[:, column]) & (y_test[:, column] < high)
+        if not inside[:, column].any():
+            truth = y_test[:, column]
+            raise ValueError(
+                f"abundance: expected spectra with {low:g} < log10 VMR of {amps[column].key} < {high:g},"
+                f" received none: y_test spans {truth.min():.3g} to {truth.max():.3g}"
+            )
+    if no_spectra is None:
+        return inside
+    counts = inside.sum(axis=0)
+    if counts.min() < no_spectra:
+        names = [amp.key for amp in amps] or [f"AMP {k}" for k in range(n_amps)]
+        few = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True) if count < no_spectra)
+        warnings.warn(
+            f"no_spectra: expected {no_spectra} spectra for each AMP, using what there is: {few}", stacklevel=3
+        )
+    return inside & (np.cumsum(inside, axis=0) <= no_spectra)
+
+
+def plain_abundance(abundance):
+    """Return the abundance cut in numbers and strings that JSON can hold."""
+    if abundance is None:
+        return None
+    if isinstance(abundance, Mapping):
+        return {find_amp(name).key: tuple(map(float, cut)) for name, cut in abundance.items()}
+    return tuple(map(float, abundance))
