@@ -1,7 +1,7 @@
 """Read the data sets people have into one in-memory form, `preprocessing.Dataset`.
 
 Each layout is one function ``load(path) -> Survey`` and one row of ``FORMATS``; what all layouts share (units,
-order of the wavelengths, choice of the targets, retrieval space, checks) is done once, in ``_finish``.
+order of the wavelengths, choice of the targets, retrieval space, checks) is done once, in ``survey.finish``.
 The layouts are described in data/FORMATS.md, and how to add one in CONTRIBUTING.md.
 """
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import h5py
 
+from loaders_arrays import detect_hela, detect_paper, load_hela, load_paper
+from loaders_challenge import detect_level_1, detect_level_2, load_level_1, load_level_2
 from preprocessing import check_dataset
 from survey import LayoutError, Survey, Target, finish, numbers
 
@@ -80,8 +82,13 @@ def load_dataset(path, format="auto", targets=None, auxiliary=(), depth_unit="au
         raise ValueError(
             f"{path}: not readable as {layout.name} ({layout.description}): {_one_line(path, error)}"
         ) from error
-    logger.info("%s: %d spectra of %d bins, targets %s (%s)", path, *data.spectra.shape, ", ".join(data.amp_names),
-                layout.name)
+    logger.info(
+        "%s: %d spectra of %d bins, targets %s (%s)",
+        path,
+        *data.spectra.shape,
+        ", ".join(data.amp_names),
+        layout.name,
+    )
     return data
 
 
@@ -114,7 +121,7 @@ def is_hdf5(path):
 
 
 def detect_own(path):
-    """An HDF5 file, whatever its content: errors then name what is missing."""
+    """Take any HDF5 file; its errors then name what is missing."""
     return is_hdf5(path)
 
 
@@ -168,11 +175,21 @@ def _texts(attributes, name, size, path, optional=False, where="/amps"):
         raise LayoutError(f"{path}: {where} has no attribute {name!r}, expected {size} texts, one per column")
     values = attributes[name]
     values = [v.decode() if isinstance(v, bytes) else str(v) for v in (values if hasattr(values, "__len__") else [])]
-    if len(values) != size or len(set(values)) != size and name == "names":
+    if len(values) != size or (len(set(values)) != size and name == "names"):
         raise LayoutError(f"{path}: {where} attribute {name!r} is {values}, expected {size} texts, one per column")
     return values
 
 
 FORMATS = (
+    Format(
+        "challenge",
+        "a folder with SpectralData.hdf5, AuxillaryTable.csv and Ground Truth Package/ "
+        "(Ariel Data Challenge 2022 or 2023, ABC level 2)",
+        detect_level_2,
+        load_level_2,
+    ),
+    Format("abc1", "a folder with observations.hdf5 and all_data.csv (ABC level 1)", detect_level_1, load_level_1),
+    Format("paper", "spectra.npy (N, 3, n_bins) and a CSV of the AMPs in one folder", detect_paper, load_paper),
+    Format("hela", "a JSON with metadata, training_data and testing_data (HELA)", detect_hela, load_hela),
     Format("hdf5", "an HDF5 file with /spectra, /errors, /wavelength and /amps", detect_own, load_own),
 )

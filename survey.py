@@ -1,6 +1,7 @@
 """What every loader returns, and the way from there to a `preprocessing.Dataset`: units, order, targets, checks."""
 
 import logging
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,7 +80,10 @@ class Survey:
 
 def numbers(values, where, ndim):
     """Return ``values`` (an array or an HDF5 dataset) as float64 with ``ndim`` axes, or say where they are not."""
-    shape, dtype = np.shape(values), np.asarray(values).dtype if not hasattr(values, "dtype") else values.dtype
+    shape, dtype = (
+        np.shape(values),
+        np.asarray(values).dtype if not hasattr(values, "dtype") else values.dtype,
+    )
     if dtype.kind not in "iuf" or len(shape) != ndim:
         raise LayoutError(f"{where} has type {dtype} and shape {shape}, expected numbers with {ndim} axes")
     return np.asarray(values[()] if hasattr(values, "id") else values, dtype=np.float64)
@@ -111,8 +115,12 @@ def guess_depth_unit(depth, name):
     middle = float(np.median(finite)) if finite.size else float("nan")
     for unit, (low, high) in CREDIBLE.items():
         if low <= middle <= high:
-            logger.warning("%s: unit of the depths guessed as %s (median %.4g); state data.depth_unit to be sure",
-                           name, unit, middle)
+            logger.warning(
+                "%s: unit of the depths guessed as %s (median %.4g); state data.depth_unit to be sure",
+                name,
+                unit,
+                middle,
+            )
             return unit
     raise LayoutError(
         f"{name}: the unit of the depths cannot be guessed from their median {middle:.4g}; "
@@ -175,7 +183,7 @@ def _check_depth(spectra, factor, name):
         )
 
 
-def wavelength_order(wavelength, n_bins, name):
+def wavelength_order(wavelength, n_bins, name, labels=None):
     """Return the slice that makes wavelengths ascend; refuse what is neither ascending nor descending.
 
     Parameters
@@ -186,6 +194,8 @@ def wavelength_order(wavelength, n_bins, name):
         Bins of the spectra.
     name : str
         For messages.
+    labels : sequence or None
+        What to call each bin in messages; None counts from 0.
 
     Returns
     -------
@@ -247,6 +257,9 @@ def _retrieval_space(survey, key, scale):
     values, stored = survey.targets[key].values, survey.targets[key].stored or scale
     if values.shape != (len(survey.spectra),):
         raise LayoutError(f"{survey.name}: {values.size} values of {key} for {len(survey.spectra)} spectra")
+    _refuse_missing(values, f"{survey.name}: target {key}")
+    if len(values) > 1 and (values == values[0]).all():
+        raise LayoutError(f"{survey.name}: target {key} is {values[0]:g} in all {len(values)} rows; nothing to learn")
     if stored == scale:
         return values
     if scale == "linear":
@@ -257,16 +270,28 @@ def _retrieval_space(survey, key, scale):
     return np.log10(values)
 
 
+def _refuse_missing(values, what):
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise LayoutError(f"{what} is NaN or infinite in {rows_text(bad)}")
+
+
 def _auxiliary(survey, names):
     if not names:
         return None
+    plain = {re.sub(r"_(m|kg|k)$", "", held): held for held in survey.auxiliary}
+    names = [name if name in survey.auxiliary else plain.get(name, name) for name in names]
     missing = [name for name in names if name not in survey.auxiliary]
     if missing:
         held = ", ".join(survey.auxiliary) or "none"
         raise LayoutError(f"{survey.name}: no auxiliary input {', '.join(missing)}; it holds {held}")
     columns = [survey.auxiliary[name] for name in names]
     if any(len(column) != len(survey.spectra) for column in columns):
-        raise LayoutError(f"{survey.name}: auxiliary inputs do not have one row for each of {len(survey.spectra)} spectra")
+        raise LayoutError(
+            f"{survey.name}: auxiliary inputs do not have one row for each of {len(survey.spectra)} spectra"
+        )
+    for name, column in zip(names, columns):
+        _refuse_missing(column, f"{survey.name}: auxiliary input {name}")
     return np.column_stack(columns)
 
 

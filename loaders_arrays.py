@@ -1,0 +1,222 @@
+"""Layouts of plain NumPy arrays: the paper's pair of spectra and CSV, and HELA's JSON with its rows."""
+
+import json
+import re
+
+import numpy as np
+
+from constants import AMPS, PAPER_AMPS
+from survey import LayoutError, Survey, Target, numbers, rows_text
+from tables import EMPTY, read_csv, read_text
+
+# Names of the paper's columns as people write them, without blanks, underscores and units, in lower case.
+COLUMN_NAMES = {
+    **{key.lower(): key for key in AMPS},
+    **{
+        "mass": "Mp",
+        "planetmass": "Mp",
+        "radius": "Rp",
+        "planetradius": "Rp",
+        "temp": "Tp",
+        "temperature": "Tp",
+    },
+    **{
+        "t": "Tp",
+        "clouds": "Pclouds",
+        "cloud": "Pclouds",
+        "cloudpressure": "Pclouds",
+        "cloudspressure": "Pclouds",
+    },
+}
+SI_MINIMUM = {
+    "Mp": 1e20,
+    "Rp": 1e5,
+}  # kg and m: anything less was stored in masses or radii of Jupiter or Earth
+
+
+def read_npy(path, where):
+    """Return a numeric .npy array, or refuse it in one line."""
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file, expected {where}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, OverflowError) as error:
+        raise LayoutError(f"{path}: not a readable .npy array ({' '.join(str(error).split())[:80]})") from error
+
+
+def _pair(path):
+    """Return the .npy and the CSV of the paper's layout, or None, None."""
+    if path.is_file() and path.suffix == ".npy":
+        spectra = path
+    else:
+        found = sorted(path.glob("*spectra.npy")) if path.is_dir() else []
+        if len(found) != 1:
+            return None, None
+        spectra = found[0]
+    prefix = spectra.name.removesuffix("spectra.npy") if spectra.name.endswith("spectra.npy") else ""
+    tables = sorted(spectra.parent.glob("*.csv"))
+    tables = [t for t in tables if prefix and t.name.startswith(prefix)] or tables
+    return spectra, tables[0] if len(tables) == 1 else None
+
+
+def detect_paper(path):
+    """Look for a folder with one ``*spectra.npy`` and a CSV, or the .npy itself with one CSV beside it."""
+    spectra, table = _pair(path)
+    return spectra is not None and table is not None
+
+
+def load_paper(path):
+    """Read the paper's pair: spectra.npy (N, 3, n_bins) and the CSV of the AMPs in linear units."""
+    spectra_path, table_path = _pair(path)
+    if spectra_path is None or table_path is None:
+        raise LayoutError(f"{path}: expected one *spectra.npy and one CSV beside it; name the .npy if there are more")
+    values = numbers(read_npy(spectra_path, "spectra.npy"), str(spectra_path), 3)
+    if values.shape[1] != 3:
+        raise LayoutError(f"{spectra_path}: shape {values.shape}, expected (N, 3, n_bins): spectrum, error, wavelength")
+    if values.size == 0:
+        raise LayoutError(f"{spectra_path}: shape {values.shape}, expected at least one row and one bin")
+    bad = (values[:, 2] != values[0, 2]).any(axis=1) & ~(np.isnan(values[:, 2]).all(axis=1))
+    if bad.any():
+        raise LayoutError(f"{spectra_path}: wavelengths differ from those of row 0 in {rows_text(bad)}")
+    table = read_csv(table_path)
+    if len(table) != len(values):
+        raise LayoutError(f"{table_path}: {len(table)} rows for the {len(values)} spectra of {spectra_path.name}")
+    targets, auxiliary, defaults = {}, {}, []
+    for key, name in _paper_columns(table).items():
+        column = table.numbers(name)
+        if key in AMPS:
+            targets[key] = Target(column, AMPS[key].unit, AMPS[key].scale, "linear")
+            if key in SI_MINIMUM and np.nanmedian(column) < SI_MINIMUM[key]:
+                raise LayoutError(
+                    f"{table_path}: column {name!r} has median {np.nanmedian(column):.4g}, "
+                    f"expected {key} in {AMPS[key].unit}"
+                )
+            defaults.append(key)
+        else:
+            targets[key], auxiliary[key] = Target(column), column
+    return Survey(
+        spectra=values[:, 0],
+        errors=values[:, 1],
+        wavelength=values[0, 2],
+        depth_unit="fraction",
+        targets=targets,
+        default_targets=tuple(defaults),
+        auxiliary=auxiliary,
+        name=str(spectra_path),
+    )
+
+
+def _paper_columns(table):
+    """Return AMP key to column name: by name where the names are known, else by place, in the paper's order."""
+    names = [name for name in table.columns if name not in ("", "Unnamed: 0")]
+    known = [COLUMN_NAMES.get(re.sub(r"[\[(].*|_(kg|m|k|pa)$|[ _]", "", name.lower())) for name in names]
+    if any(known):
+        found = [key for key in known if key]
+        if len(set(found)) != len(found):
+            raise LayoutError(f"{table.path}: two columns for one AMP among {', '.join(names)}")
+        return {key or name: name for key, name in zip(known, names)}
+    if len(names) < len(PAPER_AMPS):
+        raise LayoutError(
+            f"{table.path}: {len(names)} columns of unknown names ({', '.join(names)}), "
+            f"expected {', '.join(PAPER_AMPS)} in this order"
+        )
+    extra = ["star_radius", *names[len(PAPER_AMPS) + 1 :]]
+    return dict(zip([*PAPER_AMPS, *extra], names))
+
+
+def _hela_json(path):
+    if path.is_dir():
+        found = [p for p in sorted(path.glob("*.json")) if _looks_like_hela(p)]
+        return found[0] if len(found) == 1 else None
+    return path if path.suffix == ".json" and path.is_file() else None
+
+
+def _looks_like_hela(path):
+    try:
+        return {"metadata", "training_data"} <= set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def detect_hela(path):
+    """Look for a JSON file with metadata and training_data, or a folder with one."""
+    found = _hela_json(path)
+    return found is not None and _looks_like_hela(found)
+
+
+def load_hela(path):
+    """Read HELA's layout (Marquez-Neila et al. 2018): rows of [spectrum..., parameters...], already noisy.
+
+    ``wavelength.npy`` and ``error_bars.npy`` lie beside the JSON; the rows of testing_data become the test set.
+    """
+    source = _hela_json(path)
+    if source is None:
+        raise LayoutError(f"{path}: expected a JSON file with metadata, training_data and testing_data")
+    names, n_bins, ranges, files = _hela_header(source)
+    blocks = [_hela_block(source, name, n_bins + len(names)) for name in files]
+    values = np.concatenate(blocks)
+    spectra = values[:, :n_bins]
+    errors = numbers(
+        read_npy(source.parent / "error_bars.npy", "the error of each bin"), f"{source}: error_bars.npy", 1
+    )
+    wavelength = read_npy(source.parent / "wavelength.npy", "the wavelength of each bin, micron")
+    if errors.shape != (n_bins,):
+        raise LayoutError(f"{source}: error_bars.npy has shape {errors.shape}, expected ({n_bins},)")
+    targets = {}
+    for i, (name, limits) in enumerate(zip(names, ranges)):
+        key, unit = _hela_key(name)
+        if key in targets:
+            raise LayoutError(f"{source}: two parameters called {key} in metadata names")
+        targets[key] = _hela_target(key, unit, values[:, n_bins + i], limits)
+    first_test = len(blocks[0])
+    return Survey(
+        spectra=spectra,
+        errors=np.broadcast_to(errors, spectra.shape),
+        wavelength=numbers(wavelength, f"{source}: wavelength.npy", 1),
+        targets=targets,
+        noisy=True,
+        test_rows=np.arange(first_test, len(values)) if len(values) > first_test else None,
+        name=str(source),
+    )
+
+
+def _hela_header(source):
+    try:
+        head = json.loads(read_text(source))
+        meta = head["metadata"]
+        names, n_bins = [str(name) for name in meta["names"]], meta["num_features"]
+        ranges = [(float(low), float(high)) for low, high in meta.get("ranges") or [(0, 0)] * len(names)]
+        files = [head["training_data"], *([head["testing_data"]] if head.get("testing_data") else [])]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise LayoutError(f"{source}: not a HELA description ({type(error).__name__}: {error})") from error
+    if type(n_bins) is not int or n_bins < 1 or not names or len(ranges) != len(names):
+        raise LayoutError(
+            f"{source}: {len(names)} names, {len(ranges)} ranges and num_features {n_bins!r} do not match"
+        )
+    if not all(isinstance(name, str) and name for name in files):
+        raise LayoutError(f"{source}: training_data and testing_data must be file names")
+    return names, n_bins, ranges, files
+
+
+def _hela_block(source, name, width):
+    values = read_npy(source.parent / name, "rows of [spectrum..., parameters...]")
+    values = numbers(np.atleast_2d(values), f"{source.parent / name}", 2)
+    if values.shape[1] != width:
+        raise LayoutError(f"{source.parent / name}: {values.shape[1]} columns, expected num_features + names = {width}")
+    return values
+
+
+def _hela_key(name):
+    plain = re.sub(r"[$_{}\\ ]", "", name)
+    match = re.fullmatch(r"(.+?)\((.*)\)", plain)
+    key, unit = (match[1], match[2]) if match else (plain, None)
+    key = COLUMN_NAMES.get(key.lower(), key)
+    return key, None if unit is None or unit.lower() in EMPTY else unit
+
+
+def _hela_target(key, unit, values, limits):
+    """HELA stores abundances as log10 (ranges such as -13 to 0); a range above zero means linear values."""
+    if key in AMPS and AMPS[key].scale == "log10":
+        stored = "linear" if limits[0] >= 0 and limits[1] > 0 else "log10"
+        return Target(values, unit, "log10", stored)
+    return Target(values, unit)

@@ -1,0 +1,308 @@
+"""The Ariel Data Challenge 2022 and 2023 and the ABC database: one HDF5 group per planet, tables beside it.
+
+Sources of the layout: the challenge's documentation (ariel-datachallenge.space/ML/documentation/data), the ABC
+database (Changeat and Yip 2023, RASTI 2, 45; zenodo 6770103) and the organisers' baselines, whose Jupiter radius,
+69 911 km, is the unit of ``planet_radius``.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5d, h5s, h5t
+
+from constants import AMPS, JUPITER_RADIUS
+from results import written_whole
+from survey import LayoutError, Survey, Target, rows_text
+from tables import read_csv
+
+logger = logging.getLogger(__name__)
+
+FIELDS = ("instrument_wlgrid", "instrument_spectrum", "instrument_noise", "instrument_width")
+CACHE_VERSION = 1
+
+# Columns that are AMPs: name in the table, key, factor to the unit of constants.AMPS, what is stored.
+LEVEL_2 = (
+    ("planet_temp", "Tp", 1.0, "linear"),
+    ("planet_radius", "Rp", JUPITER_RADIUS, "linear"),
+    ("planet_radius_m", "Rp", 1.0, "linear"),
+    ("planet_mass_kg", "Mp", 1.0, "linear"),
+)
+LEVEL_1_NAMES = {"t": "Tp", "temp": "Tp", "temperature": "Tp", "planet_temp": "Tp"}
+
+
+@dataclass(frozen=True)
+class Planets:
+    """Spectra of all planets in file order; attributes as in ``survey.Survey``, ``ids`` without prefixes."""
+
+    ids: list
+    spectra: np.ndarray
+    errors: np.ndarray
+    wavelength: np.ndarray
+    bin_width: np.ndarray
+
+
+def _folder(path, name):
+    for folder in (path, path / "TrainingData", path / "Level1Data"):
+        if (folder / name).is_file():
+            return folder
+    return None
+
+
+def detect_level_2(path):
+    """Look for a folder (or its TrainingData) with SpectralData.hdf5."""
+    return path.is_dir() and _folder(path, "SpectralData.hdf5") is not None
+
+
+def detect_level_1(path):
+    """Look for a folder (or its Level1Data) with observations.hdf5 and all_data.csv."""
+    folder = _folder(path, "observations.hdf5") if path.is_dir() else None
+    return folder is not None and (folder / "all_data.csv").is_file()
+
+
+def load_level_2(path):
+    """Read a challenge folder: SpectralData.hdf5, AuxillaryTable.csv, Ground Truth Package/FM_Parameter_Table.csv."""
+    folder = _need(path, "SpectralData.hdf5")
+    truth = folder / "Ground Truth Package" / "FM_Parameter_Table.csv"
+    truth = truth if truth.is_file() else folder / "FM_Parameter_Table.csv"
+    if not truth.is_file():
+        raise LayoutError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv; test data have no targets")
+    planets, table = _planets(folder / "SpectralData.hdf5"), read_csv(truth)
+    ids = _table_ids(table)
+    rows = _match(ids, planets.ids, truth, folder / "SpectralData.hdf5")
+    auxiliary = {}
+    if (folder / "AuxillaryTable.csv").is_file():
+        extra = read_csv(folder / "AuxillaryTable.csv")
+        extra_rows = _match(ids, _table_ids(extra), truth, extra.path)
+        names = [name for name in extra.columns if name not in ("", "planet_ID") and extra.is_numeric(name)]
+        auxiliary = {name: extra.numbers(name)[extra_rows] for name in names}
+    targets = _level_2_targets({n: table.numbers(n) for n in table.columns if n not in ("", "Unnamed: 0", "planet_ID")})
+    defaults = _paper_order(targets)
+    return _survey(
+        path, planets, rows, {**_level_2_targets(auxiliary, known_only=True), **targets}, defaults, auxiliary
+    )
+
+
+def load_level_1(path):
+    """Read ABC level 1: observations.hdf5 and all_data.csv, whose model inputs end in ``_model``."""
+    folder = _need(path, "observations.hdf5")
+    table = read_csv(folder / "all_data.csv")
+    planets = _planets(folder / "observations.hdf5")
+    rows = _match(_table_ids(table), planets.ids, table.path, folder / "observations.hdf5")
+    targets = {}
+    for name in table.columns:
+        if name.endswith("_model"):
+            key, target = _level_1_target(name, table)
+            targets[key] = target
+    if not targets:
+        raise LayoutError(f"{table.path}: no column ends in _model; it holds {', '.join(table.columns)}")
+    defaults = _paper_order(targets)
+    others = [n for n in table.columns if n not in ("", "Unnamed: 0", "planet_ID") and not n.endswith("_model")]
+    auxiliary = {name: table.numbers(name) for name in others if table.is_numeric(name)}
+    return _survey(
+        path, planets, rows, {**_level_2_targets(auxiliary, known_only=True), **targets}, defaults, auxiliary
+    )
+
+
+def _survey(path, planets, rows, targets, defaults, auxiliary):
+    return Survey(
+        spectra=planets.spectra[rows],
+        errors=planets.errors[rows],
+        wavelength=planets.wavelength,
+        bin_width=planets.bin_width,
+        depth_unit="fraction",
+        targets=targets,
+        default_targets=defaults,
+        auxiliary=auxiliary,
+        name=str(path),
+    )
+
+
+def _need(path, name):
+    folder = _folder(path, name) if path.is_dir() else None
+    if folder is None:
+        raise LayoutError(f"{path}: expected a folder that holds {name}")
+    return folder
+
+
+def _level_2_targets(columns, known_only=False):
+    """Targets by AMP key: log_X is log10 of an abundance, planet columns by ``LEVEL_2``, the rest as it is."""
+    targets = {}
+    for name, values in columns.items():
+        known = next((row for row in LEVEL_2 if row[0] == name), None)
+        if known:
+            targets[known[1]] = Target(values * known[2], AMPS[known[1]].unit, None, known[3])
+        elif name.startswith("log_") and not known_only:
+            key = name[4:]
+            targets[key] = Target(values, "", "log10", "log10")
+        elif not known_only:
+            targets[name] = Target(values)
+    return targets
+
+
+def _level_1_target(name, table):
+    plain, values = name.removesuffix("_model"), table.numbers(name)
+    if plain.lower() in LEVEL_1_NAMES:
+        return LEVEL_1_NAMES[plain.lower()], Target(values, "K", "linear", "linear")
+    key = re.sub(r"^log(10)?_", "", plain)
+    if plain == key and key not in AMPS:
+        return key, Target(values)
+    if key in AMPS and AMPS[key].kind == "planet":
+        return key, Target(values, stored="linear")
+    finite = values[np.isfinite(values)]
+    if plain != key or (finite < 0).all():
+        return key, Target(values, "", "log10", "log10")
+    if (finite >= 0).all() and (finite <= 1).all():
+        return key, Target(values, "", "log10", "linear")
+    raise LayoutError(f"{table.path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
+
+
+def _paper_order(targets):
+    return tuple(sorted(targets, key=lambda key: list(AMPS).index(key) if key in AMPS else len(AMPS)))
+
+
+def _plain_id(text):
+    text = re.sub(r"^(Planet_)?(train)?", "", text.strip())
+    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
+
+
+def _table_ids(table):
+    if "planet_ID" not in table.columns:
+        raise LayoutError(f"{table.path}: no column 'planet_ID'; it holds {', '.join(table.columns)}")
+    ids = [_plain_id(cell) for cell in table.columns["planet_ID"]]
+    _refuse_duplicates(ids, f"{table.path}: column 'planet_ID'")
+    return ids
+
+
+def _refuse_duplicates(ids, where):
+    if len(set(ids)) != len(ids):
+        seen, bad = set(), []
+        for value in ids:
+            bad.append(value in seen)
+            seen.add(value)
+        raise LayoutError(f"{where} repeats IDs in {rows_text(np.array(bad), ids)}")
+
+
+def _match(wanted, held, wanted_path, held_path):
+    """Return the row of each wanted ID among those held; the two sets must be the same."""
+    place = {value: i for i, value in enumerate(held)}
+    for ids, others, here, there in (
+        (wanted, place, wanted_path, held_path),
+        (held, set(wanted), held_path, wanted_path),
+    ):
+        bad = np.array([value not in others for value in ids])
+        if bad.any():
+            raise LayoutError(f"{here}: planets that {there} does not hold: {rows_text(bad, ids)}")
+    return np.array([place[value] for value in wanted])
+
+
+def _planets(path):
+    """Read the spectra of all planets, from the cached copy where there is a good one."""
+    state = path.stat()
+    key = f"{CACHE_VERSION} {path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    for cache in _cache_places(path):
+        planets = _read_cache(cache, key)
+        if planets is not None:
+            return planets
+    planets = _read_planets(path)
+    for cache in _cache_places(path):
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            _write_cache(cache, key, planets)
+            break
+        except OSError as error:
+            logger.info("%s: no cached copy there (%s)", cache, error)
+    return planets
+
+
+def _cache_places(path):
+    """Beside the data, else in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return path.with_name(f".{path.name}.cache.npz"), user / "spectra_sensitivity" / f"{digest}.npz"
+
+
+def _write_cache(cache, key, planets):
+    with written_whole(cache) as part, open(part, "wb") as file:
+        np.savez(
+            file,
+            key=np.array(key),
+            ids=np.array(planets.ids),
+            spectra=planets.spectra,
+            errors=planets.errors,
+            wavelength=planets.wavelength,
+            bin_width=planets.bin_width,
+        )
+
+
+def _read_cache(cache, key):
+    """Return the cached planets; None where there is no copy, or it is of another file, or it is broken."""
+    if not cache.is_file():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as file:  # a zip archive: checksums guard the content
+            if str(file["key"]) != key:
+                return None
+            return Planets(file["ids"].tolist(), *(file[n] for n in ("spectra", "errors", "wavelength", "bin_width")))
+    except Exception as error:  # a zip reader meets a broken file in many ways; the copy can always be made again
+        logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
+        return None
+
+
+def _read_planets(path):
+    if not h5py.is_hdf5(path):
+        raise LayoutError(f"{path}: not an HDF5 file, or cut short")
+    with h5py.File(path) as file:
+        names = list(file)
+        if not names:
+            raise LayoutError(f"{path}: no groups, expected one for each planet (Planet_<id> or train<id>)")
+        ids = [_plain_id(name) for name in names]
+        _refuse_duplicates(ids, f"{path}: group names")
+        shape = _first_shape(file, names[0], path)
+        values = {name: np.empty((len(names), shape)) for name in FIELDS[1:3]}
+        first = dict.fromkeys((FIELDS[0], FIELDS[3]))
+        buffer = np.empty(shape)
+        different = {name: np.zeros(len(names), dtype=bool) for name in first}
+        for row, name in enumerate(names):  # the low-level calls: three times as fast as file[name][()]
+            for field_name in FIELDS:
+                out = values[field_name][row] if field_name in values else buffer
+                _read_into(file.id, name, field_name, out, path)
+                if field_name in first:
+                    if row == 0:
+                        first[field_name] = buffer.copy()
+                    different[field_name][row] = not np.array_equal(buffer, first[field_name], equal_nan=True)
+    for field_name, bad in different.items():
+        if bad.any():
+            raise LayoutError(f"{path}: {field_name} differs from that of {names[0]} in {rows_text(bad, names)}")
+    for field_name, table in values.items():
+        bad = ~np.isfinite(table).all(axis=1)
+        if bad.any():
+            raise LayoutError(f"{path}: {field_name} holds NaN or infinite values in {rows_text(bad, names)}")
+    bad = (values["instrument_noise"] <= 0).any(axis=1)
+    if bad.any():
+        raise LayoutError(f"{path}: instrument_noise is not positive in {rows_text(bad, names)}")
+    return Planets(ids, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]])
+
+
+def _first_shape(file, name, path):
+    group = file[name]
+    held = group.get(FIELDS[0]) if isinstance(group, h5py.Group) else None
+    if not isinstance(held, h5py.Dataset) or held.ndim != 1 or held.size == 0:
+        raise LayoutError(f"{path}: {name} holds no list {FIELDS[0]}, expected groups with {', '.join(FIELDS)}")
+    return held.size
+
+
+def _read_into(file, name, field_name, out, path):
+    try:
+        held = h5d.open(file, f"{name}/{field_name}".encode())
+        if held.shape == out.shape:
+            held.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
+            return
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise LayoutError(f"{path}: {name} has no readable {field_name} ({' '.join(str(error).split())})") from error
+    raise LayoutError(f"{path}: {name}/{field_name} has shape {held.shape}, expected {out.shape}")

@@ -1,0 +1,221 @@
+"""Read tables of text (CSV, ECSV, IPAC, columns between blanks) into named columns, with errors that name the cell."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from survey import LayoutError
+
+EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of text with their units.
+
+    Attributes
+    ----------
+    path : Path
+    columns : dict of str to list of str
+        Cells in file order, by column name; columns without a name are called "column 1" and so on.
+    units : dict of str to str
+        Units the header states; columns without one are absent.
+    lines : list of int
+        Line of the file that each row came from.
+    named : bool
+        Whether the file itself names its columns.
+    """
+
+    path: Path
+    columns: dict
+    lines: list
+    units: dict = field(default_factory=dict)
+    named: bool = True
+
+    def __len__(self):
+        return len(self.lines)
+
+    def numbers(self, name):
+        """Return a column as float64 (N,), missing cells as NaN.
+
+        Raises
+        ------
+        LayoutError
+            Naming file, column and lines, if the column is missing or holds anything but numbers.
+        """
+        if name not in self.columns:
+            raise LayoutError(f"{self.path}: no column {name!r}; it holds {', '.join(self.columns)}")
+        cells = self.columns[name]
+        try:
+            return np.array(cells, dtype=np.float64)
+        except ValueError:
+            values = np.array([_number(cell) for cell in cells])
+        bad = [i for i, (v, cell) in enumerate(zip(values, cells)) if v is None]
+        if bad:
+            where = ", ".join(str(self.lines[i]) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+            raise LayoutError(
+                f"{self.path}: column {name!r} holds no number in {len(bad)} row{'s' if len(bad) != 1 else ''} "
+                f"(line {where}: {cells[bad[0]][:20]!r})"
+            )
+        return values.astype(np.float64)
+
+    def is_numeric(self, name):
+        """Whether a column holds numbers (and missing cells) alone."""
+        try:
+            self.numbers(name)
+        except LayoutError:
+            return False
+        return True
+
+
+def _number(cell):
+    if cell.strip().lower() in EMPTY:
+        return np.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def read_text(path):
+    """Return the text of a file, or refuse it in one line."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LayoutError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
+
+
+def read_csv(path):
+    """Read a CSV file whose first line names its columns.
+
+    Raises
+    ------
+    LayoutError
+        If it is empty, repeats a column name, or a line has another number of cells than the header.
+    """
+    rows = _csv_rows(path, read_text(path), ",", first_line=1)
+    if not rows:
+        raise LayoutError(f"{path}: empty, expected a header and rows")
+    return _table(path, [name.strip() for name in rows[0][1]], rows[1:])
+
+
+def _csv_rows(path, text, delimiter, first_line):
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        return [(first_line + reader.line_num - 1, row) for row in reader if row]
+    except csv.Error as error:
+        raise LayoutError(
+            f"{path}: not readable as CSV at line {first_line + reader.line_num - 1} ({error})"
+        ) from error
+
+
+def _table(path, names, rows, units=None, named=True):
+    if len(set(names)) != len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise LayoutError(f"{path}: column names repeat ({', '.join(repr(n) for n in repeated)})")
+    bad = [line for line, row in rows if len(row) != len(names)]
+    if bad:
+        raise LayoutError(
+            f"{path}: {len(bad)} row{'s' if len(bad) != 1 else ''} without the {len(names)} cells of the first "
+            f"(line {', '.join(map(str, bad[:5]))}{', ...' if len(bad) > 5 else ''})"
+        )
+    if not rows:
+        raise LayoutError(f"{path}: no rows")
+    cells = zip(*(row for _, row in rows))
+    columns = {name: list(column) for name, column in zip(names, cells)}
+    return Table(Path(path), columns, [line for line, _ in rows], units or {}, named)
+
+
+def read_table(path):
+    """Read a table of text, whatever its kind: IPAC (``|`` header), ECSV, CSV, or columns between blanks.
+
+    Lines that start with '#' are comments; the last of them, or the first line, may name the columns, with units
+    in brackets: ``wavelength [micron]``.
+    """
+    text = read_text(path)
+    lines = text.splitlines()
+    if "\x00" in text:
+        raise LayoutError(f"{path}: not a text file (it holds zero bytes)")
+    if any(line.startswith("|") for line in lines[:2000]):
+        return _read_ipac(path, lines)
+    if lines and lines[0].startswith("# %ECSV"):
+        return _read_ecsv(path, lines)
+    return _read_plain(path, lines)
+
+
+def _read_ipac(path, lines):
+    header = [(i, line) for i, line in enumerate(lines) if line.startswith("|")]
+    edges = [i for i, character in enumerate(header[0][1].rstrip()) if character == "|"]
+    if len(edges) < 2:
+        raise LayoutError(f"{path}: IPAC header without columns at line {header[0][0] + 1}")
+
+    def cells(line, last=None):  # a value may lie under the bar on its left, and the last one may run over
+        return [line[a:b].strip(" |") for a, b in zip(edges, [*edges[1:-1], last])]
+
+    names = cells(header[0][1])
+    units = dict(zip(names, cells(header[2][1]))) if len(header) > 2 else {}
+    first = header[-1][0] + 1
+    rows = [
+        (i + 1, cells(line)) for i, line in enumerate(lines[first:], first) if line.strip() and line[0] not in "\\|"
+    ]
+    return _table(path, names, rows, {name: unit for name, unit in units.items() if unit})
+
+
+def _read_ecsv(path, lines):
+    comments = [line for line in lines if line.startswith("#")]
+    try:
+        head = yaml.safe_load("\n".join(re.sub(r"^# ?", "", line) for line in comments[1:] if line[:3] != "# %"))
+        columns = {str(c["name"]): c for c in head["datatype"]}
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        raise LayoutError(f"{path}: ECSV header is not readable ({type(error).__name__})") from error
+    delimiter = head.get("delimiter", " ")
+    if delimiter not in (" ", ","):
+        raise LayoutError(f"{path}: ECSV delimiter is {delimiter!r}, expected a blank or a comma")
+    body = "\n".join("" if line.startswith("#") else line for line in lines)
+    rows = _csv_rows(path, body, delimiter, first_line=1)
+    if not rows or rows[0][1] != list(columns):
+        raise LayoutError(f"{path}: ECSV column names do not match its header ({', '.join(columns)})")
+    units = {name: str(c["unit"]) for name, c in columns.items() if c.get("unit") is not None}
+    return _table(path, list(columns), rows[1:], units)
+
+
+def _read_plain(path, lines):
+    comments = [line for line in lines if line.lstrip().startswith("#")]
+    numbered = [(i + 1, line) for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    if not numbered:
+        raise LayoutError(f"{path}: empty, expected a table of wavelength, width, depth and error")
+    delimiter = next((d for d in ",;\t" if d in numbered[-1][1]), None)
+
+    def split(line):
+        parts = line.split(delimiter) if delimiter else _words(line)
+        return [part.strip().strip('"') for part in parts]
+
+    rows = [(line, split(text)) for line, text in numbered]
+    width = len(rows[-1][1])
+    header = None
+    if any(_number(cell) is None for cell in rows[0][1]):
+        header, rows = rows[0][1], rows[1:]
+    else:
+        for comment in comments:  # the last comment with as many words as there are columns
+            found = split(comment.strip().lstrip("#").strip())
+            header = found if len(found) == width and all(_number(word) is None for word in found) else header
+    if header is None:
+        return _table(path, [f"column {i + 1}" for i in range(width)], rows, named=False)
+    names, units = zip(*(_name_and_unit(word) for word in header))
+    return _table(path, list(names), rows, {name: unit for name, unit in zip(names, units) if unit})
+
+
+def _words(line):
+    return re.sub(r"\s+([\[(])", r"\1", line).split()  # "depth (ppm)" is one word
+
+
+def _name_and_unit(word):
+    match = re.fullmatch(r"(.+?)\s*[\[(]([^\])]*)[\])]", word)
+    return (match[1].strip(), match[2].strip()) if match else (word, "")
