@@ -11,6 +11,19 @@ import keras
 from keras import layers
 
 
+def whitening(spectrum, kernel, bias):
+    """Apply a fixed linear map to the spectrum, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
+
+    Not in the paper. Neighbouring bins rise and fall together, so that what tells molecules apart is a few
+    percent of the scaled input; whitening (``preprocessing.whitening``) brings it to unit variance.
+    """
+    n_bins = spectrum.shape[1]
+    layer = layers.Dense(n_bins, trainable=False, name="whitening")
+    x = layer(layers.Flatten()(spectrum))  # (N, n_bins)
+    layer.set_weights([kernel, bias])
+    return layers.Reshape((n_bins, 1))(x)  # (N, n_bins, 1)
+
+
 def mlp(spectrum, units=(320, 240, 160, 80), dropout=0.0):
     """Fully connected front: (N, n_bins, 1) -> (N, units[-1])."""
     x = layers.Flatten()(spectrum)  # (N, n_bins)
@@ -62,7 +75,7 @@ def hybrid(spectrum, filters=(32, 32, 32), kernel_size=3, units=100, dense=64, d
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "hybrid": hybrid}
 
 
-def build_model(name, n_bins, n_amps, n_auxiliary=0, **settings):
+def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, **settings):
     """Build one of the four networks.
 
     Parameters
@@ -75,6 +88,8 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, **settings):
     n_auxiliary : int
         Scaled auxiliary inputs; they join after the spectral part, and the network then takes a list
         [spectrum (N, n_bins, 1), auxiliary (N, n_auxiliary)].
+    front : (kernel (n_bins, n_bins), bias (n_bins,)), optional
+        Whitening of the spectrum, a fixed first layer; none gives the paper's networks.
     **settings
         Passed on to the builder of that name.
 
@@ -93,7 +108,8 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, **settings):
     if n_bins < 1 or n_amps < 1:
         raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
     spectrum = keras.Input((n_bins, 1), name="spectrum")
-    x = NETWORKS[name](spectrum, **settings)
+    x = spectrum if front is None else whitening(spectrum, *front)
+    x = NETWORKS[name](x, **settings)
     inputs = spectrum
     if n_auxiliary:
         auxiliary = keras.Input((n_auxiliary,), name="auxiliary")

@@ -1,6 +1,6 @@
 """Data sets: the one in-memory form all formats are read into, its checks, the splits and the scalers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -106,21 +106,223 @@ def take(data, size):
     if size == -1:
         return data
     if not 1 <= size <= len(data):
-        raise ValueError(f"size must be -1 (all) or 1 to {len(data)}, received {size}")
-    return _select(data, slice(0, size))
-
-
-def _select(data, rows):
-    from dataclasses import replace
-
-    test_rows = data.test_rows
-    if test_rows is not None:
-        test_rows = test_rows[test_rows < rows.stop]
+        raise ValueError(f"size: expected -1 (all) or 1 to {len(data)}, received {size}")
     return replace(
         data,
-        spectra=data.spectra[rows],
-        errors=data.errors[rows],
-        amps=data.amps[rows],
-        auxiliary=None if data.auxiliary is None else data.auxiliary[rows],
-        test_rows=test_rows,
+        spectra=data.spectra[:size],
+        errors=data.errors[:size],
+        amps=data.amps[:size],
+        auxiliary=None if data.auxiliary is None else data.auxiliary[:size],
+        test_rows=None if data.test_rows is None else data.test_rows[data.test_rows < size],
     )
+
+
+def split_test(data, fraction, seed):
+    """Set the test spectra aside (paper: 20 %).
+
+    Parameters
+    ----------
+    data : Dataset
+    fraction : float
+        Part of the spectra to test on; not used when the data set brings its own test rows.
+    seed : int
+
+    Returns
+    -------
+    rest, test : ndarray of int
+        Row numbers, both ascending; ``rest`` is for training and validation.
+    """
+    if data.test_rows is not None and len(data.test_rows):
+        test = np.sort(data.test_rows)
+    else:
+        order = np.random.default_rng([seed, 0]).permutation(len(data))
+        test = np.sort(order[: round(fraction * len(data))])
+    rest = np.setdiff1d(np.arange(len(data)), test)
+    if len(test) < 2 or len(rest) < 4:
+        raise ValueError(
+            f"{data.name}: too few spectra to split, {len(data)} give {len(test)} to test on (expected at least 2) "
+            f"and {len(rest)} to train on (expected at least 4)"
+        )
+    return rest, test
+
+
+def split_folds(rest, number, kind, valid_fraction, seed):
+    """Cut the training rows into training and validation rows, once per fold.
+
+    Parameters
+    ----------
+    rest : ndarray of int
+        Rows that are not tested.
+    number : int
+        Number of folds.
+    kind : {"kfold", "random"}
+        "kfold": each row is validated in exactly one fold. "random": every fold draws its own
+        ``valid_fraction`` (the paper's five random re-splits). A single fold is always drawn at random.
+    valid_fraction : float
+    seed : int
+
+    Returns
+    -------
+    list of (train, valid)
+        Row numbers, ascending.
+    """
+    folds = []
+    order = np.random.default_rng([seed, 1]).permutation(rest)
+    for k in range(number):
+        if kind == "kfold" and number > 1:
+            valid = order[k::number]
+        else:
+            valid = np.random.default_rng([seed, 2, k]).permutation(rest)[: round(valid_fraction * len(rest))]
+        train = np.setdiff1d(rest, valid)
+        if len(valid) < 1 or len(train) < 2:
+            raise ValueError(
+                f"too few spectra for {number} folds: fold {k} has {len(train)} to train on (expected at least 2), "
+                f"{len(valid)} to validate (expected at least 1)"
+            )
+        folds.append((train, np.sort(valid)))
+    return folds
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Shift and scale of the networks' inputs and targets, from training rows alone.
+
+    Attributes
+    ----------
+    x_mean, x_std : float
+        One mean and one standard deviation for all bins (paper, Section 3).
+    y_mean, y_std : ndarray (n_amps,)
+        Of each AMP, in retrieval space.
+    auxiliary_mean, auxiliary_std : ndarray (n_auxiliary,) or None
+    """
+
+    x_mean: float
+    x_std: float
+    y_mean: np.ndarray
+    y_std: np.ndarray
+    auxiliary_mean: np.ndarray | None = None
+    auxiliary_std: np.ndarray | None = None
+
+    @classmethod
+    def fit(cls, data, rows):
+        """Measure the scaler on the given rows of a data set.
+
+        Raises
+        ------
+        ValueError
+            If an AMP, an auxiliary input or every spectrum is constant over these rows.
+        """
+        x, y = data.spectra[rows], data.amps[rows]
+        columns = [("AMP", data.amp_names, y)]
+        if data.auxiliary is not None:
+            columns.append(("auxiliary input", data.auxiliary_names, data.auxiliary[rows]))
+        for what, names, values in columns:
+            constant = [n for n, column in zip(names, values.T) if np.ptp(column) == 0]
+            if constant:
+                raise ValueError(
+                    f"{data.name}: {what} {', '.join(constant)} is constant over {len(rows)} training spectra"
+                )
+        if np.ptp(x) == 0:
+            raise ValueError(f"{data.name}: all {len(rows)} training spectra are the same constant")
+        extra = ()
+        if data.auxiliary is not None:
+            extra = (data.auxiliary[rows].mean(axis=0), data.auxiliary[rows].std(axis=0))
+        return cls(float(x.mean()), float(x.std()), y.mean(axis=0), y.std(axis=0), *extra)
+
+    def inputs(self, spectra, auxiliary=None):
+        """Scale spectra (N, n_bins) to network input (N, n_bins, 1), or [that, auxiliary (N, k)]."""
+        x = ((spectra - self.x_mean) / self.x_std).astype(np.float32)[..., None]
+        return x if auxiliary is None else [x, self.scaled_auxiliary(auxiliary)]
+
+    def scaled_auxiliary(self, auxiliary):
+        """Scale auxiliary inputs (N, n_auxiliary)."""
+        return ((auxiliary - self.auxiliary_mean) / self.auxiliary_std).astype(np.float32)
+
+    def targets(self, amps):
+        """Scale AMPs (N, n_amps) for training."""
+        return ((amps - self.y_mean) / self.y_std).astype(np.float32)
+
+    def amps(self, scaled):
+        """Undo ``targets``: network output (N, n_amps) to retrieval space."""
+        return np.asarray(scaled, dtype=np.float64) * self.y_std + self.y_mean
+
+    def to_dict(self):
+        """Return what results.h5 keeps: name to array, without the parts that are not used."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def whitening(data, rows, scaler):
+    """Return the linear map that decorrelates scaled, noisy spectra and gives each direction unit variance.
+
+    ZCA: of all such maps the one that changes the spectra least, so that output b still belongs to bin b.
+
+    Parameters
+    ----------
+    data : Dataset
+    rows : ndarray of int
+        Training rows; no others are looked at.
+    scaler : Scaler
+
+    Returns
+    -------
+    kernel : ndarray (n_bins, n_bins)
+    bias : ndarray (n_bins,)
+        The whitened spectrum is ``x @ kernel + bias`` for a scaled spectrum x (n_bins,).
+    """
+    x = (data.spectra[rows] - scaler.x_mean) / scaler.x_std
+    covariance = np.atleast_2d(np.cov(x.T, ddof=0))
+    if not data.noisy:
+        covariance = covariance + np.diag(np.mean((data.errors[rows] / scaler.x_std) ** 2, axis=0))
+    variance, direction = np.linalg.eigh(covariance)
+    variance = np.maximum(variance, 1e-12 * variance.max())  # noisy spectra fewer than bins leave empty directions
+    kernel = (direction / np.sqrt(variance)) @ direction.T
+    return kernel, -x.mean(axis=0) @ kernel
+
+
+def add_noise(spectra, errors, rng):
+    """Return the spectra with Gaussian noise drawn from their own errors (paper, Section 3); shapes (N, n_bins)."""
+    return spectra + errors * rng.standard_normal(spectra.shape)
+
+
+def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
+    """Yield one epoch of training data: every spectrum ``copies`` times, shuffled, with noise.
+
+    The order and the noise follow from ``seed`` and ``epoch`` alone, so an interrupted training goes on
+    with what it would have seen. Only one chunk is in memory at a time.
+
+    Parameters
+    ----------
+    data : Dataset
+    rows : ndarray of int
+        Training rows.
+    scaler : Scaler
+    copies : int
+        Passes over the training spectra per epoch (paper: 10 noisy copies of each).
+    noise : {"fresh", "fixed", "none"}
+        "fresh" draws new noise for every copy in every epoch; "fixed" gives each copy of a spectrum the same noise
+        in all epochs (the paper's augmentation); "none" adds none.
+    seed : sequence of int
+    epoch : int
+    chunk_rows : int
+        Spectra per chunk.
+
+    Yields
+    ------
+    inputs, targets
+        float32, as the network takes them: (chunk, n_bins, 1), or a tuple of that and (chunk, n_auxiliary), and
+        (chunk, n_amps).
+    """
+    rng = np.random.default_rng([*seed, 3, epoch])
+    order = rng.permutation(len(rows) * copies)
+    for start in range(0, len(order), chunk_rows):
+        part = order[start : start + chunk_rows]
+        picked = rows[part % len(rows)]
+        spectra = data.spectra[picked]
+        if noise == "fresh":
+            spectra = add_noise(spectra, data.errors[picked], rng)
+        elif noise == "fixed":
+            draws = [np.random.default_rng([*seed, 4, i]).standard_normal(spectra.shape[1]) for i in part]
+            spectra = spectra + data.errors[picked] * np.array(draws)
+        auxiliary = None if data.auxiliary is None else data.auxiliary[picked]
+        inputs = scaler.inputs(spectra, auxiliary)
+        yield (tuple(inputs) if isinstance(inputs, list) else inputs), scaler.targets(data.amps[picked])

@@ -1,0 +1,148 @@
+"""What a run says: to the screen in short, to run.log in full."""
+
+import contextlib
+import importlib.metadata
+import logging
+import logging.handlers
+import os
+import platform
+import sys
+import tempfile
+import time
+import warnings
+
+from tqdm import tqdm
+
+from constants import VERSION
+
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
+
+
+class _OneLine(logging.Formatter):
+    """A record on the screen: the message, with its level before it when it is a warning or worse."""
+
+    def format(self, record):
+        message = " ".join(record.getMessage().split()) if record.levelno >= logging.WARNING else record.getMessage()
+        return f"{record.levelname.lower()}: {message}" if record.levelno >= logging.WARNING else message
+
+
+class _Screen(logging.Handler):
+    """Writes above a progress bar, never through it; warnings go to stderr."""
+
+    def emit(self, record):
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+
+
+class RunLog:
+    """Sends the log to the screen at once, and to a file as soon as there is one.
+
+    Use as a context manager; what was logged before ``to_file`` is kept and written there too.
+
+    Parameters
+    ----------
+    quiet : bool
+        Only warnings and errors on the screen.
+    """
+
+    def __init__(self, quiet=False):
+        self.root = logging.getLogger()
+        self.screen = _Screen(logging.WARNING if quiet else logging.INFO)
+        self.screen.setFormatter(_OneLine())
+        self.memory = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+
+    def __enter__(self):
+        self.before = self.root.level
+        self.root.setLevel(logging.INFO)
+        self.root.addHandler(self.screen)
+        self.root.addHandler(self.memory)
+        logging.captureWarnings(True)
+        warnings.showwarning = _show_warning
+        for name in ("tensorflow", "absl", "matplotlib", "h5py"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        return self
+
+    def to_file(self, path):
+        """Append to the log file from now on, beginning with all that was said before."""
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        self.memory.setTarget(file)
+        self.memory.flush()
+        self.memory.capacity = 1  # from here on every record goes straight through
+
+    def __exit__(self, *exception):
+        self.root.removeHandler(self.screen)
+        self.root.removeHandler(self.memory)
+        self.root.setLevel(self.before)
+        logging.captureWarnings(False)
+        file = self.memory.target
+        self.memory.close()
+        if file:
+            file.close()
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    logging.getLogger("warnings").warning("%s", message)
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Swallow what compiled libraries print while they load; show it after all if loading fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        saved = os.dup(2)
+    except OSError:  # there is no stderr to quieten
+        yield
+        return
+    with tempfile.TemporaryFile() as swallowed:
+        sys.stderr.flush()
+        os.dup2(swallowed.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            swallowed.seek(0)
+            os.write(2, swallowed.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+class Stages:
+    """Times the stages of a run, for the lines at its end."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        """Add the time of the block to the stage called ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def __str__(self):
+        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+
+
+def versions():
+    """Return the versions of this software, of Python and of the packages, without importing them."""
+    found = {"software": VERSION, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def score_table(names, mse, r2):
+    """Return the closing table as text: MSE (scaled units) and R2 per AMP, and their means."""
+    width = max(8, *(len(name) for name in names))
+    lines = [f"{'':<{width}}  {'MSE':>9}  {'R2':>7}"]
+    lines += [f"{name:<{width}}  {m:>9.4f}  {r:>7.3f}" for name, m, r in zip(names, mse, r2)]
+    lines.append(f"{'mean':<{width}}  {mse.mean():>9.4f}  {r2.mean():>7.3f}")
+    return "\n".join(lines)

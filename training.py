@@ -1,0 +1,263 @@
+"""Train one network on one fold: noise drawn as it goes, learning rate reduced on plateau, best epoch kept.
+
+A training that was interrupted goes on from its last finished epoch and ends as if it had never stopped:
+the data of an epoch follow from the seed and its number, the weights and the optimiser are saved after
+every epoch, and the learning rate and the decision to stop follow from the history alone.
+"""
+
+import csv
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from models import load_model
+from preprocessing import add_noise, epoch_chunks
+from results import read_history, written_whole
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BATCHES = 64  # batches prepared at a time
+HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+def learning_rate(val_losses, settings):
+    """Return the learning rate of the next epoch.
+
+    It is multiplied by ``plateau_factor`` each time the validation loss has not improved for
+    ``plateau_patience`` epochs (0 keeps it constant), down to ``min_lr``.
+
+    Parameters
+    ----------
+    val_losses : sequence of float
+        Validation loss of every epoch so far.
+    settings : config.TrainingConfig
+    """
+    rate, best, waited = settings.lr, np.inf, 0
+    for loss in val_losses:
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if settings.plateau_patience and waited >= settings.plateau_patience:
+            rate, waited = max(rate * settings.plateau_factor, min(settings.min_lr, rate)), 0
+    return rate
+
+
+def should_stop(val_losses, settings):
+    """Say whether the best epoch lies ``stop_patience`` epochs back (0 never stops early)."""
+    patience = settings.stop_patience
+    return bool(patience) and len(val_losses) - 1 - int(np.argmin(val_losses)) >= patience if val_losses else False
+
+
+class FoldState(keras.callbacks.Callback):
+    """Keeps the state of a training on disk after every epoch, and steers it by its history.
+
+    Parameters
+    ----------
+    last, best : Path
+        Where the network of the last and of the best epoch are kept.
+    history_path : Path
+        CSV with a row per epoch.
+    settings : config.TrainingConfig
+    steps : int
+        Batches per epoch.
+    history : list of dict
+        Rows of the epochs that are already done.
+    on_epoch : callable, optional
+        Called with the row of every finished epoch.
+    """
+
+    def __init__(self, last, best, history_path, settings, steps, history, on_epoch=None):
+        super().__init__()
+        self.last, self.best, self.history_path = last, best, history_path
+        self.settings, self.steps, self.history = settings, steps, history
+        self.on_epoch = on_epoch
+
+    @property
+    def val_losses(self):
+        """Validation loss of every finished epoch."""
+        return [row["val_loss"] for row in self.history]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the learning rate that the history asks for."""
+        self.rate = learning_rate(self.val_losses, self.settings)
+        self.model.optimizer.learning_rate = self.rate
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Raise the learning rate linearly over the warm-up epochs."""
+        warmup = self.settings.warmup_epochs * self.steps
+        done = len(self.history) * self.steps + batch
+        if done < warmup + self.steps:  # also the first step after it
+            self.model.optimizer.learning_rate = self.rate * min(1.0, (done + 1) / max(warmup, 1))
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop at once when the loss is no number."""
+        self._refuse_nan(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the state; the network of the last epoch comes last and makes the epoch count."""
+        self._refuse_nan(logs["val_loss"])
+        row = {"epoch": epoch, "loss": logs["loss"], "val_loss": logs["val_loss"], "learning_rate": self.rate}
+        if logs["val_loss"] < min(self.val_losses, default=np.inf):
+            save_whole(self.model, self.best)
+        self.history.append(row)
+        _write_history(self.history_path, self.history)
+        save_whole(self.model, self.last)
+        if self.on_epoch:
+            self.on_epoch(row)
+        if should_stop(self.val_losses, self.settings):
+            self.model.stop_training = True
+
+    def _refuse_nan(self, loss):
+        if not np.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss became {loss} in epoch {len(self.history)}: expected a finite number; "
+                f"try a lower learning rate than training.lr = {self.settings.lr:g}, or a smaller training.clipnorm"
+            )
+
+
+def save_whole(model, path):
+    """Save a network as ``.keras``, whole or not at all."""
+    part = path.with_name(f".part-{path.name}")
+    model.save(part)
+    os.replace(part, path)
+
+
+def _write_history(path, history):
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, HISTORY_COLUMNS)
+        table.writeheader()
+        table.writerows(history)
+
+
+def _batches(data, rows, scaler, settings, seed, first_epoch):
+    """Return a tf.data pipeline over all epochs from ``first_epoch`` on, one after the other."""
+    import tensorflow as tf
+
+    size = settings.batch_size
+
+    def chunks(epoch):
+        return epoch_chunks(data, rows, scaler, settings.copies, settings.noise, seed, int(epoch), CHUNK_BATCHES * size)
+
+    n_bins, n_amps = data.spectra.shape[1], data.amps.shape[1]
+    inputs = tf.TensorSpec((None, n_bins, 1), tf.float32)
+    if data.auxiliary is not None:
+        inputs = (inputs, tf.TensorSpec((None, data.auxiliary.shape[1]), tf.float32))
+    signature = (inputs, tf.TensorSpec((None, n_amps), tf.float32))
+
+    def one_epoch(epoch):
+        epoch_data = tf.data.Dataset.from_generator(chunks, args=(epoch,), output_signature=signature)
+        return epoch_data.rebatch(size)  # cuts chunks into batches; the last one of an epoch may be smaller
+
+    return tf.data.Dataset.range(first_epoch, settings.epochs).flat_map(one_epoch).prefetch(2 * CHUNK_BATCHES)
+
+
+def _validation_data(data, rows, scaler, settings, seed):
+    """Return the validation spectra with noise, every spectrum ``copies`` times, the same in every epoch."""
+    copies = settings.copies if settings.noise != "none" else 1
+    rows = np.tile(rows, copies)
+    spectra = data.spectra[rows]
+    if settings.noise != "none":
+        spectra = add_noise(spectra, data.errors[rows], np.random.default_rng([*seed, 5]))
+    auxiliary = None if data.auxiliary is None else data.auxiliary[rows]
+    return scaler.inputs(spectra, auxiliary), scaler.targets(data.amps[rows])
+
+
+def _restore(folder, fold, steps):
+    """Return (network, history) as of the last finished epoch; (None, []) where there is none that can be read."""
+    last, history_path = folder / f"last_{fold}.keras", folder / f"history_{fold}.csv"
+    if not last.is_file():
+        return None, []
+    try:
+        model = keras.saving.load_model(last, safe_mode=True)
+        done = int(model.optimizer.iterations) // steps
+        table = read_history(history_path)
+        history = [{**{c: float(table[c][i]) for c in table}, "epoch": i} for i in range(done)]
+    except Exception as error:  # whatever is wrong with these files, the fold can be trained again
+        logger.warning("fold %d: its interrupted training cannot be read (%s); starting the fold again", fold, error)
+        return None, []
+    return model, history
+
+
+def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0, on_epoch=None):
+    """Train one network on one fold, or go on where an interrupted training stopped.
+
+    Parameters
+    ----------
+    build : callable
+        Returns a new, uncompiled network.
+    data : preprocessing.Dataset
+    train, valid : ndarray of int
+        Rows to train on and to validate on.
+    scaler : preprocessing.Scaler
+    settings : config.TrainingConfig
+    seed : int
+        Seed of the run; the fold's own streams are derived from it.
+    folder : path-like
+        Receives ``model_<fold>.keras`` (the best epoch) and ``history_<fold>.csv``.
+    fold : int
+    on_epoch : callable, optional
+        Called with a dict (epoch, loss, val_loss, learning_rate) after every epoch, those already done included.
+
+    Returns
+    -------
+    keras.Model
+        The network of the epoch with the lowest validation loss.
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss is no number, more often than ``settings.retries`` allow.
+    """
+    folder = Path(folder)
+    final = folder / f"model_{fold}.keras"
+    if final.is_file():
+        return load_model(final)
+    for attempt in range(settings.retries + 1):
+        try:
+            rate = settings.lr / 10**attempt
+            return _train(build, data, train, valid, scaler, replace(settings, lr=rate), seed, folder, fold, on_epoch)
+        except TrainingDiverged as error:
+            for name in ("last", "best"):
+                (folder / f"{name}_{fold}.keras").unlink(missing_ok=True)
+            if attempt == settings.retries:
+                raise
+            logger.warning("fold %d: %s; trying again with %g", fold, error, rate / 10)
+
+
+def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_epoch):
+    """Train once, with one learning rate; see ``train_fold``."""
+    final, last, best = (folder / f"{name}_{fold}.keras" for name in ("model", "last", "best"))
+    steps = -(-len(train) * settings.copies // settings.batch_size)
+    seeds = (seed, fold)
+    model, history = _restore(folder, fold, steps)
+    if model is None:
+        keras.utils.set_random_seed((seed * 1009 + fold) % 2**31)
+        model = build()
+        model.compile(
+            optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm), loss="mse", jit_compile=False
+        )
+    state = FoldState(last, best, folder / f"history_{fold}.csv", settings, steps, history, on_epoch)
+    if on_epoch:
+        for row in history:
+            on_epoch(row)
+    if len(history) < settings.epochs and not should_stop(state.val_losses, settings):
+        model.fit(
+            _batches(data, train, scaler, settings, seeds, len(history)),
+            shuffle=False,  # the pipeline shuffles
+            steps_per_epoch=steps,
+            initial_epoch=len(history),
+            epochs=settings.epochs,
+            validation_data=_validation_data(data, valid, scaler, settings, seeds),
+            validation_batch_size=4096,
+            callbacks=[state],
+            verbose=0,
+        )
+    os.replace(best, final)
+    last.unlink(missing_ok=True)
+    return load_model(final)
