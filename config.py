@@ -4,19 +4,19 @@ The defaults here are those of ``config.yaml``, which explains each of them. Not
 imports TensorFlow, so a mistake is reported before the slow imports.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import yaml
+from yamlfile import ConfigError, clip, read_yaml
 
-
-class ConfigError(ValueError):
-    """A setting that does not exist or cannot be used; the message is one line that names the key."""
+RECORDS = ("versions", "command")  # what a run adds to the config.yaml in its folder; no settings, so passed over
+LARGEST = 2**31 - 1  # of a whole number, unless its setting says otherwise
 
 
 def setting(default, *, low=None, high=None, above=None, below=None, choices=None):
@@ -100,7 +100,7 @@ class ModelConfig:
     """Which network, and the settings of each."""
 
     name: str = setting("mlp", choices=NETWORKS)
-    standardise: bool = setting(True)
+    whiten: bool = setting(True)
     mlp: MlpConfig = field(default_factory=MlpConfig)
     cnn: CnnConfig = field(default_factory=CnnConfig)
     lstm: LstmConfig = field(default_factory=LstmConfig)
@@ -143,7 +143,7 @@ class SensitivityConfig:
 class Config:
     """All settings of a run."""
 
-    seed: int = setting(0, low=0, high=2**31 - 1)
+    seed: int = setting(0, low=0)
     output: str = setting("runs")
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -174,14 +174,16 @@ def load_config(path, overrides=None):
     ConfigError
         With one line that names the file, the key, what was expected and what was received.
     """
-    config = build_config(_read_yaml(path) if path is not None else {}, str(path or "settings"))
-    for dotted, value in (overrides or {}).items():
-        if value is not None:
-            tree = value
-            for name in reversed(dotted.split(".")):
-                tree = {name: tree}
-            _fill(config, tree, "", "command line")
-    _check_together(config, str(path or "settings"))
+    source = "settings" if path is None else str(path)
+    config = Config()
+    _fill(config, {} if path is None else read_yaml(path), "", source)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for dotted, value in given.items():
+        tree = value
+        for name in reversed(dotted.split(".")):
+            tree = {name: tree}
+        _fill(config, tree, "", "command line")
+    _check_together(config, source, given)
     return config
 
 
@@ -193,21 +195,6 @@ def build_config(tree, source="settings"):
     return config
 
 
-def _read_yaml(path):
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, expected a YAML file such as config.yaml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not plain YAML ({reason})") from None
-    return {} if tree is None else tree
-
-
 def _fill(node, tree, prefix, source):
     """Set the fields of the dataclass ``node`` from the dict ``tree``, checking each."""
     where = f"{source}: {prefix.rstrip('.') or 'the file'}"
@@ -216,15 +203,36 @@ def _fill(node, tree, prefix, source):
     fields = {f.name: f for f in dataclasses.fields(node)}
     hints = typing.get_type_hints(type(node))
     for name, value in tree.items():
+        if not prefix and name in RECORDS:
+            continue
         if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(fields)}"
-            raise ConfigError(f"{source}: {prefix}{name}: no such setting; {hint}")
+            shown = name if isinstance(name, str) and name.isidentifier() else _show(name)
+            raise ConfigError(f"{source}: {prefix}{clip(shown)}: no such setting; {_nearest(name, node, fields)}")
         if dataclasses.is_dataclass(hints[name]):
             _fill(getattr(node, name), value, f"{prefix}{name}.", source)
         else:
             key = f"{source}: {prefix}{name}"
             setattr(node, name, _checked(value, hints[name], fields[name].metadata, key))
+
+
+def _nearest(name, node, fields):
+    """Say which setting may have been meant: one of that name, else one nearly so, else all."""
+    elsewhere = [key for key in _dotted_keys(Config()) if key.split(".")[-1] == name]
+    if elsewhere:
+        return f"did you mean '{elsewhere[0]}'?"
+    beside = difflib.get_close_matches(clip(str(name)).lower(), fields, n=1)
+    if beside:
+        return f"did you mean '{beside[0]}'?"
+    return f"expected one of {', '.join(fields)}"
+
+
+def _dotted_keys(node, prefix=""):
+    for f in dataclasses.fields(node):
+        value = getattr(node, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from _dotted_keys(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}"
 
 
 def _checked(value, hint, rules, key):
@@ -241,10 +249,8 @@ def _checked(value, hint, rules, key):
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
+        with contextlib.suppress(ValueError):
             value, number = float(value), True
-        except ValueError:
-            pass
     if hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     fits = {
@@ -254,7 +260,13 @@ def _checked(value, hint, rules, key):
         str: isinstance(value, str),
     }[hint]
     if not fits:
-        raise ConfigError(f"{key}: expected {names[hint]}, received {_show(value)}")
+        word = hint is str and isinstance(value, bool)
+        advice = " (YAML reads yes, no, on and off so: put the word in quotes)" if word else ""
+        raise ConfigError(f"{key}: expected {names[hint]}, received {_show(value)}{advice}")
+    if hint is str and not (value.strip() and value.isprintable()):
+        raise ConfigError(f"{key}: expected printable text, received {_show(value)}")
+    if hint is not str and abs(value) > (LARGEST if hint is int else sys.float_info.max):
+        raise ConfigError(f"{key}: expected a number of ordinary size, received {_show(value)}")
     value = hint(value)
     _check_range(value, rules, key)
     return value
@@ -263,7 +275,7 @@ def _checked(value, hint, rules, key):
 def _check_range(value, rules, key):
     choices = rules.get("choices")
     if choices and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        near = difflib.get_close_matches(clip(value).lower(), choices, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise ConfigError(f"{key}: expected one of {', '.join(choices)}, received {_show(value)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -280,25 +292,36 @@ def _check_range(value, rules, key):
             raise ConfigError(f"{key}: expected a value {words} {bound}, received {value}")
 
 
-def _check_together(config, source):
-    """Check what no single setting can tell."""
+def _check_together(config, source, overrides=()):
+    """Check what no single setting can tell; ``overrides`` are the keys given on the command line."""
+
+    def refuse(key, expected, received):
+        where = "command line" if key in overrides else source
+        raise ConfigError(f"{where}: {key}: expected {expected}, received {_show(received)}")
+
     if config.data.size == 0:
-        raise ConfigError(f"{source}: data.size: expected -1 (all spectra) or at least 1, received 0")
+        refuse("data.size", "-1 (all spectra) or at least 1", 0)
     cut = config.sensitivity.abundance
     if cut is not None and (len(cut) != 2 or not cut[0] < cut[1]):
-        raise ConfigError(f"{source}: sensitivity.abundance: expected null or [low, high] in dex, received {cut}")
+        refuse("sensitivity.abundance", "null or [low, high] in dex", cut)
     for name in NETWORKS:
         for layers in ("units", "filters"):
-            value = getattr(getattr(config.model, name), layers, None)
-            if value == []:
-                raise ConfigError(f"{source}: model.{name}.{layers}: expected at least one layer, received []")
-    if config.data.targets is not None:
-        if not config.data.targets:
-            raise ConfigError(f"{source}: data.targets: expected null (all) or a list of AMPs, received []")
-        if len(set(config.data.targets)) < len(config.data.targets):
-            raise ConfigError(f"{source}: data.targets: expected each AMP once, received {config.data.targets}")
+            if getattr(getattr(config.model, name), layers, None) == []:
+                refuse(f"model.{name}.{layers}", "at least one layer", [])
+    targets, auxiliary = config.data.targets, config.data.auxiliary
+    if targets == []:
+        refuse("data.targets", "null (all) or a list of AMPs", targets)
+    for key, names in (("data.targets", targets or []), ("data.auxiliary", auxiliary)):
+        if len(set(names)) < len(names):
+            refuse(key, "each name once", names)
+    both = [name for name in auxiliary if name in (targets or [])]
+    if both:
+        refuse("data.auxiliary", "inputs that are no targets", both)
 
 
 def _show(value, limit=60):
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    """Represent a value on one line, however large it is."""
+    try:
+        return clip(repr(value), limit)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits, or lists nested as deep
+        return f"a {type(value).__name__} too large to print"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from errors import InputError
 from results import written_whole
 
 try:
@@ -38,7 +39,7 @@ RESULT_NAMES = re.compile(
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
 
 
-class RunFolderError(ValueError):
+class RunFolderError(InputError):
     """A folder that cannot be used for this run; the message is one line that names it."""
 
 
