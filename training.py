@@ -64,6 +64,8 @@ class FoldState(keras.callbacks.Callback):
     history_path : Path
         CSV with a row per epoch.
     settings : config.TrainingConfig
+    seed : sequence of int
+        Of the dropout layers.
     steps : int
         Batches per epoch.
     history : list of dict
@@ -72,10 +74,10 @@ class FoldState(keras.callbacks.Callback):
         Called with the row of every finished epoch.
     """
 
-    def __init__(self, last, best, history_path, settings, steps, history, on_epoch=None):
+    def __init__(self, last, best, history_path, settings, seed, steps, history, on_epoch=None):
         super().__init__()
         self.last, self.best, self.history_path = last, best, history_path
-        self.settings, self.steps, self.history = settings, steps, history
+        self.settings, self.seed, self.steps, self.history = settings, seed, steps, history
         self.on_epoch = on_epoch
 
     @property
@@ -87,6 +89,11 @@ class FoldState(keras.callbacks.Callback):
         """Set the learning rate that the history asks for."""
         self.rate = learning_rate(self.val_losses, self.settings)
         self.model.optimizer.learning_rate = self.rate
+        for i, layer in enumerate(self.model.layers):
+            if hasattr(layer, "seed_generator"):  # dropout: its draws, too, follow from the seed and the epoch
+                layer.seed_generator.state.assign(
+                    np.random.default_rng([*self.seed, 8, epoch, i]).integers(2**31, size=2)
+                )
 
     def on_train_batch_begin(self, batch, logs=None):
         """Raise the learning rate linearly over the warm-up epochs."""
@@ -242,7 +249,7 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
         model.compile(
             optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm), loss="mse", jit_compile=False
         )
-    state = FoldState(last, best, folder / f"history_{fold}.csv", settings, steps, history, on_epoch)
+    state = FoldState(last, best, folder / f"history_{fold}.csv", settings, seeds, steps, history, on_epoch)
     if on_epoch:
         for row in history:
             on_epoch(row)

@@ -1,0 +1,130 @@
+"""Splits, scalers and noise: no leak from the test set, nothing drawn twice, everything from the seed."""
+
+import numpy as np
+import pytest
+from synthetic import dataset
+
+from preprocessing import Scaler, add_noise, epoch_chunks, split_folds, split_test, take, whitening
+
+
+def test_test_rows_and_folds_never_overlap():
+    data = dataset()
+    rest, test = split_test(data, 0.2, seed=3)
+    assert len(test) == 80 and not set(rest) & set(test)
+    for kind in ("kfold", "random"):
+        for train, valid in split_folds(rest, 5, kind, 0.2, seed=3):
+            assert sorted([*train, *valid]) == list(rest)
+            assert len(valid) == 64
+
+
+def test_kfold_validates_each_row_once_and_random_folds_differ():
+    rest = np.arange(100)
+    valid = np.concatenate([v for _, v in split_folds(rest, 4, "kfold", 0.2, seed=0)])
+    assert sorted(valid) == list(rest)
+    (_, a), (_, b) = split_folds(rest, 2, "random", 0.2, seed=0)
+    assert list(a) != list(b)
+
+
+def test_split_follows_the_seed():
+    data = dataset()
+    assert np.array_equal(split_test(data, 0.2, 1)[1], split_test(data, 0.2, 1)[1])
+    assert not np.array_equal(split_test(data, 0.2, 1)[1], split_test(data, 0.2, 2)[1])
+
+
+def test_test_rows_of_the_data_set_are_kept():
+    from dataclasses import replace
+
+    data = replace(dataset(), test_rows=np.array([7, 3, 5]))
+    rest, test = split_test(data, 0.2, 0)
+    assert list(test) == [3, 5, 7] and len(rest) == 397
+
+
+def test_take_keeps_the_last_row_with_minus_one():
+    data = dataset(n=10)
+    assert len(take(data, -1)) == 10 and len(take(data, 4)) == 4
+    for size in (0, 11, -2):
+        with pytest.raises(ValueError, match="size"):
+            take(data, size)
+
+
+def test_too_few_spectra_are_refused():
+    with pytest.raises(ValueError, match="too few spectra"):
+        split_test(dataset(n=3), 0.2, 0)
+    with pytest.raises(ValueError, match="too few spectra"):
+        split_folds(np.arange(3), 5, "kfold", 0.2, 0)
+
+
+def test_scaler_uses_its_rows_alone_and_inverts():
+    data = dataset()
+    rows = np.arange(100)
+    scaler = Scaler.fit(data, rows)
+    assert np.isscalar(scaler.x_mean) and np.isscalar(scaler.x_std)
+    changed = data.spectra.copy()
+    changed[100:] = 1.0
+    from dataclasses import replace
+
+    assert Scaler.fit(replace(data, spectra=changed), rows).x_mean == scaler.x_mean
+    assert np.allclose(scaler.amps(scaler.targets(data.amps)), data.amps, rtol=1e-6)
+    assert scaler.inputs(data.spectra).shape == (400, 13, 1)
+    assert abs(scaler.inputs(data.spectra[rows]).mean()) < 1e-5
+
+
+def test_constant_target_is_refused():
+    data = dataset()
+    data.amps[:, 2] = 5.0
+    with pytest.raises(ValueError, match="Tp is constant"):
+        Scaler.fit(data, np.arange(50))
+
+
+def test_noise_has_the_size_of_the_errors():
+    data = dataset(n=4000)
+    z = (add_noise(data.spectra, data.errors, np.random.default_rng(0)) - data.spectra) / data.errors
+    assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
+
+
+def epoch(data, **changes):
+    """Return all inputs and targets of one epoch."""
+    rows = np.arange(0, 400, 2)
+    arguments = {"copies": 3, "noise": "fresh", "seed": (1, 0), "epoch": 0, "chunk_rows": 64} | changes
+    chunks = list(epoch_chunks(data, rows, Scaler.fit(data, rows), **arguments))
+    return np.concatenate([c[0] for c in chunks])[..., 0], np.concatenate([c[1] for c in chunks])
+
+
+def test_an_epoch_holds_every_training_spectrum_copies_times():
+    data = dataset(noise=1e-12)
+    x, y = epoch(data)
+    assert len(x) == 600 and x.dtype == np.float32
+    values, counts = np.unique(y[:, 0], return_counts=True)
+    assert len(values) == 200 and set(counts) == {3}
+
+
+def test_noise_is_fresh_in_every_copy_and_epoch():
+    data = dataset()
+    first, second = epoch(data), epoch(data, epoch=1)
+    same = first[0][np.lexsort(first[1].T)], second[0][np.lexsort(second[1].T)]
+    assert len(np.unique(same[0][:, 0])) == 600  # every copy its own noise
+    assert not np.intersect1d(same[0][:, 0], same[1][:, 0]).size
+
+
+def test_fixed_noise_gives_the_same_copies_in_every_epoch():
+    data = dataset()
+    first, second = (epoch(data, noise="fixed", epoch=e)[0] for e in (0, 1))
+    assert not np.array_equal(first, second)  # another order
+    assert np.array_equal(np.sort(first[:, 0]), np.sort(second[:, 0]))
+
+
+def test_an_epoch_is_the_same_again():
+    data = dataset()
+    assert np.array_equal(epoch(data)[0], epoch(data)[0])
+    assert not np.array_equal(epoch(data)[0], epoch(data, seed=(1, 1))[0])
+
+
+def test_whitened_noisy_spectra_have_unit_covariance():
+    data = dataset(n=4000, noise=3e-4)
+    rows = np.arange(4000)
+    scaler = Scaler.fit(data, rows)
+    kernel, bias = whitening(data, rows, scaler)
+    noisy = add_noise(data.spectra, data.errors, np.random.default_rng(0))
+    white = scaler.inputs(noisy)[..., 0] @ kernel + bias
+    assert np.allclose(np.cov(white.T), np.eye(13), atol=0.1)
+    assert np.allclose(kernel, kernel.T)

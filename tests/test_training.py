@@ -1,0 +1,94 @@
+"""Training: the schedule, resuming, divergence."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import dataset
+
+pytest.importorskip("keras")
+
+import training
+from config import TrainingConfig
+from models import build_model
+from preprocessing import Scaler, split_folds, split_test
+
+SETTINGS = TrainingConfig(epochs=4, batch_size=32, lr=0.003, copies=2)
+
+
+def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1):
+    data = dataset()
+    rest, _ = split_test(data, 0.2, 0)
+    ((rows, valid),) = split_folds(rest, 1, "kfold", 0.2, 0)
+
+    def build():
+        return build_model("mlp", 13, 5, units=(16, 8), dropout=dropout)
+
+    folder.mkdir(exist_ok=True)
+    scaler = Scaler.fit(data, rows)
+    return training.train_fold(build, data, rows, valid, scaler, settings, seed, folder, 0, on_epoch)
+
+
+def weights(model):
+    return np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
+    settings = replace(SETTINGS, lr=0.1, plateau_patience=2, plateau_factor=0.5, min_lr=0.03)
+    assert training.learning_rate([], settings) == 0.1
+    assert training.learning_rate([3, 2, 2], settings) == 0.1
+    assert training.learning_rate([3, 2, 2, 2], settings) == 0.05
+    assert training.learning_rate([3, 2, 2, 2, 1, 1, 1, 1, 1], settings) == 0.03
+    assert training.learning_rate([3] * 20, replace(settings, plateau_patience=0)) == 0.1
+
+
+def test_training_stops_after_the_patience():
+    settings = replace(SETTINGS, stop_patience=2)
+    assert not training.should_stop([], settings)
+    assert not training.should_stop([3, 1, 2], settings)
+    assert training.should_stop([3, 1, 2, 2], settings)
+    assert not training.should_stop([3, 1, 2, 2], replace(settings, stop_patience=0))
+
+
+def test_best_epoch_is_returned_and_history_written(tmp_path):
+    rows = []
+    model = train(tmp_path, on_epoch=rows.append)
+    history = training.read_history(tmp_path / "history_0.csv")
+    assert np.allclose(history["val_loss"], [r["val_loss"] for r in rows])
+    assert history["val_loss"][-1] < 0.7 * history["val_loss"][0]
+    assert sorted(os.listdir(tmp_path)) == ["history_0.csv", "model_0.keras"]
+    assert np.array_equal(weights(model), weights(train(tmp_path)))  # a finished fold is not trained again
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, epoch):
+    def kill(row):
+        if row["epoch"] == epoch:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", on_epoch=kill)
+    broken = train(tmp_path / "broken")
+    whole = train(tmp_path / "whole")
+    assert np.array_equal(weights(broken), weights(whole))
+    for name in ("broken", "whole"):
+        assert (tmp_path / name / "history_0.csv").is_file()
+    assert (tmp_path / "broken/history_0.csv").read_text() == (tmp_path / "whole/history_0.csv").read_text()
+
+
+def test_two_seeds_give_two_networks(tmp_path):
+    assert not np.array_equal(weights(train(tmp_path / "a", seed=1)), weights(train(tmp_path / "b", seed=2)))
+
+
+def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path):
+    wild = replace(SETTINGS, lr=1e30, clipnorm=None, warmup_epochs=0, plateau_patience=0)
+    with pytest.raises(training.TrainingDiverged, match=r"try a lower learning rate than training.lr = 1e\+30"):
+        train(tmp_path / "once", wild)
+    assert not (tmp_path / "once/model_0.keras").exists()
+    model = train(tmp_path / "again", replace(wild, lr=3e29, retries=32))
+    assert np.isfinite(weights(model)).all()
