@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -33,18 +33,28 @@ LEVEL_2 = (
     ("planet_radius_m", "Rp", 1.0, "linear"),
     ("planet_mass_kg", "Mp", 1.0, "linear"),
 )
+KNOWN = {row[0] for row in LEVEL_2}
 LEVEL_1_NAMES = {"t": "Tp", "temp": "Tp", "temperature": "Tp", "planet_temp": "Tp"}
 
 
 @dataclass(frozen=True)
 class Planets:
-    """Spectra of all planets in file order; attributes as in ``survey.Survey``, ``ids`` without prefixes."""
+    """What the files of a folder hold, one row per planet in the order of the truth table.
 
-    ids: list
+    Attributes
+    ----------
+    spectra, errors : ndarray (N, n_bins)
+    wavelength, bin_width : ndarray (n_bins,)
+    truth, auxiliary : dict of str to ndarray (N,)
+        Numeric columns of the tables, by the names they have there.
+    """
+
     spectra: np.ndarray
     errors: np.ndarray
     wavelength: np.ndarray
     bin_width: np.ndarray
+    truth: dict
+    auxiliary: dict
 
 
 def _folder(path, name):
@@ -72,53 +82,34 @@ def load_level_2(path):
     truth = truth if truth.is_file() else folder / "FM_Parameter_Table.csv"
     if not truth.is_file():
         raise LayoutError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv; test data have no targets")
-    planets, table = _planets(folder / "SpectralData.hdf5"), read_csv(truth)
-    ids = _table_ids(table)
-    rows = _match(ids, planets.ids, truth, folder / "SpectralData.hdf5")
-    auxiliary = {}
-    if (folder / "AuxillaryTable.csv").is_file():
-        extra = read_csv(folder / "AuxillaryTable.csv")
-        extra_rows = _match(ids, _table_ids(extra), truth, extra.path)
-        names = [name for name in extra.columns if name not in ("", "planet_ID") and extra.is_numeric(name)]
-        auxiliary = {name: extra.numbers(name)[extra_rows] for name in names}
-    targets = _level_2_targets({n: table.numbers(n) for n in table.columns if n not in ("", "Unnamed: 0", "planet_ID")})
-    defaults = _paper_order(targets)
-    return _survey(
-        path, planets, rows, {**_level_2_targets(auxiliary, known_only=True), **targets}, defaults, auxiliary
-    )
+    extra = folder / "AuxillaryTable.csv"
+    planets = _cached(folder / "SpectralData.hdf5", truth, extra if extra.is_file() else None)
+    return _survey(path, planets, _level_2_targets(planets.truth))
 
 
 def load_level_1(path):
     """Read ABC level 1: observations.hdf5 and all_data.csv, whose model inputs end in ``_model``."""
     folder = _need(path, "observations.hdf5")
-    table = read_csv(folder / "all_data.csv")
-    planets = _planets(folder / "observations.hdf5")
-    rows = _match(_table_ids(table), planets.ids, table.path, folder / "observations.hdf5")
-    targets = {}
-    for name in table.columns:
-        if name.endswith("_model"):
-            key, target = _level_1_target(name, table)
-            targets[key] = target
-    if not targets:
-        raise LayoutError(f"{table.path}: no column ends in _model; it holds {', '.join(table.columns)}")
-    defaults = _paper_order(targets)
-    others = [n for n in table.columns if n not in ("", "Unnamed: 0", "planet_ID") and not n.endswith("_model")]
-    auxiliary = {name: table.numbers(name) for name in others if table.is_numeric(name)}
-    return _survey(
-        path, planets, rows, {**_level_2_targets(auxiliary, known_only=True), **targets}, defaults, auxiliary
-    )
+    table = folder / "all_data.csv"
+    planets = _cached(folder / "observations.hdf5", table, None)
+    model = {name: values for name, values in planets.truth.items() if name.endswith("_model")}
+    if not model:
+        raise LayoutError(f"{table}: no column of numbers ends in _model; it holds {', '.join(planets.truth)}")
+    others = {name: values for name, values in planets.truth.items() if name not in model}
+    targets = dict(_level_1_target(name, values, table) for name, values in model.items())
+    return _survey(path, replace(planets, auxiliary=others), targets)
 
 
-def _survey(path, planets, rows, targets, defaults, auxiliary):
+def _survey(path, planets, targets):
     return Survey(
-        spectra=planets.spectra[rows],
-        errors=planets.errors[rows],
+        spectra=planets.spectra,
+        errors=planets.errors,
         wavelength=planets.wavelength,
         bin_width=planets.bin_width,
         depth_unit="fraction",
-        targets=targets,
-        default_targets=defaults,
-        auxiliary=auxiliary,
+        targets={**_level_2_targets(planets.auxiliary, known_only=True), **targets},
+        default_targets=_paper_order(targets),
+        auxiliary=planets.auxiliary,
         name=str(path),
     )
 
@@ -145,8 +136,8 @@ def _level_2_targets(columns, known_only=False):
     return targets
 
 
-def _level_1_target(name, table):
-    plain, values = name.removesuffix("_model"), table.numbers(name)
+def _level_1_target(name, values, path):
+    plain = name.removesuffix("_model")
     if plain.lower() in LEVEL_1_NAMES:
         return LEVEL_1_NAMES[plain.lower()], Target(values, "K", "linear", "linear")
     key = re.sub(r"^log(10)?_", "", plain)
@@ -159,7 +150,7 @@ def _level_1_target(name, table):
         return key, Target(values, "", "log10", "log10")
     if (finite >= 0).all() and (finite <= 1).all():
         return key, Target(values, "", "log10", "linear")
-    raise LayoutError(f"{table.path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
+    raise LayoutError(f"{path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
 
 
 def _paper_order(targets):
@@ -167,8 +158,9 @@ def _paper_order(targets):
 
 
 def _plain_id(text):
-    text = re.sub(r"^(Planet_)?(train)?", "", text.strip())
-    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
+    """Planet_train12, train12, Planet_12, 12 and 12.0 are one planet."""
+    text = text.strip().removeprefix("Planet_").removeprefix("train")
+    return text[:-2] if text.endswith(".0") else text
 
 
 def _table_ids(table):
@@ -201,16 +193,15 @@ def _match(wanted, held, wanted_path, held_path):
     return np.array([place[value] for value in wanted])
 
 
-def _planets(path):
-    """Read the spectra of all planets, from the cached copy where there is a good one."""
-    state = path.stat()
-    key = f"{CACHE_VERSION} {path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    for cache in _cache_places(path):
+def _cached(spectra, truth, extra):
+    """Read a folder's files, from the cached copy where there is a good one of just these files."""
+    key = " ".join([str(CACHE_VERSION), *(_stamp(path) for path in (spectra, truth, extra) if path is not None)])
+    for cache in _cache_places(spectra):
         planets = _read_cache(cache, key)
         if planets is not None:
             return planets
-    planets = _read_planets(path)
-    for cache in _cache_places(path):
+    planets = _read_folder(spectra, truth, extra)
+    for cache in _cache_places(spectra):
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
             _write_cache(cache, key, planets)
@@ -218,6 +209,30 @@ def _planets(path):
         except OSError as error:
             logger.info("%s: no cached copy there (%s)", cache, error)
     return planets
+
+
+def _stamp(path):
+    state = path.stat()
+    return f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+
+
+def _read_folder(spectra, truth, extra):
+    table, auxiliary = read_csv(truth), {}
+    ids = _table_ids(table)
+    if extra is not None:
+        extra = read_csv(extra)
+        rows = _match(ids, _table_ids(extra), truth, extra.path)
+        auxiliary = {name: values[rows] for name, values in _numeric_columns(extra).items()}
+    held, spectra_of, errors_of, wavelength, bin_width = _read_planets(spectra)
+    rows = _match(ids, held, truth, spectra)
+    return Planets(spectra_of[rows], errors_of[rows], wavelength, bin_width, _numeric_columns(table), auxiliary)
+
+
+def _numeric_columns(table):
+    """Columns of numbers; one of text (a planet's name) is left out, one of both is refused when it is a target."""
+    names = [name for name in table.columns if name not in ("", "Unnamed: 0", "planet_ID")]
+    must = [name for name in names if name.startswith("log_") or name.endswith("_model") or name in KNOWN]
+    return {name: table.numbers(name) for name in names if name in must or table.is_numeric(name)}
 
 
 def _cache_places(path):
@@ -232,29 +247,35 @@ def _write_cache(cache, key, planets):
         np.savez(
             file,
             key=np.array(key),
-            ids=np.array(planets.ids),
             spectra=planets.spectra,
             errors=planets.errors,
             wavelength=planets.wavelength,
             bin_width=planets.bin_width,
+            **{f"{kind} {n}": v for kind in ("truth", "auxiliary") for n, v in getattr(planets, kind).items()},
         )
 
 
 def _read_cache(cache, key):
-    """Return the cached planets; None where there is no copy, or it is of another file, or it is broken."""
+    """Return the cached planets; None where there is no copy, or it is of other files, or it is broken."""
     if not cache.is_file():
         return None
     try:
         with np.load(cache, allow_pickle=False) as file:  # a zip archive: checksums guard the content
             if str(file["key"]) != key:
                 return None
-            return Planets(file["ids"].tolist(), *(file[n] for n in ("spectra", "errors", "wavelength", "bin_width")))
+            tables = {
+                kind: {name.removeprefix(kind + " "): file[name] for name in file if name.startswith(kind + " ")}
+                for kind in ("truth", "auxiliary")
+            }
+            arrays = (file[name] for name in ("spectra", "errors", "wavelength", "bin_width"))
+            return Planets(*arrays, **tables)
     except Exception as error:  # a zip reader meets a broken file in many ways; the copy can always be made again
         logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
         return None
 
 
 def _read_planets(path):
+    """Return IDs, spectra, errors, wavelength and bin width, in the order of the file."""
     if not h5py.is_hdf5(path):
         raise LayoutError(f"{path}: not an HDF5 file, or cut short")
     with h5py.File(path) as file:
@@ -286,7 +307,7 @@ def _read_planets(path):
     bad = (values["instrument_noise"] <= 0).any(axis=1)
     if bad.any():
         raise LayoutError(f"{path}: instrument_noise is not positive in {rows_text(bad, names)}")
-    return Planets(ids, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]])
+    return ids, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]]
 
 
 def _first_shape(file, name, path):

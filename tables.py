@@ -52,7 +52,7 @@ class Table:
             raise LayoutError(f"{self.path}: no column {name!r}; it holds {', '.join(self.columns)}")
         cells = self.columns[name]
         try:
-            return np.array(cells, dtype=np.float64)
+            return np.fromiter(map(float, cells), np.float64, len(cells))
         except ValueError:
             values = np.array([_number(cell) for cell in cells])
         bad = [i for i, (v, cell) in enumerate(zip(values, cells)) if v is None]

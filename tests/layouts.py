@@ -23,7 +23,7 @@ class Truth:
         high = dict(zip(KEYS, (-3, -3, -3, -3, -3, 28.0, 1.2e8, 2300, 6)))
         self.amps = {key: rng.uniform(low[key], high[key], n) for key in KEYS}
         self.star_radius = rng.uniform(5e8, 9e8, n)
-        self.ids = rng.permutation(1000)[:n]
+        self.ids = rng.permutation(max(n, 1000))[:n]
         self.rng = rng
 
     def column(self, *keys):
