@@ -89,9 +89,10 @@ def amp(key, unit=None, scale=None):
     A key that is not in the table is carried through as it is: plain label, linear unless stated. A known
     AMP in another unit than the table's is shown in that unit.
     """
-    known = AMPS.get(key, AMP(key, key, plot_unit=unit or ""))
+    plain = (unit or "").replace("$", r"\$")  # a dollar sign would begin LaTeX
+    known = AMPS.get(key, AMP(key, key.replace("$", r"\$"), plot_unit=plain))
     if unit is not None and unit != known.unit:  # the table's conversion holds for the table's unit only
-        known = replace(known, plot_unit=unit, plot_factor=1.0)
+        known = replace(known, plot_unit=plain, plot_factor=1.0)
     return replace(
         known,
         unit=known.unit if unit is None else unit,
