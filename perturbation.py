@@ -16,6 +16,7 @@ import numpy as np
 
 from predictors import Predictor
 
+SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
 CHUNKS_AHEAD = 64  # handed to an executor before the first answer is awaited, so that memory stays bounded
 
 
@@ -40,6 +41,11 @@ def choose_groups(labels, shuffle, n_repeats, rng):
     return np.broadcast_to(labels, (n_repeats, len(labels)))
 
 
+def correlate(normals, root):
+    """Turn unit normals (n_repeats, n_bins) into draws of covariance root root^T, each row on its own."""
+    return np.matmul(normals[:, None, :], root.T)[:, 0]  # one product of all rows would depend on their number
+
+
 def perturb(spectrum, noise, mask, out):
     """Fill ``out`` (n_repeats, n_groups, n_bins) with the spectrum, noise added to the bins of one group only.
 
@@ -58,7 +64,13 @@ def sum_over_repeats(change, mask):
     """
     squares = np.square(change, dtype=np.float64)
     moments = np.concatenate([squares, np.square(squares)], axis=1)  # (rows, 2 n_AMPs)
-    return (moments.T @ mask.astype(np.float64)).reshape(2, change.shape[1], mask.shape[1])
+    n_amps, n_bins = change.shape[1], mask.shape[1]
+    sums = np.zeros((2 * n_amps, n_bins))
+    step = max(1, SMALL_PRODUCT // sums.size)
+    for start in range(0, len(mask), step):
+        rows = slice(start, start + step)
+        sums += moments[rows].T @ mask[rows].astype(np.float64)
+    return sums.reshape(2, n_amps, n_bins)
 
 
 class RunningMoments:
@@ -187,7 +199,7 @@ def _run_spectrum(predict, chunk, k, settings):
         groups = choose_groups(settings.labels, settings.shuffle, n, groups_rng)  # (n, n_bins)
         noise = noise_rng.standard_normal((n, n_bins), dtype=np.float32)
         # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's
-        noise = noise @ noise_scale.T if noise_scale.ndim == 2 else noise * noise_scale
+        noise = correlate(noise, noise_scale) if noise_scale.ndim == 2 else noise * noise_scale
         mask = groups[:, None, :] == np.arange(n_groups, dtype=groups.dtype)[:, None]  # (n, n_groups, n_bins)
         rows[0] = spectrum
         perturb(spectrum, noise, mask, out=perturbed[:n])

@@ -5,6 +5,7 @@ become a `Predictor`. No framework is imported here: what a model can do is aske
 """
 
 import functools
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
+LARGEST_BATCH = 4096  # rows per call; more is no quicker on a CPU
+LARGEST_OUTPUT = 4_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 
 
@@ -130,8 +133,17 @@ def _call_torch(torch, module, inputs):
         module.train(training)
 
 
-def find_predictor(model, spectrum, n_amps=None, auxiliary=None, layout=None):
-    """Settle how a model wants its input, and return (layout, number of outputs).
+@dataclass(frozen=True)
+class Probe:
+    """What one call of a model tells: its input layout, number of outputs, and a good number of rows per call."""
+
+    layout: str
+    n_amps: int
+    batch_size: int
+
+
+def probe_model(model, spectrum, n_amps=None, auxiliary=None, layout=None):
+    """Settle how a model wants its input.
 
     ``layout`` is taken if given; else what the model declares (Keras ``input_shape``, scikit-learn
     ``n_features_in_``); else (rows, n_bins, 1) is tried, then (rows, n_bins).
@@ -149,6 +161,10 @@ def find_predictor(model, spectrum, n_amps=None, auxiliary=None, layout=None):
     layout : {"channel", "flat"} or None
         The user's own choice.
 
+    Returns
+    -------
+    Probe
+
     Raises
     ------
     ValueError
@@ -156,12 +172,14 @@ def find_predictor(model, spectrum, n_amps=None, auxiliary=None, layout=None):
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
+    whole = model.get() if isinstance(model, ModelLoader) else model
     rows = np.repeat(spectrum[None].astype(np.float32), PROBE_ROWS, axis=0)  # (3, n_bins)
-    layouts = [layout] if layout else _declared_layout(model, len(spectrum))
+    layouts = [layout] if layout else _declared_layout(whole, len(spectrum))
     failures = []
     for candidate in layouts:
         try:
-            return candidate, Predictor(model, n_amps, candidate)(rows, auxiliary, "the first spectrum").shape[1]
+            answers = Predictor(whole, n_amps, candidate)(rows, auxiliary, "the first spectrum")
+            return Probe(candidate, answers.shape[1], _good_batch_size(whole))
         except Exception as error:  # a model may refuse a shape with any exception of its own
             if len(layouts) == 1:
                 raise
@@ -172,10 +190,19 @@ def find_predictor(model, spectrum, n_amps=None, auxiliary=None, layout=None):
     ) from failures[-1]
 
 
+def _good_batch_size(model):
+    """Rows per call that are quick and keep the widest layer of a Keras model small; no measurement, so repeatable."""
+    widest = 1
+    for layer in getattr(model, "layers", ()):
+        try:
+            widest = max(widest, math.prod(n or 1 for n in layer.output.shape[1:]))
+        except (AttributeError, ValueError):  # a layer of several outputs, or never called
+            continue
+    return min(max(LARGEST_OUTPUT // widest, 64), LARGEST_BATCH)
+
+
 def _declared_layout(model, n_bins):
     """Layouts to try for a model, fewer when the model says what it takes."""
-    if isinstance(model, ModelLoader):
-        model = model.get()
     shape = getattr(model, "input_shape", None)
     if isinstance(shape, dict):
         shape = next(iter(shape.values()))

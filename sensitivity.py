@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from perturbation import RunningMoments, Settings, halving_sizes, make_chunks, run_chunks
-from predictors import ModelLoader, find_predictor
+from predictors import ModelLoader, probe_model
 from sensitivity_inputs import (
     abundance_cuts,
     errors_or_covariances,
@@ -160,7 +160,7 @@ class SensitivityMap:
 def sensitivity_map(
     model, y_test, org_spectrum, org_error, y_data_mean=None, y_data_std=None, gases=None, no_spectra=100,
     repeat=500, x_mean=None, x_std=None, abundance=None, *, scaled=False, rng=None, scheme="halving", groups=None,
-    covariance=None, auxiliary=None, input_layout=None, batch_size=2048, keep_spectra=True, progress=False,
+    covariance=None, auxiliary=None, input_layout=None, batch_size=None, keep_spectra=True, progress=False,
     executor=None, chunk_size=8, store=None,
 ):  # fmt: skip
     """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
@@ -208,8 +208,9 @@ def sensitivity_map(
         Second input of a two-input model, held fixed. The model receives [spectra, auxiliary].
     input_layout : {"channel", "flat"}, optional
         (rows, n_bins, 1) or (rows, n_bins). Default: as the model declares, else found by trying in this order.
-    batch_size : int
-        Rows per call of the model, at most; never less than one repeat of one spectrum.
+    batch_size : int, optional
+        Rows per call of the model, at most; never less than one repeat of one spectrum. Default: up to 4096, fewer
+        for a Keras model with wide layers (384 for an LSTM of 52 bins, about 100 MB).
     keep_spectra : bool
         Keep the map of each spectrum. False keeps memory constant in the number of spectra.
     progress : bool
@@ -258,21 +259,21 @@ def sensitivity_map(
         _, y_std = scaling("y_data_mean", y_data_mean, "y_data_std", y_data_std)
         n_amps = len(y_std)
     repeat = positive_integer("repeat", repeat)
-    batch_size = positive_integer("batch_size", batch_size)
+    batch_size = None if batch_size is None else positive_integer("batch_size", batch_size)
     chunk_size = positive_integer("chunk_size", chunk_size)
     if no_spectra is not None:
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     labels, shuffle, scheme = group_labels(scheme, groups, n_bins)
     seed = seed_of(rng)
 
-    probe = find_predictor if executor is None else lambda *a: executor.submit(find_predictor, *a).result()
-    second = None if auxiliary is None else auxiliary[0]
-    layout, n_amps = probe(model, (spectra[0] - x_mean) / x_std, n_amps, second, input_layout)
+    first = (spectra[0] - x_mean) / x_std, n_amps, None if auxiliary is None else auxiliary[0], input_layout
+    probe = executor.submit(probe_model, model, *first).result() if executor is not None else probe_model(model, *first)
+    n_amps = probe.n_amps
     amps = find_amps(gases, n_amps)
     wanted = select_spectra(y_test, abundance_cuts(abundance, amps), amps, no_spectra, n, n_amps)  # (N, n_AMPs)
     used = np.flatnonzero(wanted.any(axis=1))
 
-    settings = Settings(labels, shuffle, repeat, batch_size, seed, layout, n_amps)
+    settings = Settings(labels, shuffle, repeat, batch_size or probe.batch_size, seed, probe.layout, n_amps)
     finished = {int(i) for i in used if store is not None and int(i) in store}
     missing = np.array([i for i in used if int(i) not in finished], dtype=int)
     chunks = make_chunks(missing, chunk_size, spectra, errors, is_covariance, x_mean, x_std, auxiliary)
