@@ -49,7 +49,7 @@ def main():
         failed = False
         for what, limit in (("first", FIRST_LIMIT), ("cached", CACHED_LIMIT), ("cached", CACHED_LIMIT)):
             out = subprocess.run(
-                [sys.executable, __file__, "--load", folder], capture_output=True, text=True, check=True
+                [sys.executable, __file__, "--load", folder], stdout=subprocess.PIPE, text=True, check=True
             ).stdout
             n, seconds, peak = out.split()
             good = float(seconds) < limit and float(peak) < MEMORY_LIMIT
