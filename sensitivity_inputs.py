@@ -74,7 +74,7 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
 
 
 def _looks_like_covariance(square):
-    return np.array_equal(square, square.T) and np.ptp(square) > 0
+    return np.allclose(square, square.T, rtol=1e-8, atol=0) and np.ptp(square) > 0
 
 
 def group_labels(scheme, groups, n_bins):

@@ -1,0 +1,131 @@
+"""The sensitivity test on real models: Keras, PyTorch, scikit-learn and JAX, each where it is installed."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import sensitivity
+from predictors import probe_model
+from sensitivity import sensitivity_map
+
+N_BINS, N_AMPS = 13, 3
+
+
+def run(model, **options):
+    rng = np.random.default_rng(0)
+    spectra, errors = rng.normal(0.01, 0.002, (4, N_BINS)), rng.uniform(2e-5, 6e-5, N_BINS)
+    how = {"rng": 0} | options
+    return sensitivity_map(
+        model, None, spectra, errors, np.zeros(N_AMPS), np.ones(N_AMPS), None, None, 50, 0.01, 0.002, **how
+    )
+
+
+@pytest.fixture(scope="module")
+def keras():
+    return pytest.importorskip("keras")
+
+
+def small_network(keras, channel=True, recurrent=False):
+    inputs = keras.Input((N_BINS, 1) if channel else (N_BINS,))
+    x = keras.layers.LSTM(4)(inputs) if recurrent else keras.layers.Flatten()(inputs)
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(8, activation="relu")(x))
+    return keras.Model(inputs, keras.layers.Dense(N_AMPS)(x))
+
+
+def numpy_twin(network):
+    first, last = (layer for layer in network.layers if layer.weights)
+    (w1, b1), (w2, b2) = first.get_weights(), last.get_weights()
+    return lambda x: np.maximum(x.reshape(len(x), -1) @ w1 + b1, 0) @ w2 + b2
+
+
+@pytest.mark.parametrize("channel", [True, False])
+def test_keras_network_agrees_with_its_weights_in_numpy(keras, channel):
+    network = small_network(keras, channel)
+    result = run(network)
+    np.testing.assert_allclose(result.mean, run(numpy_twin(network)).mean, rtol=1e-3)
+    assert np.array_equal(run(network).mean, result.mean)
+
+
+def test_keras_maps_are_bit_identical_in_any_chunking(keras):
+    network = small_network(keras, recurrent=True)
+    maps = [run(network, chunk_size=size).mean for size in (1, 3, 100)]
+    assert np.array_equal(maps[0], maps[1]) and np.array_equal(maps[0], maps[2])
+
+
+def test_keras_network_with_an_auxiliary_input(keras):
+    spectrum, planet = keras.Input((N_BINS, 1)), keras.Input((2,))
+    both = keras.layers.Concatenate()([keras.layers.Flatten()(spectrum), planet])
+    network = keras.Model([spectrum, planet], keras.layers.Dense(N_AMPS)(both))
+    result = run(network, auxiliary=np.ones((4, 2)))
+    weights = network.get_weights()[0][:N_BINS]
+    np.testing.assert_allclose(result.mean, run(lambda x: x @ weights).mean, rtol=1e-3)
+
+
+def test_keras_file_is_loaded_by_recipe(keras, tmp_path):
+    network = small_network(keras)
+    network.save(tmp_path / "model.keras")
+    loader = sensitivity.ModelLoader(keras.models.load_model, str(tmp_path / "model.keras"))
+    assert np.array_equal(run(pickle.loads(pickle.dumps(loader))).mean, run(network).mean)
+
+
+def test_keras_network_for_another_number_of_bins_is_refused(keras):
+    with pytest.raises(ValueError, match=r"^org_spectrum: expected 13 bins as the model does, received 14"):
+        probe_model(small_network(keras), np.zeros(14))
+
+
+def test_wide_layers_get_smaller_batches(keras):
+    inputs = keras.Input((52, 1))
+    recurrent = keras.layers.Bidirectional(keras.layers.LSTM(100, return_sequences=True))(inputs)
+    wide = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(recurrent)))
+    assert probe_model(wide, np.zeros(52)).batch_size < 500
+    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == 4096
+
+
+def test_torch_module_as_it_is_or_wrapped():
+    """A worked example: a bare module is put in evaluation mode, a wrapper is the caller's own."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(N_BINS, 8), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(8, N_AMPS)
+    )
+    bare = run(network)
+    assert network.training
+    network.eval()
+    wrapped = run(lambda x: network(torch.from_numpy(x)))  # a tensor with its gradient may be returned
+    assert np.array_equal(bare.mean, wrapped.mean)
+    w1, b1, w2, b2 = (p.detach().numpy() for p in network.parameters())
+    twin = run(lambda x: np.maximum(x @ w1.T + b1, 0) @ w2.T + b2)
+    np.testing.assert_allclose(bare.mean, twin.mean, rtol=1e-3)
+
+
+def test_torch_convolution_reads_channels_first():
+    torch = pytest.importorskip("torch")
+    network = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(2 * 11, N_AMPS)).eval()
+    assert run(lambda x: network(torch.from_numpy(x)[:, None]), input_layout="flat").mean.shape == (N_AMPS, N_BINS)
+
+
+def test_scikit_learn_pipeline():
+    """A worked example: a pipeline that scales by itself reads depths, so x_mean = 0 and x_std = 1."""
+    pytest.importorskip("sklearn")
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(1)
+    spectra, errors = rng.normal(0.01, 0.002, (200, N_BINS)), np.full(N_BINS, 4e-5)
+    weights = rng.normal(size=(N_BINS, N_AMPS)) / 0.002
+    pipeline = make_pipeline(StandardScaler(), Ridge(alpha=1e-9)).fit(spectra, spectra @ weights)
+    result = sensitivity_map(
+        pipeline, None, spectra[:4], errors, np.zeros(N_AMPS), np.ones(N_AMPS), None, None, 2000, 0, 1,
+        scheme="single", rng=0,
+    )  # fmt: skip
+    truth = (weights.T * errors) ** 2
+    assert np.abs((result.mean - truth) / result.repeat_error).max() < 4.5
+
+
+def test_jax_function():
+    jax = pytest.importorskip("jax")
+    weights = np.random.default_rng(0).normal(size=(N_BINS, N_AMPS)).astype(np.float32)
+    result = run(jax.jit(lambda x: jax.numpy.dot(x, weights)))
+    np.testing.assert_allclose(result.mean, run(lambda x: x @ weights).mean, rtol=1e-3)
