@@ -143,13 +143,17 @@ class ForwardModel:
         Cloud deck with a "clouds_pressure" [Pa]; None takes `PartialClouds`.
     stock : bool
         Use TauREx's own Rayleigh, CIA and absorption for everything (slow, for comparison).
+    layers : int
+        Number of layers, of equal thickness in log pressure.
+    pressure_range : (float, float)
+        Pressure at the top and at the bottom [Pa].
 
     Notes
     -----
     TauREx keeps its opacities in a process-wide cache: with tables of your own, use one folder per process.
     """
 
-    def __init__(self, opacities=None, *, clouds=None, stock=False):
+    def __init__(self, opacities=None, *, clouds=None, stock=False, layers=LAYERS, pressure_range=PRESSURE_RANGE):
         taurex.log.setLogLevel(logging.CRITICAL)
         tables = load_tables(write_tables(TABLES) if opacities is None else opacities)
         grid = native_grid(tables)
@@ -162,9 +166,9 @@ class ForwardModel:
             star=BlackbodyStar(temperature=STAR_TEMPERATURE, radius=STAR_RADIUS),
             temperature_profile=Isothermal(T=1500.0),
             chemistry=chemistry,
-            nlayers=LAYERS,
-            atm_min_pressure=PRESSURE_RANGE[0],
-            atm_max_pressure=PRESSURE_RANGE[1],
+            nlayers=layers,
+            atm_min_pressure=pressure_range[0],
+            atm_max_pressure=pressure_range[1],
         )
         for contribution in self._contributions(tables, opacities is None, stock):
             self._model.add_contribution(contribution)

@@ -159,10 +159,10 @@ def cross_section(name, temperature, transitions=None):
 # --- tables on disk ---
 
 
-def table_grid():
+def table_grid(resolution=TABLE_RESOLUTION):
     """Wavenumber grid of the tables, ascending, constant resolution [cm-1]."""
     low, high = TABLE_RANGE
-    return np.geomspace(low, high, round(np.log(high / low) * TABLE_RESOLUTION) + 1)
+    return np.geomspace(low, high, round(np.log(high / low) * resolution) + 1)
 
 
 def _cell_means(sigma, wavenumber):
@@ -182,7 +182,7 @@ def code_version():
     return digest.hexdigest()[:12]
 
 
-def write_tables(folder, molecules=tuple(MOLECULES), temperatures=TABLE_TEMPERATURES):
+def write_tables(folder, molecules=tuple(MOLECULES), temperatures=TABLE_TEMPERATURES, resolution=TABLE_RESOLUTION):
     """Write one TauREx cross-section table per molecule, `<folder>/<molecule>.h5`; tables already there are kept.
 
     Parameters
@@ -193,6 +193,8 @@ def write_tables(folder, molecules=tuple(MOLECULES), temperatures=TABLE_TEMPERAT
         Keys of `data.molecules.MOLECULES`.
     temperatures : sequence of float
         Temperature grid [K], ascending.
+    resolution : float
+        Wavenumber over grid step.
 
     Returns
     -------
@@ -201,7 +203,7 @@ def write_tables(folder, molecules=tuple(MOLECULES), temperatures=TABLE_TEMPERAT
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    wavenumber, version = table_grid(), code_version()
+    wavenumber, version = table_grid(resolution), code_version()
     for name in molecules:
         path = folder / f"{name}.h5"
         if path.exists() and _table_version(path) == version:

@@ -18,6 +18,7 @@ from data.forward_model import MOLECULES, ForwardModel, binning_matrix
 from data.molecules import MOLECULES as CONSTANTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names
 COMMAND = [sys.executable, "data/simulate.py", "--seed", "7"]
 
 
@@ -131,6 +132,15 @@ def test_bad_input_ends_with_one_line_and_status_2(arguments, message, tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_missing_taurex_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(simulate.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["simulate.py", "--n", "1"])
+    with pytest.raises(SystemExit) as stop:
+        simulate.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "simulate.py: needs TauREx 3: pip install taurex\n"
 
 
 def test_insane_depth_is_refused():
