@@ -238,6 +238,48 @@ def test_bad_values_are_refused_with_their_count(tmp_path, truth, spoil, first, 
     assert str(tmp_path) in line
 
 
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("errors", np.ones((11, 7)), "errors have shape (11, 7), spectra (12, 7)"),
+        ("errors", np.ones(7), "expected numbers with 2 axes"),
+        ("wavelength", np.linspace(1, 2, 8), "8 wavelengths for spectra of 7 bins"),
+        ("amps", np.ones((11, 9)), "11 values of H2O for 12 spectra"),
+        ("amps", np.ones((12, 8)), "'names'"),
+        ("amps", None, "no dataset /amps"),
+        ("spectra", np.full((12, 7), b"x"), "expected numbers"),
+        ("spectra", np.ones((0, 7)), "errors have shape (12, 7), spectra (0, 7)"),
+        ("bin_width", np.zeros(7), "bin_width must be positive, 7 are not"),
+        ("bin_width", np.ones(6), "bin_width has shape (6,)"),
+        ("auxiliary", np.ones((12, 2)), "/auxiliary attribute 'names'"),
+        ("auxiliary", np.ones((11, 1)), "one row for each of 12 spectra"),
+        ("auxiliary", np.full((12, 1), np.nan), "auxiliary input star_radius is NaN or infinite in 12 rows"),
+        ("molecule_curves/H2O", np.ones(6), "molecule curve H2O"),
+        ("test_rows", np.array([3, 12]), "test_rows must be row numbers from 0 to 11"),
+    ],
+)
+def test_own_layout_with_mismatched_parts_is_refused(tmp_path, truth, name, value, words):
+    path = layouts.write_own(tmp_path / "d.h5", truth)
+    with h5py.File(path, "a") as file:
+        attributes = dict(file[name].attrs) if name in file else {}
+        if name in file:
+            del file[name]
+        if value is not None:
+            file[name] = value
+            file[name].attrs.update(attributes)
+    assert words in refusal(path, auxiliary=["star_radius"])
+
+
+@pytest.mark.parametrize(
+    "attribute, value", [("names", ["H2O"] * 9), ("names", "H2O"), ("scale", ["log"] * 9), ("units", ["kg"])]
+)
+def test_own_layout_with_wrong_attributes_is_refused(tmp_path, truth, attribute, value):
+    path = layouts.write_own(tmp_path / "d.h5", truth)
+    with h5py.File(path, "a") as file:
+        file["amps"].attrs[attribute] = value
+    assert attribute in refusal(path)
+
+
 def test_challenge_names_the_groups_with_bad_values(tmp_path, truth):
     truth.spectra[3, 0] = np.nan
     folder = layouts.write_challenge(tmp_path / "adc", truth)
