@@ -16,29 +16,35 @@ CREDIBILITY_DELTA = 0.7
 BIN_WIDTH_DEX = 0.4
 MIN_SPECTRA = 20
 
-# Linear AMPs (radius, temperature) have no dex. A VMR prior of six decades has a standard deviation of
-# 6 / sqrt(12) = 1.73 dex, of which 0.5 dex is 0.29 and 0.4 dex is 0.23: linear AMPs get the same shares
-# of their own standard deviation.
+# Linear AMPs (radius, temperature) have no dex, and for a planet mass known to a decade 0.5 dex is no demand.
+# A VMR prior of six decades has a standard deviation of 6 / sqrt(12) = 1.73 dex, of which 0.5 dex is 0.29 and
+# 0.4 dex is 0.23: planet parameters get the same shares of their own standard deviation.
 EPS_PER_STD = 0.5 / (6 / math.sqrt(12))
 BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
 
 
 def binning(amp_table, y_std, width_dex=BIN_WIDTH_DEX, width_per_std=BIN_WIDTH_PER_STD):
-    """Width of the bins along the prediction: in dex for log AMPs, a share of the std for linear ones.
+    """Width of the bins along the prediction: in dex for molecules, a share of the std for planet parameters.
 
     Parameters
     ----------
     amp_table : sequence of constants.AMP
     y_std : ndarray (n_amps,)
         Standard deviation of the AMPs (of training, or of the truth), retrieval-space units.
+    width_dex : float
+        Width for molecules, and the most for any log AMP.
+    width_per_std : float
+        Width for all others, in standard deviations.
 
     Returns
     -------
     ndarray (n_amps,)
         Retrieval-space units.
     """
-    y_std = np.asarray(y_std, float).reshape(-1)
-    return np.array([width_dex if a.scale == "log10" else width_per_std * s for a, s in zip(amp_table, y_std)])
+    shares = width_per_std * np.asarray(y_std, float).reshape(-1)
+    most = [width_dex if amp.scale == "log10" else np.inf for amp in amp_table]
+    molecule = [amp.scale == "log10" and amp.kind == "molecule" for amp in amp_table]
+    return np.where(molecule, width_dex, np.minimum(shares, most))
 
 
 def tolerance(amp_table, y_std, eps_dex=CREDIBILITY_EPS, eps_per_std=EPS_PER_STD):
@@ -49,7 +55,7 @@ def tolerance(amp_table, y_std, eps_dex=CREDIBILITY_EPS, eps_per_std=EPS_PER_STD
 def _by_prediction(predicted, width, n_folds, min_spectra):
     """Yield (centre, rows, spectra) of the bins along the prediction that hold enough spectra, ascending."""
     width = width if width > 0 else 1.0
-    index = np.floor(predicted / width).astype(np.int64)
+    index = np.floor(predicted / width)
     for i in np.unique(index):
         rows = np.flatnonzero(index == i)
         if len(rows) >= min_spectra * n_folds:

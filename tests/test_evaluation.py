@@ -150,10 +150,12 @@ def test_folds_are_pooled_and_counted_in_spectra():
     np.testing.assert_array_equal(a.count, b.count)
 
 
-def test_linear_amps_get_the_same_share_of_their_std_as_dex():
-    std = [6 / math.sqrt(12), 1e7]
-    np.testing.assert_allclose(credibility.tolerance(TABLE, std) / std, 0.5 / std[0])
-    np.testing.assert_allclose(credibility.binning(TABLE, std) / std, 0.4 / std[0])
+def test_planet_parameters_get_the_same_share_of_their_std_as_molecules():
+    table = (*TABLE, amp("Mp"), amp("Pclouds"))
+    std = np.array([6 / math.sqrt(12), 1e7, 0.3, 9.0])
+    np.testing.assert_allclose((credibility.tolerance(table, std) / std)[:3], 0.5 / std[0])
+    np.testing.assert_allclose((credibility.binning(table, std) / std)[:3], 0.4 / std[0])
+    assert credibility.tolerance(table, std)[3] == 0.5  # never more than that of a molecule
 
 
 def test_calibration_of_many_honest_folds_is_normal():

@@ -1,0 +1,270 @@
+"""What all figures share: one style, panel grids, units and axes. No figure is made without it, none here."""
+
+import functools
+import math
+import re
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
+
+ONE_COLUMN, TWO_COLUMNS = 3.4, 7.1  # inches, widths of an AAS journal
+DPI = 160  # of PNG files; figures are laid out at it too, so that text is measured once
+INK, FAINT = "#222222", "#9A9A9A"
+
+STYLE = {
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "figure.titlesize": 8,
+    "figure.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 2.5,
+    "errorbar.capsize": 1.5,
+    "axes.formatter.limits": (-3, 4),
+    "figure.dpi": DPI,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # editable text, as journals ask
+    "axes.unicode_minus": True,
+}
+
+
+def styled(function):
+    """Draw inside ``STYLE``, leaving the caller's matplotlib settings alone."""
+
+    @functools.wraps(function)
+    def inside(*args, **kwargs):
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return inside
+
+
+def new_figure(width, height):
+    """Return an empty figure that pyplot does not know, so it is freed like any object."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+class PlainNumbers(ScalarFormatter):
+    """Tick labels as plain text, which is drawn many times faster than mathtext, with an offset as a power of ten."""
+
+    def get_offset(self):
+        """Return the offset as mathtext."""
+        self._useMathText = True
+        try:
+            return super().get_offset()
+        finally:
+            self._useMathText = False
+
+
+def single_axes(ax, height=2.4):
+    """Return ``ax``, or the Axes of a new one-column figure."""
+    return new_figure(ONE_COLUMN, height).subplots() if ax is None else ax
+
+
+def columns_for(n):
+    """Columns of a grid of ``n`` panels."""
+    return n if n <= 3 else 2 if n == 4 else 3 if n <= 12 else 4
+
+
+def panel_grid(n, figure=None, row_height=1.75, share_x=False, share_y=False):
+    """Make exactly ``n`` panels, row by row; the last row is not filled up with empty ones.
+
+    Parameters
+    ----------
+    n : int
+    figure : Figure or SubFigure, optional
+    row_height : float
+        Inches, for a new figure.
+    share_x, share_y : bool
+        One range for all panels. Shared ticks are labelled at the left and at the foot of each column only.
+
+    Returns
+    -------
+    figure : Figure or SubFigure
+    axes : list of Axes
+    """
+    columns = columns_for(n)
+    rows = math.ceil(n / columns)
+    if figure is None:
+        width = ONE_COLUMN if n == 1 else TWO_COLUMNS
+        figure = new_figure(width, max(rows * row_height + 0.35, 2.2))
+    grid = figure.add_gridspec(rows, columns)
+    axes = []
+    for i in range(n):
+        shared = axes[0] if axes else None
+        ax = figure.add_subplot(
+            grid[divmod(i, columns)], sharex=shared if share_x else None, sharey=shared if share_y else None
+        )
+        if share_x and i + columns < n:
+            ax.tick_params(labelbottom=False, which="both")
+        if share_y and i % columns:
+            ax.tick_params(labelleft=False, which="both")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PlainNumbers(useOffset=False))
+        axes.append(ax)
+    return figure, axes
+
+
+def panel_width(ax):
+    """Width that a panel will have, roughly, in inches (layout is not done yet)."""
+    spec = ax.get_subplotspec()
+    columns = spec.get_gridspec().ncols if spec is not None else 1
+    return max(ax.figure.get_figure(root=True).get_figwidth() / columns - 0.5, 0.8)
+
+
+def plain_ticks(low, high, inches):
+    """Choose round numbers between ``low`` and ``high`` for a log axis, far enough apart to be printed plainly."""
+    span = math.log10(high / low)
+    if span < 0.4:  # less than a factor of 2.5: evenly spaced numbers look right
+        ticks = MaxNLocator(max(2, int(inches / 0.4)), steps=[1, 2, 5, 10]).tick_values(low, high)
+        return [t for t in ticks if low <= t <= high]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    chosen = []
+    for digit in (1, 2, 5, 3, 8, 4, 6, 7, 1.5):  # in the order in which they are wanted
+        for value in (digit * 10.0**d for d in decades):
+            gap = 0.25 if value >= 1 and value == round(value) and value < 10 else 0.34  # inches; "0.5" is wider
+            near = any(abs(math.log10(value / other)) * inches / span < gap for other in chosen)
+            if low <= value <= high and not near:
+                chosen.append(value)
+    return sorted(chosen)
+
+
+def log_axis(axis, low, high, inches):
+    """Make an axis logarithmic, with plain numbers where they fit and powers of ten where they do not."""
+    name = axis.axis_name
+    getattr(axis.axes, f"set_{name}scale")("log")
+    getattr(axis.axes, f"set_{name}lim")(low, high)
+    if math.log10(high / low) <= 2.3:
+        axis.set_major_locator(FixedLocator(plain_ticks(low, high, inches)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axis.set_major_locator(LogLocator(numticks=max(3, int(inches / 0.3))))
+    minor = LogLocator(subs=range(2, 10), numticks=20) if high / low > 2.5 else NullLocator()
+    axis.set_minor_locator(minor)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def bin_edges(wavelength):
+    """Edges of bins between their centres on a log axis, (n_bins + 1,), micron."""
+    centre = np.log(np.asarray(wavelength, float))
+    if len(centre) == 1:
+        return np.exp(centre[0] + np.array([-0.05, 0.05]))
+    middle = (centre[1:] + centre[:-1]) / 2
+    return np.exp(np.concatenate([[2 * centre[0] - middle[0]], middle, [2 * centre[-1] - middle[-1]]]))
+
+
+def wavelength_axis(ax, wavelength):
+    """Give ``ax`` a logarithmic wavelength axis with plain numbers in micron."""
+    edges = bin_edges(wavelength)
+    log_axis(ax.xaxis, edges[0], edges[-1], panel_width(ax))
+
+
+WAVELENGTH = "Wavelength (µm)"
+
+
+def depth_unit(depth):
+    """Return (factor, unit) that make transit depths readable: ppm below 0.1 %, else per cent."""
+    return (1e6, "ppm") if np.nanmax(np.abs(depth)) < 1e-3 else (1e2, "%")
+
+
+def plotted(amp, values):
+    """Convert retrieval-space values of an AMP to what its axis shows.
+
+    Returns
+    -------
+    values : ndarray
+    unit : str
+    log : bool
+        Whether the axis is logarithmic: planet mass and cloud-top pressure are; mixing ratios are shown as log10.
+    """
+    values = np.asarray(values, float)
+    if amp.scale == "log10" and amp.kind == "molecule":
+        return values, r"log$_{10}$ VMR", False
+    if amp.scale == "log10":
+        return 10 ** np.clip(values - math.log10(amp.plot_factor), -300, 300), amp.plot_unit, True
+    unit = "VMR" if amp.kind == "molecule" else amp.plot_unit
+    return values / amp.plot_factor, unit, False
+
+
+def difference_scale(amp):
+    """Return (factor, unit) of a difference in retrieval space: differences are divided by the factor."""
+    return (1.0, "dex") if amp.scale == "log10" else (amp.plot_factor, amp.plot_unit)
+
+
+def amount(value):
+    """Print a number with two digits, never as 1e+02."""
+    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
+
+
+def with_unit(text, unit):
+    """Return 'text (unit)', or the text alone for a quantity without a unit."""
+    return f"{text} ({unit})" if unit else text
+
+
+def value_axis(axis, amp, low, high, inches):
+    """Set the range of an axis that shows an AMP, logarithmic where the AMP is shown so."""
+    _, _, log = plotted(amp, low)
+    if log:
+        pad = (high / low) ** 0.03 if high > low else 1.5
+        log_axis(axis, low / pad, high * pad, inches)
+        return
+    pad = 0.03 * (high - low) if high > low else abs(high) * 0.1 or 1.0
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(low - pad, high + pad)
+    axis.set_major_locator(MaxNLocator(max(3, int(inches / 0.35)), steps=[1, 2, 5, 10]))
+
+
+def short(label, room=24):
+    """Return a label cut to ``room`` characters; those of the AMP table, which hold LaTeX, fit as they are."""
+    text = label.replace(r"\$", "$")
+    if "$" in label.replace(r"\$", "") or len(text) <= room:
+        return label
+    return (text[: max(room - 1, 3)].rstrip() + "…").replace("$", r"\$")
+
+
+def panel_title(ax, amp, rest=""):
+    """Title a panel with the AMP and ``rest``, cutting a long foreign name so that it keeps to its panel."""
+    letters = len(re.sub(r"\\mathrm|[${}_^\\]", "", rest))
+    ax.set_title(short(amp.label, int((panel_width(ax) + 0.4) / 0.068) - letters) + rest)
+
+
+def tint(colour):
+    """Return a colour map from nearly white to ``colour``, for densities."""
+    return LinearSegmentedColormap.from_list("tint", ["#DEDEDE", colour])
+
+
+def note(ax, text, x=0.05, y=0.95, **kwargs):
+    """Write a small remark into a corner of a panel."""
+    align = {"ha": "left" if x < 0.5 else "right", "va": "top" if y > 0.5 else "bottom"}
+    ax.text(x, y, text, transform=ax.transAxes, fontsize=7, **{**align, **kwargs})

@@ -1,0 +1,239 @@
+"""The figures of a run, each with the words that go with it: what it shows and how to read it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import credibility
+import evaluation
+import plotting
+import plotting_maps
+from response import slope_and_curvature
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes
+    ----------
+    figure : Figure
+    title : str
+    shows : str
+        What is drawn.
+    read : str
+        How to read it.
+    """
+
+    figure: Figure
+    title: str
+    shows: str
+    read: str
+
+
+def make_figures(run):
+    """Draw every figure that a run has the numbers for.
+
+    Parameters
+    ----------
+    run : results.Run
+
+    Returns
+    -------
+    dict of str to Picture
+        File name (without suffix) to picture, in the order of the report: where the answers come from, then how
+        good they are, then how they were trained.
+    """
+    found = {}
+    for make in (_sensitivity, _response, _answers, _trust, _training):
+        found.update(make(run))
+    return found
+
+
+def _folds_text(run, verb="pooled"):
+    n = len(run.folds)
+    return "" if n == 1 else f" The {n} folds are {verb}."
+
+
+def _sensitivity(run):
+    maps = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
+    if not maps:
+        return {}
+    mean = evaluation.mean_map([m["mean"] for m in maps], [m["standard_error"] for m in maps])
+    settings = f"scheme {maps[0]['scheme']}, {maps[0]['repeat']} repeats, {_spectra(maps[0])} noise-free test spectra"
+    averaged = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
+    floor = ""
+    if str(maps[0]["scheme"]) == "halving":
+        floor = (
+            " With the halving scheme, bins that were pushed in the same group share their changes: a bin that"
+            " does nothing still stands on a floor of a fraction of the row's sum. Compare heights above the"
+            " lowest bins."
+        )
+    on_curve = [a.label for a in run.amp_table if a.key in run.molecule_curves]
+    where = (
+        "The lines are each molecule's own signature, the transit depth of a reference planet with that molecule alone"
+    )
+    where += " (grey: with none)" if "none" in run.molecule_curves else ""
+    where += (
+        "; parameters without one are drawn on the median test spectrum." if len(on_curve) < len(run.amp_table) else "."
+    )
+    if not on_curve:
+        where = "The lines are the median test spectrum."
+    return {
+        "sensitivity_curves": Picture(
+            plotting_maps.sensitivity_curves(
+                run.wavelength, mean.mean, run.amp_table, run.molecule_curves, run.test_spectrum
+            ),
+            "Where each answer comes from",
+            f"Sensitivity of every AMP at every wavelength bin ({settings}{averaged}) as dots. {where}",
+            "Dark dots are bins the answer rests on: noise there moves it most. A network that has learnt the"
+            " physics is dark where its molecule absorbs. Colours are relative to the AMP's own 95th percentile"
+            " and saturate above it, so they do not compare between panels." + floor,
+        ),
+        "sensitivity_profiles": Picture(
+            plotting_maps.sensitivity_profiles(run.wavelength, mean, run.amp_table),
+            "Sensitivity in numbers",
+            f"The same map with its scale: mean squared change of the AMP ({settings}{averaged}). Bars are one"
+            " standard error" + ("; the band spans the lowest to the highest fold." if mean.folds > 1 else "."),
+            "The square root of a value is the typical change of the answer when that bin is redrawn within its"
+            " error. Peaks smaller than their bar are not significant"
+            + (", nor are those that only one fold has." if mean.folds > 1 else "."),
+        ),
+        "sensitivity_heatmap": Picture(
+            plotting_maps.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),
+            "All parameters at a glance",
+            f"The same map, a row per AMP, each divided by its greatest value ({settings}{averaged}). Blue bars"
+            " mark known absorption bands of the molecules.",
+            "Dark cells under a molecule's own bars are expected. A dark cell outside them is information from"
+            " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. A grey row"
+            " has no value: no spectrum passed the abundance cut, or nothing changed.",
+        ),
+    }
+
+
+def _spectra(sensitivity):
+    low, high = (int(f(sensitivity["n_spectra"])) for f in (np.min, np.max))
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _response(run):
+    maps = [fold.response for fold in run.folds.values() if fold.response is not None]
+    if not maps:
+        return {}
+    deviations = maps[0]["deviations"]
+    change = np.mean([m["change"] for m in maps], axis=0)
+    slope, curvature = slope_and_curvature(deviations, change)
+    averaged = f", and over {len(maps)} folds" if len(maps) > 1 else ""
+    return {
+        "response_slopes": Picture(
+            plotting_maps.response_slopes(run.wavelength, slope, curvature, run.amp_table),
+            "Which way each bin pulls",
+            "Slope and curvature of each AMP's change when one bin is pushed, fitted to the response map below."
+            " Each row is divided by its greatest value, printed at the right.",
+            "Red: a deeper transit in this bin raises the answer; blue: it lowers it. Curvature is what a linear"
+            " network does not have: red where both deeper and shallower raise the answer, blue where both lower"
+            " it.",
+        ),
+        "response_map": Picture(
+            plotting_maps.response_map(run.wavelength, deviations, change, run.amp_table),
+            "Signed response map",
+            f"Change of each AMP when one bin is pushed from {deviations.min():g} to {deviations.max():g} of its"
+            f" standard errors, averaged over noise-free test spectra{averaged}. Numbers above the panels are the"
+            " colour bar's ends.",
+            "A column that goes from blue below to red above is a bin whose greater depth raises the answer. The"
+            " sensitivity test squares these changes and so loses their sign.",
+        ),
+    }
+
+
+def _predictions(run):
+    return np.stack([fold.y_pred for fold in run.folds.values()])  # (n_folds, n_test, n_amps)
+
+
+def _answers(run):
+    y_pred = _predictions(run)
+    each = [evaluation.scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in run.folds.values()]
+    scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
+    binned = evaluation.bias_variance(run.y_test, y_pred)
+    mean = ", the mean over folds" if len(run.folds) > 1 else ""
+    return {
+        "true_vs_predicted": Picture(
+            plotting.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
+            "True against predicted",
+            f"Answers to {len(run.y_test)} noisy test spectra that training never saw, with R² of the score"
+            f" table{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a"
+            " perfect answer." + _folds_text(run),
+            "A cloud along the line is a good answer. A horizontal stripe is a network that answers the mean"
+            " where the spectrum holds no information, as for molecules too scarce to be seen.",
+        ),
+        "bias_variance": Picture(
+            plotting.bias_variance(binned, run.amp_table),
+            "Error along the truth",
+            "Mean and standard deviation of |predicted − true| in bins of equal count along the truth (about"
+            f" {np.mean(binned.count):.0f} spectra each); dotted: the signed mean, the bias." + _folds_text(run),
+            "Points show where in its range an AMP is hard. A dotted line above zero on the left and below on"
+            " the right is a pull towards the mean.",
+        ),
+    }
+
+
+def _trust(run):
+    y_pred = _predictions(run)
+    std = np.mean([np.ravel(f.scaler["y_std"]) for f in run.folds.values()], axis=0)
+    width, eps = credibility.binning(run.amp_table, std), credibility.tolerance(run.amp_table, std)
+    bins = (
+        f"bins along the prediction ({credibility.BIN_WIDTH_DEX:g} dex, or for planet parameters at most"
+        f" {credibility.BIN_WIDTH_PER_STD:.2f} training standard deviations; at least {credibility.MIN_SPECTRA}"
+        " spectra)"
+    )
+    found = {
+        "deviation": Picture(
+            plotting.deviation(credibility.deviation(run.y_test, y_pred, width), run.amp_table),
+            "Error seen from the answer",
+            f"Median and central 95 % of predicted − true in {bins}; grey: spectra per bin." + _folds_text(run),
+            "In use only the answer is known: find it on the axis and read off how far the truth is likely to"
+            " be. Bars that do not include zero are a bias to correct for.",
+        ),
+        "credibility": Picture(
+            plotting.credibility(
+                credibility.credibility(run.y_test, y_pred, eps, width), run.amp_table, credibility.CREDIBILITY_DELTA
+            ),
+            "Credibility",
+            f"Probability that the truth is within ε of the answer, in {bins}, with 95 % intervals. ε is"
+            f" {credibility.CREDIBILITY_EPS:g} dex, or for planet parameters at most {credibility.EPS_PER_STD:.2f}"
+            " training standard deviations." + _folds_text(run),
+            f"Answers above the dashed line (δ = {credibility.CREDIBILITY_DELTA:g}) can be called credible.",
+        ),
+    }
+    if len(run.folds) > 1:
+        found["calibration"] = Picture(
+            plotting.calibration(evaluation.calibration(run.y_test, y_pred), run.amp_table),
+            "Is the spread of the folds an error bar?",
+            f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
+            " dashed: a normal distribution.",
+            "Below the dashed line the folds agree better with each other than with the truth. They should be:"
+            " their spread knows the training and not the photon noise, so it must not be quoted as the error of"
+            " an answer.",
+        )
+    return found
+
+
+def _training(run):
+    histories = [fold.history for fold in run.folds.values()]
+    training, validation = (evaluation.loss_band(histories, column) for column in ("loss", "val_loss"))
+    if training is None:
+        return {}
+    best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
+    ax = plotting.loss_curves(training, validation, best)
+    return {
+        "loss_curves": Picture(
+            ax.figure,
+            "Training",
+            "Loss (mean squared error of the scaled AMPs) against epoch"
+            + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
+            + " Marks at the foot: the epoch of least validation loss, whose network was kept.",
+            "Training loss is taken while weights change and with dropout, so it can lie above validation loss."
+            " A validation loss that rises while training loss falls is over-fitting.",
+        )
+    }

@@ -1,0 +1,311 @@
+"""The figures of a run as files, and report.html: one file that a colleague can open from an e-mail.
+
+    python report.py RUN_DIR
+
+rebuilds ``figures/`` and ``report.html`` from the folder of a finished run alone.
+"""
+
+import base64
+import csv
+import html
+import io
+import sys
+from pathlib import Path
+from string import Template
+
+from results import load_run, written_whole
+
+
+def make_figures(run):
+    """Draw every figure that a run has the numbers for: dict of name to ``pictures.Picture``."""
+    from pictures import make_figures
+
+    return make_figures(run)
+
+
+def write_figures(run, folder=None):
+    """Write every figure of a run as PNG and PDF.
+
+    Parameters
+    ----------
+    run : results.Run
+    folder : path-like, optional
+        ``figures`` in the run's folder by default; made where it is missing.
+
+    Returns
+    -------
+    dict of str to (Picture, bytes)
+        Name to picture and PNG, for ``write_report``.
+    """
+    import matplotlib
+
+    from figure_style import DPI, STYLE
+
+    folder = Path(run.folder) / "figures" if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rendered = {}
+    with matplotlib.rc_context(STYLE):
+        for name, picture in make_figures(run).items():
+            rendered[name] = picture, _png(picture.figure, DPI)
+            with written_whole(folder / f"{name}.png") as part:
+                part.write_bytes(rendered[name][1])
+            with written_whole(folder / f"{name}.pdf") as part:  # no date, so the same run gives the same file
+                picture.figure.savefig(part, format="pdf", dpi=300, metadata={"CreationDate": None})
+    return rendered
+
+
+def _png(figure, dpi):
+    """Lay a figure out once and for all, and return it as PNG."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def write_report(run, path=None, rendered=None, command=None, versions=None):
+    """Write the report: one HTML file without any outside reference.
+
+    Parameters
+    ----------
+    run : results.Run
+    path : path-like, optional
+        ``report.html`` in the run's folder by default.
+    rendered : dict, optional
+        What ``write_figures`` returned; drawn again when missing.
+    command : str, optional
+        The command line; by default the run's own record of it.
+    versions : dict of str to str, optional
+        By default the run's own record.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(run.folder) / "report.html" if path is None else Path(path)
+    if rendered is None:
+        import matplotlib
+
+        from figure_style import DPI, STYLE
+
+        with matplotlib.rc_context(STYLE):
+            rendered = {name: (picture, _png(picture.figure, DPI)) for name, picture in make_figures(run).items()}
+    page = build_page(run, rendered, command or run.config.get("command"), versions or run.config.get("versions"))
+    with written_whole(path) as part:
+        part.write_text(page, encoding="utf-8")
+    return path
+
+
+def build_page(run, rendered, command, versions):
+    """Return the report as text."""
+    title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
+    settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
+    figures = "\n".join(_figure(name, *one) for name, one in rendered.items())
+    links = "".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in rendered.items())
+    missing = "" if any(fold.sensitivity for fold in run.folds.values()) else (
+        "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
+    )  # fmt: skip
+    return Template(PAGE).substitute(
+        title=html.escape(title),
+        links=links,
+        summary=_pairs(summary(run)),
+        scores=_scores(run),
+        figures=missing + figures,
+        command=f"<pre tabindex='0'><code>{html.escape(str(command))}</code></pre>"
+        if command
+        else "<p>Not recorded.</p>",
+        versions=_pairs(versions) if versions else "<p>Not recorded.</p>",
+        settings=_pairs(settings) if settings else "<p>Not recorded.</p>",
+        targets=_targets(run),
+    )
+
+
+def summary(run):
+    """Return what the run was about: dict of words to values."""
+    wavelength, spectra = run.wavelength, run.data.get("n_spectra")
+    rows = {
+        "Data set": run.data.get("data_name", "not recorded"),
+        "Spectra": "not recorded" if spectra is None else f"{int(spectra)}",
+        "Test spectra": f"{len(run.y_test)}, with noise drawn from their own errors, never seen in training",
+        "Wavelength": f"{len(wavelength)} bins, {wavelength[0]:.4g} to {wavelength[-1]:.4g} µm (centres)",
+        "Network": run.model,
+        "Folds": f"{len(run.folds)}",
+        "Seed": f"{run.seed}",
+    }
+    best = [_best_epoch(fold.history) for fold in run.folds.values()]
+    if any(best):
+        rows["Epoch kept / epochs trained"] = ", ".join(b or "unknown" for b in best)
+    return rows
+
+
+def _best_epoch(history):
+    losses = history.get("val_loss", ())
+    return f"{int(losses.argmin()) + 1} / {len(losses)}" if len(losses) else None
+
+
+def flatten(tree, prefix=""):
+    """Return nested dicts as one: {"training": {"lr": 0.01}} gives {"training.lr": 0.01}."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def plain(label):
+    """Return a plot label as HTML: H$_2$O becomes H<sub>2</sub>O."""
+    text = html.escape(label).replace(r"\mathrm", "").replace(r"\$", "&#36;")
+    out, inside = "", False
+    while text:
+        if text[0] == "$":
+            inside, text = not inside, text[1:]
+        elif inside and text[0] in "_^":
+            tag = "sub" if text[0] == "_" else "sup"
+            body, text = text[2:].split("}", 1) if text[1:2] == "{" else (text[1:2], text[2:])
+            out += f"<{tag}>{body}</{tag}>"
+        else:
+            out, text = out + text[0], text[1:]
+    return out
+
+
+def _table(caption, head, rows):
+    """Return a table whose first row and first column are headers, in a frame that scrolls on a phone."""
+    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "\n".join(
+        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="wide" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>'
+        f"<thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _pairs(pairs):
+    """Return a dict as a table of two columns, headed by its keys."""
+    rows = "\n".join(
+        f'<tr><th scope="row">{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in pairs.items()
+    )
+    return f'<div class="wide"><table class="pairs"><tbody>\n{rows}\n</tbody></table></div>'
+
+
+def _scores(run):
+    """Return MSE.csv and R2.csv as tables, figure for figure."""
+    tables = []
+    for name, caption in (
+        ("MSE", "Mean squared error, scaled units (1 is answering the mean)"),
+        ("R2", "R² (1 is perfect, 0 is answering the mean)"),
+    ):
+        path = Path(run.folder) / f"{name}.csv"
+        if not path.is_file():
+            tables.append(f"<p>{name}.csv is missing from the folder of the run.</p>")
+            continue
+        with open(path, newline="") as file:
+            head, *rows = csv.reader(file)
+        labels = {a.key: plain(a.label) for a in run.amp_table}
+        head = ["Fold", *(labels.get(key, html.escape(key)) for key in head[1:])]
+        tables.append(_table(caption, head, [[html.escape(cell) for cell in row] for row in rows]).replace(
+            "<table>", f'<table id="{name}" class="numbers">'
+        ))  # fmt: skip
+    return "\n".join(tables)
+
+
+def _targets(run):
+    """Return the AMPs with their units and the range of the test set."""
+    rows = []
+    for a, truth in zip(run.amp_table, run.y_test.T):
+        spread = [f"{value:.5g}" for value in (truth.min(), truth.mean(), truth.max())]
+        rows.append([plain(a.label), html.escape(a.retrieval_unit) or "none", *spread])
+    head = ["AMP", "Learnt in", "Least", "Mean", "Greatest"]
+    return _table("Targets in the test set (VMR: log10 volume mixing ratio)", head, rows).replace(
+        "<table>", '<table class="numbers">'
+    )
+
+
+def _figure(name, picture, png):
+    data = base64.b64encode(png).decode("ascii")
+    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
+    title, shows, read = html.escape(picture.title), html.escape(picture.shows), html.escape(picture.read)
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><h3 id="{name}-title">{title}</h3>\n'
+        f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}"'
+        f' alt="{title} (described below)">\n'
+        f"<figcaption>{shows} <strong>How to read it:</strong> {read}</figcaption></figure></section>"
+    )
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 75rem; padding: 1rem; background: #fff; color: #1a1a1a;
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #767676; }
+a { color: #0b4f8a; } a:focus-visible, [tabindex]:focus-visible, summary:focus-visible { outline: 3px solid #0b4f8a; }
+.skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
+.wide { overflow-x: auto; margin: 0 0 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .25rem 0; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
+.numbers td, .numbers thead th + th { text-align: right; }
+.pairs td { overflow-wrap: anywhere; }
+figure { margin: 0; } img { max-width: 100%; height: auto; display: block; }
+figcaption { max-width: 46rem; margin: .5rem 0 2rem; }
+pre { overflow-x: auto; padding: .6rem; background: #f3f3f3; }
+nav ul { columns: 18rem; padding-left: 1.2rem; }
+@media print { nav, .skip { display: none; } section { break-inside: avoid; } details > * { display: block; } }
+</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the results</a>
+<header><h1>$title</h1></header>
+<nav aria-label="Contents"><ul><li><a href="#scores">Scores</a></li>$links
+<li><a href="#how">How it was made</a></li></ul></nav>
+<main id="main" tabindex="-1">
+<section aria-labelledby="run"><h2 id="run">The run</h2>
+$summary
+$targets</section>
+<section aria-labelledby="scores"><h2 id="scores">Scores</h2>
+$scores</section>
+<section aria-labelledby="figures"><h2 id="figures">Figures</h2>
+$figures</section>
+<section aria-labelledby="how"><h2 id="how">How it was made</h2>
+<h3>Command</h3>
+$command
+<h3>Versions</h3>
+$versions
+<h3>Settings</h3>
+<details open><summary>Every setting, as resolved</summary>
+$settings
+</details></section>
+</main>
+</body>
+</html>
+"""
+
+
+def main(argv=None):
+    """Rebuild the figures and the report of a run; return 0, or 2 with one line of what was wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        asked = arguments in (["-h"], ["--help"])
+        print("usage: python report.py RUN_DIR", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    try:
+        run = load_run(arguments[0])
+        path = write_report(run, rendered=write_figures(run))
+    except (OSError, ValueError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

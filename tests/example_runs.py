@@ -1,0 +1,88 @@
+"""Small synthetic runs, written through ``results`` as a true run writes them."""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+import evaluation
+import results
+from constants import PAPER_AMPS, amp
+from preprocessing import Dataset
+from response import response_map
+
+CENTRE = {"Mp": 27.3, "Rp": 8e7, "Tp": 1500.0, "Pclouds": 4.0}
+WIDTH = {"Mp": 0.3, "Rp": 1.5e7, "Tp": 400.0, "Pclouds": 1.2}
+STRANGERS = ("Zmet", "C/O", "T_night", "cost in $ and $", "a rather long name of a parameter")
+
+
+class FakeMap:
+    """Stands in for a ``sensitivity.SensitivityMap``."""
+
+    def __init__(self, mean, scheme="halving"):
+        self.mean, self.scheme = mean, scheme
+
+    def save(self, group):
+        group["mean"] = self.mean
+        group["standard_error"] = 0.1 * self.mean
+        group.attrs["scheme"] = self.scheme
+        group.attrs["repeat"] = 20
+        group.attrs["n_spectra"] = np.full(len(self.mean), 30)
+        group.attrs["abundance"] = "null"
+
+
+def names(n_amps):
+    """The paper's AMPs, then strangers that the table of constants does not know."""
+    more = [f"{STRANGERS[i % len(STRANGERS)]} {i}" for i in range(max(0, n_amps - 9))]
+    return (*PAPER_AMPS, *more)[:n_amps]
+
+
+def write_run(
+    folder, n_amps=9, n_bins=52, n_folds=3, n_test=300, sensitivity=True, curves=True, history=True, amps=None
+):
+    """Write the folder of a run of a linear network; return it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([n_amps, n_bins])
+    keys = names(n_amps) if amps is None else amps
+    table = tuple(amp(key, unit="K" if key.startswith("T_") else None) for key in keys)
+    centre = np.array([CENTRE.get(key, -6.0) for key in keys])
+    width = np.array([WIDTH.get(key, 1.7) for key in keys])
+    y = centre + width * rng.uniform(-1.7, 1.7, (n_test, len(keys)))
+    wavelength = np.geomspace(0.55, 7.5, n_bins)
+    spectra = 0.015 + 1e-4 * rng.normal(size=(n_test, n_bins))
+    errors = np.full((n_test, n_bins), 3e-5)
+    shapes = {k: 0.015 + 4e-4 * np.exp(-((np.log(wavelength) - i / 3) ** 2) * 20) for i, k in enumerate(PAPER_AMPS[:5])}
+    shapes["none"] = np.full(n_bins, 0.0149)
+    data = Dataset(
+        spectra, errors, wavelength, y, table, molecule_curves=shapes if curves else {}, name="synthetic <spectra>"
+    )
+    folds, mse, r2 = {}, {}, {}
+    for k in range(n_folds):
+        weights = rng.normal(size=(n_bins, len(keys))) * width * 1e3
+        y_pred = centre + 0.8 * (y - centre) + 0.3 * width * rng.normal(size=y.shape)
+        change = (weights * 3e-5).T ** 2
+        folds[k] = {
+            "y_pred": y_pred,
+            "scaler": {"x_mean": 0.015, "x_std": 1e-4, "y_mean": centre, "y_std": width},
+            "sensitivity": FakeMap(change) if sensitivity else None,
+            "response": response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5]) if sensitivity else None,
+        }
+        mse[k], r2[k] = evaluation.scores(y, y_pred, centre, width).values()
+        if history:
+            epochs = np.arange(1, 12 + 3 * k)
+            rows = "".join(f"{e},{1 / e + 0.1},{1 / e + 0.12 + 0.01 * (e > 8)},0.001\n" for e in epochs)
+            (folder / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n" + rows)
+        else:
+            (folder / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n")
+    results.write_results(folder / "results.h5", data, "mlp", 7, np.arange(n_test), folds)
+    results.write_scores(folder / "MSE.csv", data.amp_names, mse)
+    results.write_scores(folder / "R2.csv", data.amp_names, r2)
+    settings = {
+        "seed": 7,
+        "training": {"epochs": 14, "lr": 0.01},
+        "versions": {"python": "3.11.0", "numpy": "2.4.6"},
+        "command": "python runfile.py --epochs 14 --output 'a <b> & c'",
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder

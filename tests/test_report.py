@@ -1,0 +1,171 @@
+"""The report holds the figures and the numbers of its run, needs nothing else, and shows in a real browser."""
+
+import csv
+import re
+from html.parser import HTMLParser
+
+import browser
+import pytest
+from example_runs import write_run
+
+import report
+from results import load_run
+
+LIMIT = 8_000_000  # bytes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of 3 AMPs and 2 folds, with figures and report made by the command."""
+    folder = write_run(tmp_path_factory.mktemp("report") / "run", n_amps=3, n_bins=13, n_folds=2)
+    assert report.main([str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, in order, and which are open at the end."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr")
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def all_cells(path):
+    with open(path, newline="") as file:
+        return [cell for row in csv.reader(file) for cell in row][1:]
+
+
+def test_every_figure_is_written_as_png_and_pdf(folder, page):
+    written = sorted(p.name for p in (folder / "figures").iterdir())
+    images = [attrs for tag, attrs in Outline(page).tags if tag == "img"]
+    assert len(written) == 2 * len(images) == 2 * 11
+    for path in (folder / "figures").iterdir():
+        assert path.read_bytes()[:4] == {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
+    assert sorted(p.name for p in folder.glob(".*")) == []  # nothing half-written is left
+
+
+def test_report_is_one_whole_file_without_outside_references(page):
+    assert len(page.encode()) < LIMIT
+    outline = Outline(page)
+    assert outline.open == []
+    for _, attrs in outline.tags:
+        for name in ("src", "href"):
+            assert name not in attrs or attrs[name].startswith(("data:image/png;base64,", "#"))
+    assert "http" not in re.sub(r"http-equiv", "", re.sub(r"base64,[A-Za-z0-9+/=]+", "", page))
+    assert "<script" not in page and "$" not in re.sub(r"<code>.*?</code>", "", page, flags=re.S)
+
+
+def test_tables_hold_the_numbers_of_the_csv_files(folder, page):
+    for name in ("MSE", "R2"):
+        table = re.search(rf'<table id="{name}".*?</table>', page, re.S)[0]
+        cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table, re.S)
+        numbers = [c for c in cells if re.fullmatch(r"-?[\d.e+-]+|mean", c)]
+        assert numbers == all_cells(folder / f"{name}.csv")[3:]  # after the AMPs of the header
+
+
+def test_settings_command_versions_and_seed_are_there_and_escaped(page):
+    assert "python runfile.py --epochs 14 --output &#x27;a &lt;b&gt; &amp; c&#x27;" in page
+    for text in ("training.lr", "0.01", "2.4.6", "3.11.0", "synthetic &lt;spectra&gt;"):
+        assert text in page
+    assert re.search(r"Seed</th><td>7<", page)
+    assert "H<sub>2</sub>O" in page
+
+
+def test_report_can_be_used_with_a_keyboard_and_a_screen_reader(page):
+    tags = Outline(page).tags
+    names = [tag for tag, _ in tags]
+    assert names.count("h1") == names.count("main") == names.count("nav") == 1
+    links = [attrs["href"][1:] for tag, attrs in tags if tag == "a"]
+    assert links[0] == "main"
+    identities = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(identities) == len(set(identities)) and set(links) <= set(identities)
+    for tag, attrs in tags:
+        if tag == "img":
+            assert len(attrs["alt"]) > 10
+        if tag == "th":
+            assert attrs["scope"] in ("row", "col")
+    assert any(attrs.get("name") == "viewport" for tag, attrs in tags if tag == "meta")
+
+
+def test_same_run_gives_the_same_files(tmp_path):
+    run = load_run(write_run(tmp_path / "run", n_amps=1, n_bins=5, n_folds=1, sensitivity=False))
+    pages = [report.write_report(run, tmp_path / f"{i}.html", report.write_figures(run, tmp_path / i)) for i in "ab"]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_a_bare_run_still_has_a_report(tmp_path):
+    folder = write_run(tmp_path / "run", n_amps=2, n_bins=3, n_folds=1, n_test=7, sensitivity=False, history=False)
+    (folder / "config.yaml").write_text("")
+    (folder / "R2.csv").unlink()
+    path = report.write_report(load_run(folder))
+    page = path.read_text(encoding="utf-8")
+    assert page.count("<img") == 4  # no sensitivity, no response, no calibration, no loss
+    assert "without the sensitivity test" in page
+    assert "R2.csv is missing" in page
+    assert "Not recorded." in page
+
+
+def test_command_and_versions_given_by_the_caller_win(folder):
+    run = load_run(folder)
+    page = report.build_page(run, {}, "python other.py", {"python": "9.9"})
+    assert "python other.py" in page and "9.9" in page
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--nonsense"], ["/no/such/folder"]])
+def test_bad_arguments_exit_with_2_and_one_line(arguments, capsys):
+    assert report.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_a_broken_results_file_exits_with_2_and_one_line(tmp_path, capsys):
+    (tmp_path / "results.h5").write_bytes(b"nothing of the kind")
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    assert report.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_exits_with_0(capsys):
+    assert report.main(["--help"]) == 0
+    assert "RUN_DIR" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="chromium is not installed")
+def test_report_in_a_real_browser(folder, page, tmp_path):
+    with browser.new_page(tmp_path / "profile") as tab:
+        tab.call("Emulation.setDeviceMetricsOverride", width=375, height=700, deviceScaleFactor=2, mobile=True)
+        tab.open((folder / "report.html").as_uri())
+        widths = tab.ask("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
+        assert len(widths) == page.count("<img") and min(widths) > 0
+        # a phone: nothing but the framed tables is wider than the screen
+        assert tab.ask("document.documentElement.scrollWidth") <= 375
+        assert tab.ask("Math.max(...[...document.images].map(i => i.getBoundingClientRect().right))") <= 375
+        # the first key press reaches the skip link
+        tab.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        assert tab.ask("document.activeElement.className") == "skip"
+        for name in ("MSE", "R2"):
+            shown = tab.ask(f"[...document.querySelectorAll('#{name} tbody tr > *')].map(c => c.textContent)")
+            assert shown == all_cells(folder / f"{name}.csv")[3:]
+        ink, paper = (tab.ask(f"getComputedStyle(document.body).{what}") for what in ("color", "backgroundColor"))
+        assert (ink, paper) == ("rgb(26, 26, 26)", "rgb(255, 255, 255)")
+        assert tab.complaints() == []
+        assert tab.requests() == [(folder / "report.html").as_uri()]
