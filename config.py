@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from yamlfile import ConfigError, clip, read_yaml
 
-RECORDS = ("versions", "command")  # what a run adds to the config.yaml in its folder; no settings, so passed over
+RECORDS = ("data_sha256", "versions", "command")  # a run adds these to the config.yaml in its folder; passed over
 LARGEST = 2**31 - 1  # of a whole number, unless its setting says otherwise
 
 

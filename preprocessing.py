@@ -1,5 +1,6 @@
 """Data sets: the one in-memory form all formats are read into, its checks, the splits and the scalers."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -57,6 +58,13 @@ class Dataset:
     def amp_names(self):
         """Keys of the AMPs, in column order."""
         return tuple(amp.key for amp in self.amp_table)
+
+    def sha256(self):
+        """Return a digest of all numbers, by which a resumed run knows its data set again."""
+        digest = hashlib.sha256()
+        for values in (self.wavelength, self.spectra, self.errors, self.amps, self.auxiliary, self.test_rows):
+            digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def _rows(bad, limit=5):

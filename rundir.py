@@ -36,6 +36,7 @@ RESULTS = "results.h5"
 RESULT_NAMES = re.compile(
     r"results\.h5|config\.yaml|model_\d+\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|report\.html|run\.log"
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
 
 
@@ -105,7 +106,7 @@ class RunFolder:
             raise RunFolderError("--overwrite starts again, --resume goes on: expected one of them, received both")
         self.path = Path(path)
         self.work = self.path / ".unfinished"
-        self.settings = yaml.safe_load(yaml.safe_dump(settings))
+        self.settings = yaml.safe_load(yaml.safe_dump(settings, sort_keys=False))
         self.overwrite = overwrite
         self.resume = resume
         self.ignore = tuple(ignore)
@@ -122,14 +123,26 @@ class RunFolder:
             self._start()
         except OSError as error:
             self._release_lock()
+            self._refuse_full_disk(error)
             raise RunFolderError(f"{self.path}: not usable for results ({_reason(error)})") from None
         except BaseException:
             self._release_lock()
             raise
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
         self._release_lock()
+        self._refuse_full_disk(error)
+
+    def _refuse_full_disk(self, error):
+        """Say what to do about a full disk, whoever met it: HDF5 and Keras name neither the file nor the error."""
+        if isinstance(error, (OSError, RuntimeError)):
+            number = getattr(error, "errno", None) or re.search(r"errno = (\d+)", str(error))
+            number = int(number[1]) if isinstance(number, re.Match) else number
+            if number in NO_ROOM:
+                raise RuntimeError(
+                    f"{self.path}: {os.strerror(number)}; make room there and go on with --resume"
+                ) from error
 
     def finish(self):
         """Move the results from ``work`` into the folder, in place of old ones, and delete ``work``.

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from config import load_config
-from errors import InputError
+from errors import InputError, as_input_error
 
 logger = logging.getLogger("runfile")
 
@@ -52,6 +52,8 @@ def parse_arguments(argv=None):
     arguments = parser.parse_args(argv)
     if bool(arguments.apply) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
+    if arguments.output == "":
+        parser.error("--output: expected a folder, received ''")
     if arguments.resume and not arguments.output:
         parser.error("--resume: expected --output DIR, the folder of the interrupted run")
     return arguments
@@ -102,7 +104,7 @@ def run(config, arguments, command, log):
     from rundir import RunFolder, new_folder
 
     stage = console.Stages()
-    with stage("data"):
+    with stage("data"), as_input_error():
         chosen = config.data
         data = load_dataset(chosen.path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit)
         data = take(data, chosen.size)
@@ -111,21 +113,21 @@ def run(config, arguments, command, log):
         scalers = [Scaler.fit(data, train) for train, _ in folds]
     logger.info("%s: %d spectra of %d bins, AMPs %s", data.name, *data.spectra.shape, " ".join(data.amp_names))
 
-    with console.quiet_stderr(), stage("imports"):
-        import tensorflow as tf
-
-        import evaluation
-        import results
-
-    tf.config.experimental.enable_op_determinism()
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
-    settings = {**config.to_dict(), "versions": console.versions(), "command": command}
+    settings = {**config.to_dict(), "data_sha256": data.sha256(), "versions": console.versions(), "command": command}
     with RunFolder(output, settings, arguments.overwrite, arguments.resume, ignore=("output", "command")) as folder:
         if folder.finished:
             logger.info("%s: this run is already finished, nothing to do", output)
             return
         log.to_file(folder.work / "run.log")
         logger.info("%s", command)
+        with console.quiet_stderr(), stage("imports"):
+            import tensorflow as tf
+
+            import evaluation
+            import report
+            import results
+        tf.config.experimental.enable_op_determinism()
         found, mse, r2 = {}, {}, {}
         for k, (train, valid) in enumerate(folds):
             with stage("training"):
@@ -139,6 +141,9 @@ def run(config, arguments, command, log):
         results.write_scores(folder.work / "MSE.csv", data.amp_names, mse)
         results.write_scores(folder.work / "R2.csv", data.amp_names, r2)
         results.write_results(folder.work / "results.h5", data, config.model.name, config.seed, test, found)
+        with stage("figures"):
+            finished = results.load_run(folder.work)
+            report.write_report(finished, rendered=report.write_figures(finished))
         table = console.score_table(data.amp_names, *(sum(s.values()) / len(s) for s in (mse, r2)))
         logger.info("\n%s\n", table)
         logger.info("time: %s", stage)

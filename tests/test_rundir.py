@@ -282,7 +282,10 @@ def test_full_disk_at_the_start_is_one_clear_line_and_old_results_stay(tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(RunFolderError, match="No space left"), RunFolder(tmp_path, SETTINGS, overwrite=True):
+        with (
+            pytest.raises(RuntimeError, match=r"No space left on device; make room there and go on"),
+            RunFolder(tmp_path, SETTINGS, overwrite=True),
+        ):
             pass
     assert_whole(tmp_path, "old")
     with RunFolder(tmp_path, SETTINGS, resume=False, overwrite=True):
