@@ -226,7 +226,18 @@ class ForwardModel:
 
 
 def load_tables(folder):
-    """Load the tables of all five molecules from `folder` into TauREx; returns {molecule: TauREx opacity}."""
+    """Load the tables of all five molecules from `folder` into TauREx.
+
+    Returns
+    -------
+    dict
+        {molecule: TauREx opacity}. A table is interpolated exponentially in temperature, or linearly if it has zeros.
+
+    Raises
+    ------
+    ValueError
+        If the folder or the table of a molecule is missing.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"opacities: expected a folder of TauREx tables, received {folder}")
@@ -237,7 +248,11 @@ def load_tables(folder):
     missing = sorted(MOLECULES.keys() - cache.find_list_of_molecules())
     if missing:
         raise ValueError(f"opacities: {folder} has no table for {', '.join(missing)}")
-    return {name: cache[name] for name in MOLECULES}
+    tables = {name: cache[name] for name in MOLECULES}
+    for table in tables.values():
+        if not np.min(table.xsecGrid) > 0:  # "exp" interpolates the logarithm in temperature: no zeros allowed
+            table.set_interpolation_mode("linear")
+    return tables
 
 
 def native_grid(tables):

@@ -1,6 +1,7 @@
 """The simulation: same planets whatever the run, resuming, the cloud deck, the band-model opacities."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ pytest.importorskip("taurex")
 
 from data import opacities, rotors, simulate
 from data.ariel import ariel_grid, noise
-from data.forward_model import MOLECULES, ForwardModel, binning_matrix
+from data.forward_model import MOLECULES, TABLES, ForwardModel, binning_matrix
 from data.molecules import MOLECULES as CONSTANTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -163,9 +164,22 @@ def test_uniform_layers_equal_stock_taurex(model):
 
 
 def test_users_tables_give_the_same_depth_through_taurex_own_absorption(model, tmp_path):
-    opacities.write_tables(tmp_path)
+    shutil.copytree(TABLES, tmp_path, dirs_exist_ok=True)
     amps = simulate.draw_amps(2, 7)
     np.testing.assert_allclose(ForwardModel(tmp_path).depth(amps), model.depth(amps), rtol=1e-13)
+
+
+def test_users_tables_may_have_zeros_and_pressures_in_bar(model, tmp_path):
+    shutil.copytree(TABLES, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            sigma = np.repeat(file["xsecarr"][:1], 3, axis=0)
+            sigma[sigma < 1e-28] = 0.0
+            del file["xsecarr"], file["p"]
+            file["xsecarr"], file["p"] = sigma, np.logspace(-9, 3, 3)
+            file["p"].attrs["units"] = "bar"
+    amps = simulate.draw_amps(2, 7)
+    np.testing.assert_allclose(ForwardModel(tmp_path).depth(amps), model.depth(amps), rtol=2e-3)  # linear in T
 
 
 def test_cloud_top_on_a_layer_boundary_agrees_with_simple_clouds(model, cloudy):
