@@ -124,6 +124,7 @@ class TrainingConfig:
     plateau_factor: float = setting(0.5, above=0, below=1)
     min_lr: float = setting(1e-6, low=0)
     stop_patience: int = setting(10, low=0)
+    min_improvement: float = setting(0.001, low=0, below=1)
     retries: int = setting(0, low=0)
 
 

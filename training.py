@@ -40,18 +40,28 @@ def learning_rate(val_losses, settings):
         Validation loss of every epoch so far.
     settings : config.TrainingConfig
     """
-    rate, best, waited = settings.lr, np.inf, 0
-    for loss in val_losses:
-        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+    rate, waited = settings.lr, 0
+    for improved in _improvements(val_losses, settings.min_improvement):
+        waited = 0 if improved else waited + 1
         if settings.plateau_patience and waited >= settings.plateau_patience:
             rate, waited = max(rate * settings.plateau_factor, min(settings.min_lr, rate)), 0
     return rate
 
 
 def should_stop(val_losses, settings):
-    """Say whether the best epoch lies ``stop_patience`` epochs back (0 never stops early)."""
+    """Say whether the last epoch that improved lies ``stop_patience`` epochs back (0 never stops early)."""
+    improved = _improvements(val_losses, settings.min_improvement)
     patience = settings.stop_patience
-    return bool(patience) and len(val_losses) - 1 - int(np.argmin(val_losses)) >= patience if val_losses else False
+    return 0 < patience < len(improved) and not any(improved[-patience:])
+
+
+def _improvements(val_losses, least):
+    """Say for each epoch whether its loss lies below the best one before by more than the fraction ``least``."""
+    best, improved = np.inf, []
+    for loss in val_losses:
+        improved.append(loss < best * (1 - least) or best == np.inf)
+        best = loss if improved[-1] else best
+    return improved
 
 
 class FoldState(keras.callbacks.Callback):
