@@ -40,7 +40,7 @@ def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
     assert training.learning_rate([3, 2, 2], settings) == 0.1
     assert training.learning_rate([3, 2, 2, 2], settings) == 0.05
     assert training.learning_rate([3, 2, 2, 2, 1, 1, 1, 1, 1], settings) == 0.03
-    small = [3.0 - 0.001 * i for i in range(5)]
+    small = [3.0 - 0.001 * i for i in range(4)]
     assert training.learning_rate(small, replace(settings, min_improvement=0.01)) == 0.05
     assert training.learning_rate(small, replace(settings, min_improvement=0.0)) == 0.1
     assert training.learning_rate([3] * 20, replace(settings, plateau_patience=0)) == 0.1
