@@ -242,7 +242,7 @@ def value_axis(axis, amp, low, high, inches):
         return
     pad = 0.03 * (high - low) if high > low else abs(high) * 0.1 or 1.0
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low - pad, high + pad)
-    axis.set_major_locator(MaxNLocator(max(3, int(inches / 0.35)), steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(max(3, int(inches / 0.3)), steps=[1, 2, 5, 10]))
 
 
 def short(label, room=24):

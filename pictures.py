@@ -133,7 +133,7 @@ def _response(run):
             " Each row is divided by its greatest value, printed at the right.",
             "Red: a deeper transit in this bin raises the answer; blue: it lowers it. Curvature is what a linear"
             " network does not have: red where both deeper and shallower raise the answer, blue where both lower"
-            " it.",
+            " it, grey where there is none.",
         ),
         "response_map": Picture(
             plotting_maps.response_map(run.wavelength, deviations, change, run.amp_table),

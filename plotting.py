@@ -50,7 +50,7 @@ def true_vs_predicted(y_test, y_pred, amp_table, scores=None, figure=None):
     n_folds = y_pred.shape[0] if y_pred.ndim == 3 else 1
     predicted = y_pred.reshape(-1, len(amp_table))
     truth = np.tile(y_test, (n_folds, 1))
-    figure, axes = panel_grid(len(amp_table), figure, row_height=2.15)
+    figure, axes = panel_grid(len(amp_table), figure, row_height=2.15 if len(amp_table) <= 12 else 1.75)
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         _true_vs_predicted(ax, truth[:, i], predicted[:, i], amp)
         if scores is not None and np.isfinite(scores["R2"][i]):

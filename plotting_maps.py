@@ -26,6 +26,7 @@ from figure_style import (
 )
 
 SEQUENTIAL, DIVERGING = "magma_r", "RdBu_r"
+STRAIGHT = 1e-3  # curvature below this share of the slope is rounding
 CLIP = 95  # percentile at which the colours of dots saturate (the paper's)
 
 
@@ -163,7 +164,7 @@ def _rows(ax, wavelength, values, amp_table, norm, colours):
     """Draw a table, each row divided by its greatest absolute value; return those values."""
     greatest = np.nanmax(np.abs(values), axis=1, initial=0, where=np.isfinite(values))
     shown = np.divide(values, greatest[:, None], out=np.full(values.shape, np.nan), where=greatest[:, None] > 0)
-    ax.set_facecolor("#E6E6E6")  # rows without a value
+    ax.set_facecolor("#E6E6E6")  # shows where a row has no value
     y = np.arange(len(amp_table) + 1) - 0.5
     ax.pcolormesh(bin_edges(wavelength), y, shown, norm=norm, cmap=colours, rasterized=True)
     wavelength_axis(ax, wavelength)
@@ -183,7 +184,8 @@ def response_slopes(wavelength, slope, curvature, amp_table, figure=None):
     wavelength : ndarray (n_bins,)
         Micron.
     slope, curvature : ndarray (n_amps, n_bins)
-        AMP units per standard error, and per its square; retrieval space.
+        AMP units per standard error, and per its square; retrieval space. A row of curvature below 1/1000 of
+        its slope is rounding of 32-bit networks, and drawn as none.
     amp_table : sequence of constants.AMP
     figure : Figure or SubFigure, optional
 
@@ -194,8 +196,10 @@ def response_slopes(wavelength, slope, curvature, amp_table, figure=None):
     figure = figure or new_figure(TWO_COLUMNS, 1.2 + 0.44 * len(amp_table))
     axes = figure.subplots(2, 1, sharex=True)
     norm = Normalize(-1, 1)
+    slope, curvature = np.asarray(slope, float), np.array(curvature, float)
+    curvature[np.abs(curvature).max(axis=1) < STRAIGHT * np.abs(slope).max(axis=1)] = 0
     for ax, values, name, power in ((axes[0], slope, "Slope", ""), (axes[1], curvature, "Curvature", "²")):
-        greatest = _rows(ax, wavelength, np.asarray(values, float), amp_table, norm, DIVERGING)
+        greatest = _rows(ax, wavelength, values, amp_table, norm, DIVERGING)
         right = ax.secondary_yaxis("right")
         right.set_yticks(range(len(amp_table)), [_amount(g, a, power) for g, a in zip(greatest, amp_table)])
         right.tick_params(length=0)

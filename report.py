@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from string import Template
 
+import numpy as np
+
 from results import load_run, written_whole
 
 
@@ -126,7 +128,7 @@ def summary(run):
     rows = {
         "Data set": run.data.get("data_name", "not recorded"),
         "Spectra": "not recorded" if spectra is None else f"{int(spectra)}",
-        "Test spectra": f"{len(run.y_test)}, with noise drawn from their own errors, never seen in training",
+        "Test spectra": f"{len(run.y_test)}, noisy, never seen in training",
         "Wavelength": f"{len(wavelength)} bins, {wavelength[0]:.4g} to {wavelength[-1]:.4g} µm (centres)",
         "Network": run.model,
         "Folds": f"{len(run.folds)}",
@@ -213,14 +215,15 @@ def _scores(run):
 
 def _targets(run):
     """Return the AMPs with their units and the range of the test set."""
+    from figure_style import plotted
+
     rows = []
     for a, truth in zip(run.amp_table, run.y_test.T):
-        spread = [f"{value:.5g}" for value in (truth.min(), truth.mean(), truth.max())]
-        rows.append([plain(a.label), html.escape(a.retrieval_unit) or "none", *spread])
-    head = ["AMP", "Learnt in", "Least", "Mean", "Greatest"]
-    return _table("Targets in the test set (VMR: log10 volume mixing ratio)", head, rows).replace(
-        "<table>", '<table class="numbers">'
-    )
+        values, unit, _ = plotted(a, [truth.min(), np.median(truth), truth.max()])
+        learnt = "logarithm" if a.scale == "log10" else "value"
+        rows.append([plain(a.label), plain(unit) or "none", *(f"{value:.4g}" for value in values), learnt])
+    head = ["AMP", "Unit", "Least", "Median", "Greatest", "Learnt as"]
+    return _table("Targets in the test set", head, rows).replace("<table>", '<table class="numbers">')
 
 
 def _figure(name, picture, png):

@@ -211,3 +211,12 @@ def test_figures_leave_the_callers_settings_and_pyplot_alone(drawn):
     assert dict(matplotlib.rcParams) == before
     code = "import plotting, plotting_maps, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rounding_is_not_drawn_as_curvature():
+    slope = np.array([[0.2, -0.1], [0.2, -0.1]])
+    curvature = np.array([[1e-9, -1e-9], [0.01, 0.02]])
+    figure = plotting_maps.response_slopes(np.array([1.0, 2.0]), slope, curvature, [amp("H2O"), amp("CO")])
+    drawn = figure.axes[1].collections[0].get_array()
+    assert np.ma.getmaskarray(drawn)[0].all()
+    np.testing.assert_allclose(drawn[1], [0.5, 1.0])
