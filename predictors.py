@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
-LARGEST_BATCH = 4096  # rows per call; more is no quicker on a CPU
+LARGEST_BATCH = 8192  # rows per call; more is no quicker on a CPU
 LARGEST_OUTPUT = 4_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 

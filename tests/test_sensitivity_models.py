@@ -79,7 +79,7 @@ def test_wide_layers_get_smaller_batches(keras):
     recurrent = keras.layers.Bidirectional(keras.layers.LSTM(100, return_sequences=True))(inputs)
     wide = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(recurrent)))
     assert probe_model(wide, np.zeros(52)).batch_size < 500
-    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == 4096
+    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == 8192
 
 
 def test_torch_module_as_it_is_or_wrapped():
