@@ -58,7 +58,7 @@ class RunLog:
         self.root.addHandler(self.memory)
         logging.captureWarnings(True)
         warnings.showwarning = _show_warning
-        for name in ("tensorflow", "absl", "matplotlib", "h5py"):
+        for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
             logging.getLogger(name).setLevel(logging.ERROR)
         return self
 
@@ -126,6 +126,11 @@ class Stages:
 
     def __str__(self):
         return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+
+
+def shows_progress(quiet):
+    """Say whether progress bars are wanted: not in a file, and not when asked to be quiet."""
+    return not quiet and sys.stderr.isatty()
 
 
 def versions():

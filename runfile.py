@@ -49,6 +49,9 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply"
     )
+    parser.add_argument(
+        "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="of the observation, if needed"
+    )
     arguments = parser.parse_args(argv)
     if bool(arguments.apply) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
@@ -66,6 +69,14 @@ def read_settings(arguments):
     return load_config(arguments.config or Path(__file__).with_name("config.yaml"), overrides)
 
 
+def read_auxiliary(pairs):
+    """Turn ["star_radius=7e8"] into {"star_radius": 7e8}."""
+    try:
+        return {name: float(value) for name, value in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise InputError(f"--auxiliary: expected NAME=VALUE with a number, received {' '.join(pairs)}") from None
+
+
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
     arguments = parse_arguments(argv)
@@ -77,7 +88,8 @@ def main(argv=None):
             if arguments.apply:
                 from apply import apply_run
 
-                apply_run(arguments.apply, arguments.observation, config)
+                auxiliary = read_auxiliary(arguments.auxiliary)
+                apply_run(arguments.apply, arguments.observation, config, auxiliary, arguments.output, arguments.quiet)
             else:
                 command = shlex.join(["python", "runfile.py", *(sys.argv[1:] if argv is None else argv)])
                 run(config, arguments, command, log)
@@ -183,6 +195,7 @@ def map_sensitivity(config, model, data, test, scaler, folder, k, quiet):
     """Run the sensitivity test on noise-free test spectra; return it and the response map, both None if not wanted."""
     import numpy as np
 
+    import console
     from response import response_map
     from sensitivity import SensitivityMap, sensitivity_map
 
@@ -213,7 +226,7 @@ def map_sensitivity(config, model, data, test, scaler, folder, k, quiet):
             auxiliary=auxiliary,
             batch_size=chosen.batch_size,
             keep_spectra=False,
-            progress=not quiet and sys.stderr.isatty(),
+            progress=console.shows_progress(quiet),
         )
         found.save(kept)
 

@@ -21,7 +21,7 @@ SETTINGS = {
 }
 
 
-def configured(folder, data, **changes):
+def configured(folder, data, /, **changes):
     """Write a data set and its config.yaml; return the path of the latter."""
     folder.mkdir(exist_ok=True)
     tree = {"data": {"path": write(folder / "data.h5", data)}, "output": str(folder / "runs"), **SETTINGS, **changes}
