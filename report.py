@@ -9,6 +9,7 @@ import base64
 import csv
 import html
 import io
+import logging
 import sys
 from pathlib import Path
 from string import Template
@@ -43,6 +44,7 @@ def write_figures(run, folder=None):
 
     from figure_style import DPI, STYLE
 
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table it cuts
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rendered = {}

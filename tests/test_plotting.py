@@ -204,7 +204,7 @@ def test_panels_can_be_drawn_into_a_subfigure():
     assert len(sub.axes) == 1
 
 
-def test_figures_leave_the_callers_settings_and_pyplot_alone(drawn):
+def test_figures_leave_the_callers_settings_and_pyplot_alone():
     before = dict(matplotlib.rcParams)
     evaluation_result = evaluation.bias_variance(np.zeros((10, 1)), np.ones((10, 1)))
     plotting.bias_variance(evaluation_result, [amp("H2O")])

@@ -123,6 +123,12 @@ def test_a_bare_run_still_has_a_report(tmp_path):
     assert "Not recorded." in page
 
 
+def test_writing_is_silent_in_the_log(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        report.write_figures(load_run(write_run(tmp_path / "run", 1, 3, 1, 7, sensitivity=False, history=False)))
+    assert caplog.records == []
+
+
 def test_command_and_versions_given_by_the_caller_win(folder):
     run = load_run(folder)
     page = report.build_page(run, {}, "python other.py", {"python": "9.9"})
