@@ -58,7 +58,8 @@ class Fold:
 class Run:
     """A finished run, as read from its folder; shapes as in ``results.h5``.
 
-    ``data`` says where the spectra came from: ``data_name`` and ``n_spectra`` (all rows, tested or not).
+    ``data`` says where the spectra came from: ``data_name`` and ``n_spectra`` (all rows, tested or not);
+    ``test_rows`` (n_test,) which of them were tested.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Run:
     amp_table: tuple[AMP, ...]
     model: str
     seed: int
+    test_rows: np.ndarray
     y_test: np.ndarray
     test_spectrum: np.ndarray
     molecule_curves: dict
@@ -200,6 +202,7 @@ def _read_run(folder, file, config):
         amp_table=tuple(amp(k, u, s) for k, u, s in zip(keys, units, scales)),
         model=str(file.attrs["model"]),
         seed=int(file.attrs["seed"]),
+        test_rows=file["test_rows"][()],
         y_test=file[f"fold_{min(folds)}/y_test"][()],
         test_spectrum=file["test_spectrum"][()],
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
