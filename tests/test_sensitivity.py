@@ -676,7 +676,7 @@ def test_a_square_array_that_may_be_either_must_be_named():
 def test_memory_does_not_grow_with_the_repeats():
     weights, spectra, errors = problem(n_bins=52)
     peaks = []
-    for repeat in (4000, 40000):
+    for repeat in (8000, 80000):
         tracemalloc.start()
         run(Linear(weights), spectra[:1], errors[:1], repeat=repeat)
         peaks.append(tracemalloc.get_traced_memory()[1])
