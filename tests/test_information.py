@@ -1,0 +1,140 @@
+"""The limit and the optimal map on a linear-Gaussian toy, where everything has a closed form."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import information
+import limit
+import posterior
+
+RNG = np.random.default_rng(3)
+N_AMPS, N_BINS = 3, 7
+JACOBIAN = RNG.normal(size=(N_AMPS, N_BINS))
+ERROR = RNG.uniform(0.5, 2.0, N_BINS)
+VARIANCE = np.array([1.0, 4.0, 1e6])  # AMPs of very different size, as metres beside dex
+JACOBIAN[2] /= 1e3
+
+
+def draw(n, rng):
+    """AMPs (n, 3) from the prior and their noisy spectra (n, 7)."""
+    amps = rng.standard_normal((n, N_AMPS)) * np.sqrt(VARIANCE)
+    return amps, amps @ JACOBIAN + ERROR * rng.standard_normal((n, N_BINS))
+
+
+def test_laplace_covariance_is_the_textbook_formula():
+    covariance, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
+    inverse = JACOBIAN @ np.diag(1 / ERROR**2) @ JACOBIAN.T + np.diag(1 / VARIANCE)
+    np.testing.assert_allclose(covariance @ inverse, np.eye(N_AMPS), atol=1e-9)
+    np.testing.assert_allclose(gain, np.linalg.inv(inverse) @ JACOBIAN @ np.diag(1 / ERROR**2), rtol=1e-9)
+
+
+def test_laplace_takes_many_planets_at_once():
+    many = np.stack([JACOBIAN, 2 * JACOBIAN])
+    covariance, gain = information.laplace(many, np.stack([ERROR, ERROR]), VARIANCE)
+    for k in range(2):
+        one = information.laplace(many[k], ERROR, VARIANCE)
+        np.testing.assert_allclose(covariance[k], one[0])
+        np.testing.assert_allclose(gain[k], one[1])
+
+
+def test_limit_is_the_squared_error_of_the_posterior_mean_and_no_linear_estimator_beats_it():
+    amps, spectra = draw(200_000, np.random.default_rng(4))
+    covariance, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
+    error = ((spectra @ gain.T - amps) ** 2).mean(axis=0)
+    np.testing.assert_allclose(error, np.diag(covariance), rtol=0.02)
+    weights = np.linalg.lstsq(spectra, amps, rcond=None)[0]  # the best linear estimator, from the draws alone
+    np.testing.assert_allclose(((spectra @ weights - amps) ** 2).mean(axis=0), np.diag(covariance), rtol=0.02)
+    assert (((spectra @ (1.1 * gain).T - amps) ** 2).mean(axis=0) > np.diag(covariance)).all()
+
+
+def test_optimal_map_is_the_sensitivity_of_the_posterior_mean():
+    from sensitivity import sensitivity_map
+
+    _, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
+    found = sensitivity_map(
+        lambda x: x @ gain.T,
+        None,
+        np.zeros((1, N_BINS)),
+        ERROR[None],
+        np.zeros(N_AMPS),
+        np.ones(N_AMPS),
+        gases=["a", "b", "c"],
+        repeat=20_000,
+        x_mean=0.0,
+        x_std=1.0,
+        scheme="single",
+        rng=0,
+    )
+    np.testing.assert_allclose(found.mean, information.optimal_map(gain, ERROR), rtol=0.06)
+
+
+def test_without_data_the_limit_is_the_prior():
+    covariance, gain = information.laplace(np.zeros_like(JACOBIAN), ERROR, VARIANCE)
+    np.testing.assert_allclose(np.diag(covariance), VARIANCE)
+    assert not gain.any()
+
+
+def test_jacobian_of_a_quadratic_model_is_exact():
+    amps = np.array([1.0, -2.0, 0.5])
+    found = information.jacobian(lambda a: a @ JACOBIAN + (a**2).sum(axis=1)[:, None], amps, np.full(3, 1e-3))
+    np.testing.assert_allclose(found, JACOBIAN + 2 * amps[:, None], rtol=1e-6)
+
+
+def test_planets_are_the_beginning_of_one_order():
+    np.testing.assert_array_equal(information.pick_planets(100, 30)[:10], information.pick_planets(100, 10))
+    with pytest.raises(ValueError, match="received 101"):
+        information.pick_planets(100, 101)
+
+
+def test_posterior_covariance_with_the_model_is_the_derivative_of_the_posterior_mean():
+    """The identity the sampled optimal map rests on: d E[AMP | x] / d x = Cov(AMP, model) / error^2."""
+    rng = np.random.default_rng(5)
+    covariance, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
+    amps = rng.multivariate_normal(np.zeros(N_AMPS), covariance, 400_000)
+    found = posterior.summarise(amps, np.full(len(amps), 1 / len(amps)), amps @ JACOBIAN, ERROR)
+    unit = np.sqrt(VARIANCE)[:, None]
+    np.testing.assert_allclose(found.gain / unit, gain / unit, atol=0.005)
+    np.testing.assert_allclose(found.variance, np.diag(covariance), rtol=0.02)
+    assert found.effective == pytest.approx(len(amps))
+
+
+def test_importance_sampler_finds_a_known_posterior(monkeypatch):
+    """A linear model of the normal coordinates has a Gaussian posterior there."""
+    monkeypatch.setattr(posterior, "to_amps", lambda points: points)
+    rng = np.random.default_rng(6)
+    steep = 3 * RNG.normal(size=(9, 20))
+    error = np.full(20, 0.3)
+    covariance, gain = information.laplace(steep, error, np.ones(9))
+    truth = rng.standard_normal(9)
+    spectrum = truth @ steep + error * rng.standard_normal(20)
+    points = rng.standard_normal((100_000, 9))
+    found = posterior.importance_posterior(lambda a: a @ steep, spectrum, error, (points, points @ steep), rng)
+    assert found.effective > posterior.WANTED
+    deviation = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((found.mean - gain @ spectrum) / deviation, 0, atol=5 / np.sqrt(found.effective))
+    np.testing.assert_allclose(found.variance, deviation**2, rtol=0.3)
+
+
+def test_ratio_is_that_of_the_means_with_the_spread_of_resamples():
+    rng = np.random.default_rng(7)
+    below = rng.chisquare(1, (2000, 1))
+    above = 2 * rng.chisquare(1, (2000, 1))
+    ratio, error = limit.ratio_with_error(above, below)
+    assert ratio[0] == above.mean() / below.mean()
+    expected = ratio[0] * np.sqrt(2 / 2000 * 2)  # variance of a mean of chi2(1): 2 / n, twice
+    assert error[0] == pytest.approx(expected, rel=0.15)
+
+
+def test_excess_over_the_posterior_mean_is_the_excess_error():
+    """Mean squared error = posterior variance + squared distance to the posterior mean: what `limit.py` prints."""
+    amps, spectra = draw(200_000, np.random.default_rng(8))
+    covariance, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
+    clumsy = spectra @ (0.8 * gain.T)
+    direct = ((clumsy - amps) ** 2).mean(axis=0) / np.diag(covariance)
+    paired = 1 + ((clumsy - spectra @ gain.T) ** 2).mean(axis=0) / np.diag(covariance)
+    np.testing.assert_allclose(paired, direct, rtol=0.02)
