@@ -67,8 +67,9 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, c
     for message, (folder, seen, *auxiliary) in cases.items():
         flags = ["--apply", folder, "--observation", seen, *(["--auxiliary", *auxiliary] if auxiliary else [])]
         assert runfile.main([*flags, "--output", str(tmp_path / "out")]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
+        *guesses, error = capsys.readouterr().err.splitlines()
+        assert message in error and error.startswith("error: ")
+        assert all("guessed" in line for line in guesses)
         assert not (tmp_path / "out").exists()
 
 
