@@ -31,7 +31,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     observation_path : path-like
         Table of wavelength, width, depth and error; see ``observation.read_observation``.
     config : config.Config
-        ``sensitivity`` (scheme, repeats), ``data.depth_unit`` and ``seed`` are used.
+        ``sensitivity`` (scheme, repeats), ``data.depth_unit``, ``data.width`` and ``seed`` are used.
     auxiliary : dict of str to float, optional
         Values of the run's auxiliary inputs.
     output : path-like, optional
@@ -51,7 +51,9 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     """
     with as_input_error():
         run = load_run(run_folder)
-        seen = match_grid(read_observation(observation_path, config.data.depth_unit), run.wavelength, run.bin_width)
+        seen = match_grid(
+            read_observation(observation_path, config.data.depth_unit, config.data.width), run.wavelength, run.bin_width
+        )
         held = _auxiliary(run, auxiliary or {})
     logger.info("%s: %s", seen.name, seen.note)
     with console.quiet_stderr():

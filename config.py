@@ -50,6 +50,7 @@ class DataConfig:
     path: str = setting("data/ariel_spectra.h5")
     format: str = setting("auto", choices=FORMATS)
     depth_unit: str = setting("auto", choices=("auto", "fraction", "percent", "ppm"))
+    width: str = setting("auto", choices=("auto", "full", "half"))
     targets: list[str] | None = setting(None)
     auxiliary: list[str] = setting([])
     size: int = setting(-1, low=-1)

@@ -98,9 +98,13 @@ def main(argv=None):
             return _fail(error, 2)
         except KeyboardInterrupt:
             return _fail("interrupted; go on with --resume and the same --output", 130)
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            logger.debug("failed", exc_info=True)
-            return _fail(error or type(error).__name__, 1)
+        except Exception as error:
+            kept = log.keep_traceback()
+            if isinstance(error, (OSError, ValueError, RuntimeError)) and str(error):
+                return _fail(error, 1)
+            if not kept and not isinstance(error, MemoryError):
+                raise  # a mistake of this software, and the traceback is kept nowhere else
+            return _fail(f"{type(error).__name__}: {error} (more in run.log)", 1)
 
 
 def _fail(error, status):
@@ -118,7 +122,9 @@ def run(config, arguments, command, log):
     stage = console.Stages()
     with stage("data"), as_input_error():
         chosen = config.data
-        data = load_dataset(chosen.path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit)
+        data = load_dataset(
+            chosen.path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width
+        )
         data = take(data, chosen.size)
         rest, test = split_test(data, chosen.test_fraction, config.seed)
         folds = split_folds(rest, config.training.cv, config.training.folds, chosen.valid_fraction, config.seed)

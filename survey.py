@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from constants import amp
+from errors import InputError
 from preprocessing import Dataset
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ CREDIBLE = {"fraction": (1e-5, 0.03), "percent": (0.2, 6.0), "ppm": (50.0, 6e4)}
 MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are taken for nanometre, angstrom or metre, and refused
 
 
-class LayoutError(ValueError):
+class LayoutError(InputError):
     """A message that already says which file, where in it, what was expected and what was received."""
 
 
