@@ -9,15 +9,15 @@ How the work is cut, for those who run it on many machines: `make_chunks` yields
 the spectra. Draws depend on the seed and on the index of the spectrum alone.
 """
 
-from collections import deque
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 
 from predictors import Predictor
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
-CHUNKS_AHEAD = 64  # handed to an executor before the first answer is awaited, so that memory stays bounded
+CHUNKS_AHEAD = 64  # handed to an executor beyond the oldest one that is still awaited, so that memory stays bounded
 
 
 def halving_sizes(n_bins):
@@ -132,6 +132,11 @@ class Chunk:
     noise: np.ndarray  # (n, n_bins) errors, or (n, n_bins, n_bins) square roots F of covariances F F^T
     auxiliary: np.ndarray | None  # (n, k)
 
+    @property
+    def task_name(self):
+        """What a message calls this chunk."""
+        return f"spectra {self.indices[0]} to {self.indices[-1]}"
+
 
 def make_chunks(indices, chunk_size, org_spectrum, org_error, is_covariance, x_mean, x_std, auxiliary=None):
     """Yield the spectra of ``indices`` as `Chunk`s of at most ``chunk_size``; nothing is copied before its turn."""
@@ -220,21 +225,29 @@ def even_share(total, most):
 
 
 def run_chunks(model, chunks, settings, executor):
-    """Yield (chunk, maps) in order, in this process or through an executor."""
+    """Yield (chunk, maps): in order in this process, through an executor in the order in which they end.
+
+    Chunks are handed over while fewer than ``executor.chunks_ahead`` (64 where it has no such attribute) lie between
+    the oldest one that has not ended and the next, so that neither end has to hold the whole survey.
+    """
     if executor is None:
         for chunk in chunks:
             yield chunk, run_chunk(model, chunk, settings)
         return
-    waiting = deque()
+    numbered, ended, running = enumerate(chunks), SimpleQueue(), {}  # running: future to (number, chunk), oldest first
+    upcoming = next(numbered, None)
     try:
-        for chunk in chunks:
-            waiting.append((chunk, executor.submit(run_chunk, model, chunk, settings)))
-            if len(waiting) == CHUNKS_AHEAD:
-                chunk, future = waiting.popleft()
+        while running or upcoming:
+            oldest, _ = next(iter(running.values()), upcoming)
+            if upcoming and upcoming[0] < oldest + getattr(executor, "chunks_ahead", CHUNKS_AHEAD):
+                future = executor.submit(run_chunk, model, upcoming[1], settings)
+                running[future] = upcoming
+                future.add_done_callback(ended.put)
+                upcoming = next(numbered, None)
+            else:
+                future = ended.get()
+                _, chunk = running.pop(future)
                 yield chunk, future.result()
-        while waiting:
-            chunk, future = waiting.popleft()
-            yield chunk, future.result()
     finally:
-        for _, future in waiting:
+        for future in running:
             future.cancel()

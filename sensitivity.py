@@ -274,17 +274,17 @@ def sensitivity_map(
     used = np.flatnonzero(wanted.any(axis=1))
 
     settings = Settings(labels, shuffle, repeat, batch_size or probe.batch_size, seed, probe.layout, n_amps)
-    finished = {int(i) for i in used if store is not None and int(i) in store}
-    missing = np.array([i for i in used if int(i) not in finished], dtype=int)
+    finished = np.array([store is not None and int(i) in store for i in used], dtype=bool)
+    missing = used[~finished]
     chunks = make_chunks(missing, chunk_size, spectra, errors, is_covariance, x_mean, x_std, auxiliary)
-    answers = _answers(run_chunks(model, chunks, settings, executor), store)
+    answers = _answers(missing, run_chunks(model, chunks, settings, executor), store)
 
     moments = RunningMoments(n_amps, n_bins)
     unit = np.ones((n_amps, 1)) if scaled else y_std[:, None] ** 2
     per_spectrum = np.full((len(used), n_amps, n_bins), np.nan) if keep_spectra else None
-    with _progress(len(used), progress) as advance:
+    with _progress(len(used), progress, executor) as advance:
         for k, i in enumerate(used):
-            spectrum_map, variance = store[int(i)] if int(i) in finished else next(answers)
+            spectrum_map, variance = store[int(i)] if finished[k] else next(answers)
             moments.add(spectrum_map, variance, wanted[i])
             if keep_spectra:
                 per_spectrum[k, wanted[i]] = (spectrum_map * unit)[wanted[i]]
@@ -337,21 +337,35 @@ compute_sensitivity_org = compute_sensitivty_org
 compute_sensitivity_std = compute_sensitivty_std
 
 
-def _answers(results, store):
-    """Yield (map, variance) of one spectrum after the other; keep each finished chunk in the store."""
-    for chunk, maps in results:
-        if store is not None:
-            store.update(zip(chunk.indices.tolist(), maps, strict=True))
-        yield from maps
+def _answers(rows, results, store):
+    """Yield (map, variance) of one spectrum after the other, in the order of ``rows``.
+
+    A chunk goes to the store as soon as it ends; one that ends before its turn is held until then.
+    """
+    held = {}
+    for row in rows.tolist():
+        while row not in held:
+            chunk, maps = next(results)
+            found = dict(zip(chunk.indices.tolist(), maps, strict=True))
+            if store is not None:
+                store.update(found)
+            held.update(found)
+        yield held.pop(row)
 
 
 @contextmanager
-def _progress(total, shown):
-    """Yield a function to call after each spectrum."""
+def _progress(total, shown, executor):
+    """Yield a function to call after each spectrum; the bar shows the executor's workers where it counts them."""
     if not shown:
         yield lambda: None
         return
     from tqdm import tqdm
 
     with tqdm(total=total, unit="spectrum", desc="sensitivity") as bar:
-        yield bar.update
+
+        def advance():
+            if hasattr(executor, "n_workers"):
+                bar.set_postfix(workers=executor.n_workers, refresh=False)
+            bar.update()
+
+        yield advance

@@ -1,0 +1,135 @@
+"""Finished maps of single spectra on disk, so that a sensitivity test that was killed goes on where it stopped.
+
+One file, only ever appended to: a header that says whose maps these are, then one record for each spectrum. Every
+record carries a checksum. What a kill or a full disk tore is found at the next start and cut off.
+"""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+MAGIC = b"peeking maps 1\n"
+
+
+class MapStore(Mapping):
+    """A mapping of int to ndarray of shape (2, n_AMPs, n_bins) that lives in a file, for ``sensitivity_map(store=)``.
+
+    In memory is the place of each map in the file, 16 bytes for each spectrum of a survey. Use as a context manager.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; made where there is none.
+    n_amps, n_bins : int
+    key : str
+        What the maps depend on. A file with another key, or another shape, is begun anew.
+
+    Examples
+    --------
+    >>> with MapStore("maps.bin", 9, 52, key=f"{model_digest} seed 0") as store:  # doctest: +SKIP
+    ...     result = sensitivity_map(model, y_test, spectra, errors, rng=0, store=store, ...)
+    """
+
+    def __init__(self, path, n_amps, n_bins, key=""):
+        self.path, self.shape = Path(path), (2, n_amps, n_bins)
+        self._record = np.dtype([("row", "<i8"), ("maps", "<f8", self.shape), ("checksum", "<u4")])
+        self._header = MAGIC + hashlib.sha256(f"{self.shape} {key}".encode()).digest()
+        self._places = np.zeros(0, np.int64)  # record of each row, counted from 1; 0: not there
+        self._count = self._records = 0
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        try:
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self):
+        """Find the records of an earlier run; cut off what is torn."""
+        self._file.seek(0)
+        if self._file.read(len(self._header)) != self._header:
+            self._file.truncate(0)
+            self._append(self._header)
+            return
+        while True:
+            record = self._file.read(self._record.itemsize)
+            if len(record) < self._record.itemsize or not self._is_whole(record):
+                break
+            self._note(int(np.frombuffer(record, self._record)["row"][0]))
+        self._cut()
+
+    def _append(self, data):
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def _cut(self):
+        """Drop what stands behind the last whole record."""
+        self._file.truncate(len(self._header) + self._records * self._record.itemsize)
+
+    def _is_whole(self, record):
+        return zlib.crc32(record[:-4]) == int.from_bytes(record[-4:], "little")
+
+    def _note(self, row):
+        """Remember that the next record is that of ``row``; a later record replaces an earlier one."""
+        if row >= len(self._places):
+            self._places = np.concatenate([self._places, np.zeros(row + 1 + len(self._places) // 2, np.int64)])
+        self._records += 1
+        self._count += self._places[row] == 0
+        self._places[row] = self._records
+
+    def update(self, items):
+        """Add many maps in one write, or none of them."""
+        items = list(items.items() if hasattr(items, "items") else items)
+        table = np.zeros(len(items), self._record)
+        for line, (row, maps) in zip(table, items, strict=True):
+            if row < 0:
+                raise ValueError(f"row: expected at least 0, received {row}")
+            line["row"], line["maps"] = row, maps
+            line["checksum"] = zlib.crc32(line.tobytes()[:-4])
+        try:
+            self._append(table.tobytes())
+        except OSError:  # the disk is full
+            self._cut()
+            raise
+        for row, _ in items:
+            self._note(row)
+
+    def __setitem__(self, row, maps):
+        self.update([(row, maps)])
+
+    def __getitem__(self, row):
+        if row not in self:
+            raise KeyError(row)
+        offset = len(self._header) + (self._places[row] - 1) * self._record.itemsize
+        record = os.pread(self._file.fileno(), self._record.itemsize, int(offset))
+        if len(record) < self._record.itemsize or not self._is_whole(record):
+            raise OSError(f"{self.path}: the map of spectrum {row} has changed on disk")
+        return np.frombuffer(record, self._record)["maps"][0].astype(np.float64)
+
+    def __contains__(self, row):
+        return 0 <= row < len(self._places) and self._places[row] > 0
+
+    def __iter__(self):
+        return iter(np.flatnonzero(self._places).tolist())
+
+    def __len__(self):
+        return int(self._count)
+
+    def close(self):
+        """Close the file and leave it where it is."""
+        self._file.close()
+
+    def delete(self):
+        """Close the file and delete it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
