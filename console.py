@@ -65,10 +65,17 @@ class RunLog:
     def to_file(self, path):
         """Append to the log file from now on, beginning with all that was said before."""
         file = logging.FileHandler(path, encoding="utf-8")
+        file.handleError = lambda record: None  # a full disk is reported by those who write results
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
         self.memory.setTarget(file)
         self.memory.flush()
         self.memory.capacity = 1  # from here on every record goes straight through
+
+    def keep_traceback(self):
+        """Write the traceback of the exception being handled to the log file alone; say whether there is one."""
+        trace = logging.LogRecord("runfile", logging.INFO, __file__, 0, "failed", (), sys.exc_info())
+        self.memory.handle(trace)
+        return self.memory.target is not None
 
     def __exit__(self, *exception):
         self.root.removeHandler(self.screen)
@@ -76,9 +83,11 @@ class RunLog:
         self.root.setLevel(self.before)
         logging.captureWarnings(False)
         file = self.memory.target
-        self.memory.close()
-        if file:
-            file.close()
+        with contextlib.suppress(OSError):  # a full disk
+            self.memory.close()
+        with contextlib.suppress(OSError):
+            if file:
+                file.close()
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

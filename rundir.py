@@ -44,6 +44,10 @@ class RunFolderError(InputError):
     """A folder that cannot be used for this run; the message is one line that names it."""
 
 
+class FolderInUse(RunFolderError):
+    """Another process works in the folder."""
+
+
 def new_folder(root, model_name):
     """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each.
 
@@ -132,17 +136,20 @@ class RunFolder:
 
     def __exit__(self, kind, error, traceback):
         self._release_lock()
+        if error is not None and self.work.exists():
+            log.info("%s: not finished; go on with --resume --output %s", self.path, self.path)
         self._refuse_full_disk(error)
 
     def _refuse_full_disk(self, error):
-        """Say what to do about a full disk, whoever met it: HDF5 and Keras name neither the file nor the error."""
-        if isinstance(error, (OSError, RuntimeError)):
-            number = getattr(error, "errno", None) or re.search(r"errno = (\d+)", str(error))
-            number = int(number[1]) if isinstance(number, re.Match) else number
+        """Say what to do about a full disk, whoever met it: libraries name neither the file nor the reason."""
+        cause = error
+        while isinstance(cause, Exception):
+            stated = re.search(r"errno = (\d+)", str(cause))  # HDF5
+            number = getattr(cause, "errno", None) or (int(stated[1]) if stated else None)
             if number in NO_ROOM:
-                raise RuntimeError(
-                    f"{self.path}: {os.strerror(number)}; make room there and go on with --resume"
-                ) from error
+                message = f"{self.path}: {os.strerror(number)}; make room there and go on with --resume"
+                raise RuntimeError(message) from error
+            cause = cause.__cause__ or cause.__context__
 
     def finish(self):
         """Move the results from ``work`` into the folder, in place of old ones, and delete ``work``.
@@ -243,7 +250,7 @@ class RunFolder:
                 text = os.read(lock, 200).decode("ascii", "replace").strip()
                 os.close(lock)
                 holder = text if re.fullmatch(r"process \d+ on [\w.-]+ since [\d :-]+", text) else "another run"
-                raise RunFolderError(
+                raise FolderInUse(
                     f"{self.path}: in use by {holder}; wait for it, or choose another --output "
                     f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
                 ) from None

@@ -49,7 +49,8 @@ class Warm:
         Options: ``watch``, the folder whose changes count; ``kill_at_change``, die before that change;
         ``kill_at_cpu``, be killed after so many seconds of CPU; ``interrupt_at_change``, Ctrl-C before that
         change; ``full_at``, no space is left for files of this name; ``file_limit``, the largest file in bytes;
-        ``nan_model``, the network predicts NaN for the first spectrum.
+        ``nan_model``, the network predicts NaN for the first spectrum; ``quick_figures``, one small file in place
+        of the figures and the report, which take longer than all the rest of a tiny run.
         """
         job = {"argv": [str(a) for a in argv], "scratch": str(scratch), **options}
         self.process.stdin.write(json.dumps(job, default=str) + "\n")
@@ -128,6 +129,11 @@ def run_child(job, scratch):
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.RLIM_INFINITY))
         if job.get("nan_model"):
             predict_nan()
+        if job.get("quick_figures"):
+            import report
+
+            report.write_figures = quick_figures
+            report.write_report = lambda run, **rest: (run.folder / "report.html").write_text("report")
         changes = watch(job)
         import runfile
 
@@ -172,6 +178,12 @@ def watch(job):
 
     sys.addaudithook(hook)
     return count
+
+
+def quick_figures(run):
+    """Write one small figure."""
+    (run.folder / "figures").mkdir(exist_ok=True)
+    (run.folder / "figures/one.png").write_bytes(run.folds[0].y_pred.tobytes())
 
 
 def predict_nan():
