@@ -138,7 +138,7 @@ class SensitivityConfig:
     repeat: int = setting(1000, low=1)
     scheme: str = setting("halving", choices=("halving", "single"))
     abundance: list[float] | None = setting(None)
-    batch_size: int = setting(4096, low=1)
+    batch_size: int | None = setting(None, low=1)
 
 
 @dataclass

@@ -5,13 +5,15 @@ python runfile.py --apply RUN_DIR --observation FILE
 """
 
 import argparse
+import contextlib
+import copy
 import logging
 import shlex
 import sys
 from pathlib import Path
 
-from config import load_config
-from errors import InputError, as_input_error
+from config import NETWORKS, load_config
+from errors import InputError
 
 logger = logging.getLogger("runfile")
 
@@ -21,7 +23,11 @@ FLAGS = {  # flag: (setting it overrides, type, help)
     "epochs": ("training.epochs", int, "epochs to train at most"),
     "batch_size": ("training.batch_size", int, "spectra per training step"),
     "lr": ("training.lr", float, "learning rate to begin with"),
-    "model": ("model.name", str, "mlp, cnn, lstm or hybrid"),
+    "model": (
+        "model.name",
+        str,
+        "mlp, cnn, lstm or hybrid; all: each in turn, in a folder of its own below the output",
+    ),
     "size": ("data.size", int, "use the first SIZE spectra; -1: all"),
     "seed": ("seed", int, "seed of the split, the weights and all noise"),
     "cv": ("training.cv", int, "number of folds"),
@@ -44,6 +50,10 @@ def parse_arguments(argv=None):
         "--overwrite", action="store_true", help="replace results in DIR once the new ones are complete"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in DIR")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="train folds and map on Dask workers: local:N or tcp://..."
+    )
+    parser.add_argument("--fold", type=int, metavar="K", help="only train fold K, beside the jobs of the other folds")
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     parser.add_argument("--apply", metavar="RUN_DIR", help="use the networks of a finished run on an observation")
     parser.add_argument(
@@ -57,6 +67,8 @@ def parse_arguments(argv=None):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
     if arguments.output == "":
         parser.error("--output: expected a folder, received ''")
+    if arguments.fold is not None and (not arguments.output or arguments.overwrite or arguments.scheduler):
+        parser.error("--fold: expected --output DIR, the same for all folds, and no --overwrite or --scheduler")
     if arguments.resume and not arguments.output:
         parser.error("--resume: expected --output DIR, the folder of the interrupted run")
     return arguments
@@ -65,6 +77,8 @@ def parse_arguments(argv=None):
 def read_settings(arguments):
     """Return the settings of the configuration file with the flags laid on top."""
     overrides = {key: getattr(arguments, flag) for flag, (key, _, _) in FLAGS.items()}
+    if arguments.model == "all":
+        overrides["model.name"] = None
     overrides["sensitivity.enabled"] = False if arguments.no_sensitivity else None
     return load_config(arguments.config or Path(__file__).with_name("config.yaml"), overrides)
 
@@ -92,7 +106,8 @@ def main(argv=None):
                 apply_run(arguments.apply, arguments.observation, config, auxiliary, arguments.output, arguments.quiet)
             else:
                 command = shlex.join(["python", "runfile.py", *(sys.argv[1:] if argv is None else argv)])
-                run(config, arguments, command, log)
+                for one_config, one_arguments in networks(config, arguments):
+                    run(one_config, one_arguments, command, log)
             return 0
         except InputError as error:
             return _fail(error, 2)
@@ -112,31 +127,49 @@ def _fail(error, status):
     return status
 
 
+def networks(config, arguments):
+    """Yield the settings and arguments of every run that is asked for: one, or with ``--model all`` four."""
+    if arguments.model != "all":
+        yield config, arguments
+        return
+    from rundir import new_folder
+
+    output = Path(arguments.output or new_folder(config.output, "all"))
+    for name in NETWORKS:
+        config, arguments = copy.deepcopy(config), copy.copy(arguments)
+        config.model.name, arguments.output = name, str(output / name)
+        yield config, arguments
+
+
+def workers(address):
+    """Return the executor of ``--scheduler`` as a context manager; of None, the null context: this process."""
+    if address is None:
+        return contextlib.nullcontext()
+    from cluster import open_scheduler
+
+    return open_scheduler(address)
+
+
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
     import console
-    from loaders import load_dataset
-    from preprocessing import Scaler, split_folds, split_test, take
+    from folds import load_split, train_alone, train_fold, train_folds
     from rundir import RunFolder, new_folder
 
-    stage = console.Stages()
-    with stage("data"), as_input_error():
-        chosen = config.data
-        data = load_dataset(
-            chosen.path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width
-        )
-        data = take(data, chosen.size)
-        rest, test = split_test(data, chosen.test_fraction, config.seed)
-        folds = split_folds(rest, config.training.cv, config.training.folds, chosen.valid_fraction, config.seed)
-        scalers = [Scaler.fit(data, train) for train, _ in folds]
+    stage, pool = console.Stages(), workers(arguments.scheduler)
+    with stage("data"):
+        split = load_split(config)
+    data, test, scalers = split.data, split.test, split.scalers
     logger.info("%s: %d spectra of %d bins, AMPs %s", data.name, *data.spectra.shape, " ".join(data.amp_names))
 
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
     settings = {**config.to_dict(), "data_sha256": data.sha256(), "versions": console.versions(), "command": command}
-    with RunFolder(output, settings, arguments.overwrite, arguments.resume, ignore=("output", "command")) as folder:
+    if arguments.fold is not None:
+        return train_alone(config, split, output, settings, arguments.fold, arguments.quiet)
+    ignore = ("output", "command")
+    with RunFolder(output, settings, arguments.overwrite, arguments.resume, ignore) as folder, pool as executor:
         if folder.finished:
-            logger.info("%s: this run is already finished, nothing to do", output)
-            return
+            return logger.info("%s: this run is already finished, nothing to do", output)
         log.to_file(folder.work / "run.log")
         logger.info("%s", command)
         with console.quiet_stderr(), stage("imports"):
@@ -147,14 +180,17 @@ def run(config, arguments, command, log):
             import results
         tf.config.experimental.enable_op_determinism()
         found, mse, r2 = {}, {}, {}
-        for k, (train, valid) in enumerate(folds):
+        if executor:
             with stage("training"):
-                model = train_fold(config, data, train, valid, scalers[k], folder.work, k, arguments.quiet)
+                train_folds(executor, config, split, folder.work, arguments.quiet)
+        for k in range(len(split.folds)):
+            with stage("training"):
+                model = train_fold(config, split, folder.work, k, arguments.quiet)
             with stage("prediction"):
                 y_pred = predict_noisy(model, data, test, scalers[k], config.seed)
                 mse[k], r2[k] = evaluation.scores(data.amps[test], y_pred, scalers[k].y_mean, scalers[k].y_std).values()
             with stage("sensitivity"):
-                maps = map_sensitivity(config, model, data, test, scalers[k], folder.work, k, arguments.quiet)
+                maps = map_sensitivity(config, split, model, folder.work, k, arguments.quiet, executor)
             found[k] = {"y_pred": y_pred, "scaler": scalers[k].to_dict(), **maps}
         results.write_scores(folder.work / "MSE.csv", data.amp_names, mse)
         results.write_scores(folder.work / "R2.csv", data.amp_names, r2)
@@ -169,76 +205,62 @@ def run(config, arguments, command, log):
     logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, model_0.keras ...)", output)
 
 
-def train_fold(config, data, train, valid, scaler, folder, k, quiet):
-    """Train the network of fold ``k``; return it at its best epoch."""
-    from tqdm import tqdm
+def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
+    """Run the sensitivity test on noise-free test spectra; return it and the response map, both None if not wanted.
 
-    import training
-    from models import build_model
-    from preprocessing import whitening
-
-    name = config.model.name
-    n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
-
-    front = whitening(data, train, scaler) if config.model.whiten else None
-
-    def build():
-        layers = vars(getattr(config.model, name))
-        return build_model(name, data.spectra.shape[1], len(data.amp_table), n_auxiliary, front, **layers)
-
-    logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
-    with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:
-
-        def on_epoch(row):
-            bar.update()
-            bar.set_postfix(loss=row["loss"], val_loss=row["val_loss"], lr=row["learning_rate"])
-            logger.debug("fold %d epoch %d: %s", k, row["epoch"], row)
-
-        return training.train_fold(build, data, train, valid, scaler, config.training, config.seed, folder, k, on_epoch)
-
-
-def map_sensitivity(config, model, data, test, scaler, folder, k, quiet):
-    """Run the sensitivity test on noise-free test spectra; return it and the response map, both None if not wanted."""
+    The map of every spectrum is kept in the folder until that of all is, so that an interrupted test goes on there.
+    """
     import numpy as np
 
     import console
+    from mapstore import MapStore, digest
+    from models import load_model
     from response import response_map
-    from sensitivity import SensitivityMap, sensitivity_map
+    from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
 
-    chosen = config.sensitivity
+    chosen, data, test, scaler = config.sensitivity, split.data, split.test, split.scalers[k]
     if not chosen.enabled:
         return {"sensitivity": None, "response": None}
     spectra, errors = data.spectra[test], data.errors[test]
     auxiliary = None if data.auxiliary is None else scaler.scaled_auxiliary(data.auxiliary[test])
     kept = folder / f"sensitivity_{k}.h5"
+    found = None
     if kept.is_file():
-        found = SensitivityMap.load(kept)
-    else:
-        found = sensitivity_map(
-            model,
-            data.amps[test],
-            spectra,
-            errors,
-            scaler.y_mean,
-            scaler.y_std,
-            gases=data.amp_names,
-            no_spectra=chosen.no_spectra,
-            repeat=chosen.repeat,
-            x_mean=scaler.x_mean,
-            x_std=scaler.x_std,
-            abundance=chosen.abundance,
-            rng=[config.seed, 7],
-            scheme=chosen.scheme,
-            auxiliary=auxiliary,
-            batch_size=chosen.batch_size,
-            keep_spectra=False,
-            progress=console.shows_progress(quiet),
-        )
+        try:
+            found = SensitivityMap.load(kept)
+        except (OSError, KeyError, ValueError) as error:  # damaged on the disk
+            logger.warning("fold %d: its sensitivity map cannot be read (%s); making it again", k, error)
+    if found is None:
+        network = folder / f"model_{k}.keras"
+        with MapStore(folder / f"maps_{k}.bin", len(data.amp_names), spectra.shape[1], digest(network)) as store:
+            found = sensitivity_map(
+                ModelLoader(load_model, str(network.resolve())) if executor else model,
+                data.amps[test],
+                spectra,
+                errors,
+                scaler.y_mean,
+                scaler.y_std,
+                gases=data.amp_names,
+                no_spectra=chosen.no_spectra,
+                repeat=chosen.repeat,
+                x_mean=scaler.x_mean,
+                x_std=scaler.x_std,
+                abundance=chosen.abundance,
+                rng=[config.seed, 7],
+                scheme=chosen.scheme,
+                auxiliary=auxiliary,
+                batch_size=chosen.batch_size,
+                keep_spectra=False,
+                progress=console.shows_progress(quiet),
+                executor=executor,
+                store=store,
+            )
         found.save(kept)
+        store.delete()
 
     def predict(x):  # auxiliary inputs stay at their mean
         held = None if auxiliary is None else np.repeat(scaler.auxiliary_mean[None], len(x), axis=0)
-        return scaler.amps(model.predict(scaler.inputs(x, held), batch_size=chosen.batch_size, verbose=0))
+        return scaler.amps(model.predict(scaler.inputs(x, held), batch_size=chosen.batch_size or 1024, verbose=0))
 
     response = response_map(predict, spectra[:RESPONSE_SPECTRA], errors[:RESPONSE_SPECTRA])
     return {"sensitivity": found, "response": response}
