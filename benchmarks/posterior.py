@@ -5,14 +5,15 @@
 adds to data/information.h5 what two samplers find on the emulator (`emulator.py`) with the priors of
 `data/simulate.py`: importance sampling for many spectra, and nested sampling (nestle) for the first of them to check
 it. `--true` re-weights a few posteriors with the true forward model instead of the emulator.
-The noise is that of a run of seed 0, spectrum by
-spectrum (`runfile.predict_noisy`), so that a run's predictions can be set beside the posterior means (`limit.py`).
+The noise is that of a run of seed 0, spectrum by spectrum (`runfile.predict_noisy`), so that a run's predictions can
+be set beside the posterior means (`limit.py`).
 
 The sensitivity of the best estimator needs no derivative: for Gaussian noise, d E[AMP | x] / d x_b is the posterior
 covariance of the AMP with the modelled depth of bin b, divided by the squared error of the bin.
 
 Layout, n spectra: sampler/{index (n,), rows (n,), mean (n, 9), variance (n, 9), effective (n,)}, sampler/optimal_map
-and sampler/optimal_map_error (9, 52), AMP unit squared, mean over the spectra and its standard error;
+and sampler/optimal_map_error (9, 52), AMP unit squared, mean over the spectra and its standard error, and
+sampler/optimal_map_per_spectrum (the first 300, 9, 52);
 nested/{index, rows, mean, variance, calls, log_evidence}; true/{index, mean, variance, effective_fraction}.
 """
 
@@ -38,13 +39,15 @@ from information import STORED, pick_planets
 from data.simulate import PRIORS
 from results import written_whole
 
-POOL = 100_000  # draws from the prior, shared by all spectra, that say where to begin
-DRAWS = 3000  # per round
-KEPT_ROUNDS = 4  # rounds at full likelihood whose draws make the result
-COMPONENTS = 5  # Student t distributions in the proposal
+POOL = 50_000  # draws from the prior, shared by all spectra, that say where to begin
+STARTS = 8  # of the climb to the maxima of a posterior
+DRAWS = 2000  # per round of importance sampling
+LEAST_ROUNDS, MOST_ROUNDS = 4, 20
+COMPONENTS = 4  # Student t distributions in the proposal
 FREEDOM = 5.0  # their degrees of freedom
-WANTED = 400  # effective draws per spectrum before it is left alone
-LIVE_POINTS = 300  # of nested sampling
+MAPS_KEPT = 300  # spectra whose optimal map is stored by itself
+WANTED = 500  # effective draws per spectrum before it is left alone
+LIVE_POINTS = 250  # of nested sampling
 
 
 def noisy_spectra(data, test, seed=SPLIT_SEED):
@@ -100,7 +103,7 @@ class Mixture:
 def fit_mixture(points, weights, rng, components=COMPONENTS, steps=8):
     """Fit a mixture to points (n, d) of normalised weights (n,) by expectation and maximisation."""
     d = points.shape[1]
-    spread = np.cov(points.T, aweights=weights) + 1e-6 * np.eye(d)
+    spread = np.cov(points.T, aweights=weights) + 1e-8 * np.eye(d)
     mean = points[rng.choice(len(points), components, p=weights)]
     mixture = Mixture(np.full(components, 1 / components), mean, np.repeat(spread[None] / 2, components, axis=0))
     for _ in range(steps):
@@ -110,35 +113,74 @@ def fit_mixture(points, weights, rng, components=COMPONENTS, steps=8):
         total = share.sum(axis=0) + 1e-12
         mean = (pull.T @ points) / (pull.sum(axis=0)[:, None] + 1e-12)
         away = points[:, None] - mean  # (n, K, d)
-        covariance = np.einsum("nk,nki,nkj->kij", pull, away, away, optimize=True) / total[:, None, None]
-        covariance += 0.02 * spread + 1e-8 * np.eye(d)  # no component may collapse
+        covariance = np.einsum("nk,nki,nkj->kij", pull, away, away, optimize=True) + 0.02 * spread
+        covariance = covariance / (total + 0.02)[:, None, None] + 1e-8 * np.eye(d)  # the prior keeps small ones whole
         mixture = Mixture(np.maximum(total, 0.02) / np.maximum(total, 0.02).sum(), mean, covariance)
     return mixture
 
 
-def tempered(log_weight, log_likelihood, wanted):
-    """Find the largest power of the likelihood, at most 1, that leaves ``wanted`` effective draws.
+def best_fits(depth, spectrum, error, starts, steps=30):
+    """Climb to the maxima of the posterior from several points at once (Levenberg and Marquardt).
+
+    Parameters
+    ----------
+    depth : callable
+        AMPs (n, 9) to depth (n, n_bins).
+    spectrum, error : ndarray (n_bins,)
+    starts : ndarray (S, d)
+        In normal coordinates, where the prior is a standard normal distribution.
+    steps : int
 
     Returns
     -------
-    power : float
-    weights : ndarray (n,)
-        Normalised.
+    points : ndarray (S, d)
+    covariance : ndarray (S, d, d)
+        Inverse of the Gauss-Newton curvature there.
+    cost : ndarray (S,)
+        chi squared plus squared distance from the centre of the prior.
     """
+    n, d = starts.shape
+    damping = np.full(n, 1.0)
+    moves = np.concatenate([np.zeros((1, d)), 1e-3 * np.eye(d)])
+
+    def residuals(points):
+        return (depth(to_amps(points)) - spectrum) / error
+
+    def curvature(points):
+        found = residuals((points[:, None] + moves).reshape(-1, d)).reshape(n, d + 1, -1)
+        slope = (found[:, 1:] - found[:, :1]) / 1e-3  # (S, d, n_bins)
+        return found[:, 0], slope, slope @ np.swapaxes(slope, 1, 2) + np.eye(d)
+
+    points = starts.copy()
+    for _ in range(steps):
+        left, slope, matrix = curvature(points)
+        cost = (left**2).sum(axis=1) + (points**2).sum(axis=1)
+        gradient = np.einsum("sdb,sb->sd", slope, left) + points
+        scale = damping[:, None, None] * np.einsum("sii->si", matrix)[:, :, None] * np.eye(d)
+        step = np.linalg.solve(matrix + scale, gradient[..., None])[..., 0]
+        trial = points - np.clip(step, -1, 1)
+        new = (residuals(trial) ** 2).sum(axis=1) + (trial**2).sum(axis=1)
+        better = new < cost
+        points[better] = trial[better]
+        damping = np.where(better, damping / 4, damping * 4)
+    left, _, matrix = curvature(points)
+    return points, np.linalg.inv(matrix), (left**2).sum(axis=1) + (points**2).sum(axis=1)
+
+
+def softened(log_weight, wanted):
+    """Normalise weights (n,), raised to the power (at most 1) at which at least ``wanted`` draws count."""
 
     def at(power):
-        w = log_weight + power * log_likelihood
-        w = np.exp(w - w.max())
+        w = np.exp(power * (log_weight - log_weight.max()))
         return w / w.sum()
 
-    power, low = 1.0, 0.0
-    if 1 / (at(1.0) ** 2).sum() < wanted:
-        high = 1.0
-        for _ in range(30):
-            power = (low + high) / 2
-            low, high = (power, high) if 1 / (at(power) ** 2).sum() >= wanted else (low, power)
-        power = low
-    return power, at(power)
+    low, high = 0.0, 1.0
+    if 1 / (at(1.0) ** 2).sum() >= wanted:
+        return at(1.0)
+    for _ in range(25):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 / (at(middle) ** 2).sum() >= wanted else (low, middle)
+    return at(low)
 
 
 @dataclass
@@ -161,8 +203,8 @@ def summarise(amps, weights, depth, error):
     return Posterior(mean, weights @ away**2, 1 / (weights**2).sum(), gain, amps, weights)
 
 
-def importance_posterior(depth, spectrum, error, pool, rng, most_rounds=40):
-    """Sample one posterior by adaptive importance sampling with tempering.
+def importance_posterior(depth, spectrum, error, pool, rng):
+    """Sample one posterior by adaptive importance sampling, begun at its maxima.
 
     Parameters
     ----------
@@ -170,41 +212,85 @@ def importance_posterior(depth, spectrum, error, pool, rng, most_rounds=40):
         AMPs (n, 9) to depth (n, n_bins).
     spectrum, error : ndarray (n_bins,)
     pool : (ndarray (n, 9), ndarray (n, n_bins))
-        Draws from the prior in normal coordinates, and their depth.
+        Draws from the prior in normal coordinates, and their depth: the best of them are where the climb begins.
     rng : numpy.random.Generator
-    most_rounds : int
 
     Returns
     -------
     Posterior
+        Of the draws of all rounds, each weighted by its target over the mean density of all proposals.
+    """
+    distance = (((pool[1] - spectrum.astype(np.float32)) * (1 / error).astype(np.float32)) ** 2).sum(axis=1)
+    starts = pool[0][np.argpartition(distance, STARTS)[:STARTS]]
+    points, covariance, cost = best_fits(depth, spectrum, error, starts)
+    good = np.argsort(cost)[:COMPONENTS]
+    weight = np.exp(-0.25 * (cost[good] - cost[good[0]])) + 0.01
+    mixture = Mixture(weight / weight.sum(), points[good], 1.5 * covariance[good])
+
+    points, amps, model, target, density, mixtures = [], [], [], [], [], []
+    for _ in range(MOST_ROUNDS):
+        points.append(mixture.draw(DRAWS, rng))
+        amps.append(to_amps(points[-1]))
+        model.append(depth(amps[-1]))
+        chi2 = (((model[-1] - spectrum) / error) ** 2).sum(axis=1)
+        target.append(-0.5 * (chi2 + (points[-1] ** 2).sum(axis=1)))
+        density = [np.logaddexp(d, mixture.log_density(p)) for d, p in zip(density, points)]
+        mixtures.append(mixture)
+        density.append(np.logaddexp.reduce([m.log_density(points[-1]) for m in mixtures], axis=0))
+        log_weight = np.concatenate(target) - np.concatenate(density)
+        weights = np.exp(log_weight - log_weight.max())
+        weights /= weights.sum()
+        if len(mixtures) >= LEAST_ROUNDS and 1 / (weights**2).sum() > WANTED:
+            break
+        mixture = fit_mixture(np.concatenate(points), softened(log_weight, 300), rng)
+    return summarise(np.concatenate(amps), weights, np.concatenate(model), error)
+
+
+class Batch:
+    """Stands in for the pool of threads that nestle hands its proposals to: evaluates all that wait in one call.
+
+    Parameters
+    ----------
+    function : callable
+        (n, d) to (n,).
     """
 
-    def log_likelihood(model):
-        return -0.5 * (((model - spectrum) / error) ** 2).sum(axis=1)
+    def __init__(self, function):
+        self.function, self.waiting = function, []
 
-    scale = (1 / error).astype(np.float32)
-    coarse = -0.5 * (((pool[1] - spectrum.astype(np.float32)) * scale) ** 2).sum(axis=1).astype(float)
-    _, weights = tempered(np.zeros(len(coarse)), coarse, 100)
-    likely = np.argsort(weights)[-2000:]
-    mixture = fit_mixture(pool[0][likely], weights[likely] / weights[likely].sum(), rng)
-    kept = []
-    for _ in range(most_rounds):
-        points = mixture.draw(DRAWS, rng)
-        amps = to_amps(points)
-        model = depth(amps)
-        likelihood, prior = log_likelihood(model), -0.5 * (points**2).sum(axis=1)
-        power, weights = tempered(prior - mixture.log_density(points), likelihood, 150)
-        if power == 1.0:
-            kept = [*kept, (points, amps, model, likelihood + prior, mixture)][-KEPT_ROUNDS:]
-            points, amps, model, target, mixtures = zip(*kept)
-            points, amps, model, target = (np.concatenate(part) for part in (points, amps, model, target))
-            proposal = np.logaddexp.reduce([m.log_density(points) for m in mixtures], axis=0)
-            weights = np.exp(target - proposal - (target - proposal).max())
-            weights /= weights.sum()
-            if len(kept) == KEPT_ROUNDS and 1 / (weights**2).sum() > WANTED:
-                break
-        mixture = fit_mixture(points, weights, rng)
-    return summarise(amps, weights, model, error)
+    def submit(self, _, point):
+        """Put a point on the list and return it as something that has a ``result``."""
+        self.waiting.append(Waiting(self, point))
+        return self.waiting[-1]
+
+    def map(self, _, points):
+        """Evaluate all points."""
+        return list(self.function(np.array(list(points))))
+
+    def run(self):
+        """Evaluate those that wait."""
+        for one, value in zip(self.waiting, self.function(np.array([one.point for one in self.waiting]))):
+            one.value = float(value)
+        self.waiting = []
+
+
+class Waiting:
+    """A point that `Batch` has yet to evaluate, or its value."""
+
+    def __init__(self, batch, point):
+        self.batch, self.point, self.value = batch, point, None
+
+    def result(self):
+        """Return the value of the function."""
+        if self.value is None:
+            self.batch.run()
+        return self.value
+
+    def cancel(self):
+        """Take the point off the list."""
+        if self.value is None:
+            self.batch.waiting.remove(self)
+        return self.value is None
 
 
 def nested_posterior(depth, spectrum, error, rng):
@@ -212,14 +298,20 @@ def nested_posterior(depth, spectrum, error, rng):
     import nestle
 
     low, high = prior_limits()
+
+    def log_likelihood(amps):
+        return -0.5 * (((depth(amps) - spectrum) / error) ** 2).sum(axis=1)
+
     found = nestle.sample(
-        lambda amps: -0.5 * float((((depth(amps[None])[0] - spectrum) / error) ** 2).sum()),
+        lambda amps: float(log_likelihood(amps[None])[0]),
         lambda unit: low + (high - low) * unit,
         len(low),
         method="multi",
         npoints=LIVE_POINTS,
         dlogz=0.1,
         rstate=np.random.RandomState(rng.integers(2**31)),  # what nestle takes
+        queue_size=40,
+        pool=Batch(log_likelihood),
     )
     weights = found.weights / found.weights.sum()
     mean = weights @ found.samples
@@ -299,7 +391,8 @@ def store(path, name, arrays):
         with h5py.File(part, "a") as file:
             file.pop(name, None)
             for key, values in arrays.items():
-                file.create_dataset(f"{name}/{key}", data=values, track_times=False)
+                packed = {"compression": "gzip", "shuffle": True, "dtype": np.float32} if values.ndim == 3 else {}
+                file.create_dataset(f"{name}/{key}", data=values, track_times=False, **packed)
 
 
 def main():
@@ -318,11 +411,7 @@ def main():
 
     data, _, test = load_rows()
     index = pick_planets(len(test), max(arguments.spectra, arguments.nested, arguments.true))
-    jobs = (
-        ("sampler", _sample, arguments.spectra),
-        ("nested", _nest, arguments.nested),
-        ("true", _reweight, arguments.true),
-    )
+    jobs = (("sampler", _sample), ("nested", _nest), ("true", _reweight))
     found = {}
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _start, (arguments.emulator,)) as pool:
         for name, job in jobs:
@@ -346,7 +435,8 @@ def named(name, columns, index, test):
     place |= {"mean": mean, "variance": variance}
     if name == "sampler":
         error = rest[1].std(axis=0, ddof=1) / np.sqrt(len(mean))
-        return {**place, "effective": rest[0], "optimal_map": rest[1].mean(axis=0), "optimal_map_error": error}
+        maps = {"optimal_map": rest[1].mean(axis=0), "optimal_map_error": error}
+        return {**place, "effective": rest[0], **maps, "optimal_map_per_spectrum": rest[1][:MAPS_KEPT]}
     if name == "nested":
         return {**place, "calls": rest[0], "log_evidence": rest[1]}
     return {**place, "effective_fraction": rest[0]}

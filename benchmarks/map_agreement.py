@@ -1,0 +1,280 @@
+"""Does a network look where the best estimator looks? Its maps beside the optimal map, per AMP.
+
+    python benchmarks/map_agreement.py RUN_DIR [RUN_DIR ...] --figure docs/optimal_map.png
+
+Compared with the optimal map of data/information.h5, at the same test planets:
+
+- single, halving: the two schemes of the sensitivity test, at equal numbers of model evaluations
+- gradient: the network's Jacobian times the error of each bin, squared
+- permutation: rise of the squared error when one bin's depths are shuffled among the test spectra
+- shap: expected gradients (needs the package shap; with --shap)
+- Fisher: (d depth / d AMP / error)^2, which uses no network
+
+Each gets, per AMP, the Spearman correlation with the optimal map (sampled posterior, and Laplace), the number of bins
+that their ten largest share, and for a molecule the share of the map inside its bands (constants.BANDS).
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from information import STORED, fisher_map
+
+TOP = 10
+COLUMNS = (
+    "run",
+    "network",
+    "map",
+    "amp",
+    "spearman_sampled",
+    "spearman_laplace",
+    "top_ten_shared",
+    "band_share",
+    "band_share_optimal",
+    "planets",
+)
+
+
+def spearman(a, b):
+    """Rank correlation of two maps of one AMP, (n_bins,) each."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+def shared_top(a, b, top=TOP):
+    """Count the bins that are among the ``top`` largest of both maps."""
+    return len(set(np.argsort(a)[-top:]) & set(np.argsort(b)[-top:]))
+
+
+def band_share(values, wavelength, bands):
+    """Share of a map (n_bins,) in bins whose centre lies in one of ``bands``, (low, high) in micron."""
+    inside = np.any([(wavelength >= low) & (wavelength <= high) for low, high in bands], axis=0)
+    return float(values[inside].sum() / values.sum())
+
+
+def gradient_map(model, scaler, spectra, errors, batch=512):
+    """Mean of (d AMP / d depth x error)^2 over spectra, (n_amps, n_bins), by automatic differentiation."""
+    import tensorflow as tf
+
+    total = 0.0
+    for start in range(0, len(spectra), batch):
+        x = tf.constant(scaler.inputs(spectra[start : start + batch]))  # (n, n_bins, 1)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            columns = tf.unstack(model(x, training=False), axis=1)  # rows do not mix: gradients of sums will do
+        slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
+        # (n, n_amps, n_bins), scaled units
+        moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[start : start + batch, None]
+        total = total + (moved.astype(float) ** 2).sum(axis=0)
+    return total / len(spectra)
+
+
+def permutation_map(predict, spectra, amps, repeats=5, seed=0):
+    """Rise of the mean squared error when one bin is shuffled among the spectra, (n_amps, n_bins)."""
+    rng = np.random.default_rng(seed)
+    before = ((predict(spectra) - amps) ** 2).mean(axis=0)
+    rise = np.zeros((amps.shape[1], spectra.shape[1]))
+    for b in range(spectra.shape[1]):
+        for _ in range(repeats):
+            moved = spectra.copy()
+            moved[:, b] = rng.permutation(moved[:, b])
+            rise[:, b] += ((predict(moved) - amps) ** 2).mean(axis=0) - before
+    return rise / repeats
+
+
+def shap_map(model, scaler, spectra, background, samples=200):
+    """Mean absolute SHAP value by expected gradients, (n_amps, n_bins), in scaled units."""
+    import shap
+
+    explainer = shap.GradientExplainer(model, scaler.inputs(background))
+    values = np.asarray(
+        explainer.shap_values(scaler.inputs(spectra), nsamples=samples, rseed=0)
+    )  # (n, n_bins, 1, n_amps)
+    return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
+
+
+def maps_of_run(folder, data, test, index, repeat, with_shap, fold=0):
+    """Name of the network and {map: (n_amps, n_bins)} of one network of a run."""
+    from posterior import noisy_spectra
+
+    from models import load_model
+    from preprocessing import Scaler
+    from results import load_run
+    from sensitivity import halving_sizes, sensitivity_map
+
+    run = load_run(folder)
+    model = load_model(Path(folder) / f"model_{fold}.keras")
+    kept = run.folds[fold].scaler
+    scaler = Scaler(float(kept["x_mean"]), float(kept["x_std"]), kept["y_mean"], kept["y_std"])
+    spectra, errors = data.spectra[test[index]], data.errors[test[index]].astype(float)
+
+    def predict(x):
+        return scaler.amps(model.predict(scaler.inputs(x), batch_size=4096, verbose=0))
+
+    def perturbed(scheme, times):
+        return sensitivity_map(
+            model,
+            None,
+            spectra,
+            errors,
+            scaler.y_mean,
+            scaler.y_std,
+            gases=run.amp_names,
+            no_spectra=None,
+            repeat=times,
+            x_mean=scaler.x_mean,
+            x_std=scaler.x_std,
+            rng=[run.seed, 7],
+            scheme=scheme,
+            keep_spectra=False,
+            progress=sys.stderr.isatty(),
+        ).mean
+
+    n_bins = spectra.shape[1]
+    noisy = noisy_spectra(data, test, run.seed)[index]
+    maps = {
+        "single": perturbed("single", repeat),
+        "halving": perturbed("halving", repeat * n_bins // len(halving_sizes(n_bins))),
+        "gradient": gradient_map(model, scaler, spectra, errors),
+        "permutation": permutation_map(predict, noisy, data.amps[test[index]]),
+    }
+    if with_shap:
+        others = np.setdiff1d(np.arange(len(test)), index)[:100]
+        maps["shap"] = shap_map(model, scaler, spectra, data.spectra[test[others]])
+    return run.model, maps
+
+
+def compare(maps, references, names, wavelength):
+    """One row (a dict without run and network) per map and AMP; ``references`` has "sampled" and "laplace"."""
+    from constants import BANDS
+
+    rows = []
+    best = references.get("sampled", references["laplace"])
+    for what, values in maps.items():
+        for k, name in enumerate(names):
+            row = {"map": what, "amp": name, "top_ten_shared": shared_top(values[k], best[k])}
+            for reference, optimal in references.items():
+                row[f"spearman_{reference}"] = round(spearman(values[k], optimal[k]), 3)
+            if name in BANDS:
+                row["band_share"] = round(band_share(np.maximum(values[k], 0), wavelength, BANDS[name]), 3)
+                row["band_share_optimal"] = round(band_share(best[k], wavelength, BANDS[name]), 3)
+            rows.append(row)
+    return rows
+
+
+def plot_maps(path, wavelength, optimal, network, names, label="network"):
+    """Draw the share of each bin in the optimal map and in a network's, a panel per AMP.
+
+    Parameters
+    ----------
+    path : path-like
+        Picture to write.
+    wavelength : ndarray (n_bins,)
+    optimal, network : ndarray (n_amps, n_bins)
+    names : sequence of str
+        AMP keys.
+    label : str
+        Name of the network's map in the legend.
+    """
+    import matplotlib
+
+    from constants import BANDS, amp
+    from figure_style import STYLE, WAVELENGTH, panel_grid, wavelength_axis
+    from results import written_whole
+
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel_grid(len(names), share_x=True)
+        for k, (name, ax) in enumerate(zip(names, axes)):
+            for low, high in BANDS.get(name, ()):
+                ax.axvspan(low, high, color="#E8E8E8", lw=0)
+            style = {"where": "mid", "lw": 1.1}
+            ax.step(wavelength, 100 * optimal[k] / optimal[k].sum(), color="#000000", label="best estimator", **style)
+            ax.step(wavelength, 100 * network[k] / network[k].sum(), color="#D55E00", label=label, **style)
+            ax.set_title(f"{amp(name).label}  (Spearman {spearman(optimal[k], network[k]):.2f})")
+            ax.set_ylim(0)
+            wavelength_axis(ax, wavelength)
+        for ax in axes[:: max(1, len(axes) // 3)]:
+            ax.set_ylabel("share of the map (%)")
+        for ax in axes[-3:]:
+            ax.set_xlabel(WAVELENGTH)
+        axes[0].legend(frameon=False, fontsize=7)
+        with written_whole(path) as part:
+            figure.savefig(part, format=Path(path).suffix[1:], dpi=200)
+
+
+def write_csv(path, rows):
+    """Write the comparison, whole or not at all."""
+    from results import written_whole
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, restval="")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def text_table(rows, names, key):
+    """Lines of text: a row per map, a column per AMP."""
+    lines = [f"{key:20s} " + " ".join(f"{name:>7s}" for name in names) + "    mean"]
+    for what in dict.fromkeys((row["network"], row["map"]) for row in rows):
+        values = [row.get(key, "") for row in rows if (row["network"], row["map"]) == what]
+        numbers = [value for value in values if value != ""]
+        cells = " ".join(f"{value:7.2f}" if value != "" else " " * 7 for value in values)
+        lines.append(f"{what[0] + ' ' + what[1]:20s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
+    return lines
+
+
+def main():
+    import h5py
+    from emulator import load_rows
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--planets", type=int, default=300, help="test planets (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=60, help="of the single-bin scheme (default %(default)s)")
+    parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
+    parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "map_agreement.csv", metavar="CSV"
+    )
+    parser.add_argument("--figure", type=Path, help="picture of the optimal map and the last run's single-bin map")
+    parser.add_argument("--quick", action="store_true", help="20 planets, 5 repeats, nothing written")
+    arguments = parser.parse_args()
+    n, repeat = (20, 5) if arguments.quick else (arguments.planets, arguments.repeat)
+
+    data, _, test = load_rows()
+    with h5py.File(arguments.information) as file:
+        index, wavelength = file["index"][:n], file["wavelength"][()]
+        names = [str(name) for name in file.attrs["amp_names"]]
+        errors = data.errors[test[index]].astype(float)
+        references = {"laplace": file["optimal_map_per_planet"][:n].mean(axis=0, dtype=float)}
+        free = {"Fisher": fisher_map(file["jacobian"][:n].astype(float), errors).mean(axis=0)}
+        if "sampler" in file:
+            if not np.array_equal(file["sampler/index"][:n], index):
+                parser.exit(2, f"map_agreement.py: {arguments.information} holds other planets in sampler/\n")
+            references["sampled"] = file["sampler/optimal_map_per_spectrum"][:n].mean(axis=0, dtype=float)
+            free["Laplace"] = references["laplace"]
+    rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
+    for folder in arguments.runs:
+        network, maps = maps_of_run(folder, data, test, index, repeat, arguments.shap)
+        found = compare(maps, references, names, wavelength)
+        rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
+    rows = [{**row, "planets": len(index)} for row in rows]
+    for key in COLUMNS[4:9]:
+        print(*text_table(rows, names, key), "", sep="\n")
+    if not arguments.quick:
+        write_csv(arguments.out, rows)
+        if arguments.figure:
+            best = references.get("sampled", references["laplace"])
+            plot_maps(arguments.figure, wavelength, best, maps["single"], names, f"{network}, single bins")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
