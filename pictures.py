@@ -88,8 +88,8 @@ def _sensitivity(run):
             "Where each answer comes from",
             f"Sensitivity of every AMP at every wavelength bin ({settings}{averaged}) as dots. {where}",
             "Dark dots are bins the answer rests on: noise there moves it most. A network that has learnt the"
-            " physics is dark where its molecule absorbs. Colours are relative to the AMP's own 95th percentile"
-            " and saturate above it, so they do not compare between panels." + floor,
+            " physics is dark where its molecule absorbs. Colours run from the AMP's own least value to its"
+            " 95th percentile and saturate there, so they do not compare between panels." + floor,
         ),
         "sensitivity_profiles": Picture(
             plotting_maps.sensitivity_profiles(run.wavelength, mean, run.amp_table),
@@ -103,11 +103,11 @@ def _sensitivity(run):
         "sensitivity_heatmap": Picture(
             plotting_maps.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),
             "All parameters at a glance",
-            f"The same map, a row per AMP, each divided by its greatest value ({settings}{averaged}). Blue bars"
-            " mark known absorption bands of the molecules.",
+            f"The same map, a row per AMP, each from its own least to its greatest value ({settings}{averaged})."
+            " Blue bars mark known absorption bands of the molecules.",
             "Dark cells under a molecule's own bars are expected. A dark cell outside them is information from"
             " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. A grey row"
-            " has no value: no spectrum passed the abundance cut, or nothing changed.",
+            " has no value: no spectrum passed the abundance cut, or all bins are alike.",
         ),
     }
 

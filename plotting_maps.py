@@ -34,6 +34,9 @@ CLIP = 95  # percentile at which the colours of dots saturate (the paper's)
 def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spectrum, figure=None):
     """Sensitivity as coloured dots on each molecule's own curve; planet parameters on a spectrum.
 
+    Colours run from each panel's least value, which the floor of the halving scheme lifts far above zero, to
+    its 95th percentile.
+
     Parameters
     ----------
     wavelength : ndarray (n_bins,)
@@ -61,19 +64,19 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
             ax.plot(wavelength, np.asarray(base) * factor, color=FAINT, lw=0.7)
         ax.plot(wavelength, curve * factor, color=amp.colour, lw=1, zorder=2)
         known = np.isfinite(row)
-        top = np.percentile(row[known], CLIP) if known.any() else 0
-        if top > 0:
+        low, top = (np.min(row[known]), np.percentile(row[known], CLIP)) if known.any() else (0, 0)
+        if top > low:
             ax.scatter(
-                wavelength[known], curve[known] * factor, c=row[known] / top, norm=norm, cmap=SEQUENTIAL,
-                s=8, edgecolors=INK, linewidths=0.3, zorder=3,
+                wavelength[known], curve[known] * factor, c=(row[known] - low) / (top - low), norm=norm,
+                cmap=SEQUENTIAL, s=8, edgecolors=INK, linewidths=0.3, zorder=3,
             )  # fmt: skip
         else:
-            note(ax, "no spectra" if not known.any() else "not sensitive", x=0.95)
+            note(ax, "no spectra" if not known.any() else "all alike" if top else "not sensitive", x=0.95)
         panel_title(ax, amp, f" (depth, {unit})")
         ax.margins(y=0.12)
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)
-    _bar(figure, axes, norm, SEQUENTIAL, "Sensitivity / its 95th percentile", extend="max")
+    _bar(figure, axes, norm, SEQUENTIAL, "Sensitivity (least to 95th percentile)", extend="max")
     return figure
 
 
@@ -127,7 +130,7 @@ def sensitivity_profiles(wavelength, result, amp_table, figure=None):
 
 @styled
 def sensitivity_heatmap(wavelength, sensitivity, amp_table, figure=None, bands=BANDS):
-    """AMP against wavelength, each row divided by its greatest value; known bands are underlined.
+    """AMP against wavelength, each row stretched from its least to its greatest; known bands are underlined.
 
     Parameters
     ----------
@@ -147,7 +150,8 @@ def sensitivity_heatmap(wavelength, sensitivity, amp_table, figure=None, bands=B
     figure = figure or new_figure(TWO_COLUMNS, 0.9 + 0.25 * len(amp_table))
     ax = figure.subplots()
     norm = Normalize(0, 1)
-    _rows(ax, wavelength, sensitivity, amp_table, norm, SEQUENTIAL)
+    least = np.nanmin(sensitivity, axis=1, initial=np.inf, keepdims=True, where=np.isfinite(sensitivity))
+    _rows(ax, wavelength, sensitivity - np.where(np.isfinite(least), least, 0), amp_table, norm, SEQUENTIAL)
     edges = bin_edges(wavelength)
     for y, amp in enumerate(amp_table):
         for low, high in bands.get(amp.key, ()):
@@ -156,7 +160,7 @@ def sensitivity_heatmap(wavelength, sensitivity, amp_table, figure=None, bands=B
                 ax.plot([low, high], [y + 0.38] * 2, color="white", lw=2.6, solid_capstyle="butt")
                 ax.plot([low, high], [y + 0.38] * 2, color="#0072B2", lw=1.4, solid_capstyle="butt")
     ax.set_xlabel(WAVELENGTH)
-    _bar(figure, [ax], norm, SEQUENTIAL, "Sensitivity / row's greatest")
+    _bar(figure, [ax], norm, SEQUENTIAL, "Sensitivity (row's range)")
     return figure
 
 

@@ -127,7 +127,7 @@ def test_dots_saturate_at_the_95th_percentile():
     depth = np.full(50, 0.01)
     figure = plotting_maps.sensitivity_curves(wavelength, sensitivity, [amp("H2O")], {}, depth)
     dots = figure.axes[0].collections[0]
-    np.testing.assert_allclose(dots.get_array(), sensitivity[0] / np.percentile(sensitivity, 95))
+    np.testing.assert_allclose(dots.get_array(), (sensitivity[0] - 1) / (np.percentile(sensitivity, 95) - 1))
     assert dots.norm.vmax == 1
     np.testing.assert_allclose(dots.get_offsets()[:, 1], 1.0)  # per cent
 
@@ -146,10 +146,12 @@ def test_molecules_lie_on_their_own_curve_and_planets_on_the_spectrum():
 
 def test_unknown_and_zero_sensitivity_are_said_not_hidden():
     wavelength = np.geomspace(1, 5, 8)
-    table = [amp("H2O"), amp("CO"), amp("Tp")]
-    values = np.stack([np.full(8, np.nan), np.zeros(8), np.ones(8)])
+    table = [amp("H2O"), amp("CO"), amp("Tp"), amp("Rp")]
+    values = np.stack([np.full(8, np.nan), np.zeros(8), np.ones(8), np.arange(8.0)])
     figure = plotting_maps.sensitivity_curves(wavelength, values, table, {}, np.full(8, 0.01))
-    assert [[t.get_text() for t in ax.texts] for ax in panels(figure)] == [["no spectra"], ["not sensitive"], []]
+    assert [[t.get_text() for t in ax.texts] for ax in panels(figure)] == [
+        ["no spectra"], ["not sensitive"], ["all alike"], [],
+    ]  # fmt: skip
     plotting_maps.sensitivity_heatmap(wavelength, values, table)
     result = evaluation.mean_map([values], [values])
     plotting_maps.sensitivity_profiles(wavelength, result, table)
@@ -220,3 +222,16 @@ def test_rounding_is_not_drawn_as_curvature():
     drawn = figure.axes[1].collections[0].get_array()
     assert np.ma.getmaskarray(drawn)[0].all()
     np.testing.assert_allclose(drawn[1], [0.5, 1.0])
+
+
+def test_the_floor_of_the_halving_scheme_does_not_blacken_the_maps():
+    """A floor common to all bins changes no colour."""
+    wavelength, table = np.geomspace(1, 5, 20), [amp("H2O")]
+    bare = np.linspace(0, 1, 20)[None] ** 3
+    shown = []
+    for values in (bare, bare + 50):
+        dots = plotting_maps.sensitivity_curves(wavelength, values, table, {}, np.full(20, 0.01)).axes[0].collections[0]
+        cells = plotting_maps.sensitivity_heatmap(wavelength, values, table).axes[0].collections[0]
+        shown.append((dots.get_array(), cells.get_array()))
+    for a, b in zip(*shown):
+        np.testing.assert_allclose(a, b, atol=1e-9)
