@@ -207,7 +207,7 @@ class Emulator:
         return np.concatenate([depth_from_level(self.level(part).astype(float), part) for part in parts])
 
 
-def fit(amps, depth, errors, units=(256, 256, 256), epochs=300, batch=512, rate=2e-3, seed=0, progress=True):
+def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=3e-3, seed=0, progress=True):
     """Train an emulator.
 
     Parameters
@@ -296,8 +296,8 @@ def report(emulator, data, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few epochs of a small network, for a look at the code")
-    parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--units", type=int, nargs="+", default=[256, 256, 256])
+    parser.add_argument("--epochs", type=int, default=700)
+    parser.add_argument("--units", type=int, nargs="+", default=[192, 192, 192])
     parser.add_argument("--extra", nargs="*", default=[], metavar="FILE", help="more spectra made by data/simulate.py")
     parser.add_argument("--out", default=STORED, type=Path, help="default: data/emulator.npz")
     parser.add_argument("--check", action="store_true", help="measure the stored emulator instead of training one")

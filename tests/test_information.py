@@ -64,6 +64,7 @@ def test_optimal_map_is_the_sensitivity_of_the_posterior_mean():
         np.zeros(N_AMPS),
         np.ones(N_AMPS),
         gases=["a", "b", "c"],
+        no_spectra=None,
         repeat=20_000,
         x_mean=0.0,
         x_std=1.0,
@@ -138,3 +139,64 @@ def test_excess_over_the_posterior_mean_is_the_excess_error():
     direct = ((clumsy - amps) ** 2).mean(axis=0) / np.diag(covariance)
     paired = 1 + ((clumsy - spectra @ gain.T) ** 2).mean(axis=0) / np.diag(covariance)
     np.testing.assert_allclose(paired, direct, rtol=0.02)
+
+
+def test_level_and_depth_are_inverse():
+    import emulator
+
+    low, high = emulator.prior_limits()
+    amps = low + (high - low) * np.random.default_rng(9).random((50, 9))
+    level = np.random.default_rng(10).uniform(0, 18, (50, 52))
+    depth = emulator.depth_from_level(level, amps)
+    np.testing.assert_allclose(emulator.level_from_depth(depth, amps), level, rtol=1e-9, atol=1e-9)
+    slope = (emulator.depth_from_level(level + 1e-5, amps) - emulator.depth_from_level(level - 1e-5, amps)) / 2e-5
+    np.testing.assert_allclose(emulator.slope_of_depth(depth, amps), slope, rtol=1e-5)
+
+
+def test_stored_emulator_errs_far_below_the_noise():
+    import emulator
+
+    data, _, test = emulator.load_rows()
+    rows = test[:500]
+    error = (emulator.Emulator.load().depth(data.amps[rows]) - data.spectra[rows]) / data.errors[rows]
+    assert np.sqrt((error**2).mean()) < 0.1
+    assert np.quantile(np.abs(error), 0.99) < 0.4
+
+
+def test_stored_information_is_whole():
+    import h5py
+
+    with h5py.File(information.STORED) as file:
+        n = len(file["rows"])
+        assert file["jacobian"].shape == file["optimal_map_per_planet"].shape == (n, 9, 52)
+        assert np.isfinite(file["jacobian"][()]).all()
+        assert (file["laplace_variance"][()] <= file.attrs["prior_variance"] * (1 + 1e-9)).all()
+        data, _, test = information.load_rows()
+        np.testing.assert_array_equal(test[file["index"][()]], file["rows"][()])
+        error = data.errors[file["rows"][()]].astype(float)
+        _, gain = information.laplace(file["jacobian"][()].astype(float), error, file.attrs["prior_variance"])
+        np.testing.assert_allclose(information.optimal_map(gain, error).mean(axis=0), file["optimal_map"], rtol=1e-3)
+
+
+def test_limit_refuses_a_run_that_cannot_be_compared(tmp_path):
+    with pytest.raises(ValueError, match=r"no results\.h5"):
+        limit.limit_ratio(tmp_path)
+
+
+def test_shares_and_overlaps_of_maps():
+    import map_agreement
+
+    wavelength = np.linspace(1, 5, 5)
+    values = np.array([1.0, 2.0, 3.0, 4.0, 0.0])
+    assert map_agreement.band_share(values, wavelength, ((1.5, 3.5),)) == pytest.approx(0.5)
+    assert map_agreement.shared_top(values, values[::-1], top=2) == 1
+    assert map_agreement.spearman(values, values**3) == pytest.approx(1)
+
+
+def test_permutation_map_sees_only_the_bins_that_are_used():
+    import map_agreement
+
+    rng = np.random.default_rng(11)
+    spectra = rng.standard_normal((3000, 3))
+    found = map_agreement.permutation_map(lambda x: x[:, [1]], spectra, spectra[:, [1]])
+    np.testing.assert_allclose(found, [[0.0, 2.0, 0.0]], atol=0.15)  # twice the variance
