@@ -133,3 +133,9 @@ class MapStore(Mapping):
 
     def __exit__(self, *exception):
         self.close()
+
+
+def digest(path):
+    """SHA-256 of a file, to be the key of a store."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
