@@ -97,8 +97,9 @@ def _sensitivity(run):
             f"The same map with its scale: mean squared change of the AMP ({settings}{averaged}). Bars are one"
             " standard error" + ("; the band spans the lowest to the highest fold." if mean.folds > 1 else "."),
             "The square root of a value is the typical change of the answer when that bin is redrawn within its"
-            " error. Peaks smaller than their bar are not significant"
-            + (", nor are those that only one fold has." if mean.folds > 1 else "."),
+            " error, alone or with its group. The bars hold the spread from spectrum to spectrum, which all bins"
+            " share: differences between bins are surer than the bars suggest. An axis that does not begin at zero"
+            " has a floor." + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
         ),
         "sensitivity_heatmap": Picture(
             plotting_maps.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),

@@ -121,7 +121,8 @@ def sensitivity_profiles(wavelength, result, amp_table, figure=None):
             low, high = result.low[i] / factor**2, result.high[i] / factor**2
             ax.fill_between(wavelength, low, high, color=amp.colour, alpha=0.2, lw=0)
         ax.errorbar(wavelength, mean, yerr=error, color=amp.colour, marker="o", lw=0.7, elinewidth=0.6, ms=2)
-        ax.set_ylim(bottom=0)
+        if np.nanmin(mean) < 0.5 * np.nanmax(mean):  # else there is a floor, and zero would flatten the rest
+            ax.set_ylim(bottom=0)
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)
     figure.supylabel("Sensitivity (mean squared change)")
