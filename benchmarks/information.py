@@ -143,6 +143,43 @@ def step_check(amps, error, reference):
     return {"step_check_variance": np.array(variance), "step_check_map": np.array(maps)}
 
 
+def explain(path=STORED):
+    """Say what makes the optimal map differ from the Fisher map, from the stored Jacobians, as lines of text.
+
+    The share of each molecule's optimal map inside its bands, with other AMPs taken as known (their prior variance
+    nothing), and the pairs of AMPs that are most degenerate.
+    """
+    import h5py
+    from map_agreement import band_share
+
+    from constants import BANDS
+
+    with h5py.File(path) as file:
+        found, wavelength, rows = file["jacobian"][()].astype(float), file["wavelength"][()], file["rows"][()]
+    error = load_rows()[0].errors[rows].astype(float)
+    names = list(PRIORS)
+    planet = [names.index(name) for name in ("Mp", "Rp", "Tp", "Pclouds")]
+    cases = {"nothing known": [], "radius known": [names.index("Rp")], "clouds known": [names.index("Pclouds")]}
+    cases |= {"planet and clouds known": planet, "other molecules known": range(len(BANDS))}
+    lines = ["share of the optimal map in the molecule's bands / in the bluest bin"]
+    lines.append(f"{'':24s} " + " ".join(f"{name:>11s}" for name in BANDS))
+    for case, known in cases.items():
+        cells = []
+        for k, name in enumerate(BANDS):
+            variance = prior_variance()
+            variance[[i for i in known if i != k]] *= 1e-12
+            values = optimal_map(laplace(found, error, variance)[1], error).mean(axis=0)[k]
+            inside = band_share(values, wavelength, BANDS[name])
+            cells.append(f"{100 * inside:4.0f} / {100 * values[0] / values.sum():2.0f} %")
+        lines.append(f"{case:24s} " + " ".join(f"{cell:>11s}" for cell in cells))
+    covariance = laplace(found, error, prior_variance())[0]
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    size = np.median(np.abs(covariance / deviation[:, :, None] / deviation[:, None, :]), axis=0)
+    pairs = sorted(((size[i, k], names[i], names[k]) for i in range(len(names)) for k in range(i)), reverse=True)
+    lines.append("median |posterior correlation|: " + ", ".join(f"{b}-{a} {v:.2f}" for v, a, b in pairs[:8]))
+    return lines
+
+
 def write(path, arrays, attributes, kept=()):
     """Write the file whole; groups called ``kept`` are carried over from the file that is there."""
     import h5py
@@ -171,7 +208,11 @@ def main():
     parser.add_argument("--checked", type=int, default=30, help="of these, with other steps (default %(default)s)")
     parser.add_argument("--out", type=Path, default=STORED, help="default: data/information.h5")
     parser.add_argument("--quick", action="store_true", help="5 planets, nothing written")
+    parser.add_argument("--explain", action="store_true", help="only say what the stored file shows about degeneracies")
     arguments = parser.parse_args()
+    if arguments.explain:
+        print("\n".join(explain(arguments.out)))
+        return 0
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     planets, checked = (5, 2) if arguments.quick else (arguments.planets, min(arguments.checked, arguments.planets))
     data, _, test = load_rows()

@@ -185,7 +185,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
     import matplotlib
 
     from constants import BANDS, amp
-    from figure_style import STYLE, WAVELENGTH, panel_grid, wavelength_axis
+    from figure_style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
     from results import written_whole
 
     with matplotlib.rc_context(STYLE):
@@ -193,13 +193,12 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
         for k, (name, ax) in enumerate(zip(names, axes)):
             for low, high in BANDS.get(name, ()):
                 ax.axvspan(low, high, color="#E8E8E8", lw=0)
-            style = {"where": "mid", "lw": 1.1}
-            ax.step(wavelength, 100 * optimal[k] / optimal[k].sum(), color="#000000", label="best estimator", **style)
-            ax.step(wavelength, 100 * network[k] / network[k].sum(), color="#D55E00", label=label, **style)
+            for values, what, colour in ((optimal[k], "best estimator", "#000000"), (network[k], label, "#D55E00")):
+                ax.stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=what)
             ax.set_title(f"{amp(name).label}  (Spearman {spearman(optimal[k], network[k]):.2f})")
             ax.set_ylim(0)
             wavelength_axis(ax, wavelength)
-        for ax in axes[:: max(1, len(axes) // 3)]:
+        for ax in axes[::3]:
             ax.set_ylabel("share of the map (%)")
         for ax in axes[-3:]:
             ax.set_xlabel(WAVELENGTH)
