@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
 CODE = ("perturbation", "predictors", "models", "preprocessing", "training", "folds")  # what runs on a worker
 START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
+CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
 PATIENCE = 60  # seconds without any worker before the run is given up
 LOOK_EVERY = 1.0  # seconds between two counts of the workers
 CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
@@ -166,14 +167,14 @@ class Workers(concurrent.futures.Executor):
                     n_workers=value,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # any free port, seen from here only
                     memory_limit=None,  # a chunk needs little, and a worker that Dask pauses would only wait
                     silence_logs=logging.CRITICAL,
                 )
             )
             return Client(processes)
         try:
-            return Client(**{kind: value}, timeout="15s")
+            return Client(**{kind: value}, timeout=CONNECT_PATIENCE)
         except (OSError, ValueError) as error:
             raise InputError(f"--scheduler: no scheduler answers at {self.address} ({error})") from None
 
