@@ -191,10 +191,11 @@ def _restore(folder, fold, steps):
     if not last.is_file():
         return None, []
     try:
+        load_model(folder / f"best_{fold}.keras")  # it may be the fold's answer
         model = keras.saving.load_model(last, safe_mode=True)
         done = int(model.optimizer.iterations) // steps
         table = read_history(history_path)
-        history = [{**{c: float(table[c][i]) for c in table}, "epoch": i} for i in range(done)]
+        history = [{**{c: float(table[c][i]) for c in HISTORY_COLUMNS}, "epoch": i} for i in range(done)]
     except Exception as error:  # whatever is wrong with these files, the fold can be trained again
         logger.warning("fold %d: its interrupted training cannot be read (%s); starting the fold again", fold, error)
         return None, []
@@ -234,8 +235,14 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
     folder = Path(folder)
     final = folder / f"model_{fold}.keras"
     if final.is_file():
-        return load_model(final)
+        try:
+            return load_model(final)
+        except ValueError as error:  # damaged on the disk, since it is only ever put there whole
+            logger.warning("%s; training the fold again", error)
     for attempt in range(settings.retries + 1):
+        diverged = folder / f"diverged_{fold}_{attempt}"  # so that an interrupted attempt is not taken for another
+        if diverged.exists():
+            continue
         try:
             rate = settings.lr / 10**attempt
             return _train(build, data, train, valid, scaler, replace(settings, lr=rate), seed, folder, fold, on_epoch)
@@ -244,6 +251,7 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
                 (folder / f"{name}_{fold}.keras").unlink(missing_ok=True)
             if attempt == settings.retries:
                 raise
+            diverged.touch()
             logger.warning("fold %d: %s; trying again with %g", fold, error, rate / 10)
 
 

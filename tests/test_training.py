@@ -95,3 +95,32 @@ def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path):
     assert not (tmp_path / "once/model_0.keras").exists()
     model = train(tmp_path / "again", replace(wild, lr=3e29, retries=32))
     assert np.isfinite(weights(model)).all()
+
+
+def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch):
+    real, rates = training._train, []
+
+    def diverges_at_first(build, data, train, valid, scaler, settings, *rest):
+        rates.append(settings.lr)
+        if settings.lr == 0.003:
+            raise training.TrainingDiverged("the loss became nan")
+        return real(build, data, train, valid, scaler, settings, *rest)
+
+    def kill(row):
+        if row["epoch"] == 1:
+            raise Killed
+
+    monkeypatch.setattr(training, "_train", diverges_at_first)
+    again = replace(SETTINGS, retries=2)
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", again, on_epoch=kill)
+    broken = train(tmp_path / "broken", again)
+    assert rates == pytest.approx([0.003, 0.0003, 0.0003])
+    assert np.array_equal(weights(broken), weights(train(tmp_path / "whole", again)))
+
+
+def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, caplog):
+    before = weights(train(tmp_path))
+    (tmp_path / "model_0.keras").write_bytes(b"damaged")
+    assert np.array_equal(weights(train(tmp_path)), before)
+    assert "training the fold again" in caplog.text

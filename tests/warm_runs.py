@@ -75,7 +75,17 @@ def serve():
 
     import runfile  # noqa: F401
 
-    for name in ("evaluation", "loaders", "report", "response", "results", "rundir", "sensitivity", "training"):
+    for name in (
+        "evaluation",
+        "folds",
+        "loaders",
+        "mapstore",
+        "report",
+        "response",
+        "results",
+        "sensitivity",
+        "training",
+    ):
         if (ROOT / f"{name}.py").exists():
             __import__(name)
     for line in sys.stdin:

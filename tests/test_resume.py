@@ -1,0 +1,334 @@
+"""Runs that are killed, interrupted, starved of disk space or find damaged files: nothing lost, nothing silent.
+
+"Equal" means bit for bit here: every number in results.h5, the score and history tables, and the weights of the
+networks. That holds on one machine without a GPU.
+"""
+
+import queue
+import shutil
+import subprocess
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import pytest
+from synthetic import dataset, write
+
+pytest.importorskip("tensorflow")
+
+from warm_runs import Warm
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = """
+data: {path: DATA}
+model: {name: mlp, mlp: {units: [8], dropout: 0.2}}
+training: {epochs: 3, batch_size: 16, copies: 2, cv: 2, lr: 0.01}
+sensitivity: {no_spectra: 8, repeat: 20}
+"""
+RESULTS = {"config.yaml", "MSE.csv", "R2.csv", "results.h5", "report.html", "run.log", "figures"}
+RESULTS |= {f"{kind}_{k}.{ending}" for k in (0, 1) for kind, ending in (("model", "keras"), ("history", "csv"))}
+KILLS = 20  # the last three with all figures, the others with a quick one
+
+
+class Runs:
+    """Runs of one small configuration, two at a time."""
+
+    def __init__(self, place):
+        self.place = place
+        write(place / "data.h5", dataset(n=80, n_bins=8, keys=("H2O", "CO2", "Tp")))
+        (place / "settings.yaml").write_text(SETTINGS.replace("DATA", str(place / "data.h5")))
+        self.idle = queue.Queue()
+        self.processes = [Warm(), Warm()]
+        for process in self.processes:
+            self.idle.put(process)
+
+    def folder(self, name):
+        return self.place / name / "out"
+
+    def run(self, name, *flags, quick_figures=True, output=None, warnings=False, **options):
+        """Run in ``folder(name)``; return the outcome, after checking what holds for every outcome."""
+        folder = output or self.folder(name)
+        argv = ["--config", self.place / "settings.yaml", "--output", folder, *flags]
+        process = self.idle.get()
+        try:
+            scratch = self.place / "scratch" / name
+            outcome = process.run(argv, scratch, watch=str(folder), quick_figures=quick_figures, **options)
+        finally:
+            self.idle.put(process)
+        assert "Traceback" not in outcome.stdout + outcome.stderr, outcome.stderr
+        lines = [s for s in outcome.stderr.splitlines() if not (warnings and s.startswith("warning: "))]
+        if outcome.status != -9:
+            assert len(lines) == (outcome.status != 0), outcome.stderr
+        return outcome
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    runs = Runs(tmp_path_factory.mktemp("runs"))
+    yield runs
+    for process in runs.processes:
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    """Return the unbroken run: its outcome and its numbers."""
+    outcome = runs.run("whole")
+    assert outcome.status == 0
+    return outcome, numbers(runs.folder("whole"))
+
+
+def numbers(folder):
+    """Return every number of a finished run as bytes, and check that nothing is left over or missing."""
+    assert {p.name for p in folder.iterdir()} == RESULTS
+    found = {name: (folder / name).read_bytes() for name in RESULTS if name.endswith(".csv")}
+    with h5py.File(folder / "results.h5") as file:
+
+        def visit(name, item):
+            if isinstance(item, h5py.Dataset):
+                found[f"results.h5/{name}"] = np.asarray(item[()]).tobytes()
+            for key, value in item.attrs.items():
+                found[f"results.h5/{name}@{key}"] = str(value)
+
+        file.visititems(visit)
+        for key, value in file.attrs.items():
+            found[f"results.h5@{key}"] = str(value)
+    for k in (0, 1):
+        with (
+            zipfile.ZipFile(folder / f"model_{k}.keras") as archive,
+            archive.open("model.weights.h5") as member,
+            h5py.File(member) as file,
+        ):
+            file.visititems(
+                lambda name, item, k=k: (
+                    found.update({f"model_{k}/{name}": item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
+    return found
+
+
+def assert_equal(folder, expected):
+    found = numbers(folder)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_same_seed_gives_the_same_numbers_twice(runs, whole):
+    assert runs.run("twice").status == 0
+    assert_equal(runs.folder("twice"), whole[1])
+    assert any(name.startswith("model_1/") for name in whole[1]) and len(whole[1]) > 40
+
+
+def test_another_seed_gives_other_numbers(runs, whole):
+    assert runs.run("seed", "--seed", "5").status == 0
+    found = numbers(runs.folder("seed"))
+    assert found["results.h5/fold_0/y_pred"] != whole[1]["results.h5/fold_0/y_pred"]
+
+
+# kill -9
+
+
+@pytest.fixture(scope="module")
+def kills(runs, whole):
+    """Kill runs at random moments, half of them before a change on disk, half after some CPU time; resume each."""
+    rng = np.random.default_rng(20)
+    full = runs.run("all figures", quick_figures=False)
+    assert full.status == 0
+    assert_equal(runs.folder("all figures"), whole[1])
+    moments = []
+    for i in range(KILLS):
+        quick = i < KILLS - 3
+        outcome = whole[0] if quick else full
+        low = 0.02 if quick else 0.6  # of the slow ones only the figures are of interest
+        part = rng.uniform(low, 0.98)
+        moment = (
+            {"kill_at_change": max(1, round(part * outcome.changes))}
+            if i % 2
+            else {"kill_at_cpu": part * 0.9 * outcome.cpu}
+        )
+        moments.append({**moment, "quick_figures": quick})
+
+    def kill_and_resume(i):
+        name, quick = f"kill {i}", moments[i]["quick_figures"]
+        killed = runs.run(name, **moments[i])
+        folder = runs.folder(name)
+        left = {p.name for p in folder.iterdir()} if folder.exists() else set()
+        return killed, left, runs.run(name, "--resume", quick_figures=quick)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(zip(moments, pool.map(kill_and_resume, range(KILLS))))
+
+
+@pytest.mark.parametrize("i", range(KILLS))
+def test_run_killed_at_a_random_moment_is_resumed_to_the_same_numbers(runs, whole, kills, i):
+    moment, (killed, left, resumed) = kills[i]
+    assert killed.status == -9, moment
+    assert "results.h5" not in left or left >= RESULTS, moment
+    assert resumed.status == 0, (moment, resumed.stderr)
+    assert_equal(runs.folder(f"kill {i}"), whole[1])
+
+
+def test_run_killed_again_and_again_still_ends_the_same(runs, whole):
+    rng = np.random.default_rng(3)
+    statuses = []
+    while not statuses or statuses[-1] == -9:
+        statuses.append(runs.run("again", "--resume", kill_at_change=int(rng.integers(8, 40))).status)
+    assert statuses[-1] == 0 and len(statuses) > 2
+    assert_equal(runs.folder("again"), whole[1])
+
+
+def test_killed_run_does_less_on_resuming(runs, whole):
+    changes = whole[0].changes
+    assert runs.run("late", kill_at_change=round(0.8 * changes)).status == -9
+    assert runs.run("late", "--resume").changes < 0.6 * changes
+
+
+def test_killed_overwriting_leaves_the_old_results_until_it_is_resumed(runs, whole):
+    assert runs.run("over", "--seed", "5").status == 0
+    old = (runs.folder("over") / "results.h5").read_bytes()
+    assert runs.run("over", "--overwrite", kill_at_change=40).status == -9
+    assert (runs.folder("over") / "results.h5").read_bytes() == old
+    refused = runs.run("over")
+    assert refused.status == 2 and "--resume to go on with it, --overwrite to start again" in refused.stderr
+    refused = runs.run("over", "--resume", "--seed", "6")
+    assert refused.status == 2 and "seed = 0, received 6" in refused.stderr
+    assert (runs.folder("over") / "results.h5").read_bytes() == old
+    assert runs.run("over", "--resume").status == 0
+    assert_equal(runs.folder("over"), whole[1])
+
+
+def test_finished_run_has_nothing_to_resume(runs, whole):
+    again = runs.run("whole", "--resume")
+    assert again.status == 0 and "already finished" in again.stdout
+    assert_equal(runs.folder("whole"), whole[1])
+    refused = runs.run("whole")
+    assert refused.status == 2 and "holds finished results" in refused.stderr
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7])
+def test_ctrl_c_exits_130_and_the_run_is_resumed(runs, whole, part):
+    name = f"ctrl-c {part}"
+    stopped = runs.run(name, interrupt_at_change=round(part * whole[0].changes))
+    assert stopped.status == 130 and "--resume" in stopped.stderr
+    assert runs.run(name, "--resume").status == 0
+    assert_equal(runs.folder(name), whole[1])
+
+
+# No space left
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "run.log", "last_0.keras", "history_1.csv", "results.h5", "report.html"],
+)
+def test_disk_full_at_one_file_is_one_clear_line_and_the_run_is_resumed(runs, whole, name):
+    stopped = runs.run(f"full {name}", full_at=name)
+    assert stopped.status == 1
+    assert "No space left on device; make room there and go on with --resume" in stopped.stderr
+    assert not (runs.folder(f"full {name}") / "results.h5").exists()
+    assert runs.run(f"full {name}", "--resume").status == 0
+    assert_equal(runs.folder(f"full {name}"), whole[1])
+
+
+@pytest.mark.parametrize("size", [8, 120, 190])
+def test_small_disk_is_one_clear_line_and_the_run_is_resumed_on_a_larger_one(runs, whole, size):
+    disk = runs.place / f"disk {size}"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can only be made by root")
+    try:
+        stopped = runs.run(f"disk {size}", output=disk / "out")
+        assert stopped.status == 1
+        assert "No space left on device; make room there and go on with --resume" in stopped.stderr
+        assert not (disk / "out/results.h5").exists()
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        assert runs.run(f"disk {size}", "--resume", output=disk / "out").status == 0
+        assert_equal(disk / "out", whole[1])
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_file_size_limit_is_one_clear_line(runs):
+    stopped = runs.run("limit", file_limit=20_000)  # what a quota may do; met by HDF5 and Keras, not by Python
+    assert stopped.status == 1 and "File too large; make room there and go on with --resume" in stopped.stderr
+
+
+def test_disk_full_while_the_figures_are_drawn_is_one_clear_line(runs, whole):
+    stopped = runs.run("full figures", full_at="loss_curves.pdf", quick_figures=False)
+    assert stopped.status == 1 and "No space left on device" in stopped.stderr
+    assert runs.run("full figures", "--resume").status == 0
+    assert_equal(runs.folder("full figures"), whole[1])
+
+
+# Damaged files
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("last_1.keras", "cut"),
+        ("last_1.keras", "noise"),
+        ("best_1.keras", "cut"),
+        ("history_1.csv", "cut"),
+        ("history_1.csv", "empty"),
+        ("model_0.keras", "cut"),
+        ("model_0.keras", "empty"),
+        ("sensitivity_0.h5", "cut"),
+        ("sensitivity_0.h5", "noise"),
+    ],
+)
+def test_damaged_file_of_an_unfinished_run_is_made_anew(runs, whole, name, damage):
+    folder = runs.folder(f"damaged {name} {damage}")
+    if not (runs.folder("half") / ".unfinished").exists():  # the second fold has trained two epochs
+        stop = whole[0].changes * 3 // 5
+        while True:
+            shutil.rmtree(runs.folder("half"), ignore_errors=True)
+            runs.run("half", kill_at_change=stop)
+            have = {p.name for p in (runs.folder("half") / ".unfinished").iterdir()}
+            if {"model_0.keras", "sensitivity_0.h5", "last_1.keras", "best_1.keras"} <= have:
+                break
+            stop += -3 if "model_1.keras" in have else 3
+    shutil.copytree(runs.folder("half"), folder)
+    path = folder / ".unfinished" / name
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[: len(content) // 2], "noise": bytes(range(256)) * 9, "empty": b""}[damage])
+    resumed = runs.run(f"damaged {name} {damage}", "--resume", warnings=True)
+    assert resumed.status == 0, resumed.stderr
+    assert_equal(folder, whole[1])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\nrubbish", None])
+def test_damaged_results_are_never_taken_for_good_ones(runs, whole, tmp_path, content):
+    from results import load_run
+
+    shutil.copytree(runs.folder("whole"), tmp_path / "out")
+    path = tmp_path / "out/results.h5"
+    path.write_bytes(path.read_bytes()[:9000] if content is None else content)
+    with pytest.raises(ValueError, match="not a readable results file"):
+        load_run(tmp_path / "out")
+    refused = runs.run("damaged results", output=tmp_path / "out")
+    assert refused.status == 2 and "--overwrite" in refused.stderr
+    assert runs.run("damaged results", "--overwrite", output=tmp_path / "out").status == 0
+    assert_equal(tmp_path / "out", whole[1])
+
+
+# Numbers that are no numbers
+
+
+def test_loss_that_is_no_number_stops_the_run_with_advice(runs):
+    settings = runs.place / "wild.yaml"
+    settings.write_text(
+        SETTINGS.replace("DATA", str(runs.place / "data.h5")).replace("lr: 0.01", "lr: 1e30, clipnorm: null")
+    )
+    stopped = runs.run("wild", "--config", settings)
+    assert stopped.status == 1 and "try a lower learning rate than training.lr = 1e+30" in stopped.stderr
+    assert not (runs.folder("wild") / "results.h5").exists()
+
+
+def test_network_that_returns_nan_is_named_with_the_rows(runs):
+    stopped = runs.run("nan", nan_model=True)
+    assert stopped.status == 1 and "NaN" in stopped.stderr and "row" in stopped.stderr
+    assert not (runs.folder("nan") / "results.h5").exists()
