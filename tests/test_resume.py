@@ -232,7 +232,7 @@ def test_disk_full_at_one_file_is_one_clear_line_and_the_run_is_resumed(runs, wh
     assert_equal(runs.folder(f"full {name}"), whole[1])
 
 
-@pytest.mark.parametrize("size", [8, 120, 190])
+@pytest.mark.parametrize("size", [8, 64, 150])
 def test_small_disk_is_one_clear_line_and_the_run_is_resumed_on_a_larger_one(runs, whole, size):
     disk = runs.place / f"disk {size}"
     disk.mkdir()
