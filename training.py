@@ -21,6 +21,7 @@ from results import read_history, written_whole
 logger = logging.getLogger(__name__)
 
 CHUNK_BATCHES = 64  # batches prepared at a time
+STEPS_PER_CALL = 20  # training steps between two looks of the callbacks, at most
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
@@ -110,7 +111,8 @@ class FoldState(keras.callbacks.Callback):
         warmup = self.settings.warmup_epochs * self.steps
         done = len(self.history) * self.steps + batch
         if done < warmup + self.steps:  # also the first step after it
-            self.model.optimizer.learning_rate = self.rate * min(1.0, (done + 1) / max(warmup, 1))
+            done += _steps_per_call(self.steps)
+            self.model.optimizer.learning_rate = self.rate * min(1.0, done / max(warmup, 1))
 
     def on_train_batch_end(self, batch, logs=None):
         """Stop at once when the loss is no number."""
@@ -136,6 +138,11 @@ class FoldState(keras.callbacks.Callback):
                 f"the loss became {loss} in epoch {len(self.history)}: expected a finite number; "
                 f"try a lower learning rate than training.lr = {self.settings.lr:g}, or a smaller training.clipnorm"
             )
+
+
+def _steps_per_call(steps):
+    """Return the largest divisor of the epoch's steps that is at most ``STEPS_PER_CALL``."""
+    return max(n for n in range(1, STEPS_PER_CALL + 1) if steps % n == 0)
 
 
 def save_whole(model, path):
@@ -265,7 +272,10 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
         keras.utils.set_random_seed((seed * 1009 + fold) % 2**31)
         model = build()
         model.compile(
-            optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm), loss="mse", jit_compile=False
+            optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm),
+            loss="mse",
+            steps_per_execution=_steps_per_call(steps),
+            jit_compile=False,  # deterministic operations and the XLA compiler exclude each other
         )
     state = FoldState(last, best, folder / f"history_{fold}.csv", settings, seeds, steps, history, on_epoch)
     if on_epoch:
