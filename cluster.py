@@ -16,7 +16,9 @@ import hashlib
 import importlib.util
 import logging
 import os
+import pickle
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -76,11 +78,13 @@ def fingerprint():
     return {**{name: versions[name] for name in PACKAGES}, "code": code.hexdigest()[:12]}
 
 
-def run_checked(expected, function, args, kwargs):
-    """Run ``function`` on a worker, if the worker is one of ours: it may have joined after the others were asked."""
+def run_checked(expected, task):
+    """Run a pickled task on a worker, if the worker is one of ours: it may have joined after the others were asked."""
     problem = _difference(fingerprint(), expected)
     if problem:
         raise InputError(f"a worker on {os.uname().nodename} {problem}")
+    with contextlib.nullcontext() if "tensorflow" in sys.modules else console.quiet_stderr():
+        function, args, kwargs = pickle.loads(task)  # may import TensorFlow
     return function(*args, **kwargs)
 
 
@@ -249,7 +253,7 @@ class Workers(concurrent.futures.Executor):
     def _hand_over(self, future, function, args, kwargs):
         name = next((arg.task_name for arg in args if hasattr(arg, "task_name")), function.__name__)
         try:
-            inner = self._pool.submit(run_checked, fingerprint(), function, args, kwargs)
+            inner = self._pool.submit(run_checked, fingerprint(), pickle.dumps((function, args, kwargs)))
         except Exception as error:  # it cannot be pickled
             future.set_exception(error)
             return

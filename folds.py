@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import console
 from config import build_config
 from errors import InputError, as_input_error
 from rundir import FolderInUse, RunFolder
@@ -47,6 +48,13 @@ def load_split(config):
         rest, test = split_test(data, chosen.test_fraction, config.seed)
         folds = split_folds(rest, training.cv, training.folds, chosen.valid_fraction, config.seed)
         return Split(data, test, folds, [Scaler.fit(data, train) for train, _ in folds])
+
+
+def prepare_tensorflow():
+    """Import TensorFlow, quietly, and let the same seed give the same weights."""
+    with console.quiet_stderr():
+        import tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
 
 
 def train_fold(config, split, folder, k, quiet):
@@ -130,9 +138,7 @@ def train_folds(executor, config, split, folder, quiet):
 
 def train_on_worker(task):
     """Train one fold, in a worker process; return what the user should be warned of, a list of lines."""
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
+    prepare_tensorflow()
     config = build_config(json.loads(task.settings))
     if not Path(task.folder).is_dir():
         raise RuntimeError(f"{task.folder}: not on this worker; --output has to lie on a file system all see")
@@ -201,6 +207,7 @@ def train_alone(config, split, output, settings, k, quiet):
     if finished:
         logger.info("%s: this run is already finished, nothing to do", output)
         return
+    prepare_tensorflow()
     with fold_lock(work, k):
         train_fold(config, split, work, k, quiet)
     logger.info("fold %d: trained; when all folds are, finish the run with --resume --output %s", k, output)
