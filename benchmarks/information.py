@@ -1,7 +1,7 @@
 """What the spectra say about each AMP, and where: Fisher map, optimal map and the Laplace limit of the shipped data.
 
     python benchmarks/information.py                  # a few minutes, writes data/information.h5
-    python benchmarks/posterior.py                    # adds what the samplers find
+    python benchmarks/posterior.py                    # adds what a sampler finds
 
 For every planet TauREx gives the Jacobian J[k, b] = d depth_b / d AMP_k by central differences. With the errors S of
 the bins and the prior covariance P the posterior is, where it is locally Gaussian,
@@ -21,7 +21,7 @@ Layout of data/information.h5, n planets, 9 AMPs, 52 bins, AMPs in retrieval spa
     optimal_map_per_planet         (n, 9, 52)  AMP unit^2
     wavelength                     (52,)       micron
     attributes: amp_names, seed and test_fraction of the split, steps, prior_variance, step_check_*
-    sampler/, nested/              written by posterior.py, described there
+    sampler/, true/                written by posterior.py, described there
 """
 
 import argparse
@@ -251,7 +251,7 @@ def main():
             "prior_variance": prior_variance(),
             **check,
         }
-        write(arguments.out, arrays, attributes, kept=("sampler", "nested"))
+        write(arguments.out, arrays, attributes, kept=("sampler", "true"))
         print(f"{arguments.out}: {len(rows)} planets, {arguments.out.stat().st_size / 1e6:.2f} MB")
     return 0
 

@@ -235,7 +235,9 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--planets", type=int, default=300, help="test planets (default %(default)s)")
+    parser.add_argument(
+        "--planets", type=int, default=300, help="test planets (default: all that were sampled, at most %(default)s)"
+    )
     parser.add_argument("--repeat", type=int, default=60, help="of the single-bin scheme (default %(default)s)")
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
     parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
@@ -249,6 +251,7 @@ def main():
 
     data, _, test = load_rows()
     with h5py.File(arguments.information) as file:
+        n = min(n, len(file["sampler/index"])) if "sampler" in file else n
         index, wavelength = file["index"][:n], file["wavelength"][()]
         names = [str(name) for name in file.attrs["amp_names"]]
         errors = data.errors[test[index]].astype(float)
@@ -257,7 +260,7 @@ def main():
         if "sampler" in file:
             if not np.array_equal(file["sampler/index"][:n], index):
                 parser.exit(2, f"map_agreement.py: {arguments.information} holds other planets in sampler/\n")
-            references["sampled"] = file["sampler/optimal_map_per_spectrum"][:n].mean(axis=0, dtype=float)
+            references["sampled"] = file["sampler/optimal_map"][:n].mean(axis=0, dtype=float)
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
     for folder in arguments.runs:

@@ -101,24 +101,39 @@ def test_posterior_covariance_with_the_model_is_the_derivative_of_the_posterior_
     unit = np.sqrt(VARIANCE)[:, None]
     np.testing.assert_allclose(found.gain / unit, gain / unit, atol=0.005)
     np.testing.assert_allclose(found.variance, np.diag(covariance), rtol=0.02)
-    assert found.effective == pytest.approx(len(amps))
 
 
-def test_importance_sampler_finds_a_known_posterior(monkeypatch):
-    """A linear model of the normal coordinates has a Gaussian posterior there."""
-    monkeypatch.setattr(posterior, "to_amps", lambda points: points)
+def test_nested_sampler_finds_a_known_posterior(monkeypatch):
+    """A linear model whose posterior lies well inside the priors has a Gaussian posterior."""
+    pytest.importorskip("nestle")
+    monkeypatch.setattr(posterior, "LIVE_POINTS", 150)
     rng = np.random.default_rng(6)
-    steep = 3 * RNG.normal(size=(9, 20))
+    steep = RNG.normal(size=(3, 20))
     error = np.full(20, 0.3)
-    covariance, gain = information.laplace(steep, error, np.ones(9))
-    truth = rng.standard_normal(9)
+    covariance, _ = information.laplace(steep, error, np.full(3, 1e6))
+    truth = np.array([0.3, -0.2, 0.5])
     spectrum = truth @ steep + error * rng.standard_normal(20)
-    points = rng.standard_normal((100_000, 9))
-    found = posterior.importance_posterior(lambda a: a @ steep, spectrum, error, (points, points @ steep), rng)
-    assert found.effective > posterior.WANTED
+    expected = np.linalg.solve(steep @ steep.T, steep @ spectrum)  # all errors are the same
+    limits = np.array([[-3.0] * 3, [3.0] * 3])
+    found = posterior.nested_posterior(lambda a: a @ steep, spectrum, error, limits, rng)
     deviation = np.sqrt(np.diag(covariance))
-    np.testing.assert_allclose((found.mean - gain @ spectrum) / deviation, 0, atol=5 / np.sqrt(found.effective))
-    np.testing.assert_allclose(found.variance, deviation**2, rtol=0.3)
+    np.testing.assert_allclose((found.mean - expected) / deviation, 0, atol=0.25)
+    np.testing.assert_allclose(found.variance, deviation**2, rtol=0.35)
+    np.testing.assert_allclose(
+        found.gain / deviation[:, None], covariance @ steep / 0.09 / deviation[:, None], atol=0.6
+    )
+
+
+def test_stored_groups_are_replaced_whole_and_read_back_by_their_planets(tmp_path):
+    path = tmp_path / "file.h5"
+    posterior.store(path, "sampler", {"index": np.arange(4), "mean": np.ones((4, 2))})
+    posterior.store(path, "true", {"index": np.arange(2)})
+    posterior.store(path, "sampler", {"index": np.arange(5), "mean": np.zeros((5, 2))})
+    found = posterior.read(path, "sampler", np.arange(8))
+    assert found["mean"].shape == (5, 2)
+    assert not found["mean"].any()
+    assert posterior.read(path, "sampler", np.arange(8)[::-1]) == {}  # other planets
+    assert len(posterior.read(path, "true", np.arange(1))["index"]) == 1
 
 
 def test_ratio_is_that_of_the_means_with_the_spread_of_resamples():
