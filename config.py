@@ -127,6 +127,7 @@ class TrainingConfig:
     stop_patience: int = setting(10, low=0)
     min_improvement: float = setting(0.001, low=0, below=1)
     retries: int = setting(0, low=0)
+    strategy: str = setting("none", choices=("none", "mirrored"))
 
 
 @dataclass
@@ -139,6 +140,7 @@ class SensitivityConfig:
     scheme: str = setting("halving", choices=("halving", "single"))
     abundance: list[float] | None = setting(None)
     batch_size: int | None = setting(None, low=1)
+    chunk_size: int = setting(8, low=1)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from rundir import FolderInUse, RunFolder
 
 logger = logging.getLogger(__name__)
 
+NO_RESULT = ("output", "command", "sensitivity.chunk_size")  # settings that change no number
 LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder
 
 
@@ -197,7 +198,7 @@ def train_alone(config, split, output, settings, k, quiet):
     end = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
-            with RunFolder(output, settings, resume=True, ignore=("output", "command")) as folder:
+            with RunFolder(output, settings, resume=True, ignore=NO_RESULT) as folder:
                 work, finished = folder.work, folder.finished
             break
         except FolderInUse:

@@ -153,7 +153,7 @@ def workers(address):
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
     import console
-    from folds import load_split, train_alone, train_fold, train_folds
+    from folds import NO_RESULT, load_split, train_alone, train_fold, train_folds
     from rundir import RunFolder, new_folder
 
     stage, pool = console.Stages(), workers(arguments.scheduler)
@@ -166,8 +166,7 @@ def run(config, arguments, command, log):
     settings = {**config.to_dict(), "data_sha256": data.sha256(), "versions": console.versions(), "command": command}
     if arguments.fold is not None:
         return train_alone(config, split, output, settings, arguments.fold, arguments.quiet)
-    ignore = ("output", "command")
-    with RunFolder(output, settings, arguments.overwrite, arguments.resume, ignore) as folder, pool as executor:
+    with RunFolder(output, settings, arguments.overwrite, arguments.resume, NO_RESULT) as folder, pool as executor:
         if folder.finished:
             return logger.info("%s: this run is already finished, nothing to do", output)
         log.to_file(folder.work / "run.log")
@@ -250,6 +249,7 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
                 scheme=chosen.scheme,
                 auxiliary=auxiliary,
                 batch_size=chosen.batch_size,
+                chunk_size=chosen.chunk_size,
                 keep_spectra=False,
                 progress=console.shows_progress(quiet),
                 executor=executor,

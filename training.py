@@ -5,7 +5,9 @@ the data of an epoch follow from the seed and its number, the weights and the op
 every epoch, and the learning rate and the decision to stop follow from the history alone.
 """
 
+import contextlib
 import csv
+import functools
 import logging
 import os
 from dataclasses import replace
@@ -200,7 +202,7 @@ def _restore(folder, fold, steps):
     try:
         load_model(folder / f"best_{fold}.keras")  # it may be the fold's answer
         model = keras.saving.load_model(last, safe_mode=True)
-        done = int(model.optimizer.iterations) // steps
+        done = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
         table = read_history(history_path)
         history = [{**{c: float(table[c][i]) for c in HISTORY_COLUMNS}, "epoch": i} for i in range(done)]
     except Exception as error:  # whatever is wrong with these files, the fold can be trained again
@@ -262,21 +264,40 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
             logger.warning("fold %d: %s; trying again with %g", fold, error, rate / 10)
 
 
+def scope(strategy):
+    """Return the context to build a network in: ``none`` for one device, ``mirrored`` for all GPUs of this machine.
+
+    Mirrored, every batch is divided among the devices. Without a GPU the (logical) CPUs take their part.
+    """
+    if strategy == "none":
+        return contextlib.nullcontext()
+    return _mirrored().scope()
+
+
+@functools.cache  # TensorFlow mixes up the sums of two strategies in one process
+def _mirrored():
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
 def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_epoch):
     """Train once, with one learning rate; see ``train_fold``."""
     final, last, best = (folder / f"{name}_{fold}.keras" for name in ("model", "last", "best"))
     steps = -(-len(train) * settings.copies // settings.batch_size)
     seeds = (seed, fold)
-    model, history = _restore(folder, fold, steps)
-    if model is None:
-        keras.utils.set_random_seed((seed * 1009 + fold) % 2**31)
-        model = build()
-        model.compile(
-            optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm),
-            loss="mse",
-            steps_per_execution=_steps_per_call(steps),
-            jit_compile=False,  # deterministic operations and the XLA compiler exclude each other
-        )
+    with scope(settings.strategy):
+        model, history = _restore(folder, fold, steps)
+        if model is None:
+            keras.utils.set_random_seed((seed * 1009 + fold) % 2**31)
+            model = build()
+            model.compile(
+                optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm),
+                loss="mse",
+                steps_per_execution=1 if settings.strategy == "mirrored" else _steps_per_call(steps),
+                jit_compile=False,  # deterministic operations and the XLA compiler exclude each other
+            )
     state = FoldState(last, best, folder / f"history_{fold}.csv", settings, seeds, steps, history, on_epoch)
     if on_epoch:
         for row in history:

@@ -230,6 +230,7 @@ def test_without_dask_the_message_says_what_to_install(monkeypatch):
 
 def settings(folder, **changes):
     """Write a small data set and the settings of two folds of the network whose sums depend on threads."""
+    folder.mkdir(exist_ok=True)
     tree = {
         "data": {"path": write(folder / "data.h5", dataset(n=120))},
         "model": {"name": "cnn", "cnn": {"filters": [8, 8, 8], "dense": 8}},
@@ -262,23 +263,22 @@ def run(arguments):
 
 def test_folds_and_maps_on_workers_or_as_single_jobs_are_those_of_one_process(tmp_path):
     pytest.importorskip("tensorflow")
-    ways = {
-        "here": [[]],
-        "workers": [["--scheduler", "local:2"]],
-        "jobs": [["--fold", "0"], ["--fold", "1"], ["--resume"]],
-    }
-    found = {}
-    for name, commands in ways.items():
-        (tmp_path / name).mkdir()
-        arguments = settings(tmp_path / name)
-        jobs = [subprocess.Popen([sys.executable, ROOT / "runfile.py", *arguments, *c]) for c in commands[:-1]]
-        assert [job.wait() for job in jobs] == [0] * len(jobs)
-        last = run([*arguments, *commands[-1]])
-        assert last.returncode == 0 and not last.stderr, last.stderr
-        found[name] = numbers(tmp_path / name / "run")
+    import runfile
+
+    arguments = {name: settings(tmp_path / name) for name in ("here", "workers", "jobs")}
+    assert runfile.main(arguments["here"]) == 0
+    ended = run([*arguments["workers"], "--scheduler", "local:2"])
+    assert ended.returncode == 0 and not ended.stderr, ended.stderr
+    command = [sys.executable, ROOT / "runfile.py", *arguments["jobs"], "--fold"]
+    jobs = [subprocess.Popen([*command, k]) for k in "01"]
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert {"model_0.keras", "model_1.keras"} < {p.name for p in (tmp_path / "jobs/run/.unfinished").iterdir()}
+    assert runfile.main([*arguments["jobs"], "--resume"]) == 0
+    here = numbers(tmp_path / "here/run")
     for name in ("workers", "jobs"):
-        assert found[name].keys() == found["here"].keys()
-        assert [key for key, array in found["here"].items() if not np.array_equal(found[name][key], array)] == []
+        found = numbers(tmp_path / name / "run")
+        assert found.keys() == here.keys()
+        assert [key for key, array in here.items() if not np.array_equal(found[key], array)] == []
 
 
 def test_bad_folds_and_schedulers_are_refused_in_one_line(tmp_path):
@@ -294,19 +294,14 @@ def test_bad_folds_and_schedulers_are_refused_in_one_line(tmp_path):
         assert ended.returncode == 2 and "--fold: expected --output DIR" in ended.stderr
 
 
-def test_all_networks_get_a_folder_each(tmp_path):
-    pytest.importorskip("tensorflow")
-    arguments = settings(
-        tmp_path,
-        model={"lstm": {"units": [4, 4]}, "hybrid": {"units": 4}, "mlp": {"units": [8]}},
-        training={"epochs": 1, "copies": 1},
-        sensitivity={"enabled": False},
-    )
-    ended = run([*arguments, "--model", "all"])
-    assert ended.returncode == 0, ended.stderr
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["cnn", "hybrid", "lstm", "mlp"]
-    for name in ("cnn", "hybrid", "lstm", "mlp"):
-        with h5py.File(tmp_path / "run" / name / "results.h5") as file:
-            assert file.attrs["model"] == name
-    ended = run([*arguments, "--model", "all", "--resume"])
-    assert ended.returncode == 0
+def test_all_networks_get_a_folder_each(tmp_path, monkeypatch):
+    import runfile
+
+    runs = []
+    monkeypatch.setattr(runfile, "run", lambda config, arguments, *_: runs.append((config, arguments)))
+    assert runfile.main([*settings(tmp_path), "--model", "all"]) == 0
+    assert runfile.main([*settings(tmp_path), "--model", "lstm"]) == 0
+    names = ["mlp", "cnn", "lstm", "hybrid"]
+    assert [config.model.name for config, _ in runs] == [*names, "lstm"]
+    assert [arguments.output for _, arguments in runs[:4]] == [str(tmp_path / "run" / name) for name in names]
+    assert {config.training.cv for config, _ in runs} == {2}
