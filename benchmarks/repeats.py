@@ -1,0 +1,141 @@
+"""How many repeats and spectra does a sensitivity map need? Its error against a long run on other planets and draws.
+
+    python benchmarks/repeats.py RUN_DIR
+
+The reference is the map of ``--reference`` test planets; the maps tried are of other test planets with other draws,
+both schemes at the same numbers of model evaluations per spectrum. Each gets, per AMP:
+
+- error: sum over bins of |map - reference of this scheme| / sum of the reference
+- spearman, top_ten: rank correlation and shared ten largest bins with the reference of the single-bin scheme
+- total_error: the standard error, relative, of the sum over bins that the map itself tells without a reference
+- z: root mean square over bins of (map - reference) / error bar, 1 for honest error bars
+- repeat_part: error bar from the repeats alone over the whole error bar, mean over bins (largest number of spectra)
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from faithfulness import averaged, load_network, write
+from map_agreement import shared_top, spearman
+
+REPEATS = (1, 3, 10, 30, 100)  # of the single-bin scheme; halving gets as many evaluations
+SPECTRA = (10, 30, 100, 300)
+WIDE = 30  # with more repeats than this, no more than 100 spectra
+
+
+def whole_map(network, rows, scheme, repeat, rng):
+    """`sensitivity.SensitivityMap` of the test planets ``rows`` in scaled units."""
+    from sensitivity import sensitivity_map
+
+    _, model, scaler, data, _ = network
+    spectra, errors = data.spectra[rows].astype(float), data.errors[rows].astype(float)
+    return sensitivity_map(
+        model, None, spectra, errors, scaler.y_mean, scaler.y_std, no_spectra=None, repeat=repeat,
+        x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, scaled=True,
+    )  # fmt: skip
+
+
+def mean_and_error(per_spectrum):
+    """Map and its standard error over spectra, (n_amps, n_bins) each, from maps (n, n_amps, n_bins)."""
+    return per_spectrum.mean(axis=0), per_spectrum.std(axis=0, ddof=1) / np.sqrt(len(per_spectrum))
+
+
+def judge(per_spectrum, reference, single_reference):
+    """Compare the map of some spectra with the references: dict of numbers per AMP, (n_amps,) each."""
+    found, error = mean_and_error(per_spectrum)
+    truth, truth_error = mean_and_error(reference)
+    best = single_reference.mean(axis=0)
+    total, total_error = mean_and_error(per_spectrum.sum(axis=2, keepdims=True))
+    bars = np.hypot(error, truth_error)
+    return {
+        "error": np.abs(found - truth).sum(axis=1) / truth.sum(axis=1),
+        "spearman": np.array([spearman(a, b) for a, b in zip(found, best)]),
+        "top_ten": np.array([shared_top(a, b) for a, b in zip(found, best)]),
+        "total_error": (total_error / total)[:, 0],
+        "z": np.sqrt((((found - truth) / bars) ** 2).mean(axis=1)),
+    }
+
+
+def run_seed(network, references, rows, repeats, spectra, seed):
+    """Rows of the table for one seed: every scheme, number of repeats and of spectra."""
+    from perturbation import halving_sizes
+
+    data = network[3]
+    n_bins = data.spectra.shape[1]
+    groups = {"single": n_bins, "halving": len(halving_sizes(n_bins))}
+    chosen = np.random.default_rng([seed, 5]).permutation(rows)
+    table = []
+    for scheme, n_groups in groups.items():
+        for times in repeats:
+            repeat = max(round(times * n_bins / n_groups), 1)
+            n_most = min(max(spectra), len(chosen), 100 if times > WIDE else len(chosen))
+            found = whole_map(network, chosen[:n_most], scheme, repeat, [seed, 6, times])
+            part = (found.repeat_error / found.standard_error).mean(axis=1)
+            for n in (n for n in spectra if n <= n_most):
+                numbers = judge(found.per_spectrum[:n], references[scheme], references["single"])
+                for a, amp in enumerate(data.amp_names):
+                    row = {"scheme": scheme, "repeat": repeat, "evaluations": repeat * n_groups, "spectra": n}
+                    row |= {"amp": amp, "seed": seed} | {k: round(float(v[a]), 4) for k, v in numbers.items()}
+                    table.append(row | {"repeat_part": round(float(part[a]), 4) if n == n_most and repeat > 1 else ""})
+    return table
+
+
+def text_table(rows, key, form):
+    """Lines of text: a row per scheme and repeats, a column per number of spectra; mean over AMPs and seeds."""
+    rows = [row for row in rows if row[key] != ""]
+    found = averaged(rows, key, "scheme", "repeat", "spectra")
+    columns = sorted({n for *_, n in found})
+    yield f"{key:12s} {'repeat':>6s} " + " ".join(f"{n:>13d}" for n in columns)
+    for scheme, repeat in dict.fromkeys((s, r) for s, r, _ in found):
+        cells = (found.get((scheme, repeat, n)) for n in columns)
+        text = " ".join(f"{form.format(c[0]):>6s} ±{form.format(c[1]):>5s}" if c else " " * 13 for c in cells)
+        yield f"{scheme:12s} {repeat:6d} {text}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN_DIR", type=Path)
+    parser.add_argument("--reference", type=int, default=1000, help="planets of the reference (default %(default)s)")
+    parser.add_argument("--reference-repeat", type=int, default=40, help="its repeats (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results" / "repeats.csv")
+    parser.add_argument("--quick", action="store_true", help="a small grid of 2 seeds, nothing written")
+    arguments = parser.parse_args()
+    repeats, spectra = REPEATS, SPECTRA
+    if arguments.quick:
+        repeats, spectra = (1, 3), (10, 30)
+        arguments.reference, arguments.reference_repeat, arguments.seeds = 50, 5, 2
+    try:
+        network = load_network(arguments.run)
+    except ValueError as error:
+        parser.exit(2, f"repeats.py: {error}\n")
+
+    from perturbation import halving_sizes
+
+    data, test = network[3:]
+    shuffled = np.random.default_rng(97).permutation(test)
+    kept, rows = shuffled[: arguments.reference], shuffled[arguments.reference :]
+    n_bins = data.spectra.shape[1]
+    long = {"single": arguments.reference_repeat}
+    long["halving"] = long["single"] * n_bins // len(halving_sizes(n_bins))
+    references = {scheme: whole_map(network, kept, scheme, n, 96).per_spectrum for scheme, n in long.items()}
+    table = []
+    for seed in range(arguments.seeds):
+        table += run_seed(network, references, rows, repeats, spectra, seed)
+        print(f"seed {seed} done", file=sys.stderr, flush=True)
+    print(f"{len(kept)} planets in the reference, {len(rows)} others")
+    for key, form in (("error", "{:.3f}"), ("spearman", "{:.3f}"), ("top_ten", "{:.2f}"), ("total_error", "{:.3f}"),
+                      ("z", "{:.2f}"), ("repeat_part", "{:.2f}")):  # fmt: skip
+        print(*text_table(table, key, form), "", sep="\n")
+    if not arguments.quick:
+        write(arguments.out, table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
