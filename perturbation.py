@@ -106,6 +106,10 @@ class RunningMoments:
             between = np.sqrt(self._spread / (self.count - 1) / self.count)
         return np.fmax(between, self.repeat_error)
 
+    def within(self, tolerance, fewest=10):
+        """Whether every AMP has ``fewest`` spectra and a standard error of at most ``tolerance`` times its mean."""
+        return self.count.min() >= fewest and bool(np.all(self.standard_error <= tolerance * self.mean))
+
 
 # Chunks of spectra: what travels to a worker, and what a worker does
 

@@ -32,6 +32,7 @@ from sensitivity_inputs import (
     group_labels,
     plain_abundance,
     positive_integer,
+    positive_number,
     scaling,
     seed_of,
     select_spectra,
@@ -161,7 +162,7 @@ def sensitivity_map(
     model, y_test, org_spectrum, org_error, y_data_mean=None, y_data_std=None, gases=None, no_spectra=100,
     repeat=500, x_mean=None, x_std=None, abundance=None, *, scaled=False, rng=None, scheme="halving", groups=None,
     covariance=None, auxiliary=None, input_layout=None, batch_size=None, keep_spectra=True, progress=False,
-    executor=None, chunk_size=8, store=None,
+    executor=None, chunk_size=8, store=None, tolerance=None,
 ):  # fmt: skip
     """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
 
@@ -222,6 +223,9 @@ def sensitivity_map(
     store : mutable mapping of int to ndarray of shape (2, n_AMPs, n_bins), optional
         Finished spectra, by row of ``org_spectrum``, in scaled units: those in it are not computed again, others
         are added as their chunk ends. For resuming the same test, with the same seed, after an interruption.
+    tolerance : float, optional
+        Stop before ``no_spectra`` once each AMP's sum of its map over all bins is known to this relative standard
+        error, from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
 
     Returns
     -------
@@ -261,6 +265,7 @@ def sensitivity_map(
     repeat = positive_integer("repeat", repeat)
     batch_size = None if batch_size is None else positive_integer("batch_size", batch_size)
     chunk_size = positive_integer("chunk_size", chunk_size)
+    tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
     if no_spectra is not None:
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     labels, shuffle, scheme = group_labels(scheme, groups, n_bins)
@@ -279,7 +284,7 @@ def sensitivity_map(
     chunks = make_chunks(missing, chunk_size, spectra, errors, is_covariance, x_mean, x_std, auxiliary)
     answers = _answers(missing, run_chunks(model, chunks, settings, executor), store)
 
-    moments = RunningMoments(n_amps, n_bins)
+    moments, totals = RunningMoments(n_amps, n_bins), RunningMoments(n_amps, 1)  # totals: sums over bins
     unit = np.ones((n_amps, 1)) if scaled else y_std[:, None] ** 2
     per_spectrum = np.full((len(used), n_amps, n_bins), np.nan) if keep_spectra else None
     with _progress(len(used), progress, executor) as advance:
@@ -289,6 +294,12 @@ def sensitivity_map(
             if keep_spectra:
                 per_spectrum[k, wanted[i]] = (spectrum_map * unit)[wanted[i]]
             advance()
+            if tolerance is not None:
+                total = spectrum_map.sum(axis=1, keepdims=True)
+                totals.add(total, np.zeros_like(total), wanted[i])
+                if totals.within(tolerance):
+                    used = used[: k + 1]
+                    break
 
     tested = np.where(labels >= 0, 1.0, np.nan)
     return SensitivityMap(
@@ -302,7 +313,7 @@ def sensitivity_map(
         scaled=bool(scaled),
         abundance=plain_abundance(abundance),
         amp_names=tuple(amp.key for amp in amps),
-        per_spectrum=per_spectrum * tested if keep_spectra else None,
+        per_spectrum=per_spectrum[: len(used)] * tested if keep_spectra else None,
         spectra=used if keep_spectra else None,
     )
 

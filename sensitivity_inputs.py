@@ -53,6 +53,17 @@ def positive_integer(name, value, also=""):
     return number
 
 
+def positive_number(name, value):
+    """Return ``value`` as a finite float above zero."""
+    try:
+        number = 0.0 if isinstance(value, bool | np.bool_) else float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name}: expected a positive number, received {value!r}")
+    return number
+
+
 def errors_or_covariances(org_error, n, n_bins, covariance):
     """Return errors as (N, n_bins) or covariances as (N, n_bins, n_bins), without copies, and which of the two."""
     shapes = {False: ((n_bins,), (n, n_bins)), True: ((n_bins, n_bins), (n, n_bins, n_bins))}
