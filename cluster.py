@@ -224,7 +224,9 @@ class Workers(concurrent.futures.Executor):
                 self._broken = self._broken or f"{self.address}: {type(error).__name__}: {error}"
             if self._broken:
                 while self._waiting:
-                    self._waiting.popleft()[0].set_exception(RuntimeError(self._broken))
+                    future, *_ = self._waiting.popleft()
+                    if future.set_running_or_notify_cancel():
+                        future.set_exception(RuntimeError(self._broken))
                 while self._running:
                     self._running.popitem()[1][0].set_exception(RuntimeError(self._broken))
 
@@ -234,7 +236,7 @@ class Workers(concurrent.futures.Executor):
             kind, *event = self._events.get(timeout=LOOK_EVERY)
             if kind == "stop":
                 self._broken = STOPPED
-            elif kind == "submit" and event[0].set_running_or_notify_cancel():
+            elif kind == "submit":
                 self._waiting.append(event)
             elif kind == "ended":
                 self._settle(*event)
@@ -251,6 +253,8 @@ class Workers(concurrent.futures.Executor):
             self._hand_over(*self._waiting.popleft())
 
     def _hand_over(self, future, function, args, kwargs):
+        if not future.set_running_or_notify_cancel():
+            return
         name = next((arg.task_name for arg in args if hasattr(arg, "task_name")), function.__name__)
         try:
             inner = self._pool.submit(run_checked, fingerprint(), pickle.dumps((function, args, kwargs)))

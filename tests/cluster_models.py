@@ -33,3 +33,9 @@ class Model:
 
 def load(*arguments):
     return Model(*arguments)
+
+
+def touch(path, seconds):
+    """A task that leaves a trace."""
+    Path(path).touch()
+    time.sleep(seconds)

@@ -139,6 +139,15 @@ def test_task_that_always_fails_ends_the_run_with_its_spectra_named(two, referen
     assert_same(mapped(tmp_path, executor=two), reference)  # the workers are as good as before
 
 
+def test_tasks_that_nobody_waits_for_any_more_are_not_run(two, tmp_path):
+    futures = [two.submit(cluster_models.touch, str(tmp_path / str(k)), 0.3) for k in range(12)]
+    futures[0].result(timeout=60)
+    for future in futures:
+        future.cancel()
+    assert two.submit(len, "ab").result(timeout=60) == 2
+    assert 1 <= len(list(tmp_path.iterdir())) <= 5
+
+
 def test_scheduler_killed_in_the_middle_loses_no_finished_map(reference, tmp_path):
     with (
         scheduler(tmp_path) as (running, file), worker(file), worker(file), MapStore(tmp_path / "m", 3, 13) as store,
