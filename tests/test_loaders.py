@@ -403,7 +403,8 @@ def test_broken_cached_copy_is_made_again(tmp_path, truth, damage, caplog):
     load_dataset(folder)
     cache = folder / ".SpectralData.hdf5.cache.npz"
     content = bytearray(cache.read_bytes())
-    content[len(content) // 2] ^= 255
+    middle = len(content) // 2
+    content[middle : middle + 300] = bytes(byte ^ 255 for byte in content[middle : middle + 300])
     cache.write_bytes(
         {"cut": bytes(content[: len(content) // 3]), "flip": bytes(content), "junk": b"x" * 99, "empty": b""}[damage]
     )
