@@ -11,12 +11,15 @@ test planets the first k bins are then corrupted, and R2 is measured again:
   the noisy training spectra, so that the spectrum stays one that the data could hold
 - noise: these bins get ten times their error (what an observer loses when bins turn bad)
 
-Explanations: the two schemes of the sensitivity test (single, halving), two least-squares un-mixings of the halving
-draws (ols, wls; see `unmixed_by_regression`), gradient x error, permutation importance, SHAP, and a random order.
+Explanations: the two schemes of the sensitivity test (single, halving), three un-mixings of the halving draws (closed:
+`unmixed`; ols, wls: `unmixed_by_regression`), gradient x error, permutation importance, SHAP, and a random order. To
+find out why one loses, variants: single with ten times the repeats, at noisy spectra, and with each bin's spread given
+all other bins in place of its error; the gradient at noise-free spectra only.
 
 The score is the area under the share of R2 lost, 1 - max(R2, 0) / R2(k=0), over log2(1 + k): 1 if the first bin takes
 all skill, so larger is more faithful. Every seed draws planets, explanations and corruptions anew; the planets of one
-seed are the same for all explanations. Also written: Spearman correlation of each map with a long single-bin map.
+seed are the same for all explanations. Also written, against a long single-bin map: Spearman correlation, and the
+distance of the two maps as shares, sum |share - share| / 2: 0 for the same, above 1 where noise makes shares negative.
 """
 
 import argparse
@@ -139,6 +142,61 @@ def area(curve, counts=COUNTS):
     return np.trapezoid(share_lost(curve), position / position[-1], axis=1)
 
 
+def unmixed(values, sizes):
+    """Per-bin effects v_b from a map of the halving scheme: exact in expectation for a linear model.
+
+    E[map_b] = v_b + p (V - v_b) with V the sum of all v_b and p the chance that two bins share a group. Its sum over
+    the L bins is V (1 + p (L - 1)), which gives V, and then v_b = (map_b - p V) / (1 - p). The ranking stays.
+
+    Parameters
+    ----------
+    values : ndarray (..., n_bins)
+    sizes : sequence of int
+        Sizes of the groups, ``sensitivity.halving_sizes(n_bins)``.
+
+    Returns
+    -------
+    ndarray (..., n_bins)
+        Noise may make some entries negative.
+    """
+    n_bins, sizes = np.shape(values)[-1], np.asarray(sizes)
+    p = (sizes * (sizes - 1)).sum() / max(n_bins * (n_bins - 1), 1)
+    whole = np.sum(values, axis=-1, keepdims=True) / (1 + p * (n_bins - 1))
+    return (values - p * whole) / (1 - p)
+
+
+def cost_of_a_contrast(sizes):
+    """Model evaluations for the difference of two bins to reach a given error, in those of the single-bin scheme.
+
+    For a linear model with L equal effects v, where the squared change of a group of n bins has mean n v and variance
+    2 n^2 v^2. With per-repeat variance of one bin minus covariance of two, and len(sizes) evaluations a repeat.
+
+    Returns
+    -------
+    dict of str to float
+        "halving" (as published, or in closed form), "ols" and "wls" (see `unmixed_by_regression`).
+    """
+    n = np.asarray(sizes, float)
+    n_bins = n.sum()
+    alone, together = n / n_bins, n * (n - 1) / (n_bins * (n_bins - 1))
+    apart = np.outer(n, n) / (n_bins * (n_bins - 1))  # a bin in one group and another bin in another
+    np.fill_diagonal(apart, 0)
+    published = ((alone - together) * 3 * n**2).sum() - (apart * np.outer(n, n)).sum()
+    p = together.sum()
+    known = alone - together
+    variances = {
+        "halving": published / (1 - p) ** 2,
+        "ols": (known * 2 * n**2).sum() / (1 - p) ** 2,
+        "wls": 1 / (known / (2 * n**2)).sum(),
+    }
+    return {name: float(v * len(n) / (2 * n_bins)) for name, v in variances.items()}
+
+
+def share_distance(a, b):
+    """Half the sum of the absolute differences of two maps (n_bins,), each as shares of its sum."""
+    return float(np.abs(a / a.sum() - b / b.sum()).sum() / 2)
+
+
 def unmixed_by_regression(predict, spectra, noise, repeat, rng):
     """Per-bin effects from the draws of the halving scheme by least squares, mean over spectra.
 
@@ -204,11 +262,11 @@ def single_map(model, scaler, spectra, errors, repeat, rng, scheme="single"):
     ).mean  # fmt: skip
 
 
-def explanations(model, scaler, data, rows, background, repeat, seed, with_shap):
+def explanations(model, scaler, data, rows, background, spread, repeat, seed, with_shap):
     """Yield (name, map, evaluations): every explanation of the planets ``rows``, all for about the same evaluations.
 
     Gradients are counted as one pass forward and one back for each AMP. The equal number is what the single-bin
-    scheme needs: planets x bins x ``repeat``.
+    scheme needs: planets x bins x ``repeat``. ``spread`` (n_bins,) is that of each bin given all others.
     """
     from perturbation import halving_sizes
 
@@ -216,13 +274,14 @@ def explanations(model, scaler, data, rows, background, repeat, seed, with_shap)
     spectra, errors, amps = data.spectra[rows].astype(float), data.errors[rows].astype(float), data.amps[rows]
     n, n_bins, n_amps = *spectra.shape, amps.shape[1]
     budget = n * n_bins * repeat
-    groups = len(halving_sizes(n_bins))
-    halving_repeat = budget // (n * groups)
+    sizes = halving_sizes(n_bins)
+    halving_repeat = budget // (n * len(sizes))
     noisy = spectra + errors * rng.standard_normal(spectra.shape)
 
     yield "single", single_map(model, scaler, spectra, errors, repeat, [seed, 2]), n * (n_bins * repeat)
     halving = single_map(model, scaler, spectra, errors, halving_repeat, [seed, 3], "halving")
-    yield "halving", halving, n * groups * halving_repeat
+    yield "halving", halving, n * len(sizes) * halving_repeat
+    yield "halving, closed", unmixed(halving, sizes), n * len(sizes) * halving_repeat
     predict = Counted(model, scaler)
     for name, found in unmixed_by_regression(predict, spectra, errors, halving_repeat, rng).items():
         yield f"halving, {name}", found, predict.rows
@@ -236,6 +295,10 @@ def explanations(model, scaler, data, rows, background, repeat, seed, with_shap)
         samples = max(round(budget / (n * 2 * n_amps)), 1)
         yield "shap", shap_map(model, scaler, noisy, data.spectra[background], samples), n * 2 * n_amps * samples
     yield "random", rng.random((n_amps, n_bins)), 0
+    yield "single x 10", single_map(model, scaler, spectra, errors, 10 * repeat, [seed, 5]), 10 * budget
+    yield "single, noisy", single_map(model, scaler, noisy, errors, repeat, [seed, 6]), budget
+    yield "single, spread", single_map(model, scaler, spectra, spread + 0 * errors, repeat, [seed, 7]), budget
+    yield "gradient, clean", gradient_map(model, scaler, spectra, errors), n * (1 + n_amps)
 
 
 def run_seed(model, scaler, data, test, seed, arguments, reference):
@@ -249,6 +312,7 @@ def run_seed(model, scaler, data, test, seed, arguments, reference):
     noisy = spectra + errors * rng.standard_normal(spectra.shape)
     training = np.setdiff1d(np.arange(len(data.spectra)), test)
     training = data.spectra[training] + data.errors[training] * rng.standard_normal((len(training), spectra.shape[1]))
+    spread = 1 / np.sqrt(np.diag(np.linalg.inv(np.cov(training, rowvar=False))))
     corruptions = {
         "planet": another_planet(noisy, arguments.draws, rng),
         "conditional": given_the_rest(noisy, training, arguments.draws, rng),
@@ -258,10 +322,10 @@ def run_seed(model, scaler, data, test, seed, arguments, reference):
     curves, summary = [], []
     start = time.perf_counter()
     for name, found, evaluations in explanations(
-        model, scaler, data, explained, background, arguments.repeat, seed, arguments.shap
+        model, scaler, data, explained, background, spread, arguments.repeat, seed, arguments.shap
     ):
         seconds = time.perf_counter() - start
-        agreement = [spearman(found[a], reference[a]) for a in range(len(found))]
+        agreement = [(spearman(a, b), share_distance(a, b)) for a, b in zip(found, reference)]
         for corruption, corrupt in corruptions.items():
             curve = deletion_curve(predict, noisy, amps, ranking(found), corrupt, arguments.draws)
             for a, amp in enumerate(data.amp_names):
@@ -269,7 +333,8 @@ def run_seed(model, scaler, data, test, seed, arguments, reference):
                 curves += [what | {"k": k, "r2": round(v, 5)} for k, v in zip(COUNTS, curve[a].tolist())]
                 summary.append(
                     what
-                    | {"area": round(float(area(curve)[a]), 5), "spearman_single": round(agreement[a], 4)}
+                    | {"area": round(float(area(curve)[a]), 5), "spearman_single": round(agreement[a][0], 4)}
+                    | {"share_distance": round(agreement[a][1], 4)}
                     | {"evaluations": evaluations, "seconds": round(seconds, 2)}
                 )
         start = time.perf_counter()
@@ -292,12 +357,16 @@ def averaged(summary, key, *by):
 def text_table(summary, corruption, names):
     """Lines of text: a row per explanation, a column per AMP, then the mean with its error over seeds."""
     part = [row for row in summary if row["corruption"] == corruption]
-    whole, agreement = (averaged(part, key, "explanation") for key in ("area", "spearman_single"))
+    kept = [averaged(part, key, "explanation") for key in ("area", "spearman_single", "share_distance")]
     each = averaged(part, "area", "explanation", "amp")
-    yield f"{corruption:14s} " + " ".join(f"{name:>7s}" for name in names) + f" {'mean':>15s} {'Spearman':>15s}"
+    yield (
+        f"{corruption:15s} "
+        + " ".join(f"{name:>7s}" for name in names)
+        + f" {'mean':>15s} {'Spearman':>15s} {'shares':>15s}"
+    )
     for what in dict.fromkeys(row["explanation"] for row in part):
         cells = " ".join(f"{each[what, name][0]:7.3f}" for name in names)
-        yield f"{what:14s} {cells} " + " ".join("{:7.3f} ± {:.3f}".format(*t[what,]) for t in (whole, agreement))
+        yield f"{what:15s} {cells} " + " ".join("{:7.3f} ± {:.3f}".format(*t[what,]) for t in kept)
 
 
 def write(path, rows):
@@ -342,7 +411,10 @@ def main():
         print(*text_table(summary, corruption, data.amp_names), "", sep="\n")
     for name, value in averaged(summary, "evaluations", "explanation").items():
         seconds = averaged(summary, "seconds", "explanation")[name][0]
-        print(f"{name[0]:14s} {value[0]:10,.0f} evaluations {seconds:8.2f} s")
+        print(f"{name[0]:15s} {value[0]:10,.0f} evaluations {seconds:8.2f} s")
+    from perturbation import halving_sizes
+
+    print("evaluations for equal effects, single = 1:", cost_of_a_contrast(halving_sizes(reference.shape[1])))
     if not arguments.quick:
         write(arguments.out / "faithfulness_curves.csv", curves)
         write(arguments.out / "faithfulness.csv", summary)
