@@ -354,15 +354,24 @@ def averaged(summary, key, *by):
     return found
 
 
+def differences(summary, corruption, base="single"):
+    """{explanation: (area minus that of ``base``, its standard error over seeds)}, mean over AMPs, seed by seed."""
+    part = [row for row in summary if row["corruption"] == corruption]
+    areas = {(row["explanation"], row["seed"], row["amp"]): float(row["area"]) for row in part}
+    less = [r | {"less": areas[r["explanation"], r["seed"], r["amp"]] - areas[base, r["seed"], r["amp"]]} for r in part]
+    return averaged(less, "less", "explanation")
+
+
 def text_table(summary, corruption, names):
     """Lines of text: a row per explanation, a column per AMP, then the mean with its error over seeds."""
     part = [row for row in summary if row["corruption"] == corruption]
     kept = [averaged(part, key, "explanation") for key in ("area", "spearman_single", "share_distance")]
+    kept.insert(1, differences(summary, corruption))
     each = averaged(part, "area", "explanation", "amp")
     yield (
         f"{corruption:15s} "
         + " ".join(f"{name:>7s}" for name in names)
-        + f" {'mean':>15s} {'Spearman':>15s} {'shares':>15s}"
+        + f" {'mean':>15s} {'minus single':>15s} {'Spearman':>15s} {'shares':>15s}"
     )
     for what in dict.fromkeys(row["explanation"] for row in part):
         cells = " ".join(f"{each[what, name][0]:7.3f}" for name in names)

@@ -10,6 +10,9 @@ both schemes at the same numbers of model evaluations per spectrum. Each gets, p
 - total_error: the standard error, relative, of the sum over bins that the map itself tells without a reference
 - z: root mean square over bins of (map - reference) / error bar, 1 for honest error bars
 - repeat_part: error bar from the repeats alone over the whole error bar, mean over bins (largest number of spectra)
+
+A second table is of ``tolerance``: the spectra at which the test stopped, the error, and how far each AMP's sum over
+bins then was from the reference (off), to be held against the tolerance.
 """
 
 import argparse
@@ -25,10 +28,11 @@ from map_agreement import shared_top, spearman
 
 REPEATS = (1, 3, 10, 30, 100)  # of the single-bin scheme; halving gets as many evaluations
 SPECTRA = (10, 30, 100, 300)
+TOLERANCES = (0.3, 0.2, 0.1)
 WIDE = 30  # with more repeats than this, no more than 100 spectra
 
 
-def whole_map(network, rows, scheme, repeat, rng):
+def whole_map(network, rows, scheme, repeat, rng, tolerance=None):
     """`sensitivity.SensitivityMap` of the test planets ``rows`` in scaled units."""
     from sensitivity import sensitivity_map
 
@@ -37,6 +41,7 @@ def whole_map(network, rows, scheme, repeat, rng):
     return sensitivity_map(
         model, None, spectra, errors, scaler.y_mean, scaler.y_std, no_spectra=None, repeat=repeat,
         x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, scaled=True,
+        tolerance=tolerance,
     )  # fmt: skip
 
 
@@ -85,6 +90,34 @@ def run_seed(network, references, rows, repeats, spectra, seed):
     return table
 
 
+def run_tolerances(network, reference, rows, repeat, seeds):
+    """Rows of the table of tolerances: where the single-bin scheme stopped and how far it then was."""
+    table = []
+    sums = reference.sum(axis=2).mean(axis=0)
+    for seed in range(seeds):
+        chosen = np.random.default_rng([seed, 7]).permutation(rows)
+        for tolerance in TOLERANCES:
+            found = whole_map(network, chosen, "single", repeat, [seed, 8], tolerance)
+            numbers = judge(found.per_spectrum, reference, reference)
+            off = found.mean.sum(axis=1) / sums - 1
+            for a, amp in enumerate(network[3].amp_names):
+                row = {"tolerance": tolerance, "repeat": repeat, "amp": amp, "seed": seed}
+                row |= {"spectra": int(found.n_spectra[a]), "off": round(float(off[a]), 4)}
+                row |= {"off_squared": round(float(off[a] ** 2), 6)}
+                table.append(row | {k: round(float(numbers[k][a]), 4) for k in ("error", "spearman", "total_error")})
+    return table
+
+
+def text_of_tolerances(table):
+    """Lines of text: a row per tolerance; mean over AMPs and seeds, the spread of ``off`` as root mean square."""
+    keys = ("spectra", "total_error", "off", "off_squared", "error", "spearman")
+    means = [averaged(table, key, "tolerance") for key in keys]
+    yield "tolerance  spectra  total_error     off  off (rms)   error  spearman"
+    for tolerance in TOLERANCES:
+        spectra, total, off, square, error, rank = (mean[tolerance,][0] for mean in means)
+        yield f"{tolerance:9} {spectra:8.0f} {total:12.3f} {off:7.3f} {square**0.5:10.3f} {error:7.3f} {rank:9.3f}"
+
+
 def text_table(rows, key, form):
     """Lines of text: a row per scheme and repeats, a column per number of spectra; mean over AMPs and seeds."""
     rows = [row for row in rows if row[key] != ""]
@@ -103,7 +136,7 @@ def main():
     parser.add_argument("--reference", type=int, default=1000, help="planets of the reference (default %(default)s)")
     parser.add_argument("--reference-repeat", type=int, default=40, help="its repeats (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results" / "repeats.csv")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results", metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a small grid of 2 seeds, nothing written")
     arguments = parser.parse_args()
     repeats, spectra = REPEATS, SPECTRA
@@ -124,6 +157,8 @@ def main():
     long = {"single": arguments.reference_repeat}
     long["halving"] = long["single"] * n_bins // len(halving_sizes(n_bins))
     references = {scheme: whole_map(network, kept, scheme, n, 96).per_spectrum for scheme, n in long.items()}
+    stops = run_tolerances(network, references["single"], rows, 3, 2 * arguments.seeds)
+    print(*text_of_tolerances(stops), "", sep="\n", flush=True)
     table = []
     for seed in range(arguments.seeds):
         table += run_seed(network, references, rows, repeats, spectra, seed)
@@ -133,7 +168,8 @@ def main():
                       ("z", "{:.2f}"), ("repeat_part", "{:.2f}")):  # fmt: skip
         print(*text_table(table, key, form), "", sep="\n")
     if not arguments.quick:
-        write(arguments.out, table)
+        write(arguments.out / "repeats.csv", table)
+        write(arguments.out / "tolerance.csv", stops)
     return 0
 
 
