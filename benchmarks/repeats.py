@@ -29,7 +29,6 @@ from map_agreement import shared_top, spearman
 REPEATS = (1, 3, 10, 30, 100)  # of the single-bin scheme; halving gets as many evaluations
 SPECTRA = (10, 30, 100, 300)
 TOLERANCES = (0.3, 0.2, 0.1)
-WIDE = 30  # with more repeats than this, no more than 100 spectra
 
 
 def whole_map(network, rows, scheme, repeat, rng, tolerance=None):
@@ -78,7 +77,7 @@ def run_seed(network, references, rows, repeats, spectra, seed):
     for scheme, n_groups in groups.items():
         for times in repeats:
             repeat = max(round(times * n_bins / n_groups), 1)
-            n_most = min(max(spectra), len(chosen), 100 if times > WIDE else len(chosen))
+            n_most = min(max(spectra), len(chosen))
             found = whole_map(network, chosen[:n_most], scheme, repeat, [seed, 6, times])
             part = (found.repeat_error / found.standard_error).mean(axis=1)
             for n in (n for n in spectra if n <= n_most):
