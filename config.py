@@ -116,6 +116,7 @@ class TrainingConfig:
     batch_size: int = setting(64, low=1)
     lr: float = setting(0.001, above=0)
     copies: int = setting(10, low=1)
+    loss: str = setting("mse", choices=("mse", "log_mse"))
     noise: str = setting("fresh", choices=("fresh", "fixed", "none"))
     cv: int = setting(1, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))

@@ -27,6 +27,20 @@ STEPS_PER_CALL = 20  # training steps between two looks of the callbacks, at mos
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
+@keras.saving.register_keras_serializable("training")
+def log_mse(y_true, y_pred):
+    """Mean over AMPs of the logarithm of each AMP's mean squared error over the batch (N, n_amps).
+
+    Every AMP then counts by its relative improvement. With the plain mean, an AMP that is known a hundred times
+    better than others (the radius) has no weight left to get better still. It is the Gaussian log-likelihood with
+    each AMP's error variance at its best value.
+    """
+    return keras.ops.mean(keras.ops.log(keras.ops.mean(keras.ops.square(y_true - y_pred), axis=0) + 1e-8))
+
+
+LOSSES = {"mse": "mse", "log_mse": log_mse}
+
+
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite."""
 
@@ -62,7 +76,7 @@ def _improvements(val_losses, least):
     """Say for each epoch whether its loss lies below the best one before by more than the fraction ``least``."""
     best, improved = np.inf, []
     for loss in val_losses:
-        improved.append(loss < best * (1 - least) or best == np.inf)
+        improved.append(best == np.inf or loss < best - least * abs(best))
         best = loss if improved[-1] else best
     return improved
 
@@ -294,7 +308,7 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
             model = build()
             model.compile(
                 optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm),
-                loss="mse",
+                loss=LOSSES[settings.loss],
                 steps_per_execution=1 if settings.strategy == "mirrored" else _steps_per_call(steps),
                 jit_compile=False,  # deterministic operations and the XLA compiler exclude each other
             )

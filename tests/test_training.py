@@ -70,6 +70,20 @@ def test_best_epoch_is_returned_and_history_written(tmp_path):
     assert np.array_equal(weights(model), weights(train(tmp_path)))  # a finished fold is not trained again
 
 
+def test_log_loss_weighs_amps_by_relative_error_and_resumes(tmp_path):
+    settings = replace(SETTINGS, loss="log_mse")
+    truth, answer = np.zeros((50, 2), np.float32), np.full((50, 2), [0.1, 2.0], np.float32)
+    assert float(training.log_mse(truth, answer)) == pytest.approx((np.log(0.01) + np.log(4)) / 2, rel=1e-4)
+
+    def kill(row):
+        if row["epoch"] == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", settings, on_epoch=kill)
+    assert np.array_equal(weights(train(tmp_path / "broken", settings)), weights(train(tmp_path / "whole", settings)))
+
+
 class Killed(BaseException):
     pass
 
