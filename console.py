@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -43,6 +44,11 @@ class RunLog:
     ----------
     quiet : bool
         Only warnings and errors on the screen.
+
+    Attributes
+    ----------
+    path : Path or None
+        The log file, once there is one.
     """
 
     def __init__(self, quiet=False):
@@ -50,6 +56,7 @@ class RunLog:
         self.screen = _Screen(logging.WARNING if quiet else logging.INFO)
         self.screen.setFormatter(_OneLine())
         self.memory = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        self.path = None
 
     def __enter__(self):
         self.before = self.root.level
@@ -60,10 +67,12 @@ class RunLog:
         warnings.showwarning = _show_warning
         for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("folds").setLevel(logging.DEBUG)  # every epoch, for the file alone
         return self
 
     def to_file(self, path):
         """Append to the log file from now on, beginning with all that was said before."""
+        self.path = Path(path)
         file = logging.FileHandler(path, encoding="utf-8")
         file.handleError = lambda record: None  # a full disk is reported by those who write results
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))

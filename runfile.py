@@ -112,7 +112,8 @@ def main(argv=None):
         except InputError as error:
             return _fail(error, 2)
         except KeyboardInterrupt:
-            return _fail("interrupted; go on with --resume and the same --output", 130)
+            again = f"; go on with --resume --output {log.path.parents[1]}" if log.path else ""
+            return _fail(f"interrupted{again}", 130)
         except Exception as error:
             kept = log.keep_traceback()
             if isinstance(error, (OSError, ValueError, RuntimeError)) and str(error):
