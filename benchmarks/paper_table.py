@@ -4,8 +4,9 @@
     python benchmarks/paper_table.py --folds 1           # one fold each
     python benchmarks/paper_table.py --quick             # minutes; shows that it runs, not how good it is
 
-Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated). The lstm
-and the hybrid are trained with the settings of ``configs/lstm.yaml``, which is config.yaml with fewer, larger steps.
+Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated). Those
+that are slow on a CPU are trained with fewer steps: ``configs/lean.yaml`` for the cnn and the hybrid,
+``configs/lstm.yaml`` for the lstm.
 Writes ``paper_table_MSE.csv``, ``paper_table_R2.csv`` (a row per network and fold) and ``paper_table.md``.
 """
 
@@ -30,7 +31,7 @@ from loaders import load_dataset  # noqa: E402
 from preprocessing import Scaler, add_noise, split_folds, split_test, take  # noqa: E402
 from results import load_run, written_whole  # noqa: E402
 
-CONFIGS = {"mlp": "config.yaml", "cnn": "config.yaml", "lstm": "configs/lstm.yaml", "hybrid": "configs/lstm.yaml"}
+CONFIGS = {"mlp": "config.yaml", "cnn": "configs/lean.yaml", "lstm": "configs/lstm.yaml", "hybrid": "configs/lean.yaml"}
 COPIES = 3  # noisy copies that the regressions learn from
 QUICK = ["--size", "1500", "--epochs", "2"]
 
