@@ -282,6 +282,8 @@ def report(emulator, data, rows):
     ratio = (emulator.depth(data.amps[rows]) - data.spectra[rows]) / data.errors[rows]
     size = np.abs(ratio)
     shift = np.sqrt((ratio**2).sum(axis=1))  # of a whole spectrum, in sigma
+    height = scale_height(data.amps[rows])
+    extended = ratio[height > np.quantile(height, 0.9)]
     per_bin = np.sqrt((ratio**2).mean(axis=0))
     return [
         f"error / noise on {len(rows)} unseen planets: rms {np.sqrt((ratio**2).mean()):.4f}, "
@@ -290,6 +292,7 @@ def report(emulator, data, rows):
         f"99 % {np.quantile(size, 0.99, axis=0).min():.4f} to {np.quantile(size, 0.99, axis=0).max():.4f}",
         f"whole spectrum (root of the summed squares): median {np.median(shift):.3f}, 95 % "
         f"{np.quantile(shift, 0.95):.3f} sigma",
+        f"rms of the tenth with the largest scale heights: {np.sqrt((extended**2).mean()):.4f}",
     ]
 
 

@@ -38,7 +38,7 @@ from information import STORED, pick_planets
 from data.simulate import PRIORS
 from results import written_whole
 
-LIVE_POINTS = 250  # with 1000, means moved by less than 0.1 posterior deviations
+LIVE_POINTS = 250  # with 1000, the means of two spectra moved by less than 0.1 posterior deviations
 WAITING = 40  # proposals that are evaluated at once
 STORE_EVERY = 10  # spectra
 TRUE_DRAWS = 800  # evaluations of the true forward model per re-weighted posterior
