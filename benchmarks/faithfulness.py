@@ -354,6 +354,13 @@ def averaged(summary, key, *by):
     return found
 
 
+def over_seeds(curves):
+    """Rows of the deletion curves, mean over seeds with its standard error."""
+    by = ("explanation", "corruption", "amp", "k")
+    found = averaged(curves, "r2", *by)
+    return [dict(zip(by, what)) | {"r2": f"{m:.4f}", "r2_error": f"{e:.4f}"} for what, (m, e) in found.items()]
+
+
 def differences(summary, corruption, base="single"):
     """{explanation: (area minus that of ``base``, its standard error over seeds)}, mean over AMPs, seed by seed."""
     part = [row for row in summary if row["corruption"] == corruption]
@@ -425,7 +432,7 @@ def main():
 
     print("evaluations for equal effects, single = 1:", cost_of_a_contrast(halving_sizes(reference.shape[1])))
     if not arguments.quick:
-        write(arguments.out / "faithfulness_curves.csv", curves)
+        write(arguments.out / "faithfulness_curves.csv", over_seeds(curves))
         write(arguments.out / "faithfulness.csv", summary)
     return 0
 
