@@ -161,7 +161,6 @@ def run(config, arguments, command, log):
     with stage("data"):
         split = load_split(config)
     data, test, scalers = split.data, split.test, split.scalers
-    logger.info("%s: %d spectra of %d bins, AMPs %s", data.name, *data.spectra.shape, " ".join(data.amp_names))
 
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
     settings = {**config.to_dict(), "data_sha256": data.sha256(), "versions": console.versions(), "command": command}
