@@ -7,7 +7,7 @@
 Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated). Those
 that are slow on a CPU are trained with fewer steps: ``configs/lean.yaml`` for the cnn and the hybrid,
 ``configs/lstm.yaml`` for the lstm.
-Writes ``paper_table_MSE.csv``, ``paper_table_R2.csv`` (a row per network and fold) and ``paper_table.md``.
+Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from results import load_run, written_whole  # noqa: E402
 
 CONFIGS = {"mlp": "config.yaml", "cnn": "configs/lean.yaml", "lstm": "configs/lstm.yaml", "hybrid": "configs/lean.yaml"}
 COPIES = 3  # noisy copies that the regressions learn from
+ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
 QUICK = ["--size", "1500", "--epochs", "2"]
 
 
@@ -98,29 +99,45 @@ def train_regressions(folds, quick):
 
 
 def write_tables(found, names, output, note):
-    """Write the CSV files and the Markdown table of everything found so far."""
+    """Put what was found into the CSV file, in place of older rows of these models; write the Markdown tables."""
     output.mkdir(parents=True, exist_ok=True)
-    for position, score in ((1, "MSE"), (2, "R2")):
-        with written_whole(output / f"paper_table_{score}.csv") as part, open(part, "w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["model", "fold", *names, "mean"])
-            for entry in found:
-                for k, row in enumerate(entry[position]):
-                    table.writerow([entry[0], k, *(f"{v:.5g}" for v in row), f"{row.mean():.5g}"])
-    lines = [note, ""]
-    for position, score, digits in ((2, "R2", 3), (1, "MSE (scaled units)", 4)):
-        lines += [f"| {score} | " + " | ".join([*names, "mean"]) + " | parameters | minutes |"]
-        lines += ["|---" * (len(names) + 4) + "|"]
-        for entry in found:
-            values = np.column_stack([entry[position], entry[position].mean(axis=1)])
-            cells = [_cell(column, digits) for column in values.T]
-            size = f"{entry[4]:,}" if entry[4] else ""
-            lines.append(f"| {entry[0]} | " + " | ".join(cells) + f" | {size} | {entry[3] / 60:.1f} |")
-        lines.append("")
-    text = "\n".join(lines)
+    path = output / "paper_table.csv"
+    columns = ["model", "fold", "score", *names, "parameters", "minutes", "note"]
+    rows = []
+    if path.is_file():
+        with open(path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["model"] not in {entry[0] for entry in found}]
+    for model, mse, r2, seconds, parameters in found:
+        for score, values in (("R2", r2), ("MSE", mse)):
+            for k, row in enumerate(values):
+                cells = [model, k, score, *(f"{v:.5g}" for v in row), parameters or "", f"{seconds / 60:.1f}", note]
+                rows.append(dict(zip(columns, map(str, cells))))
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows)
+    text = as_markdown(rows, names)
     with written_whole(output / "paper_table.md") as part:
         part.write_text(text, encoding="utf-8")
     return text
+
+
+def as_markdown(rows, names):
+    """Return the tables of R2 and MSE, mean and spread over folds, as Markdown."""
+    lines = []
+    models = sorted({row["model"] for row in rows}, key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER))
+    for score, title, digits in (("R2", "R2", 3), ("MSE", "MSE (scaled units)", 4)):
+        lines += [f"| {title} | " + " | ".join([*names, "mean"]) + " | parameters | minutes |"]
+        lines += ["|---" * (len(names) + 4) + "|"]
+        for model in models:
+            mine = [row for row in rows if row["model"] == model and row["score"] == score]
+            values = np.array([[float(row[name]) for name in names] for row in mine])
+            values = np.column_stack([values, values.mean(axis=1)])
+            cells = [_cell(column, digits) for column in values.T]
+            size = f"{int(mine[0]['parameters']):,}" if mine[0]["parameters"] else ""
+            lines.append(f"| {model} | " + " | ".join(cells) + f" | {size} | {mine[0]['minutes']} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _cell(values, digits):
@@ -132,7 +149,7 @@ def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--models", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
     parser.add_argument("--no-regressions", action="store_true", help="networks only")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
@@ -140,16 +157,13 @@ def main():
     arguments = parser.parse_args()
     names = load_dataset(ROOT / load_config(ROOT / "config.yaml").data.path).amp_names
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
-    note = f"{datetime.date.today()}, {machine}; {arguments.folds} fold(s), mean ± standard deviation over folds."
-    found = []
+    note = f"{datetime.date.today()}, {machine}"
     if not arguments.no_regressions:
         for entry in train_regressions(arguments.folds, arguments.quick):
-            found.append(entry)
-            write_tables(found, names, arguments.output, note)
+            print(write_tables([entry], names, arguments.output, note))
     for name in arguments.models:
-        found.append((name, *train_network(name, arguments.folds, arguments.work, arguments.quick)))
-        text = write_tables(found, names, arguments.output, note)
-    print(text)
+        entry = (name, *train_network(name, arguments.folds, arguments.work, arguments.quick))
+        print(write_tables([entry], names, arguments.output, note))
 
 
 if __name__ == "__main__":
