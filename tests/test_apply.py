@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
         data={"path": str(folder / "data.h5"), "auxiliary": ["star_radius"]},
         sensitivity={"enabled": False},
     )
-    flags = ["--config", config, "--output", str(folder / "out"), "--quiet", "--epochs", "12"]
+    flags = ["--config", config, "--output", str(folder / "out"), "--quiet", "--epochs", "25"]
     assert runfile.main(flags) == 0
     return runfile, folder / "out", data
 
