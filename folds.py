@@ -73,7 +73,7 @@ def train_fold(config, split, folder, k, quiet):
 
     def build():
         layers = vars(getattr(config.model, name))
-        return build_model(name, data.spectra.shape[1], len(data.amp_table), n_auxiliary, front, **layers)
+        return build_model(name, data.spectra.shape[1], len(data.amp_table), n_auxiliary, front, (config.seed, k), **layers)
 
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
     with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:

@@ -8,19 +8,19 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
 
-def whitening(spectrum, kernel, bias):
-    """Apply a fixed linear map to the spectrum, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
+def whitening(spectrum):
+    """Fixed linear map of the spectrum, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
 
     Not in the paper. Neighbouring bins rise and fall together, so that what tells molecules apart is a few
     percent of the scaled input; whitening (``preprocessing.whitening``) brings it to unit variance.
     """
     n_bins = spectrum.shape[1]
-    layer = layers.Dense(n_bins, trainable=False, name="whitening")
-    x = layer(layers.Flatten()(spectrum))  # (N, n_bins)
-    layer.set_weights([kernel, bias])
+    x = layers.Flatten()(spectrum)  # (N, n_bins)
+    x = layers.Dense(n_bins, trainable=False, name="whitening")(x)
     return layers.Reshape((n_bins, 1))(x)  # (N, n_bins, 1)
 
 
@@ -75,7 +75,17 @@ def hybrid(spectrum, filters=(32, 32, 32), kernel_size=3, units=100, dense=64, d
 NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "hybrid": hybrid}
 
 
-def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, **settings):
+def _with_seeds(config, rng):
+    """Return a network's configuration with a seed drawn for every initialiser and dropout layer that has none."""
+    if isinstance(config, dict):
+        return {
+            key: int(rng.integers(2**31)) if key == "seed" and value is None else _with_seeds(value, rng)
+            for key, value in config.items()
+        }
+    return [_with_seeds(value, rng) for value in config] if isinstance(config, list) else config
+
+
+def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **settings):
     """Build one of the four networks.
 
     Parameters
@@ -90,6 +100,9 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, **settings):
         [spectrum (N, n_bins, 1), auxiliary (N, n_auxiliary)].
     front : (kernel (n_bins, n_bins), bias (n_bins,)), optional
         Whitening of the spectrum, a fixed first layer; none gives the paper's networks.
+    seed : int or sequence of int, optional
+        Of the initial weights and of dropout: the same seed, the same network, whatever else draws random numbers in
+        this process. None: from Python's global random state, as Keras does.
     **settings
         Passed on to the builder of that name.
 
@@ -108,7 +121,7 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, **settings):
     if n_bins < 1 or n_amps < 1:
         raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
     spectrum = keras.Input((n_bins, 1), name="spectrum")
-    x = spectrum if front is None else whitening(spectrum, *front)
+    x = spectrum if front is None else whitening(spectrum)
     x = NETWORKS[name](x, **settings)
     inputs = spectrum
     if n_auxiliary:
@@ -116,7 +129,12 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, **settings):
         inputs = [spectrum, auxiliary]
         x = layers.Concatenate()([x, auxiliary])
         x = layers.Dense(x.shape[-1], activation="relu")(x)
-    return keras.Model(inputs, layers.Dense(n_amps, name="amps")(x), name=name)
+    model = keras.Model(inputs, layers.Dense(n_amps, name="amps")(x), name=name)
+    if seed is not None:
+        model = keras.Model.from_config(_with_seeds(model.get_config(), np.random.default_rng(seed)))
+    if front is not None:
+        model.get_layer("whitening").set_weights(front)
+    return model
 
 
 def save_model(model, path):

@@ -9,6 +9,7 @@ How the work is cut, for those who run it on many machines: `make_chunks` yields
 the spectra. Draws depend on the seed and on the index of the spectrum alone.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -36,9 +37,14 @@ def halving_sizes(n_bins):
 
 def choose_groups(labels, shuffle, n_repeats, rng):
     """Group of each bin in each repeat: (n_repeats, n_bins) of integers, from the labels of one repeat (n_bins,)."""
-    if shuffle:
-        return rng.permuted(np.tile(labels, (n_repeats, 1)), axis=1)
-    return np.broadcast_to(labels, (n_repeats, len(labels)))
+    if not shuffle:
+        return np.broadcast_to(labels, (n_repeats, len(labels)))
+    # Sort random numbers that carry a label in their last bits: three times as quick as rng.permuted
+    bits = int(labels.max()).bit_length()
+    keys = rng.integers(2 ** (32 - bits), size=(n_repeats, len(labels)), dtype=np.uint32) << bits
+    keys |= labels.astype(np.uint32)
+    keys.sort(axis=1)
+    return keys & (2**bits - 1)
 
 
 def correlate(normals, root):
@@ -62,14 +68,14 @@ def sum_over_repeats(change, mask):
     ``change`` (rows, n_AMPs) is f(x') - f(x), ``mask`` (rows, n_bins) tells which bins moved. As every bin is in
     one group per repeat, both sums are one matrix product: (2, n_AMPs, n_bins), float64.
     """
-    squares = np.square(change, dtype=np.float64)
-    moments = np.concatenate([squares, np.square(squares)], axis=1)  # (rows, 2 n_AMPs)
+    squares = np.square(change.T, dtype=np.float64, order="C")
+    moments = np.concatenate([squares, np.square(squares)])  # (2 n_AMPs, rows)
     n_amps, n_bins = change.shape[1], mask.shape[1]
     sums = np.zeros((2 * n_amps, n_bins))
     step = max(1, SMALL_PRODUCT // sums.size)
     for start in range(0, len(mask), step):
         rows = slice(start, start + step)
-        sums += moments[rows].T @ mask[rows].astype(np.float64)
+        sums += moments[:, rows] @ mask[rows].astype(np.float64)
     return sums.reshape(2, n_amps, n_bins)
 
 
@@ -186,7 +192,10 @@ def run_chunk(model, chunk, settings):
     spectrum depends on the model, the spectrum and its index and ``settings``, never on its neighbours.
     """
     predict = Predictor(model, settings.n_amps, settings.layout)
-    return np.stack([_run_spectrum(predict, chunk, k, settings) for k in range(len(chunk.indices))])
+    if not predict.takes_two_calls:
+        return np.stack([_run_spectrum(predict, chunk, k, settings) for k in range(len(chunk.indices))])
+    with ThreadPoolExecutor(2) as two:  # one draws and adds up while the other runs the network
+        return np.stack(list(two.map(lambda k: _run_spectrum(predict, chunk, k, settings), range(len(chunk.indices)))))
 
 
 def _run_spectrum(predict, chunk, k, settings):
@@ -196,7 +205,7 @@ def _run_spectrum(predict, chunk, k, settings):
     groups_rng, noise_rng = (
         np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index, stream))) for stream in (0, 1)
     )
-    n_bins, n_groups = len(spectrum), settings.labels.max() + 1
+    n_bins, n_groups = len(spectrum), int(settings.labels.max()) + 1
     per_batch = even_share(settings.repeat, (settings.batch_size - 1) // n_groups)
 
     # Each batch has the same shape and carries the unperturbed spectrum as its first row

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
-LARGEST_BATCH = 8192  # rows per call; more is no quicker on a CPU
-LARGEST_OUTPUT = 4_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
+LARGEST_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
+LARGEST_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 
 
@@ -76,9 +76,23 @@ class Predictor:
     layout: str
 
     @functools.cached_property
+    def loaded(self):
+        """The model itself."""
+        return self.model.get() if isinstance(self.model, ModelLoader) else self.model
+
+    @functools.cached_property
+    def takes_two_calls(self):
+        """Whether two threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
+        keras = sys.modules.get("keras")
+        if keras is None or not isinstance(self.loaded, keras.Model) or keras.backend.backend() != "tensorflow":
+            return False
+        self.loaded.make_predict_function()  # once, before the threads start
+        return True
+
+    @functools.cached_property
     def function(self):
         """The quickest way into the model; ``predict_on_batch`` spares Keras the set-up of each ``predict``."""
-        model = self.model.get() if isinstance(self.model, ModelLoader) else self.model
+        model = self.loaded
         for name in ("predict_on_batch", "predict"):
             if callable(getattr(model, name, None)):
                 return getattr(model, name)

@@ -210,8 +210,8 @@ def sensitivity_map(
     input_layout : {"channel", "flat"}, optional
         (rows, n_bins, 1) or (rows, n_bins). Default: as the model declares, else found by trying in this order.
     batch_size : int, optional
-        Rows per call of the model, at most; never less than one repeat of one spectrum. Default: up to 8192, fewer
-        for a Keras model with wide layers (384 for an LSTM of 52 bins, about 100 MB).
+        Rows per call of the model, at most; never less than one repeat of one spectrum. Default: up to 5120, fewer
+        for a Keras model with wide layers (192 for an LSTM of 52 bins, about 100 MB).
     keep_spectra : bool
         Keep the map of each spectrum. False keeps memory constant in the number of spectra.
     progress : bool

@@ -94,7 +94,7 @@ def group_labels(scheme, groups, n_bins):
         raise ValueError(f"scheme: expected one of {SCHEMES}, received {scheme!r}")
     if groups is None:
         sizes = halving_sizes(n_bins) if scheme == "halving" else [1] * n_bins
-        return np.repeat(np.arange(len(sizes)), sizes), scheme == "halving", scheme
+        return np.repeat(np.arange(len(sizes), dtype=np.int16), sizes), scheme == "halving", scheme
     expected = f"groups: expected lists of bins 0 to {n_bins - 1}, each bin once at most, or {n_bins} group numbers"
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":
         if len(groups) != n_bins or groups.max() < 0:

@@ -231,7 +231,8 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
     Parameters
     ----------
     build : callable
-        Returns a new, uncompiled network.
+        Returns a new, uncompiled network; with the same initial weights each time (`models.build_model` with a seed)
+        if the training is to be repeatable.
     data : preprocessing.Dataset
     train, valid : ndarray of int
         Rows to train on and to validate on.
@@ -304,7 +305,6 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
     with scope(settings.strategy):
         model, history = _restore(folder, fold, steps)
         if model is None:
-            keras.utils.set_random_seed((seed * 1009 + fold) % 2**31)
             model = build()
             model.compile(
                 optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm),

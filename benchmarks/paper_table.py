@@ -31,7 +31,7 @@ from loaders import load_dataset  # noqa: E402
 from preprocessing import Scaler, add_noise, split_folds, split_test, take  # noqa: E402
 from results import load_run, written_whole  # noqa: E402
 
-CONFIGS = {"mlp": "config.yaml", "cnn": "configs/lean.yaml", "lstm": "configs/lstm.yaml", "hybrid": "configs/lean.yaml"}
+CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
 COPIES = 3  # noisy copies that the regressions learn from
 ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
 QUICK = ["--size", "1500", "--epochs", "2"]

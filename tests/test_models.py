@@ -1,5 +1,7 @@
 """The networks have the paper's shapes, take any number of bins, and load safely."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,16 @@ def test_unsafe_or_broken_model_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match=name) as caught:
             models.load_model(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "hybrid"])
+def test_a_seed_gives_the_weights_whatever_else_draws_random_numbers(name):
+    front = np.eye(13), np.zeros(13)
+    networks = []
+    for seed in (7, 7, 8):
+        networks.append(models.build_model(name, 13, 2, front=front, seed=(seed, 0)))
+        random.random()  # as another thread may do at any time
+    weights = [np.concatenate([w.ravel() for w in network.get_weights()]) for network in networks]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+    np.testing.assert_array_equal(networks[0].get_layer("whitening").get_weights()[0], front[0])

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     settings = TrainingConfig(epochs=12, batch_size=128, lr=0.002, copies=2, plateau_patience=1)
 
     def build():
-        return build_model("mlp", 52, 9, front=front, units=(160, 80))
+        return build_model("mlp", 52, 9, front=front, seed=0, units=(160, 80))
 
     folder = tmp_path_factory.mktemp("trained")
     return data, test, scaler, train_fold(build, data, train, valid, scaler, settings, 0, folder)

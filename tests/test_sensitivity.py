@@ -91,12 +91,14 @@ def test_halving_sizes_use_every_bin_once():
 @pytest.mark.parametrize("n_bins", [1, 2, 3, 8, 13, 52, 64, 283])
 def test_linear_model_matches_closed_form(n_bins, scheme):
     weights, spectra, errors = problem(n=2, n_bins=n_bins)
-    result = run(Linear(weights), spectra, errors, scheme=scheme, repeat=400 if n_bins < 100 else 100)
     truth = truth_of(weights, errors, halving_sizes(n_bins) if scheme == "halving" else [1])
-    deviation = (result.mean - truth) / result.repeat_error
-    assert np.abs(deviation).max() < 5
+    deviations = []
+    for seed in range(10):  # bins of one map share their draws, so one map alone may be off in many of them
+        result = run(Linear(weights), spectra, errors, scheme=scheme, repeat=400, rng=seed)
+        deviations.append((result.mean - truth) / result.repeat_error)
+    assert np.abs(deviations).max() < 5.5
     if n_bins > 10:
-        assert 0.8 < np.sqrt(np.mean(deviation**2)) < 1.3
+        assert 0.85 < np.sqrt(np.mean(np.square(deviations))) < 1.2
 
 
 def test_user_groups_match_closed_form_and_untested_bins_are_nan():

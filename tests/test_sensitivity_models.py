@@ -1,12 +1,13 @@
 """The sensitivity test on real models: Keras, PyTorch, scikit-learn and JAX, each where it is installed."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
 
 import sensitivity
-from predictors import probe_model
+from predictors import LARGEST_BATCH, probe_model
 from sensitivity import sensitivity_map
 
 N_BINS, N_AMPS = 13, 3
@@ -53,6 +54,23 @@ def test_keras_maps_are_bit_identical_in_any_chunking(keras):
     assert np.array_equal(maps[0], maps[1]) and np.array_equal(maps[0], maps[2])
 
 
+def test_only_networks_known_to_allow_it_are_called_by_two_threads(keras):
+    network, callers = small_network(keras), set()
+
+    def recorded(x, call):
+        callers.add(threading.get_ident())
+        return call(x)
+
+    on_batch, twin = network.predict_on_batch, numpy_twin(network)
+    network.predict_on_batch = lambda x: recorded(x, on_batch)
+    run(network)
+    if keras.backend.backend() == "tensorflow":
+        assert len(callers - {threading.get_ident()}) == 2
+    callers.clear()
+    run(lambda x: recorded(x, twin))
+    assert callers == {threading.get_ident()}
+
+
 def test_keras_network_with_an_auxiliary_input(keras):
     spectrum, planet = keras.Input((N_BINS, 1)), keras.Input((2,))
     both = keras.layers.Concatenate()([keras.layers.Flatten()(spectrum), planet])
@@ -79,7 +97,7 @@ def test_wide_layers_get_smaller_batches(keras):
     recurrent = keras.layers.Bidirectional(keras.layers.LSTM(100, return_sequences=True))(inputs)
     wide = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(recurrent)))
     assert probe_model(wide, np.zeros(52)).batch_size < 500
-    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == 8192
+    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == LARGEST_BATCH
 
 
 def test_torch_module_as_it_is_or_wrapped():

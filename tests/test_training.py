@@ -25,7 +25,7 @@ def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_ne
     built = []
 
     def build():
-        model = build_model("mlp", 13, 5, units=(16, 8), dropout=dropout)
+        model = build_model("mlp", 13, 5, seed=seed, units=(16, 8), dropout=dropout)
         built.append(model)
         if len(built) <= wild_networks:
             model.set_weights([w + np.float32(1e30) for w in model.get_weights()])
