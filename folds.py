@@ -73,7 +73,8 @@ def train_fold(config, split, folder, k, quiet):
 
     def build():
         layers = vars(getattr(config.model, name))
-        return build_model(name, data.spectra.shape[1], len(data.amp_table), n_auxiliary, front, (config.seed, k), **layers)
+        shape = data.spectra.shape[1], len(data.amp_table), n_auxiliary
+        return build_model(name, *shape, front=front, seed=(config.seed, k), **layers)
 
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
     with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:

@@ -13,7 +13,7 @@ from keras import layers
 
 
 def whitening(spectrum):
-    """Fixed linear map of the spectrum, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
+    """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
 
     Not in the paper. Neighbouring bins rise and fall together, so that what tells molecules apart is a few
     percent of the scaled input; whitening (``preprocessing.whitening``) brings it to unit variance.
