@@ -140,6 +140,7 @@ class SensitivityConfig:
     repeat: int = setting(1000, low=1)
     scheme: str = setting("halving", choices=("halving", "single"))
     abundance: list[float] | None = setting(None)
+    tolerance: float | None = setting(None, above=0)
     batch_size: int | None = setting(None, low=1)
     chunk_size: int = setting(8, low=1)
 

@@ -250,6 +250,7 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
                 auxiliary=auxiliary,
                 batch_size=chosen.batch_size,
                 chunk_size=chosen.chunk_size,
+                tolerance=chosen.tolerance,
                 keep_spectra=False,
                 progress=console.shows_progress(quiet),
                 executor=executor,

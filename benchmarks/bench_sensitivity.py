@@ -28,6 +28,7 @@ sys.path[:0] = [str(HERE.parent)]
 import numpy as np  # noqa: E402
 
 import sensitivity  # noqa: E402
+from console import quiet_stderr  # noqa: E402
 from predictors import probe_model  # noqa: E402
 
 NETWORKS = ("mlp", "cnn", "lstm", "hybrid")
@@ -123,12 +124,18 @@ def fastest_call(model, batch_size):
     return best[1:]
 
 
-def memory_added(name, repeat):
-    """Peak memory that the map of four spectra adds to a process that has the network and used it, in MB."""
-    import models
-
+def new_network(name):
+    """One of the four networks, untrained, that has been used once."""
+    with quiet_stderr():
+        import models
     network = models.build_model(name, N_BINS, N_AMPS)
     network.predict_on_batch(np.zeros((2, N_BINS, 1), np.float32))
+    return network
+
+
+def memory_added(name, repeat):
+    """Peak memory that the map of four spectra adds to a process that has the network and used it, in MB."""
+    network = new_network(name)
     spectra, errors = make_problem(4)
     with PeakMemory() as memory:
         sensitivity_of(network, spectra, errors, repeat)
@@ -137,11 +144,8 @@ def memory_added(name, repeat):
 
 def measure(name, n_spectra, repeat):
     """One row of the table, but for memory."""
-    import models
-
-    network = models.build_model(name, N_BINS, N_AMPS)
+    network = new_network(name)
     spectra, errors = make_problem(n_spectra)
-    network.predict_on_batch(np.zeros((2, N_BINS, 1), np.float32))
 
     few = slice(0, 4)
     once, tenfold = Stopwatch(), Stopwatch()
@@ -193,9 +197,7 @@ def measure(name, n_spectra, repeat):
 
 def explain(n_spectra, repeat):
     """Rows for other explanations of the same mlp, with about as many network evaluations."""
-    import models
-
-    network = models.build_model("mlp", N_BINS, N_AMPS)
+    network = new_network("mlp")
     spectra, errors = make_problem(100)
     scaled = ((spectra - 0.01) / 0.002).astype(np.float32)
     chosen, evaluations = scaled[:n_spectra], repeat * len(sensitivity.halving_sizes(N_BINS))

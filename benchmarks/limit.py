@@ -13,7 +13,7 @@ posterior mean has exactly that. Two limits are printed (`data/information.h5`):
   spectrum) but without the chance in how far the true AMPs lie from the posterior means. The direct ratio,
   mean((prediction - truth)^2) / mean((posterior mean - truth)^2), is in the result too.
 
-Error bars are bootstrap over spectra. Folds are averaged: each network is judged by itself.
+Error bars are bootstrap over spectra. Folds are averaged: each network is judged by itself, unless --ensemble is given.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
     return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
 
 
-def limit_ratio(run_folder, information=STORED):
+def limit_ratio(run_folder, information=STORED, ensemble=False):
     """Squared error of a run over the limit, per AMP.
 
     Parameters
@@ -87,6 +87,8 @@ def limit_ratio(run_folder, information=STORED):
         Folder of a finished run on the shipped data set with seed 0.
     information : path-like
         data/information.h5.
+    ensemble : bool
+        Judge the mean answer of all folds instead of each fold by itself.
 
     Returns
     -------
@@ -100,18 +102,31 @@ def limit_ratio(run_folder, information=STORED):
     """
     import h5py
 
-    from evaluation import scores
     from results import load_run
 
     run = load_run(run_folder)
-    truth = run.y_test
     with h5py.File(Path(run_folder) / "results.h5") as file:
         test_rows = file["test_rows"][()]
     with h5py.File(information) as file:
         _same_test(run, test_rows, file)
+    predictions = np.array([fold.y_pred for fold in run.folds.values()])  # (folds, n_test, n_amps)
+    if ensemble:
+        predictions = predictions.mean(axis=0, keepdims=True)
+    return compare(predictions, run.y_test, run.amp_names, information)
+
+
+def compare(predictions, truth, amp_names, information=STORED):
+    """Squared error over the limit of predictions (folds, n_test, n_amps) for the noisy test spectra of seed 0.
+
+    ``truth`` is (n_test, n_amps). Returns a `LimitRatio`; see `limit_ratio`.
+    """
+    import h5py
+
+    from evaluation import scores
+
+    with h5py.File(information) as file:
         index, variance = file["index"][()], file["laplace_variance"][()]
         sampled = {k: file["sampler"][k][()] for k in ("index", "mean", "variance")} if "sampler" in file else None
-    predictions = np.array([fold.y_pred for fold in run.folds.values()])  # (folds, n_test, n_amps)
     r2 = np.mean([scores(truth, p, truth.mean(axis=0), truth.std(axis=0))["R2"] for p in predictions], axis=0)
     squared = ((predictions - truth) ** 2).mean(axis=0)  # (n_test, n_amps)
     laplace = ratio_with_error(squared[index], variance)
@@ -122,7 +137,7 @@ def limit_ratio(run_folder, information=STORED):
         sampler = ratio_with_error(excess + sampled["variance"], sampled["variance"])
         direct = ratio_with_error(squared[place], (mean - truth[place]) ** 2)
     n_sampler = len(sampled["index"]) if sampled else 0
-    return LimitRatio(run.amp_names, r2, *laplace, *sampler, *direct, len(index), n_sampler)
+    return LimitRatio(tuple(amp_names), r2, *laplace, *sampler, *direct, len(index), n_sampler)
 
 
 def _same_test(run, test_rows, file):
@@ -150,11 +165,12 @@ def table(found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--ensemble", action="store_true", help="judge the mean answer of a run's folds")
     parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
     arguments = parser.parse_args()
     for folder in arguments.runs:
         try:
-            found = limit_ratio(folder, arguments.information)
+            found = limit_ratio(folder, arguments.information, arguments.ensemble)
         except (ValueError, OSError) as error:
             parser.exit(2, f"limit.py: {error}\n")
         print(folder, *table(found), sep="\n")

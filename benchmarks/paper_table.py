@@ -1,12 +1,12 @@
 """Train the four networks and three classical regressions on the same splits; write the tables of the README.
 
-    python benchmarks/paper_table.py                     # all networks, five folds: a night on two cores
+    python benchmarks/paper_table.py                     # all networks, five folds: some three hours on two cores
     python benchmarks/paper_table.py --folds 1           # one fold each
     python benchmarks/paper_table.py --quick             # minutes; shows that it runs, not how good it is
 
-Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated). Those
-that are slow on a CPU are trained with fewer steps: ``configs/lean.yaml`` for the cnn and the hybrid,
-``configs/lstm.yaml`` for the lstm.
+Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated), with
+``configs/tuned.yaml``, the lstm with ``configs/lstm.yaml``. "Mean of folds" is the mean answer of a network's folds.
+MSE / limit is what `limit.py` prints for sampled posteriors, with its bootstrap error over spectra.
 Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``.
 """
 
@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from limit import compare  # noqa: E402
 
 from config import NETWORKS, load_config  # noqa: E402
 from evaluation import scores  # noqa: E402
@@ -34,11 +36,22 @@ from results import load_run, written_whole  # noqa: E402
 CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
 COPIES = 3  # noisy copies that the regressions learn from
 ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
+TITLES = {"R2": "R2", "MSE": "MSE (scaled units)", "MSE/limit": "MSE / limit"}
 QUICK = ["--size", "1500", "--epochs", "2"]
 
 
+def judge(predictions, truth, scalers, names, quick):
+    """Return the scores of predictions (folds, n_test, n_amps): name to rows (folds or 1, n_amps)."""
+    both = [scores(truth, p, s["y_mean"], s["y_std"]) for p, s in zip(predictions, scalers, strict=True)]
+    found = {"R2": np.array([b["R2"] for b in both]), "MSE": np.array([b["MSE"] for b in both])}
+    if not quick:  # else these are other test spectra than those of the limit
+        limit = compare(np.asarray(predictions), truth, names)
+        found |= {"MSE/limit": limit.sampler[None], "error of MSE/limit": limit.sampler_error[None]}
+    return found
+
+
 def train_network(name, folds, work, quick):
-    """Run runfile.py for one network; return (MSE, R2, seconds, parameters), the first two (folds, n_amps)."""
+    """Run runfile.py for one network; yield (name, scores, seconds, parameters) of it and of the mean of its folds."""
     folder = work / name
     command = [sys.executable, str(ROOT / "runfile.py"), "--config", str(ROOT / CONFIGS[name]), "--model", name]
     command += ["--cv", str(folds), "--output", str(folder), "--no-sensitivity", "--resume", *(QUICK if quick else [])]
@@ -47,12 +60,15 @@ def train_network(name, folds, work, quick):
     seconds = time.perf_counter() - start
     seconds = _remember(folder / "seconds.txt", seconds)
     run = load_run(folder)
-    both = [scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in run.folds.values()]
+    answers, scalers = [f.y_pred for f in run.folds.values()], [f.scaler for f in run.folds.values()]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from models import load_model
 
     parameters = load_model(folder / f"model_{min(run.folds)}.keras").count_params()
-    return np.array([b["MSE"] for b in both]), np.array([b["R2"] for b in both]), seconds, parameters
+    yield name, judge(answers, run.y_test, scalers, run.amp_names, quick), seconds, parameters
+    if len(answers) > 1:
+        together = judge([np.mean(answers, axis=0)], run.y_test, scalers[:1], run.amp_names, quick)
+        yield f"{name}, mean of folds", together, seconds, parameters * len(answers)
 
 
 def _remember(path, seconds):
@@ -78,24 +94,23 @@ def regressions(seed):
 
 
 def train_regressions(folds, quick):
-    """Fit the regressions on the networks' splits; yield (name, MSE, R2, seconds, None)."""
+    """Fit the regressions on the networks' splits; yield (name, scores, seconds, None)."""
     config = load_config(ROOT / "config.yaml", {"training.cv": folds})
     data = take(load_dataset(ROOT / config.data.path), 1500 if quick else -1)
     rest, test = split_test(data, config.data.test_fraction, config.seed)
     splits = split_folds(rest, folds, config.training.folds, config.data.valid_fraction, config.seed)
     seen = add_noise(data.spectra[test], data.errors[test], np.random.default_rng([config.seed, 6]))  # as in a run
     for name in regressions(0):
-        mse, r2, start = [], [], time.perf_counter()
+        answers, scalers, start = [], [], time.perf_counter()
         for k, (train, _) in enumerate(splits):
             scaler = Scaler.fit(data, train)
             rows = np.tile(train, COPIES)
             noisy = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng([config.seed, k]))
             model = regressions(config.seed)[name].fit(scaler.inputs(noisy)[..., 0], scaler.targets(data.amps[rows]))
-            answer = scaler.amps(model.predict(scaler.inputs(seen)[..., 0]))
-            both = scores(data.amps[test], answer, scaler.y_mean, scaler.y_std)
-            mse.append(both["MSE"])
-            r2.append(both["R2"])
-        yield name, np.array(mse), np.array(r2), time.perf_counter() - start, None
+            answers.append(scaler.amps(model.predict(scaler.inputs(seen)[..., 0])))
+            scalers.append(scaler.to_dict())
+        seconds = time.perf_counter() - start
+        yield name, judge(answers, data.amps[test], scalers, data.amp_names, quick), seconds, None
 
 
 def write_tables(found, names, output, note):
@@ -107,10 +122,11 @@ def write_tables(found, names, output, note):
     if path.is_file():
         with open(path, newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["model"] not in {entry[0] for entry in found}]
-    for model, mse, r2, seconds, parameters in found:
-        for score, values in (("R2", r2), ("MSE", mse)):
+    for model, by_score, seconds, parameters in found:
+        for score, values in by_score.items():
             for k, row in enumerate(values):
-                cells = [model, k, score, *(f"{v:.5g}" for v in row), parameters or "", f"{seconds / 60:.1f}", note]
+                fold, digits = k if len(values) > 1 else "all", [f"{v:.5g}" for v in row]
+                cells = [model, fold, score, *digits, parameters or "", f"{seconds / 60:.1f}", note]
                 rows.append(dict(zip(columns, map(str, cells))))
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, columns)
@@ -123,17 +139,22 @@ def write_tables(found, names, output, note):
 
 
 def as_markdown(rows, names):
-    """Return the tables of R2 and MSE, mean and spread over folds, as Markdown."""
+    """Return the tables as Markdown: R2 and MSE, mean and spread over folds; MSE over the limit with its error."""
     lines = []
-    models = sorted({row["model"] for row in rows}, key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER))
-    for score, title, digits in (("R2", "R2", 3), ("MSE", "MSE (scaled units)", 4)):
-        lines += [f"| {title} | " + " | ".join([*names, "mean"]) + " | parameters | minutes |"]
+    models = sorted({row["model"] for row in rows}, key=lambda m: (ORDER.index(m.split(",")[0]), m))
+    for score, digits in (("R2", 3), ("MSE", 4), ("MSE/limit", 2)):
+        lines += [f"| {TITLES[score]} | " + " | ".join([*names, "mean"]) + " | parameters | minutes |"]
         lines += ["|---" * (len(names) + 4) + "|"]
         for model in models:
             mine = [row for row in rows if row["model"] == model and row["score"] == score]
+            if not mine:
+                continue
             values = np.array([[float(row[name]) for name in names] for row in mine])
             values = np.column_stack([values, values.mean(axis=1)])
             cells = [_cell(column, digits) for column in values.T]
+            if score == "MSE/limit":
+                (errors,) = (row for row in rows if row["model"] == model and row["score"] == f"error of {score}")
+                cells = [*(f"{c} ± {float(errors[n]):.{digits}f}" for c, n in zip(cells, names)), cells[-1]]
             size = f"{int(mine[0]['parameters']):,}" if mine[0]["parameters"] else ""
             lines.append(f"| {model} | " + " | ".join(cells) + f" | {size} | {mine[0]['minutes']} |")
         lines.append("")
@@ -162,8 +183,8 @@ def main():
         for entry in train_regressions(arguments.folds, arguments.quick):
             print(write_tables([entry], names, arguments.output, note))
     for name in arguments.models:
-        entry = (name, *train_network(name, arguments.folds, arguments.work, arguments.quick))
-        print(write_tables([entry], names, arguments.output, note))
+        entries = list(train_network(name, arguments.folds, arguments.work, arguments.quick))
+        print(write_tables(entries, names, arguments.output, note))
 
 
 if __name__ == "__main__":

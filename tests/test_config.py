@@ -105,6 +105,7 @@ BAD_SETTINGS = [
     ("sensitivity: {abundance: [-4]}", "sensitivity.abundance: expected null or [low, high] in dex, received [-4.0]"),
     ("sensitivity: {abundance: [-2, -4]}", "sensitivity.abundance: expected null or [low, high] in dex"),
     ("sensitivity: {abundance: [.nan, 1]}", "sensitivity.abundance[0]: expected a finite number, received nan"),
+    ("sensitivity: {tolerance: 0}", "sensitivity.tolerance: expected a value above 0, received 0.0"),
     ("sensitivity: {repeat: 0}", "sensitivity.repeat: expected a value at least 1"),
     ("sensitivity: {scheme: halfing}", "did you mean 'halving'?"),
     # not plain YAML

@@ -48,6 +48,16 @@ def finished(runfile, tmp_path_factory):
     return folder / "out", data
 
 
+def test_the_map_stops_at_its_tolerance(runfile, tmp_path):
+    training = {**SETTINGS["training"], "epochs": 1, "cv": 1}
+    path = configured(
+        tmp_path, dataset(), training=training, sensitivity={"no_spectra": 40, "repeat": 10, "tolerance": 10.0}
+    )
+    assert runfile.main(["--config", path, "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    with h5py.File(tmp_path / "out/results.h5") as file:
+        assert list(file["fold_0/sensitivity"].attrs["n_spectra"]) == [10] * 5
+
+
 def table(path):
     with open(path, newline="") as file:
         return list(csv.reader(file))
