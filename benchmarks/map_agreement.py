@@ -99,8 +99,22 @@ def shap_map(model, scaler, spectra, background, samples=200):
     return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
 
 
-def maps_of_run(folder, data, test, index, repeat, with_shap, fold=0):
-    """Name of the network and {map: (n_amps, n_bins)} of one network of a run."""
+def mean_network(networks, scalers):
+    """One Keras network that gives the mean answer of several, with the scaling of the first of them."""
+    import keras
+    from keras.layers import Average, Rescaling
+
+    first, spectrum, answers = scalers[0], keras.Input(networks[0].input_shape[1:]), []
+    for k, (network, scaler) in enumerate(zip(networks, scalers, strict=True)):
+        network.name = f"network_{k}"  # names must differ
+        scaled = Rescaling(first.x_std / scaler.x_std, (first.x_mean - scaler.x_mean) / scaler.x_std)(spectrum)
+        scale, offset = scaler.y_std / first.y_std, (scaler.y_mean - first.y_mean) / first.y_std
+        answers.append(Rescaling(scale.tolist(), offset.tolist())(network(scaled)))
+    return keras.Model(spectrum, Average()(answers))
+
+
+def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
+    """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds."""
     from posterior import noisy_spectra
 
     from models import load_model
@@ -109,9 +123,11 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, fold=0):
     from sensitivity import halving_sizes, sensitivity_map
 
     run = load_run(folder)
-    model = load_model(Path(folder) / f"model_{fold}.keras")
-    kept = run.folds[fold].scaler
-    scaler = Scaler(float(kept["x_mean"]), float(kept["x_std"]), kept["y_mean"], kept["y_std"])
+    folds = sorted(run.folds) if ensemble else [0]
+    networks = [load_model(Path(folder) / f"model_{k}.keras") for k in folds]
+    kept = [run.folds[k].scaler for k in folds]
+    scalers = [Scaler(float(s["x_mean"]), float(s["x_std"]), s["y_mean"], s["y_std"]) for s in kept]
+    model, scaler = mean_network(networks, scalers) if ensemble else networks[0], scalers[0]
     spectra, errors = data.spectra[test[index]], data.errors[test[index]].astype(float)
 
     def predict(x):
@@ -147,7 +163,7 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, fold=0):
     if with_shap:
         others = np.setdiff1d(np.arange(len(test)), index)[:100]
         maps["shap"] = shap_map(model, scaler, spectra, data.spectra[test[others]])
-    return run.model, maps
+    return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
 
 def compare(maps, references, names, wavelength):
@@ -240,6 +256,7 @@ def main():
     )
     parser.add_argument("--repeat", type=int, default=60, help="of the single-bin scheme (default %(default)s)")
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
+    parser.add_argument("--ensemble", action="store_true", help="the mean answer of a run's folds, not its first fold")
     parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "map_agreement.csv", metavar="CSV"
@@ -264,7 +281,7 @@ def main():
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
     for folder in arguments.runs:
-        network, maps = maps_of_run(folder, data, test, index, repeat, arguments.shap)
+        network, maps = maps_of_run(folder, data, test, index, repeat, arguments.shap, arguments.ensemble)
         found = compare(maps, references, names, wavelength)
         rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
     rows = [{**row, "planets": len(index)} for row in rows]
