@@ -150,7 +150,7 @@ def explain(path=STORED):
     nothing), and the pairs of AMPs that are most degenerate.
     """
     import h5py
-    from map_agreement import band_share
+    from map_scores import band_share
 
     from constants import BANDS
 

@@ -24,8 +24,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from information import STORED, fisher_map
+from map_scores import band_share, shared_top, spearman
 
-TOP = 10
 COLUMNS = (
     "run",
     "network",
@@ -38,24 +38,6 @@ COLUMNS = (
     "band_share_optimal",
     "planets",
 )
-
-
-def spearman(a, b):
-    """Rank correlation of two maps of one AMP, (n_bins,) each."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a, b).statistic)
-
-
-def shared_top(a, b, top=TOP):
-    """Count the bins that are among the ``top`` largest of both maps."""
-    return len(set(np.argsort(a)[-top:]) & set(np.argsort(b)[-top:]))
-
-
-def band_share(values, wavelength, bands):
-    """Share of a map (n_bins,) in bins whose centre lies in one of ``bands``, (low, high) in micron."""
-    inside = np.any([(wavelength >= low) & (wavelength <= high) for low, high in bands], axis=0)
-    return float(values[inside].sum() / values.sum())
 
 
 def gradient_map(model, scaler, spectra, errors, batch=512):

@@ -11,9 +11,16 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_examples_run():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+FIRST, *OTHERS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("package, code", [("numpy", ""), *zip(("sklearn", "torch"), OTHERS, strict=True)])
+def test_python_examples_run(package, code):
+    pytest.importorskip(package)
+    ending = "\nassert " + " and ".join(f"{name}.mean.shape == (9, 52)" for name in re.findall(r"(\w+_map) =", code))
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST + code + (ending if code else "")], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "micron" in done.stdout
 
