@@ -249,6 +249,9 @@ def sensitivity_map(
 
     The same seed gives the same draws for any batch size, and bit-identical maps for any chunking, order or executor
     on one kind of machine. Another batch size may change a model's answers, and so the map, in the last bits.
+
+    A Keras network on TensorFlow is called by two threads at a time, so that one draws while the other predicts; any
+    other model by the calling thread alone.
     """
     spectra = float_array("org_spectrum", org_spectrum, "(N, n_bins)", ndim=2)
     n, n_bins = spectra.shape
