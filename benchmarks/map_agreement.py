@@ -1,6 +1,6 @@
 """Does a network look where the best estimator looks? Its maps beside the optimal map, per AMP.
 
-    python benchmarks/map_agreement.py RUN_DIR [RUN_DIR ...] --figure docs/optimal_map.png
+    python benchmarks/map_agreement.py RUN_DIR [RUN_DIR ...] --ensemble RUN_DIR --figure docs/optimal_map.png
 
 Compared with the optimal map of data/information.h5, at the same test planets:
 
@@ -9,6 +9,9 @@ Compared with the optimal map of data/information.h5, at the same test planets:
 - permutation: rise of the squared error when one bin's depths are shuffled among the test spectra
 - shap: expected gradients (needs the package shap; with --shap)
 - Fisher: (d depth / d AMP / error)^2, which uses no network
+
+Each is made around the noise-free spectra, as a run does, and around the very noisy spectra whose posteriors were
+sampled ("noisy"): like for like, as the optimal map says how the posterior mean of a noisy spectrum moves.
 
 Each gets, per AMP, the Spearman correlation with the optimal map (sampled posterior, and Laplace), the number of bins
 that their ten largest share, and for a molecule the share of the map inside its bands (constants.BANDS).
@@ -110,16 +113,19 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
     kept = [run.folds[k].scaler for k in folds]
     scalers = [Scaler(float(s["x_mean"]), float(s["x_std"]), s["y_mean"], s["y_std"]) for s in kept]
     model, scaler = mean_network(networks, scalers) if ensemble else networks[0], scalers[0]
-    spectra, errors = data.spectra[test[index]], data.errors[test[index]].astype(float)
+    errors = data.errors[test[index]].astype(float)
+    spectra, noisy = data.spectra[test[index]], noisy_spectra(data, test, run.seed)[index]
+    others = data.spectra[test[np.setdiff1d(np.arange(len(test)), index)[:100]]]
+    n_bins = spectra.shape[1]
 
     def predict(x):
         return scaler.amps(model.predict(scaler.inputs(x), batch_size=4096, verbose=0))
 
-    def perturbed(scheme, times):
+    def perturbed(x, scheme, times):
         return sensitivity_map(
             model,
             None,
-            spectra,
+            x,
             errors,
             scaler.y_mean,
             scaler.y_std,
@@ -134,17 +140,14 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
             progress=sys.stderr.isatty(),
         ).mean
 
-    n_bins = spectra.shape[1]
-    noisy = noisy_spectra(data, test, run.seed)[index]
-    maps = {
-        "single": perturbed("single", repeat),
-        "halving": perturbed("halving", repeat * n_bins // len(halving_sizes(n_bins))),
-        "gradient": gradient_map(model, scaler, spectra, errors),
-        "permutation": permutation_map(predict, noisy, data.amps[test[index]]),
-    }
-    if with_shap:
-        others = np.setdiff1d(np.arange(len(test)), index)[:100]
-        maps["shap"] = shap_map(model, scaler, spectra, data.spectra[test[others]])
+    maps = {}
+    for what, x in (("", spectra), (", noisy", noisy)):
+        maps["single" + what] = perturbed(x, "single", repeat)
+        maps["halving" + what] = perturbed(x, "halving", repeat * n_bins // len(halving_sizes(n_bins)))
+        maps["gradient" + what] = gradient_map(model, scaler, x, errors)
+        if with_shap:
+            maps["shap" + what] = shap_map(model, scaler, x, others)
+    maps["permutation, noisy"] = permutation_map(predict, noisy, data.amps[test[index]])
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
 
@@ -218,12 +221,13 @@ def write_csv(path, rows):
 
 def text_table(rows, names, key):
     """Lines of text: a row per map, a column per AMP."""
-    lines = [f"{key:20s} " + " ".join(f"{name:>7s}" for name in names) + "    mean"]
+    wide = max(len(f"{row['network']} {row['map']}") for row in rows)
+    lines = [f"{key:{wide}s} " + " ".join(f"{name:>7s}" for name in names) + "    mean"]
     for what in dict.fromkeys((row["network"], row["map"]) for row in rows):
         values = [row.get(key, "") for row in rows if (row["network"], row["map"]) == what]
         numbers = [value for value in values if value != ""]
         cells = " ".join(f"{value:7.2f}" if value != "" else " " * 7 for value in values)
-        lines.append(f"{what[0] + ' ' + what[1]:20s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
+        lines.append(f"{' '.join(what):{wide}s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
     return lines
 
 
@@ -232,13 +236,19 @@ def main():
     from emulator import load_rows
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs of which to judge the first fold")
     parser.add_argument(
         "--planets", type=int, default=300, help="test planets (default: all that were sampled, at most %(default)s)"
     )
     parser.add_argument("--repeat", type=int, default=60, help="of the single-bin scheme (default %(default)s)")
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
-    parser.add_argument("--ensemble", action="store_true", help="the mean answer of a run's folds, not its first fold")
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="runs of which to judge the mean of the folds",
+    )
     parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "map_agreement.csv", metavar="CSV"
@@ -262,8 +272,8 @@ def main():
             references["sampled"] = file["sampler/optimal_map"][:n].mean(axis=0, dtype=float)
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
-    for folder in arguments.runs:
-        network, maps = maps_of_run(folder, data, test, index, repeat, arguments.shap, arguments.ensemble)
+    for folder, ensemble in [(run, False) for run in arguments.runs] + [(run, True) for run in arguments.ensemble]:
+        network, maps = maps_of_run(folder, data, test, index, repeat, arguments.shap, ensemble)
         found = compare(maps, references, names, wavelength)
         rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
     rows = [{**row, "planets": len(index)} for row in rows]
@@ -273,7 +283,7 @@ def main():
         write_csv(arguments.out, rows)
         if arguments.figure:
             best = references.get("sampled", references["laplace"])
-            plot_maps(arguments.figure, wavelength, best, maps["single"], names, f"{network}, single bins")
+            plot_maps(arguments.figure, wavelength, best, maps["single, noisy"], names, f"{network}, single bins")
     return 0
 
 
