@@ -139,6 +139,7 @@ class SensitivityConfig:
     no_spectra: int = setting(300, low=1)
     repeat: int = setting(1000, low=1)
     scheme: str = setting("halving", choices=("halving", "single"))
+    noisy: bool = setting(False)
     abundance: list[float] | None = setting(None)
     tolerance: float | None = setting(None, above=0)
     batch_size: int | None = setting(None, low=1)

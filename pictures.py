@@ -61,7 +61,8 @@ def _sensitivity(run):
     if not maps:
         return {}
     mean = evaluation.mean_map([m["mean"] for m in maps], [m["standard_error"] for m in maps])
-    settings = f"scheme {maps[0]['scheme']}, {maps[0]['repeat']} repeats, {_spectra(maps[0])} noise-free test spectra"
+    kind = "noisy" if maps[0].get("noisy") else "noise-free"
+    settings = f"scheme {maps[0]['scheme']}, {maps[0]['repeat']} repeats, {_spectra(maps[0])} {kind} test spectra"
     averaged = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
     floor = ""
     if str(maps[0]["scheme"]) == "halving":

@@ -292,6 +292,13 @@ def add_noise(spectra, errors, rng):
     return spectra + errors * rng.standard_normal(spectra.shape)
 
 
+def noisy_test_spectra(data, test, seed):
+    """Return the test spectra (n_test, n_bins) with the noise on which a run with this seed judges its networks."""
+    if data.noisy:
+        return data.spectra[test]
+    return add_noise(data.spectra[test], data.errors[test], np.random.default_rng([seed, 6]))
+
+
 def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
     """Yield one epoch of training data: every spectrum ``copies`` times, shuffled, with noise.
 

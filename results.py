@@ -96,8 +96,8 @@ def write_results(path, data, model, seed, test_rows, folds):
         Rows of the data set that were tested.
     folds : dict of int to dict
         Per fold: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and ``sensitivity``, None or an object with
-        ``save(group)`` (a ``sensitivity.SensitivityMap``); optionally ``response``, None or an
-        ``evaluation.ResponseMap``.
+        ``save(group)`` (a ``sensitivity.SensitivityMap``); optionally ``noisy`` (the map was made around spectra with
+        noise) and ``response``, None or an ``evaluation.ResponseMap``.
     """
     text = h5py.string_dtype()
     with written_whole(path) as part, h5py.File(part, "w") as file:
@@ -126,6 +126,7 @@ def write_results(path, data, model, seed, test_rows, folds):
                 group[f"scaler/{key}"] = value
             if fold["sensitivity"] is not None:
                 fold["sensitivity"].save(group.create_group("sensitivity"))
+                group["sensitivity"].attrs["noisy"] = fold.get("noisy", False)
             if fold.get("response") is not None:
                 fold["response"].save(group.create_group("response"))
 

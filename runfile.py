@@ -205,7 +205,7 @@ def run(config, arguments, command, log):
 
 
 def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
-    """Run the sensitivity test on noise-free test spectra; return it and the response map, both None if not wanted.
+    """Run the sensitivity test on the test spectra; return it and the response map, both None if not wanted.
 
     The map of every spectrum is kept in the folder until that of all is, so that an interrupted test goes on there.
     """
@@ -214,13 +214,15 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
     import console
     from mapstore import MapStore, digest
     from models import load_model
+    from preprocessing import noisy_test_spectra
     from response import response_map
     from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
 
     chosen, data, test, scaler = config.sensitivity, split.data, split.test, split.scalers[k]
     if not chosen.enabled:
         return {"sensitivity": None, "response": None}
-    spectra, errors = data.spectra[test], data.errors[test]
+    spectra = noisy_test_spectra(data, test, config.seed) if chosen.noisy else data.spectra[test]
+    errors = data.errors[test]
     auxiliary = None if data.auxiliary is None else scaler.scaled_auxiliary(data.auxiliary[test])
     kept = folder / f"sensitivity_{k}.h5"
     found = None
@@ -264,18 +266,16 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
         return scaler.amps(model.predict(scaler.inputs(x, held), batch_size=chosen.batch_size or 1024, verbose=0))
 
     response = response_map(predict, spectra[:RESPONSE_SPECTRA], errors[:RESPONSE_SPECTRA])
-    return {"sensitivity": found, "response": response}
+    return {"sensitivity": found, "response": response, "noisy": chosen.noisy}
 
 
 def predict_noisy(model, data, test, scaler, seed):
-    """Predict the AMPs (n_test, n_amps) of the test spectra with one draw of noise each."""
+    """Predict the AMPs (n_test, n_amps) of the noisy test spectra."""
     import numpy as np
 
-    from preprocessing import add_noise
+    from preprocessing import noisy_test_spectra
 
-    spectra = data.spectra[test]
-    if not data.noisy:
-        spectra = add_noise(spectra, data.errors[test], np.random.default_rng([seed, 6]))
+    spectra = noisy_test_spectra(data, test, seed)
     auxiliary = None if data.auxiliary is None else data.auxiliary[test]
     y_pred = scaler.amps(model.predict(scaler.inputs(spectra, auxiliary), batch_size=4096, verbose=0))
     bad = ~np.isfinite(y_pred).all(axis=1)

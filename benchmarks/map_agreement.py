@@ -100,10 +100,8 @@ def mean_network(networks, scalers):
 
 def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
     """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds."""
-    from posterior import noisy_spectra
-
     from models import load_model
-    from preprocessing import Scaler
+    from preprocessing import Scaler, noisy_test_spectra
     from results import load_run
     from sensitivity import halving_sizes, sensitivity_map
 
@@ -114,7 +112,7 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
     scalers = [Scaler(float(s["x_mean"]), float(s["x_std"]), s["y_mean"], s["y_std"]) for s in kept]
     model, scaler = mean_network(networks, scalers) if ensemble else networks[0], scalers[0]
     errors = data.errors[test[index]].astype(float)
-    spectra, noisy = data.spectra[test[index]], noisy_spectra(data, test, run.seed)[index]
+    spectra, noisy = data.spectra[test[index]], noisy_test_spectra(data, test, run.seed)[index]
     others = data.spectra[test[np.setdiff1d(np.arange(len(test)), index)[:100]]]
     n_bins = spectra.shape[1]
 
@@ -203,7 +201,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
             ax.set_ylabel("share of the map (%)")
         for ax in axes[-3:]:
             ax.set_xlabel(WAVELENGTH)
-        axes[0].legend(frameon=False, fontsize=7)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
         with written_whole(path) as part:
             figure.savefig(part, format=Path(path).suffix[1:], dpi=200)
 

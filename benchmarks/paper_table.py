@@ -30,7 +30,7 @@ from limit import compare  # noqa: E402
 from config import NETWORKS, load_config  # noqa: E402
 from evaluation import scores  # noqa: E402
 from loaders import load_dataset  # noqa: E402
-from preprocessing import Scaler, add_noise, split_folds, split_test, take  # noqa: E402
+from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take  # noqa: E402
 from results import load_run, written_whole  # noqa: E402
 
 CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
@@ -99,7 +99,7 @@ def train_regressions(folds, quick):
     data = take(load_dataset(ROOT / config.data.path), 1500 if quick else -1)
     rest, test = split_test(data, config.data.test_fraction, config.seed)
     splits = split_folds(rest, folds, config.training.folds, config.data.valid_fraction, config.seed)
-    seen = add_noise(data.spectra[test], data.errors[test], np.random.default_rng([config.seed, 6]))  # as in a run
+    seen = noisy_test_spectra(data, test, config.seed)
     for name in regressions(0):
         answers, scalers, start = [], [], time.perf_counter()
         for k, (train, _) in enumerate(splits):

@@ -36,19 +36,13 @@ from emulator import STORED as EMULATOR
 from information import STORED, pick_planets
 
 from data.simulate import PRIORS
+from preprocessing import noisy_test_spectra
 from results import written_whole
 
 LIVE_POINTS = 250  # with 1000, the means of two spectra moved by less than 0.1 posterior deviations
 WAITING = 40  # proposals that are evaluated at once
 STORE_EVERY = 10  # spectra
 TRUE_DRAWS = 800  # evaluations of the true forward model per re-weighted posterior
-
-
-def noisy_spectra(data, test, seed=SPLIT_SEED):
-    """Return the spectra (n_test, n_bins) on which a run with this seed judges its networks."""
-    from preprocessing import add_noise
-
-    return add_noise(data.spectra[test], data.errors[test], np.random.default_rng([seed, 6]))
 
 
 class Batch:
@@ -199,7 +193,7 @@ _work = {}
 def _start():
     """Prepare a worker: the emulator and the noisy spectra."""
     data, _, test = load_rows()
-    _work.update(emulator=Emulator.load(EMULATOR), noisy=noisy_spectra(data, test))
+    _work.update(emulator=Emulator.load(EMULATOR), noisy=noisy_test_spectra(data, test, SPLIT_SEED))
     _work.update(error=data.errors[test].astype(float), limits=np.array(prior_limits()))
 
 

@@ -48,14 +48,16 @@ def finished(runfile, tmp_path_factory):
     return folder / "out", data
 
 
-def test_the_map_stops_at_its_tolerance(runfile, tmp_path):
-    training = {**SETTINGS["training"], "epochs": 1, "cv": 1}
-    path = configured(
-        tmp_path, dataset(), training=training, sensitivity={"no_spectra": 40, "repeat": 10, "tolerance": 10.0}
-    )
+def test_the_map_stops_at_its_tolerance_and_can_be_made_around_noisy_spectra(runfile, finished, tmp_path):
+    test = {"no_spectra": 40, "repeat": 10, "tolerance": 10.0, "noisy": True}
+    path = configured(tmp_path, dataset(), sensitivity=test)
     assert runfile.main(["--config", path, "--output", str(tmp_path / "out"), "--quiet"]) == 0
-    with h5py.File(tmp_path / "out/results.h5") as file:
-        assert list(file["fold_0/sensitivity"].attrs["n_spectra"]) == [10] * 5
+    with h5py.File(tmp_path / "out/results.h5") as file, h5py.File(finished[0] / "results.h5") as other:
+        group = file["fold_0/sensitivity"]
+        assert list(group.attrs["n_spectra"]) == [10] * 5
+        assert group.attrs["noisy"] and not other["fold_0/sensitivity"].attrs["noisy"]
+        assert np.array_equal(file["fold_0/y_pred"], other["fold_0/y_pred"])  # the same network
+        assert (group["mean"][()] != other["fold_0/sensitivity/mean"][()]).all()
 
 
 def table(path):
