@@ -29,9 +29,11 @@ from limit import compare  # noqa: E402
 
 from config import NETWORKS, load_config  # noqa: E402
 from evaluation import scores  # noqa: E402
+from folds import load_split  # noqa: E402
 from loaders import load_dataset  # noqa: E402
 from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take  # noqa: E402
-from results import load_run, written_whole  # noqa: E402
+from results import written_whole  # noqa: E402
+from runfile import predict_noisy  # noqa: E402
 
 CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
 COPIES = 3  # noisy copies that the regressions learn from
@@ -51,31 +53,45 @@ def judge(predictions, truth, scalers, names, quick):
 
 
 def train_network(name, folds, work, quick):
-    """Run runfile.py for one network; yield (name, scores, seconds, parameters) of it and of the mean of its folds."""
+    """Run runfile.py for one network, or go on with it; return the seconds it took."""
     folder = work / name
     command = [sys.executable, str(ROOT / "runfile.py"), "--config", str(ROOT / CONFIGS[name]), "--model", name]
     command += ["--cv", str(folds), "--output", str(folder), "--no-sensitivity", "--resume", *(QUICK if quick else [])]
     start = time.perf_counter()
     subprocess.run(command, check=True)
-    seconds = time.perf_counter() - start
-    seconds = _remember(folder / "seconds.txt", seconds)
-    run = load_run(folder)
-    answers, scalers = [f.y_pred for f in run.folds.values()], [f.scaler for f in run.folds.values()]
+    return _remember(folder / "seconds.txt", time.perf_counter() - start)
+
+
+def judge_network(name, folds, work, quick, seconds):
+    """Yield (name, scores, seconds, parameters) of the trained folds of a network, and of the mean of their answers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from models import load_model
 
-    parameters = load_model(folder / f"model_{min(run.folds)}.keras").count_params()
-    yield name, judge(answers, run.y_test, scalers, run.amp_names, quick), seconds, parameters
+    changes = {"model.name": name, "training.cv": folds, **({"data.size": 1500} if quick else {})}
+    config = load_config(ROOT / CONFIGS[name], changes)
+    config.data.path = str(ROOT / config.data.path)
+    split, place = load_split(config), work / name
+    if not (place / "results.h5").is_file():
+        place = place / ".unfinished"
+    trained = [k for k in range(folds) if (place / f"model_{k}.keras").is_file()]
+    networks = [load_model(place / f"model_{k}.keras") for k in trained]
+    scalers, truth, names = [split.scalers[k] for k in trained], split.data.amps[split.test], split.data.amp_names
+    answers = [predict_noisy(n, split.data, split.test, s, config.seed) for n, s in zip(networks, scalers)]
+    scalers = [scaler.to_dict() for scaler in scalers]
+    if answers:
+        parameters = networks[0].count_params()
+        yield name, judge(answers, truth, scalers, names, quick), seconds, parameters
     if len(answers) > 1:
-        together = judge([np.mean(answers, axis=0)], run.y_test, scalers[:1], run.amp_names, quick)
+        together = judge([np.mean(answers, axis=0)], truth, scalers[:1], names, quick)
         yield f"{name}, mean of folds", together, seconds, parameters * len(answers)
 
 
 def _remember(path, seconds):
-    """Keep the time of the longest call on a run: a repeated command finds it finished and takes no time."""
-    before = float(path.read_text()) if path.is_file() else 0.0
-    path.write_text(str(max(before, seconds)))
-    return max(before, seconds)
+    """Keep the time of the longest call on a run, for a repeated command finds it finished; None if there was none."""
+    longest = max(seconds, float(path.read_text()) if path.is_file() else 0.0)
+    if seconds:
+        path.write_text(str(longest))
+    return longest or None
 
 
 def regressions(seed):
@@ -123,10 +139,11 @@ def write_tables(found, names, output, note):
         with open(path, newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["model"] not in {entry[0] for entry in found}]
     for model, by_score, seconds, parameters in found:
+        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
         for score, values in by_score.items():
             for k, row in enumerate(values):
                 fold, digits = k if len(values) > 1 else "all", [f"{v:.5g}" for v in row]
-                cells = [model, fold, score, *digits, parameters or "", f"{seconds / 60:.1f}", note]
+                cells = [model, fold, score, *digits, parameters or "", minutes, note]
                 rows.append(dict(zip(columns, map(str, cells))))
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, columns)
@@ -143,8 +160,8 @@ def as_markdown(rows, names):
     lines = []
     models = sorted({row["model"] for row in rows}, key=lambda m: (ORDER.index(m.split(",")[0]), m))
     for score, digits in (("R2", 3), ("MSE", 4), ("MSE/limit", 2)):
-        lines += [f"| {TITLES[score]} | " + " | ".join([*names, "mean"]) + " | parameters | minutes |"]
-        lines += ["|---" * (len(names) + 4) + "|"]
+        lines += [f"| {TITLES[score]} | " + " | ".join([*names, "mean"]) + " | folds | parameters | minutes |"]
+        lines += ["|---" * (len(names) + 5) + "|"]
         for model in models:
             mine = [row for row in rows if row["model"] == model and row["score"] == score]
             if not mine:
@@ -156,7 +173,8 @@ def as_markdown(rows, names):
                 (errors,) = (row for row in rows if row["model"] == model and row["score"] == f"error of {score}")
                 cells = [*(f"{c} ± {float(errors[n]):.{digits}f}" for c, n in zip(cells, names)), cells[-1]]
             size = f"{int(mine[0]['parameters']):,}" if mine[0]["parameters"] else ""
-            lines.append(f"| {model} | " + " | ".join(cells) + f" | {size} | {mine[0]['minutes']} |")
+            folds = sum(row["model"] == model.split(",")[0] and row["score"] == "R2" for row in rows)
+            lines.append(f"| {model} | " + " | ".join(cells) + f" | {folds} | {size} | {mine[0]['minutes']} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -173,6 +191,7 @@ def main():
     parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
     parser.add_argument("--no-regressions", action="store_true", help="networks only")
+    parser.add_argument("--no-training", action="store_true", help="judge the folds that are trained already")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results", help="where the tables go")
     arguments = parser.parse_args()
@@ -183,8 +202,11 @@ def main():
         for entry in train_regressions(arguments.folds, arguments.quick):
             print(write_tables([entry], names, arguments.output, note))
     for name in arguments.models:
-        entries = list(train_network(name, arguments.folds, arguments.work, arguments.quick))
-        print(write_tables(entries, names, arguments.output, note))
+        asked = name, arguments.folds, arguments.work, arguments.quick
+        seconds = (
+            _remember(arguments.work / name / "seconds.txt", 0) if arguments.no_training else train_network(*asked)
+        )
+        print(write_tables(list(judge_network(*asked, seconds)), names, arguments.output, note))
 
 
 if __name__ == "__main__":
