@@ -374,8 +374,10 @@ def main():
     write(rows, args.output / f"sensitivity{suffix}.csv", note)
     if args.explainers:
         print()
-        others = isolated(explain_rows, min(args.spectra, 10), args.repeat)
+        few = min(args.spectra, 10)
+        others = isolated(explain_rows, few, args.repeat)
         show(others)
+        note = note.replace(work, f"{few} spectra, mlp of {N_AMPS} AMPs")
         write(others, args.output / f"explainers{suffix}.csv", note)
 
 
