@@ -254,6 +254,8 @@ def main():
     parser.add_argument("--figure", type=Path, help="picture of the optimal map and the last run's single-bin map")
     parser.add_argument("--quick", action="store_true", help="20 planets, 5 repeats, nothing written")
     arguments = parser.parse_args()
+    if not arguments.runs + arguments.ensemble:
+        parser.error("expected at least one RUN_DIR")
     n, repeat = (20, 5) if arguments.quick else (arguments.planets, arguments.repeat)
 
     data, _, test = load_rows()

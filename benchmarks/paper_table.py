@@ -160,6 +160,8 @@ def as_markdown(rows, names):
     lines = []
     models = sorted({row["model"] for row in rows}, key=lambda m: (ORDER.index(m.split(",")[0]), m))
     for score, digits in (("R2", 3), ("MSE", 4), ("MSE/limit", 2)):
+        if not any(row["score"] == score for row in rows):
+            continue
         lines += [f"| {TITLES[score]} | " + " | ".join([*names, "mean"]) + " | folds | parameters | minutes |"]
         lines += ["|---" * (len(names) + 5) + "|"]
         for model in models:
