@@ -143,7 +143,7 @@ class SensitivityConfig:
     abundance: list[float] | None = setting(None)
     tolerance: float | None = setting(None, above=0)
     batch_size: int | None = setting(None, low=1)
-    chunk_size: int = setting(8, low=1)
+    chunk_size: int = setting(16, low=1)
 
 
 @dataclass

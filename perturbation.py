@@ -18,6 +18,8 @@ import numpy as np
 from predictors import Predictor
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
+CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others draw and add up
+REPEATS_AT_ONCE = 1000  # at most, in one call of the network
 CHUNKS_AHEAD = 64  # handed to an executor beyond the oldest one that is still awaited, so that memory stays bounded
 
 
@@ -192,10 +194,11 @@ def run_chunk(model, chunk, settings):
     spectrum depends on the model, the spectrum and its index and ``settings``, never on its neighbours.
     """
     predict = Predictor(model, settings.n_amps, settings.layout)
-    if not predict.takes_two_calls:
-        return np.stack([_run_spectrum(predict, chunk, k, settings) for k in range(len(chunk.indices))])
-    with ThreadPoolExecutor(2) as two:  # one draws and adds up while the other runs the network
-        return np.stack(list(two.map(lambda k: _run_spectrum(predict, chunk, k, settings), range(len(chunk.indices)))))
+    each = range(len(chunk.indices))
+    if not predict.is_thread_safe:
+        return np.stack([_run_spectrum(predict, chunk, k, settings) for k in each])
+    with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
+        return np.stack(list(threads.map(lambda k: _run_spectrum(predict, chunk, k, settings), each)))
 
 
 def _run_spectrum(predict, chunk, k, settings):
@@ -206,7 +209,8 @@ def _run_spectrum(predict, chunk, k, settings):
         np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index, stream))) for stream in (0, 1)
     )
     n_bins, n_groups = len(spectrum), int(settings.labels.max()) + 1
-    per_batch = even_share(settings.repeat, (settings.batch_size - 1) // n_groups)
+    most = (settings.batch_size - 1) // n_groups
+    per_batch = even_share(min(settings.repeat, REPEATS_AT_ONCE), most)  # so that memory is that of 1000 repeats
 
     # Each batch has the same shape and carries the unperturbed spectrum as its first row
     rows = np.empty((1 + per_batch * n_groups, n_bins), np.float32)

@@ -81,8 +81,8 @@ class Predictor:
         return self.model.get() if isinstance(self.model, ModelLoader) else self.model
 
     @functools.cached_property
-    def takes_two_calls(self):
-        """Whether two threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
+    def is_thread_safe(self):
+        """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
         keras = sys.modules.get("keras")
         if keras is None or not isinstance(self.loaded, keras.Model) or keras.backend.backend() != "tensorflow":
             return False

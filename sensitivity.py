@@ -162,7 +162,7 @@ def sensitivity_map(
     model, y_test, org_spectrum, org_error, y_data_mean=None, y_data_std=None, gases=None, no_spectra=100,
     repeat=500, x_mean=None, x_std=None, abundance=None, *, scaled=False, rng=None, scheme="halving", groups=None,
     covariance=None, auxiliary=None, input_layout=None, batch_size=None, keep_spectra=True, progress=False,
-    executor=None, chunk_size=8, store=None, tolerance=None,
+    executor=None, chunk_size=16, store=None, tolerance=None,
 ):  # fmt: skip
     """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
 
@@ -250,7 +250,7 @@ def sensitivity_map(
     The same seed gives the same draws for any batch size, and bit-identical maps for any chunking, order or executor
     on one kind of machine. Another batch size may change a model's answers, and so the map, in the last bits.
 
-    A Keras network on TensorFlow is called by two threads at a time, so that one draws while the other predicts; any
+    A Keras network on TensorFlow is called by three threads at a time, so that one predicts while others draw; any
     other model by the calling thread alone.
     """
     spectra = float_array("org_spectrum", org_spectrum, "(N, n_bins)", ndim=2)

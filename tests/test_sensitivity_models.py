@@ -54,7 +54,7 @@ def test_keras_maps_are_bit_identical_in_any_chunking(keras):
     assert np.array_equal(maps[0], maps[1]) and np.array_equal(maps[0], maps[2])
 
 
-def test_only_networks_known_to_allow_it_are_called_by_two_threads(keras):
+def test_only_networks_known_to_allow_it_are_called_by_several_threads(keras):
     network, callers = small_network(keras), set()
 
     def recorded(x, call):
@@ -65,7 +65,7 @@ def test_only_networks_known_to_allow_it_are_called_by_two_threads(keras):
     network.predict_on_batch = lambda x: recorded(x, on_batch)
     run(network)
     if keras.backend.backend() == "tensorflow":
-        assert len(callers - {threading.get_ident()}) == 2
+        assert len(callers - {threading.get_ident()}) > 1
     callers.clear()
     run(lambda x: recorded(x, twin))
     assert callers == {threading.get_ident()}
