@@ -43,7 +43,7 @@ def choose_groups(labels, shuffle, n_repeats, rng):
         return np.broadcast_to(labels, (n_repeats, len(labels)))
     # Sort random numbers that carry a label in their last bits: three times as quick as rng.permuted
     bits = int(labels.max()).bit_length()
-    keys = rng.integers(2 ** (32 - bits), size=(n_repeats, len(labels)), dtype=np.uint32) << bits
+    keys = rng.integers(2**32, size=(n_repeats, len(labels)), dtype=np.uint32) << bits
     keys |= labels.astype(np.uint32)
     keys.sort(axis=1)
     return keys & (2**bits - 1)
