@@ -12,6 +12,7 @@ pytest.importorskip("scipy")
 
 import faithfulness
 import repeats
+import unmixing
 
 from sensitivity import halving_sizes, sensitivity_map
 
@@ -29,7 +30,7 @@ def test_regression_on_the_masks_gives_the_effect_of_each_bin_of_a_linear_model(
     runs = []
     for _ in range(12):
         noise = np.ones((1, N_BINS))
-        runs.append(faithfulness.unmixed_by_regression(linear, np.zeros((1, N_BINS)), noise, 300, rng)[name])
+        runs.append(unmixing.unmixed_by_regression(linear, np.zeros((1, N_BINS)), noise, 300, rng)[name])
     error = np.std(runs, axis=0, ddof=1) / np.sqrt(len(runs))
     deviation = (np.mean(runs, axis=0) - WEIGHTS.T**2) / error
     assert np.abs(deviation).max() < 7 and np.sqrt(np.mean(deviation**2)) < 1.5  # Student t of 11
@@ -41,10 +42,10 @@ def test_closed_form_gives_the_effects_back_and_keeps_the_ranking(n_bins):
     effects = np.random.default_rng(n_bins).random((2, n_bins))
     p = sum(n * (n - 1) for n in sizes) / (n_bins * (n_bins - 1))
     mixed = effects + p * (effects.sum(axis=1, keepdims=True) - effects)
-    found = faithfulness.unmixed(mixed, sizes)
+    found = unmixing.unmixed(mixed, sizes)
     np.testing.assert_allclose(found, effects, rtol=1e-10)
     np.testing.assert_array_equal(np.argsort(found), np.argsort(mixed))
-    np.testing.assert_array_equal(faithfulness.unmixed(mixed, [1] * n_bins), mixed)  # single bins mix nothing
+    np.testing.assert_array_equal(unmixing.unmixed(mixed, [1] * n_bins), mixed)  # single bins mix nothing
 
 
 def test_closed_form_of_a_map_of_a_linear_model():
@@ -52,7 +53,7 @@ def test_closed_form_of_a_map_of_a_linear_model():
         linear, None, np.zeros((1, N_BINS)), np.ones((1, N_BINS)), np.zeros(2), np.ones(2), no_spectra=None,
         repeat=100_000, x_mean=0, x_std=1, rng=0, input_layout="flat",
     )  # fmt: skip
-    found = faithfulness.unmixed(result.mean, halving_sizes(N_BINS))
+    found = unmixing.unmixed(result.mean, halving_sizes(N_BINS))
     p = 862 / 2652
     assert np.abs((found - WEIGHTS.T**2) * (1 - p) / result.repeat_error).max() < 5
 
@@ -68,21 +69,20 @@ def test_cost_of_a_contrast_is_what_a_simulation_costs():
             lambda x: x @ equal, None, zero, one, [0], [1], no_spectra=None, repeat=repeats_each, x_mean=0, x_std=1,
             rng=seed, input_layout="flat",
         ).mean  # fmt: skip
-        found["halving"].append(faithfulness.unmixed(published, sizes))
-        regressed = faithfulness.unmixed_by_regression(lambda x: x @ equal, zero, one, repeats_each, rng)
+        found["halving"].append(unmixing.unmixed(published, sizes))
+        regressed = unmixing.unmixed_by_regression(lambda x: x @ equal, zero, one, repeats_each, rng)
         for name, value in regressed.items():
             found[name].append(value)
-    for name, cost in faithfulness.cost_of_a_contrast(sizes).items():
+    for name, cost in unmixing.cost_of_a_contrast(sizes).items():
         contrast = np.var(found[name], axis=-1, ddof=1).mean()  # of the bins of one map
         np.testing.assert_allclose(contrast * repeats_each * len(sizes) / (2 * N_BINS), cost, rtol=0.15)
-    np.testing.assert_allclose(list(faithfulness.cost_of_a_contrast([1] * N_BINS).values()), 1)
+    np.testing.assert_allclose(list(unmixing.cost_of_a_contrast([1] * N_BINS).values()), 1)
 
 
 def test_small_groups_know_more():
     rng = np.random.default_rng(2)
     found = [
-        faithfulness.unmixed_by_regression(linear, np.zeros((1, N_BINS)), np.ones((1, N_BINS)), 300, rng)
-        for _ in range(20)
+        unmixing.unmixed_by_regression(linear, np.zeros((1, N_BINS)), np.ones((1, N_BINS)), 300, rng) for _ in range(20)
     ]
     error = {name: np.mean([(f[name] - WEIGHTS.T**2) ** 2 for f in found]) for name in ("ols", "wls")}
     assert error["wls"] < 0.7 * error["ols"]

@@ -1,0 +1,62 @@
+"""Add planets to the shipped data set for training only: what are networks worth that learn from more of them?
+
+    python data/simulate.py --n 120000 --seed 2 --out more.h5     # twenty minutes of processor time
+    python benchmarks/more_planets.py more.h5 --out runs/150000.h5
+    python runfile.py --config configs/tuned.yaml --data runs/150000.h5 --copies 1 --cv 5 --output runs/150000
+
+The test spectra, their order and their noise stay those of the shipped file with seed 0, so `limit.py` and
+`map_agreement.py` can judge the run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from emulator import load_rows
+
+from results import written_whole
+
+SHIPPED = Path(__file__).resolve().parent.parent / "data/ariel_spectra.h5"
+
+
+def merge(more, out):
+    """Write the shipped data set, the spectra of the file ``more``, and the shipped test rows to the file ``out``.
+
+    Raises
+    ------
+    ValueError
+        If the AMPs or the wavelengths of ``more`` are not those of the shipped file.
+    """
+    *_, test = load_rows()
+    with h5py.File(SHIPPED) as first, h5py.File(more) as second, written_whole(out) as part:
+        same_grid = np.array_equal(first["wavelength"], second["wavelength"])
+        if not same_grid or list(first["amps"].attrs["names"]) != list(second["amps"].attrs["names"]):
+            raise ValueError(f"{more}: expected the AMPs and wavelengths of {SHIPPED.name}, received others")
+        with h5py.File(part, "w") as file:
+            for name in first:
+                first.copy(name, file)
+            for name in ("spectra", "errors", "amps"):
+                attributes = dict(file[name].attrs)
+                del file[name]
+                file[name] = np.concatenate([first[name], second[name]])
+                file[name].attrs.update(attributes)
+            file["test_rows"] = test
+            file.attrs["title"] = f"{first.attrs['title']}; from row {len(first['amps'])} on: {second.attrs['command']}"
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("more", type=Path, help="file written by data/simulate.py with another seed than 1")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    merge(arguments.more, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
