@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import information
 import limit
+import more_planets
 import posterior
 
 RNG = np.random.default_rng(3)
@@ -196,6 +197,34 @@ def test_stored_information_is_whole():
 def test_limit_refuses_a_run_that_cannot_be_compared(tmp_path):
     with pytest.raises(ValueError, match=r"no results\.h5"):
         limit.limit_ratio(tmp_path)
+
+
+def test_more_planets_are_for_training_only(tmp_path):
+    import h5py
+
+    from loaders import load_dataset
+    from preprocessing import noisy_test_spectra, split_test
+
+    data, _, test = information.load_rows()
+    more, merged = tmp_path / "more.h5", tmp_path / "merged.h5"
+    with h5py.File(more_planets.SHIPPED) as shipped, h5py.File(more, "w") as file:
+        for name in ("spectra", "errors", "amps"):
+            file[name] = shipped[name][:50]
+            file[name].attrs.update(shipped[name].attrs)
+        file["wavelength"], file.attrs["command"] = shipped["wavelength"][()], "made for a test"
+    more_planets.merge(more, merged)
+    both = load_dataset(merged)
+    assert len(both) == len(data) + 50
+    np.testing.assert_array_equal(both.spectra[-50:], data.spectra[:50])
+    rest, same = split_test(both, 0.2, 0)
+    np.testing.assert_array_equal(same, test)
+    assert len(rest) + len(test) == len(both)
+    np.testing.assert_array_equal(noisy_test_spectra(both, same, 0), noisy_test_spectra(data, test, 0))
+
+    with h5py.File(more, "a") as file:
+        file["wavelength"][0] *= 2
+    with pytest.raises(ValueError, match="wavelengths"):
+        more_planets.merge(more, merged)
 
 
 def test_shares_and_overlaps_of_maps():
