@@ -14,7 +14,9 @@ Each is made around the noise-free spectra, as a run does, and around the very n
 sampled ("noisy"): like for like, as the optimal map says how the posterior mean of a noisy spectrum moves.
 
 Each gets, per AMP, the Spearman correlation with the optimal map (sampled posterior, and Laplace), the number of bins
-that their ten largest share, and for a molecule the share of the map inside its bands (constants.BANDS).
+that their ten largest share, for a molecule the share of the map inside its bands (constants.BANDS), and for single
+and gradient, which are in the unit of the optimal map, the sum over bins beside that of the optimal map: how much more
+the answers react to noise than those of the best estimator.
 """
 
 import argparse
@@ -39,6 +41,7 @@ COLUMNS = (
     "top_ten_shared",
     "band_share",
     "band_share_optimal",
+    "total_over_optimal",
     "planets",
 )
 
@@ -158,6 +161,8 @@ def compare(maps, references, names, wavelength):
     for what, values in maps.items():
         for k, name in enumerate(names):
             row = {"map": what, "amp": name, "top_ten_shared": shared_top(values[k], best[k])}
+            if what.split(",")[0] in ("single", "gradient"):
+                row["total_over_optimal"] = round(float(values[k].sum() / best[k].sum()), 3)
             for reference, optimal in references.items():
                 row[f"spearman_{reference}"] = round(spearman(values[k], optimal[k]), 3)
             if name in BANDS:
@@ -277,7 +282,7 @@ def main():
         found = compare(maps, references, names, wavelength)
         rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
     rows = [{**row, "planets": len(index)} for row in rows]
-    for key in COLUMNS[4:9]:
+    for key in COLUMNS[4:-1]:
         print(*text_table(rows, names, key), "", sep="\n")
     if not arguments.quick:
         write_csv(arguments.out, rows)
