@@ -1,11 +1,12 @@
-"""Add planets to the shipped data set for training only: what are networks worth that learn from more of them?
+"""Add planets to the shipped data set for training only: how much nearer do networks come to the limit?
 
-    python data/simulate.py --n 120000 --seed 2 --out more.h5     # twenty minutes of processor time
-    python benchmarks/more_planets.py more.h5 --out runs/150000.h5
-    python runfile.py --config configs/tuned.yaml --data runs/150000.h5 --copies 1 --cv 5 --output runs/150000
+    python data/simulate.py --n 120000 --seed 2 --out runs/more.h5     # twenty minutes of processor time
+    python benchmarks/more_planets.py runs/more.h5 --out runs/150000.h5
+    python runfile.py --config configs/more_planets.yaml --output runs/more_planets
 
-The test spectra, their order and their noise stay those of the shipped file with seed 0, so `limit.py` and
-`map_agreement.py` can judge the run.
+The test spectra, their order and their noise stay those of the shipped file with seed 0, so `limit.py` can judge the
+run. The file also holds an auxiliary input, log_error: log10 of the median error of each spectrum, which a retrieval
+knows and a network that reads depths alone has to guess from their scatter.
 """
 
 import argparse
@@ -46,6 +47,8 @@ def merge(more, out):
                 file[name] = np.concatenate([first[name], second[name]])
                 file[name].attrs.update(attributes)
             file["test_rows"] = test
+            file["auxiliary"] = np.log10(np.median(file["errors"], axis=1, keepdims=True))
+            file["auxiliary"].attrs["names"] = ["log_error"]
             file.attrs["title"] = f"{first.attrs['title']}; from row {len(first['amps'])} on: {second.attrs['command']}"
 
 

@@ -213,7 +213,8 @@ def test_more_planets_are_for_training_only(tmp_path):
             file[name].attrs.update(shipped[name].attrs)
         file["wavelength"], file.attrs["command"] = shipped["wavelength"][()], "made for a test"
     more_planets.merge(more, merged)
-    both = load_dataset(merged)
+    both = load_dataset(merged, auxiliary=["log_error"])
+    np.testing.assert_allclose(both.auxiliary[-50:, 0], np.log10(np.median(data.errors[:50], axis=1)), rtol=1e-6)
     assert len(both) == len(data) + 50
     np.testing.assert_array_equal(both.spectra[-50:], data.spectra[:50])
     rest, same = split_test(both, 0.2, 0)
