@@ -1,13 +1,14 @@
 """Train the four networks and three classical regressions on the same splits; write the tables of the README.
 
-    python benchmarks/paper_table.py                     # all networks, five folds: some three hours on two cores
+    python benchmarks/paper_table.py --readme            # all networks, five folds: some three hours on one core
     python benchmarks/paper_table.py --folds 1           # one fold each
     python benchmarks/paper_table.py --quick             # minutes; shows that it runs, not how good it is
 
 Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated), with
 ``configs/tuned.yaml``, the lstm with ``configs/lstm.yaml``. "Mean of folds" is the mean answer of a network's folds.
 MSE / limit is what `limit.py` prints for sampled posteriors, with its bootstrap error over spectra.
-Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``.
+Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``;
+with ``--readme`` puts the same tables into README.md.
 """
 
 import argparse
@@ -39,6 +40,7 @@ CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml"
 COPIES = 3  # noisy copies that the regressions learn from
 ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
 TITLES = {"R2": "R2", "MSE": "MSE (scaled units)", "MSE/limit": "MSE / limit"}
+MARKS = "<!-- tables of paper_table.py: begin -->", "<!-- end -->"  # in README.md
 QUICK = ["--size", "1500", "--epochs", "2"]
 
 
@@ -129,6 +131,19 @@ def train_regressions(folds, quick):
         yield name, judge(answers, data.amps[test], scalers, data.amp_names, quick), seconds, None
 
 
+def results(arguments):
+    """Yield lists of (name, scores, seconds, parameters), model after model, of what the command line asks for."""
+    if not arguments.no_regressions:
+        yield from ([entry] for entry in train_regressions(arguments.folds, arguments.quick))
+    for name in arguments.models:
+        asked = name, arguments.folds, arguments.work, arguments.quick
+        if arguments.no_training:
+            seconds = _remember(arguments.work / name / "seconds.txt", 0)
+        else:
+            seconds = train_network(*asked)
+        yield list(judge_network(*asked, seconds))
+
+
 def write_tables(found, names, output, note):
     """Put what was found into the CSV file, in place of older rows of these models; write the Markdown tables."""
     output.mkdir(parents=True, exist_ok=True)
@@ -181,6 +196,22 @@ def as_markdown(rows, names):
     return "\n".join(lines)
 
 
+def put_into(path, text):
+    """Replace what stands between the two marks of the tables in a Markdown file.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
+        raise ValueError(f"{path}: expected the lines {MARKS[0]} and {MARKS[1]} around the tables, found none")
+    with written_whole(path) as part:
+        part.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
 def _cell(values, digits):
     spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{spread}"
@@ -194,21 +225,19 @@ def main():
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
     parser.add_argument("--no-regressions", action="store_true", help="networks only")
     parser.add_argument("--no-training", action="store_true", help="judge the folds that are trained already")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results", help="where the tables go")
     arguments = parser.parse_args()
     names = load_dataset(ROOT / load_config(ROOT / "config.yaml").data.path).amp_names
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     note = f"{datetime.date.today()}, {machine}"
-    if not arguments.no_regressions:
-        for entry in train_regressions(arguments.folds, arguments.quick):
-            print(write_tables([entry], names, arguments.output, note))
-    for name in arguments.models:
-        asked = name, arguments.folds, arguments.work, arguments.quick
-        seconds = (
-            _remember(arguments.work / name / "seconds.txt", 0) if arguments.no_training else train_network(*asked)
-        )
-        print(write_tables(list(judge_network(*asked, seconds)), names, arguments.output, note))
+    text = write_tables([], names, arguments.output, note)
+    for entries in results(arguments):
+        text = write_tables(entries, names, arguments.output, note)
+        print(text)
+    if arguments.readme:
+        put_into(ROOT / "README.md", text)
 
 
 if __name__ == "__main__":
