@@ -209,8 +209,8 @@ def _run_spectrum(predict, chunk, k, settings):
         np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index, stream))) for stream in (0, 1)
     )
     n_bins, n_groups = len(spectrum), int(settings.labels.max()) + 1
-    most = (settings.batch_size - 1) // n_groups
-    per_batch = even_share(min(settings.repeat, REPEATS_AT_ONCE), most)  # so that memory is that of 1000 repeats
+    most = even_share(min(settings.repeat, REPEATS_AT_ONCE), (settings.batch_size - 1) // n_groups)
+    per_batch = even_share(settings.repeat, most)  # 10,000 repeats take the memory of 1000
 
     # Each batch has the same shape and carries the unperturbed spectrum as its first row
     rows = np.empty((1 + per_batch * n_groups, n_bins), np.float32)

@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import sys
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
 LARGEST_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 LARGEST_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
+TORCH = threading.Lock()  # for the mode of a module is changed and restored around each call
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 
 
@@ -83,8 +85,7 @@ class Predictor:
     @functools.cached_property
     def is_thread_safe(self):
         """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
-        keras = sys.modules.get("keras")
-        if keras is None or not isinstance(self.loaded, keras.Model) or keras.backend.backend() != "tensorflow":
+        if not _is_keras(self.loaded) or sys.modules["keras"].backend.backend() != "tensorflow":
             return False
         self.loaded.make_predict_function()  # once, before the threads start
         return True
@@ -93,9 +94,10 @@ class Predictor:
     def function(self):
         """The quickest way into the model; ``predict_on_batch`` spares Keras the set-up of each ``predict``."""
         model = self.loaded
-        for name in ("predict_on_batch", "predict"):
-            if callable(getattr(model, name, None)):
-                return getattr(model, name)
+        if _is_keras(model):
+            return model.predict_on_batch
+        if callable(getattr(model, "predict", None)):
+            return model.predict
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(model, torch.nn.Module):
             return functools.partial(_call_torch, torch, model)
@@ -121,6 +123,10 @@ class Predictor:
         if hasattr(output, "detach"):  # a tensor that still carries its gradient
             output = output.detach().cpu()
         output = np.asarray(output)
+        if output.dtype.kind not in "fiu":
+            raise ValueError(f"model: expected real numbers, received {output.dtype}")
+        if output.dtype.kind != "f":
+            output = output.astype(float)  # else differences could wrap around
         if output.shape == (len(rows),) and self.n_amps in (None, 1):
             output = output[:, None]
         if output.ndim != 2 or len(output) != len(rows) or self.n_amps not in (None, output.shape[1]):
@@ -133,18 +139,26 @@ class Predictor:
         return output
 
 
+def _is_keras(model):
+    """Whether this is a Keras model that answers as Keras does, not by a ``predict`` of its own."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(model, keras.Model) and type(model).predict is keras.Model.predict
+
+
 def _call_torch(torch, module, inputs):
-    """Run a bare PyTorch module in evaluation mode, without gradients, and leave its mode as it was."""
+    """Run a bare PyTorch module in evaluation mode, without gradients, and leave the mode of each part as it was."""
     weight = next(module.parameters(), torch.empty(0))
     arrays = inputs if isinstance(inputs, list) else [inputs]
     tensors = [torch.as_tensor(array, dtype=weight.dtype, device=weight.device) for array in arrays]
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            return module(*tensors)
-    finally:
-        module.train(training)
+    with TORCH:
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        try:
+            with torch.no_grad():
+                return module(*tensors)
+        finally:
+            for part, training in modes:
+                part.training = training
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ __all__ = [
     "sensitivity_map",
 ]
 
-ARRAYS = ("mean", "standard_error", "repeat_error", "per_spectrum", "spectra")  # data sets of a saved map
+ARRAYS = ("mean", "standard_error", "repeat_error", "per_spectrum", "spectra", "groups")  # data sets of a saved map
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ class SensitivityMap:
         NaN for a bin that no group of the user holds.
     standard_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma error of ``mean`` as an estimate of the map of *all spectra like these*: spread over spectra and
-        repeats. For a single spectrum there is no spread over spectra, and it is ``repeat_error``. With n < 10
-        spectra use the Student t of n - 1 degrees of freedom, as with any mean of few numbers.
+        repeats. For a single spectrum there is no spread over spectra, and it is ``repeat_error``. As with any mean
+        of few numbers, it is too small for few spectra, the more so where a few planets carry much of the map: on
+        the shipped data it had to be 2.4 times as large with 10 spectra, 1.2 with 100 (docs/faithfulness.md).
     repeat_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma Monte Carlo error of ``mean`` for *exactly these spectra*: what more repeats would reduce.
         NaN for one repeat.
@@ -86,6 +87,8 @@ class SensitivityMap:
         Map of each spectrum, NaN where the abundance cut left it out of an AMP; None if not kept.
     spectra : ndarray of shape (n_used,) or None
         Rows of ``org_spectrum`` of these maps.
+    groups : ndarray of shape (n_bins,) or None
+        Number of the group of each bin, -1 for none, where they were the user's own.
     """
 
     mean: np.ndarray
@@ -100,6 +103,7 @@ class SensitivityMap:
     amp_names: tuple = ()
     per_spectrum: np.ndarray | None = None
     spectra: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def save(self, target):
         """Write the map to an open ``h5py.Group``, or to a file of its own, which is written whole or not at all.
@@ -136,12 +140,21 @@ class SensitivityMap:
 
     @classmethod
     def load(cls, source):
-        """Read a map back from an open ``h5py.Group`` or a file written by `save`."""
+        """Read a map back from an open ``h5py.Group`` or a file written by `save`.
+
+        Raises
+        ------
+        ValueError
+            If there is no map in it.
+        """
         import h5py
 
         if not isinstance(source, h5py.Group):
             with h5py.File(source, "r") as file:
                 return cls.load(file)
+        if "mean" not in source or "scheme" not in source.attrs:
+            where = f"{source.file.filename}: {source.name}"
+            raise ValueError(f"{where}: expected a map written by SensitivityMap.save, received {list(source)}")
         arrays = {name: source[name][()] for name in ARRAYS if name in source}
         abundance = json.loads(source.attrs["abundance"])
         if isinstance(abundance, dict):
@@ -194,11 +207,13 @@ def sensitivity_map(
         A dict cuts the AMPs it names, molecules or not. None: no cut.
     scaled : bool
         Return the map in scaled units squared rather than in the AMPs' own.
-    rng : int, numpy.random.Generator, numpy.random.SeedSequence or None
-        Source of randomness. Same seed, same map; a Generator moves on. None: fresh entropy.
+    rng : int, sequence of int, numpy.random.Generator, numpy.random.SeedSequence or None
+        Source of randomness. Same seed, same map; a Generator moves on. None: fresh entropy. Draws follow the row of
+        ``org_spectrum``: parts of a survey tested one after the other need a seed each.
     scheme : {"halving", "single"}
         Random groups of 26, 13, 7, 4, 2 bins (of 52) as published, or each bin alone. Halving credits a bin with the
-        effect of its companions: a floor of about a third of the summed sensitivity of all bins.
+        effect of its companions: a floor under all bins, p in the notes, of a third of the sum of the single-bin map
+        (2 % of its own sum, for 52 bins).
     groups : sequence of index lists, or integer array of shape (n_bins,), optional
         Your own groups (an instrument channel, a band), perturbed jointly; replaces ``scheme``. As an array: the
         number of each bin's group, negative for none. Bins in no group are held fixed and get NaN.
@@ -222,7 +237,8 @@ def sensitivity_map(
         Spectra per chunk. Does not change the result.
     store : mutable mapping of int to ndarray of shape (2, n_AMPs, n_bins), optional
         Finished spectra, by row of ``org_spectrum``, in scaled units: those in it are not computed again, others
-        are added as their chunk ends. For resuming the same test, with the same seed, after an interruption.
+        are added as their chunk ends. For resuming the same test (same model, spectra, errors, scheme, repeats and
+        seed, which is not checked) after an interruption. Needs ``rng``.
     tolerance : float, optional
         Stop before ``no_spectra`` once each AMP's sum of its map over all bins is known to this relative standard
         error, from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
@@ -251,7 +267,7 @@ def sensitivity_map(
     on one kind of machine. Another batch size may change a model's answers, and so the map, in the last bits.
 
     A Keras network on TensorFlow is called by three threads at a time, so that one predicts while others draw; any
-    other model by the calling thread alone.
+    other model by one thread at a time, but for those of your own ``executor``.
     """
     spectra = float_array("org_spectrum", org_spectrum, "(N, n_bins)", ndim=2)
     n, n_bins = spectra.shape
@@ -272,6 +288,8 @@ def sensitivity_map(
     if no_spectra is not None:
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     labels, shuffle, scheme = group_labels(scheme, groups, n_bins)
+    if store is not None and rng is None:
+        raise ValueError("rng: expected the seed of the maps in store, received None")
     seed = seed_of(rng)
 
     first = (spectra[0] - x_mean) / x_std, n_amps, None if auxiliary is None else auxiliary[0], input_layout
@@ -283,6 +301,9 @@ def sensitivity_map(
 
     settings = Settings(labels, shuffle, repeat, batch_size or probe.batch_size, seed, probe.layout, n_amps)
     finished = np.array([store is not None and int(i) in store for i in used], dtype=bool)
+    for i in used[finished][:1].tolist():
+        if np.shape(store[i]) != (2, n_amps, n_bins):
+            raise ValueError(f"store: expected maps {(2, n_amps, n_bins)}, received {np.shape(store[i])}")
     missing = used[~finished]
     chunks = make_chunks(missing, chunk_size, spectra, errors, is_covariance, x_mean, x_std, auxiliary)
     answers = _answers(missing, run_chunks(model, chunks, settings, executor), store)
@@ -318,6 +339,7 @@ def sensitivity_map(
         amp_names=tuple(amp.key for amp in amps),
         per_spectrum=per_spectrum[: len(used)] * tested if keep_spectra else None,
         spectra=used if keep_spectra else None,
+        groups=labels if groups is not None else None,
     )
 
 

@@ -17,6 +17,8 @@ SCHEMES = ("halving", "single")
 
 def float_array(name, value, expected, ndim=None, length=None, finite=True):
     """Return ``value`` as a float64 array, finite if asked; ``expected`` is its shape in words."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected no masked entries, received {np.ma.count_masked(value)}")
     try:
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError):

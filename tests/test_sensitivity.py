@@ -537,23 +537,46 @@ def test_one_amp_may_be_returned_without_an_axis():
     np.testing.assert_allclose(result.mean, run(Linear(weights), spectra, errors, n_amps=1).mean, rtol=1e-5)
 
 
-def test_the_quickest_way_into_a_model_is_taken():
+def test_a_model_is_called_by_predict_with_one_shape():
     weights, spectra, errors = problem()
 
-    class Keras(Linear):
+    class Declared(Linear):
         input_shape = (None, 13, 1)
 
         def predict(self, x):
-            raise AssertionError("slow")
-
-        def predict_on_batch(self, x):
             assert x.shape[1:] == (13, 1) and x.dtype == np.float32
             shapes.add(x.shape)
             return Linear.predict(self, x)
 
+        def predict_on_batch(self, x):
+            raise AssertionError("only Keras is known to mean the same by it")
+
     shapes = set()
-    run(Keras(weights), spectra, errors, repeat=101, batch_size=64)
+    run(Declared(weights), spectra, errors, repeat=101, batch_size=64)
     assert len(shapes) == 2  # the probe and one constant shape, so that nothing is traced again
+
+
+@pytest.mark.parametrize("repeat", [1, 7, 999, 1000, 1001, 1100, 10_000])
+@pytest.mark.parametrize("batch_size", [192, 1201, 5120])
+def test_hardly_a_row_is_predicted_for_nothing(repeat, batch_size):
+    weights, spectra, errors = problem(n_bins=52)
+    rows = 0
+
+    def model(x):
+        nonlocal rows
+        rows += len(x)
+        return x @ weights
+
+    run(model, spectra[:1], errors[:1], repeat=repeat, batch_size=batch_size, input_layout="flat")
+    assert 5 * repeat < rows <= 1.05 * 5 * repeat + 20
+
+
+def test_integers_are_not_wrapped_and_other_outputs_refused():
+    _, spectra, errors = problem()
+    counts = run(lambda x: np.clip(100 + 20 * x[:, :3], 0, 255).astype(np.uint8), spectra, errors, input_layout="flat")
+    assert counts.mean.max() < 2000
+    with pytest.raises(ValueError, match="real numbers"):
+        run(lambda x: x[:, :3] > 0, spectra, errors, input_layout="flat")
 
 
 def test_auxiliary_inputs_are_held_fixed():
@@ -611,6 +634,7 @@ BAD = {
     "org_spectrum ": {"org_spectrum": np.full((3, 13), np.nan)},
     "org_spectrum  ": {"org_spectrum": np.zeros((0, 13))},
     "org_spectrum   ": {"org_spectrum": "spectra.h5"},
+    "org_spectrum    ": {"org_spectrum": np.ma.masked_less(np.tile(np.arange(13.0), (3, 1)), 1)},
     "org_error": {"org_error": np.ones((4, 13))},
     "org_error ": {"org_error": -np.ones((3, 13))},
     "org_error  ": {"org_error": np.full((3, 13), np.inf)},
@@ -633,6 +657,8 @@ BAD = {
     "groups    ": {"groups": [[0.5]]},
     "groups     ": {"groups": 3},
     "rng": {"rng": "lucky"},
+    "rng  ": {"rng": None, "store": {}},
+    "store": {"rng": 0, "store": {0: np.zeros((2, 4, 13))}},
     "rng ": {"rng": -1},
     "model": {"model": 3},
     "input_layout": {"input_layout": "sideways"},

@@ -71,6 +71,22 @@ def test_only_networks_known_to_allow_it_are_called_by_several_threads(keras):
     assert callers == {threading.get_ident()}
 
 
+def test_a_predict_of_ones_own_is_what_is_called(keras):
+    class Percent(keras.Model):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def call(self, x):
+            return self.network(x)
+
+        def predict(self, x):
+            return 100 * self.network.predict_on_batch(x)
+
+    network = small_network(keras)
+    np.testing.assert_allclose(run(Percent(network)).mean, 1e4 * run(network).mean, rtol=1e-3)
+
+
 def test_keras_network_with_an_auxiliary_input(keras):
     spectrum, planet = keras.Input((N_BINS, 1)), keras.Input((2,))
     both = keras.layers.Concatenate()([keras.layers.Flatten()(spectrum), planet])
@@ -107,8 +123,9 @@ def test_torch_module_as_it_is_or_wrapped():
     network = torch.nn.Sequential(
         torch.nn.Linear(N_BINS, 8), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(8, N_AMPS)
     )
+    network[2].eval()
     bare = run(network)
-    assert network.training
+    assert network.training and network[0].training and not network[2].training  # each as it was
     network.eval()
     wrapped = run(lambda x: network(torch.from_numpy(x)))  # a tensor with its gradient may be returned
     assert np.array_equal(bare.mean, wrapped.mean)
