@@ -100,15 +100,10 @@ def limit_ratio(run_folder, information=STORED, ensemble=False):
     ValueError
         If the run was made with other test spectra, another seed (other noise) or other AMPs.
     """
-    import h5py
-
     from results import load_run
 
     run = load_run(run_folder)
-    with h5py.File(Path(run_folder) / "results.h5") as file:
-        test_rows = file["test_rows"][()]
-    with h5py.File(information) as file:
-        _same_test(run, test_rows, file)
+    refuse_other_test(run, information)
     predictions = np.array([fold.y_pred for fold in run.folds.values()])  # (folds, n_test, n_amps)
     if ensemble:
         predictions = predictions.mean(axis=0, keepdims=True)
@@ -140,15 +135,18 @@ def compare(predictions, truth, amp_names, information=STORED):
     return LimitRatio(tuple(amp_names), r2, *laplace, *sampler, *direct, len(index), n_sampler)
 
 
-def _same_test(run, test_rows, file):
-    """Refuse a run that was tested on other spectra, or other noise, than the limit was computed for."""
-    expected, rows = file["index"][()], file["rows"][()]
-    if run.seed != file.attrs["seed"]:
-        raise ValueError(f"{run.folder}: expected a run of seed {file.attrs['seed']}, received seed {run.seed}")
-    if len(test_rows) <= expected.max() or not np.array_equal(test_rows[expected], rows):
+def refuse_other_test(run, information=STORED):
+    """Raise ValueError if a run was tested on other spectra, or other noise, than the limit was computed for."""
+    import h5py
+
+    with h5py.File(information) as file:
+        place, rows, seed, names = file["index"][()], file["rows"][()], file.attrs["seed"], file.attrs["amp_names"]
+    if run.seed != seed:
+        raise ValueError(f"{run.folder}: expected a run of seed {seed}, received seed {run.seed}")
+    if len(run.test_rows) <= place.max() or not np.array_equal(run.test_rows[place], rows):
         raise ValueError(f"{run.folder}: expected the test rows of the shipped data set, received others")
-    if list(run.amp_names) != list(file.attrs["amp_names"]):
-        raise ValueError(f"{run.folder}: expected AMPs {' '.join(file.attrs['amp_names'])}, received {run.amp_names}")
+    if list(run.amp_names) != list(names):
+        raise ValueError(f"{run.folder}: expected AMPs {' '.join(names)}, received {run.amp_names}")
 
 
 def table(found):

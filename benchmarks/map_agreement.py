@@ -46,16 +46,18 @@ COLUMNS = (
 )
 
 
-def gradient_map(model, scaler, spectra, errors, batch=512):
+def gradient_map(model, scaler, spectra, errors, auxiliary=None, batch=512):
     """Mean of (d AMP / d depth x error)^2 over spectra, (n_amps, n_bins), by automatic differentiation."""
     import tensorflow as tf
 
     total = 0.0
     for start in range(0, len(spectra), batch):
-        x = tf.constant(scaler.inputs(spectra[start : start + batch]))  # (n, n_bins, 1)
+        part = slice(start, start + batch)
+        x = tf.constant(scaler.inputs(spectra[part]))  # (n, n_bins, 1)
+        inputs = x if auxiliary is None else [x, tf.constant(scaler.scaled_auxiliary(auxiliary[part]))]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
-            columns = tf.unstack(model(x, training=False), axis=1)  # rows do not mix: gradients of sums will do
+            columns = tf.unstack(model(inputs, training=False), axis=1)  # rows do not mix: gradients of sums will do
         slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
         # (n, n_amps, n_bins), scaled units
         moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[start : start + batch, None]
@@ -76,14 +78,16 @@ def permutation_map(predict, spectra, amps, repeats=5, seed=0):
     return rise / repeats
 
 
-def shap_map(model, scaler, spectra, background, samples=200):
-    """Mean absolute SHAP value by expected gradients, (n_amps, n_bins), in scaled units."""
+def shap_map(model, scaler, spectra, background, samples=200, auxiliary=(None, None)):
+    """Mean absolute SHAP value by expected gradients, (n_amps, n_bins), in scaled units.
+
+    ``auxiliary`` holds the second inputs of the spectra and of the background.
+    """
     import shap
 
-    explainer = shap.GradientExplainer(model, scaler.inputs(background))
-    values = np.asarray(
-        explainer.shap_values(scaler.inputs(spectra), nsamples=samples, rseed=0)
-    )  # (n, n_bins, 1, n_amps)
+    explainer = shap.GradientExplainer(model, scaler.inputs(background, auxiliary[1]))
+    values = explainer.shap_values(scaler.inputs(spectra, auxiliary[0]), nsamples=samples, rseed=0)
+    values = np.asarray(values if auxiliary[0] is None else values[0])  # (n, n_bins, 1, n_amps)
     return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
 
 
@@ -92,35 +96,62 @@ def mean_network(networks, scalers):
     import keras
     from keras.layers import Average, Rescaling
 
-    first, spectrum, answers = scalers[0], keras.Input(networks[0].input_shape[1:]), []
-    for k, (network, scaler) in enumerate(zip(networks, scalers, strict=True)):
+    def rescaled(values, old_mean, old_std, mean, std):  # from one scaling to another
+        scale, offset = np.asarray(old_std / std), np.asarray((old_mean - mean) / std)
+        return Rescaling(scale.tolist(), offset.tolist())(values)
+
+    first, answers = scalers[0], []
+    inputs = [keras.Input(part.shape[1:]) for part in networks[0].inputs]  # spectra, and auxiliary inputs if any
+    for k, (network, own) in enumerate(zip(networks, scalers, strict=True)):
         network.name = f"network_{k}"  # names must differ
-        scaled = Rescaling(first.x_std / scaler.x_std, (first.x_mean - scaler.x_mean) / scaler.x_std)(spectrum)
-        scale, offset = scaler.y_std / first.y_std, (scaler.y_mean - first.y_mean) / first.y_std
-        answers.append(Rescaling(scale.tolist(), offset.tolist())(network(scaled)))
-    return keras.Model(spectrum, Average()(answers))
+        scaled = [rescaled(inputs[0], first.x_mean, first.x_std, own.x_mean, own.x_std)]
+        if len(inputs) > 1:
+            old = first.auxiliary_mean, first.auxiliary_std
+            scaled.append(rescaled(inputs[1], *old, own.auxiliary_mean, own.auxiliary_std))
+        answer = network(scaled if len(inputs) > 1 else scaled[0])
+        answers.append(rescaled(answer, own.y_mean, own.y_std, first.y_mean, first.y_std))
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], Average()(answers))
 
 
-def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
-    """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds."""
+def auxiliary_of_run(run):
+    """Auxiliary inputs of the test spectra of a run, (n_test, k), from its data set, or None."""
+    from loaders import load_dataset
+
+    chosen = run.config["data"]
+    if not chosen["auxiliary"]:
+        return None
+    return load_dataset(chosen["path"], chosen["format"], auxiliary=chosen["auxiliary"]).auxiliary[run.test_rows]
+
+
+def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False, information=STORED):
+    """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds.
+
+    Raises
+    ------
+    ValueError
+        If the run was tested on other spectra, or other noise, than the optimal map was made for.
+    """
+    from limit import refuse_other_test
+
     from models import load_model
     from preprocessing import Scaler, noisy_test_spectra
     from results import load_run
     from sensitivity import halving_sizes, sensitivity_map
 
     run = load_run(folder)
+    refuse_other_test(run, information)
     folds = sorted(run.folds) if ensemble else [0]
     networks = [load_model(Path(folder) / f"model_{k}.keras") for k in folds]
-    kept = [run.folds[k].scaler for k in folds]
-    scalers = [Scaler(float(s["x_mean"]), float(s["x_std"]), s["y_mean"], s["y_std"]) for s in kept]
+    scalers = [Scaler(**kept) for kept in (run.folds[k].scaler for k in folds)]
     model, scaler = mean_network(networks, scalers) if ensemble else networks[0], scalers[0]
     errors = data.errors[test[index]].astype(float)
     spectra, noisy = data.spectra[test[index]], noisy_test_spectra(data, test, run.seed)[index]
-    others = data.spectra[test[np.setdiff1d(np.arange(len(test)), index)[:100]]]
-    n_bins = spectra.shape[1]
+    rest = np.setdiff1d(np.arange(len(test)), index)[:100]
+    auxiliary, n_bins = auxiliary_of_run(run), spectra.shape[1]
+    second = {part: None if auxiliary is None else auxiliary[rows] for part, rows in (("own", index), ("rest", rest))}
 
     def predict(x):
-        return scaler.amps(model.predict(scaler.inputs(x), batch_size=4096, verbose=0))
+        return scaler.amps(model.predict(scaler.inputs(x, second["own"]), batch_size=4096, verbose=0))
 
     def perturbed(x, scheme, times):
         return sensitivity_map(
@@ -137,6 +168,7 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
             x_std=scaler.x_std,
             rng=[run.seed, 7],
             scheme=scheme,
+            auxiliary=None if auxiliary is None else scaler.scaled_auxiliary(second["own"]),
             keep_spectra=False,
             progress=sys.stderr.isatty(),
         ).mean
@@ -145,9 +177,10 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False):
     for what, x in (("", spectra), (", noisy", noisy)):
         maps["single" + what] = perturbed(x, "single", repeat)
         maps["halving" + what] = perturbed(x, "halving", repeat * n_bins // len(halving_sizes(n_bins)))
-        maps["gradient" + what] = gradient_map(model, scaler, x, errors)
+        maps["gradient" + what] = gradient_map(model, scaler, x, errors, second["own"])
         if with_shap:
-            maps["shap" + what] = shap_map(model, scaler, x, others)
+            background = data.spectra[test[rest]]
+            maps["shap" + what] = shap_map(model, scaler, x, background, auxiliary=(second["own"], second["rest"]))
     maps["permutation, noisy"] = permutation_map(predict, noisy, data.amps[test[index]])
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
@@ -224,13 +257,17 @@ def write_csv(path, rows):
 
 def text_table(rows, names, key):
     """Lines of text: a row per map, a column per AMP."""
-    wide = max(len(f"{row['network']} {row['map']}") for row in rows)
+
+    def label(row):
+        return f"{row['run']} {row['network']} {row['map']}".strip()
+
+    wide = max(len(label(row)) for row in rows)
     lines = [f"{key:{wide}s} " + " ".join(f"{name:>7s}" for name in names) + "    mean"]
-    for what in dict.fromkeys((row["network"], row["map"]) for row in rows):
-        values = [row.get(key, "") for row in rows if (row["network"], row["map"]) == what]
+    for what in dict.fromkeys(map(label, rows)):
+        values = [row.get(key, "") for row in rows if label(row) == what]
         numbers = [value for value in values if value != ""]
         cells = " ".join(f"{value:7.2f}" if value != "" else " " * 7 for value in values)
-        lines.append(f"{' '.join(what):{wide}s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
+        lines.append(f"{what:{wide}s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
     return lines
 
 
@@ -278,7 +315,11 @@ def main():
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
     for folder, ensemble in [(run, False) for run in arguments.runs] + [(run, True) for run in arguments.ensemble]:
-        network, maps = maps_of_run(folder, data, test, index, repeat, arguments.shap, ensemble)
+        asked = folder, data, test, index, repeat, arguments.shap, ensemble, arguments.information
+        try:
+            network, maps = maps_of_run(*asked)
+        except (ValueError, OSError) as error:
+            parser.exit(2, f"map_agreement.py: {error}\n")
         found = compare(maps, references, names, wavelength)
         rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
     rows = [{**row, "planets": len(index)} for row in rows]

@@ -60,8 +60,11 @@ def train_network(name, folds, work, quick):
     command = [sys.executable, str(ROOT / "runfile.py"), "--config", str(ROOT / CONFIGS[name]), "--model", name]
     command += ["--cv", str(folds), "--output", str(folder), "--no-sensitivity", "--resume", *(QUICK if quick else [])]
     start = time.perf_counter()
-    subprocess.run(command, check=True)
-    return _remember(folder / "seconds.txt", time.perf_counter() - start)
+    try:
+        subprocess.run(command, check=True)
+    finally:
+        seconds = _add_up(folder / "seconds.txt", time.perf_counter() - start)
+    return seconds
 
 
 def judge_network(name, folds, work, quick, seconds):
@@ -88,12 +91,12 @@ def judge_network(name, folds, work, quick, seconds):
         yield f"{name}, mean of folds", together, seconds, parameters * len(answers)
 
 
-def _remember(path, seconds):
-    """Keep the time of the longest call on a run, for a repeated command finds it finished; None if there was none."""
-    longest = max(seconds, float(path.read_text()) if path.is_file() else 0.0)
-    if seconds:
-        path.write_text(str(longest))
-    return longest or None
+def _add_up(path, seconds):
+    """Add to the time that the calls on a run took so far; None if there was none."""
+    total = seconds + (float(path.read_text()) if path.is_file() else 0.0)
+    if seconds and path.parent.is_dir():
+        path.write_text(str(total))
+    return total or None
 
 
 def regressions(seed):
@@ -137,10 +140,7 @@ def results(arguments):
         yield from ([entry] for entry in train_regressions(arguments.folds, arguments.quick))
     for name in arguments.models:
         asked = name, arguments.folds, arguments.work, arguments.quick
-        if arguments.no_training:
-            seconds = _remember(arguments.work / name / "seconds.txt", 0)
-        else:
-            seconds = train_network(*asked)
+        seconds = _add_up(arguments.work / name / "seconds.txt", 0) if arguments.no_training else train_network(*asked)
         yield list(judge_network(*asked, seconds))
 
 
@@ -222,13 +222,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=NETWORKS)
-    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
+    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; in folders quick/ of their own")
     parser.add_argument("--no-regressions", action="store_true", help="networks only")
     parser.add_argument("--no-training", action="store_true", help="judge the folds that are trained already")
     parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results", help="where the tables go")
     arguments = parser.parse_args()
+    if arguments.quick:
+        if arguments.readme:
+            parser.error("--readme: expected without --quick, whose numbers mean nothing")
+        arguments.work, arguments.output = arguments.work / "quick", arguments.output / "quick"
     names = load_dataset(ROOT / load_config(ROOT / "config.yaml").data.path).amp_names
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     note = f"{datetime.date.today()}, {machine}"

@@ -734,6 +734,18 @@ def test_a_saved_map_is_read_back_the_same(tmp_path, abundance, keep):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_saved_map_holds_the_users_groups_and_a_file_without_map_says_so(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    weights, spectra, errors = problem()
+    run(Linear(weights), spectra, errors, groups=[[0, 2], [5]]).save(tmp_path / "map.h5")
+    groups = sensitivity.SensitivityMap.load(tmp_path / "map.h5").groups
+    assert groups.tolist() == [0, -1, 0, -1, -1, 1, *[-1] * 7]
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["spectra"] = spectra
+    with pytest.raises(ValueError, match=r"other\.h5: /: expected a map .* received \['spectra'\]"):
+        sensitivity.SensitivityMap.load(tmp_path / "other.h5")
+
+
 def test_a_map_is_saved_into_a_group_with_the_names_of_the_results_file(tmp_path):
     h5py = pytest.importorskip("h5py")
     weights, spectra, errors = problem()
