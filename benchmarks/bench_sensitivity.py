@@ -371,7 +371,8 @@ def main():
         print(f"{name} done", file=sys.stderr)
     show(rows)
     suffix = "_quick" if args.quick else ""
-    write(rows, args.output / f"sensitivity{suffix}.csv", note)
+    some = "" if set(args.models) == set(NETWORKS) else "_" + "_".join(args.models)
+    write(rows, args.output / f"sensitivity{some}{suffix}.csv", note)
     if args.explainers:
         print()
         few = min(args.spectra, 10)

@@ -1,0 +1,48 @@
+"""The scripts behind the tables run, in their quick form, and write what they say."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def call(script, *arguments):
+    """Run a benchmark; return what it printed."""
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_paper_table(tmp_path):
+    pytest.importorskip("sklearn")
+    common = ["--quick", "--models", "mlp", "--folds", "2", "--work", tmp_path / "runs", "--output", tmp_path]
+    printed = call("paper_table.py", *common)
+    with open(tmp_path / "quick/paper_table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    folds = {(row["model"], row["fold"]) for row in rows if row["score"] == "R2"}
+    two = {(name, fold) for name in ("ridge", "random forest", "gradient boosting", "mlp") for fold in "01"}
+    assert folds == two | {("mlp, mean of folds", "all")}
+    assert all(np.isfinite(float(row[amp])) for row in rows for amp in ("H2O", "Rp", "Pclouds"))
+    assert (tmp_path / "quick/paper_table.md").read_text().strip() in printed
+
+    again = call("paper_table.py", *common, "--no-regressions", "--no-training")
+    assert again.count("| mlp, mean of folds |") == 2  # R2 and MSE; rows of the regressions stay
+    assert again.count("| ridge |") == 2
+
+
+@pytest.mark.slow
+def test_sensitivity_benchmark(tmp_path):
+    printed = call("bench_sensitivity.py", "--quick", "--models", "mlp", "--output", tmp_path)
+    _, *lines = (tmp_path / "sensitivity_mlp_quick.csv").read_text().splitlines()
+    (row,) = csv.DictReader(lines)
+    assert row["network"] == "mlp" and f"| mlp | {row['map_s']} |" in printed
+    assert float(row["ratio"]) > 0 and float(row["factor"]) > 1
