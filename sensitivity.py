@@ -65,7 +65,7 @@ class SensitivityMap:
         1-sigma error of ``mean`` as an estimate of the map of *all spectra like these*: spread over spectra and
         repeats. For a single spectrum there is no spread over spectra, and it is ``repeat_error``. As with any mean
         of few numbers, it is too small for few spectra, the more so where a few planets carry much of the map: on
-        the shipped data it had to be 2.4 times as large with 10 spectra, 1.2 with 100 (docs/faithfulness.md).
+        the shipped data it had to be 2.2 times as large with 10 spectra, 1.2 with 100 (docs/faithfulness.md).
     repeat_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma Monte Carlo error of ``mean`` for *exactly these spectra*: what more repeats would reduce.
         NaN for one repeat.
