@@ -1,10 +1,11 @@
 """What each choice in the training buys: the mlp on one fold with configs/tuned.yaml, one change at a time.
 
-    python benchmarks/tuning.py            # about half an hour on one core
-    python benchmarks/tuning.py --quick    # shows that it runs
+    python benchmarks/tuning.py                  # about half an hour on one core
+    python benchmarks/tuning.py --quick          # shows that it runs
+    python benchmarks/tuning.py --more-planets   # of configs/more_planets.yaml, whose data more_planets.py makes
 
-Writes ``benchmarks/results/tuning.csv``: scaled mean squared error per AMP on the noisy test spectra, its mean, and the
-mean on training planets with new noise.
+Writes ``benchmarks/results/tuning.csv`` (``tuning_more_planets.csv``): scaled mean squared error per AMP on the noisy
+test spectra, its mean, and the mean on training planets with new noise.
 """
 
 import argparse
@@ -34,13 +35,20 @@ VARIANTS = {
     "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
     "half as many training planets": {"data.valid_fraction": 0.6},
 }
+MORE_PLANETS = {
+    "configs/more_planets.yaml": {},
+    "without the size of the errors": {"data.auxiliary": []},
+    "three times as many passes": {"training.copies": 3},
+    "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
+}
 
 
 def errors(model, split, rows, seed):
     """Return the scaled mean squared error of each AMP (n_amps,) on the given rows with one draw of noise."""
     data, scaler = split.data, split.scalers[0]
     spectra = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng(seed))
-    answer = model.predict(scaler.inputs(spectra), batch_size=4096, verbose=0)
+    auxiliary = None if data.auxiliary is None else data.auxiliary[rows]
+    answer = model.predict(scaler.inputs(spectra, auxiliary), batch_size=4096, verbose=0)
     return np.mean((answer - scaler.targets(data.amps[rows])) ** 2, axis=0)
 
 
@@ -48,15 +56,19 @@ def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/tuning.csv")
+    parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
+    parser.add_argument("--output", type=Path, help="default: the file in benchmarks/results")
     arguments = parser.parse_args()
+    kind, variants = ("more_planets", MORE_PLANETS) if arguments.more_planets else ("tuned", VARIANTS)
+    table = "tuning_more_planets.csv" if arguments.more_planets else "tuning.csv"
+    output = arguments.output or ROOT / "benchmarks/results" / table
     prepare_tensorflow()
     rows = []
-    for name, changes in VARIANTS.items():
+    for name, changes in variants.items():
         changes = dict(changes)
         if arguments.quick:
             changes |= {"data.size": 1500, "training.epochs": 2}
-        config = load_config(ROOT / "configs/tuned.yaml", changes)
+        config = load_config(ROOT / f"configs/{kind}.yaml", changes)
         config.data.path = str(ROOT / config.data.path)
         split, start = load_split(config), time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
@@ -68,8 +80,8 @@ def main():
         row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
         rows.append(row)
         print(row, flush=True)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(arguments.output) as part, open(part, "w", newline="") as file:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(output) as part, open(part, "w", newline="") as file:
             table = csv.DictWriter(file, row)
             table.writeheader()
             table.writerows(rows)
