@@ -33,3 +33,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+def test_tables_are_those_of_the_results_folder():
+    assert (ROOT / "benchmarks/results/paper_table.md").read_text(encoding="utf-8").strip() in README
