@@ -245,9 +245,16 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
 
 
 def write_csv(path, rows):
-    """Write the comparison, whole or not at all."""
+    """Write the comparison, whole or not at all; rows of runs that were not asked for stay."""
     from results import written_whole
 
+    def run(row):
+        return row["run"], row["network"]
+
+    if Path(path).is_file():
+        with open(path, newline="") as file:
+            asked = set(map(run, rows))
+            rows = [row for row in csv.DictReader(file) if run(row) not in asked] + rows
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, restval="")
