@@ -123,8 +123,10 @@ def auxiliary_of_run(run):
     return load_dataset(chosen["path"], chosen["format"], auxiliary=chosen["auxiliary"]).auxiliary[run.test_rows]
 
 
-def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False, information=STORED):
+def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, information=STORED):
     """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds.
+
+    ``samples`` are those of SHAP; 0 leaves it out.
 
     Raises
     ------
@@ -178,9 +180,9 @@ def maps_of_run(folder, data, test, index, repeat, with_shap, ensemble=False, in
         maps["single" + what] = perturbed(x, "single", repeat)
         maps["halving" + what] = perturbed(x, "halving", repeat * n_bins // len(halving_sizes(n_bins)))
         maps["gradient" + what] = gradient_map(model, scaler, x, errors, second["own"])
-        if with_shap:
+        if samples:
             background = data.spectra[test[rest]]
-            maps["shap" + what] = shap_map(model, scaler, x, background, auxiliary=(second["own"], second["rest"]))
+            maps["shap" + what] = shap_map(model, scaler, x, background, samples, (second["own"], second["rest"]))
     maps["permutation, noisy"] = permutation_map(predict, noisy, data.amps[test[index]])
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
@@ -289,6 +291,7 @@ def main():
     )
     parser.add_argument("--repeat", type=int, default=60, help="of the single-bin scheme (default %(default)s)")
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
+    parser.add_argument("--samples", type=int, default=200, help="of SHAP, for each planet and AMP (%(default)s)")
     parser.add_argument(
         "--ensemble",
         nargs="+",
@@ -322,7 +325,8 @@ def main():
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
     for folder, ensemble in [(run, False) for run in arguments.runs] + [(run, True) for run in arguments.ensemble]:
-        asked = folder, data, test, index, repeat, arguments.shap, ensemble, arguments.information
+        samples = arguments.samples if arguments.shap else 0
+        asked = folder, data, test, index, repeat, samples, ensemble, arguments.information
         try:
             network, maps = maps_of_run(*asked)
         except (ValueError, OSError) as error:
