@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from faithfulness import averaged, load_network, write
-from map_agreement import shared_top, spearman
+from map_scores import shared_top, spearman
 
 REPEATS = (1, 3, 10, 30, 100)  # of the single-bin scheme; halving gets as many evaluations
 SPECTRA = (10, 30, 100, 300)

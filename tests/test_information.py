@@ -229,13 +229,13 @@ def test_more_planets_are_for_training_only(tmp_path):
 
 
 def test_shares_and_overlaps_of_maps():
-    import map_agreement
+    import map_scores
 
     wavelength = np.linspace(1, 5, 5)
     values = np.array([1.0, 2.0, 3.0, 4.0, 0.0])
-    assert map_agreement.band_share(values, wavelength, ((1.5, 3.5),)) == pytest.approx(0.5)
-    assert map_agreement.shared_top(values, values[::-1], top=2) == 1
-    assert map_agreement.spearman(values, values**3) == pytest.approx(1)
+    assert map_scores.band_share(values, wavelength, ((1.5, 3.5),)) == pytest.approx(0.5)
+    assert map_scores.shared_top(values, values[::-1], top=2) == 1
+    assert map_scores.spearman(values, values**3) == pytest.approx(1)
 
 
 def test_permutation_map_sees_only_the_bins_that_are_used():
