@@ -197,6 +197,7 @@ def run_chunk(model, chunk, settings):
     each = range(len(chunk.indices))
     if not predict.is_thread_safe:
         return np.stack([_run_spectrum(predict, chunk, k, settings) for k in each])
+    predict.settle(chunk.spectra[0], None if chunk.auxiliary is None else chunk.auxiliary[0])
     with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
         return np.stack(list(threads.map(lambda k: _run_spectrum(predict, chunk, k, settings), each)))
 

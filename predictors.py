@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
 LARGEST_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 LARGEST_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
+SETTLED = weakref.WeakSet()  # Keras models for which `Predictor.settle` was called
 TORCH = threading.Lock()  # for the mode of a module is changed and restored around each call
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 
@@ -85,10 +87,17 @@ class Predictor:
     @functools.cached_property
     def is_thread_safe(self):
         """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
-        if not _is_keras(self.loaded) or sys.modules["keras"].backend.backend() != "tensorflow":
-            return False
-        self.loaded.make_predict_function()  # once, before the threads start
-        return True
+        return _is_keras(self.loaded) and sys.modules["keras"].backend.backend() == "tensorflow"
+
+    def settle(self, spectrum, auxiliary=None):
+        """Show a Keras model two sizes of batches before threads call it, so that none of them finds it untraced.
+
+        TensorFlow would count the tracing of one for all, and warn.
+        """
+        if self.loaded not in SETTLED:
+            for rows in (2, PROBE_ROWS):
+                self(np.repeat(spectrum[None], rows, axis=0), auxiliary)
+            SETTLED.add(self.loaded)
 
     @functools.cached_property
     def function(self):

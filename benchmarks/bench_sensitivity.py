@@ -222,7 +222,8 @@ def explain(n_spectra, repeat):
     def shap_sampling(x):
         import shap
 
-        shap.SamplingExplainer(predict, scaled[-10:]).shap_values(x, nsamples=evaluations, silent=True)
+        samples = evaluations // 2  # each takes two
+        shap.SamplingExplainer(predict, scaled[-10:]).shap_values(x, nsamples=samples, silent=True)
 
     def torch_twin():
         import torch

@@ -1,5 +1,6 @@
 """The sensitivity test on real models: Keras, PyTorch, scikit-learn and JAX, each where it is installed."""
 
+import logging
 import pickle
 import threading
 
@@ -69,6 +70,21 @@ def test_only_networks_known_to_allow_it_are_called_by_several_threads(keras):
     callers.clear()
     run(lambda x: recorded(x, twin))
     assert callers == {threading.get_ident()}
+
+
+def test_threads_do_not_make_tensorflow_warn_of_retracing(keras):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow is not the backend")
+    records, handler, logger = [], logging.Handler(), logging.getLogger("tensorflow")
+    handler.emit = records.append
+    run(small_network(keras), batch_size=51)  # its many calls take the place of those of other tests in the count
+    logger.addHandler(handler)
+    try:
+        for _ in range(5):
+            run(small_network(keras), batch_size=126)
+    finally:
+        logger.removeHandler(handler)
+    assert not records
 
 
 def test_a_predict_of_ones_own_is_what_is_called(keras):
