@@ -18,7 +18,7 @@ LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the or
 LARGEST_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 LARGEST_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 SETTLED = weakref.WeakSet()  # Keras models for which `Predictor.settle` was called
-TORCH = threading.Lock()  # for the mode of a module is changed and restored around each call
+TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 
 
@@ -132,10 +132,10 @@ class Predictor:
         if hasattr(output, "detach"):  # a tensor that still carries its gradient
             output = output.detach().cpu()
         output = np.asarray(output)
-        if output.dtype.kind not in "fiu":
+        if output.dtype.kind in "bcOSU":
             raise ValueError(f"model: expected real numbers, received {output.dtype}")
-        if output.dtype.kind != "f":
-            output = output.astype(float)  # else differences could wrap around
+        if output.dtype.kind != "f":  # bfloat16, or integers, whose differences could wrap around
+            output = output.astype(float)
         if output.shape == (len(rows),) and self.n_amps in (None, 1):
             output = output[:, None]
         if output.ndim != 2 or len(output) != len(rows) or self.n_amps not in (None, output.shape[1]):
@@ -159,7 +159,7 @@ def _call_torch(torch, module, inputs):
     weight = next(module.parameters(), torch.empty(0))
     arrays = inputs if isinstance(inputs, list) else [inputs]
     tensors = [torch.as_tensor(array, dtype=weight.dtype, device=weight.device) for array in arrays]
-    with TORCH:
+    with TORCH_LOCK:
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
         try:

@@ -60,7 +60,7 @@ def gradient_map(model, scaler, spectra, errors, auxiliary=None, batch=512):
             columns = tf.unstack(model(inputs, training=False), axis=1)  # rows do not mix: gradients of sums will do
         slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
         # (n, n_amps, n_bins), scaled units
-        moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[start : start + batch, None]
+        moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[part, None]
         total = total + (moved.astype(float) ** 2).sum(axis=0)
     return total / len(spectra)
 

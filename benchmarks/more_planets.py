@@ -1,5 +1,6 @@
 """Add planets to the shipped data set for training only: how much nearer do networks come to the limit?
 
+    mkdir -p runs
     python data/simulate.py --n 120000 --seed 2 --out runs/more.h5     # twenty minutes of processor time
     python benchmarks/more_planets.py runs/more.h5 --out runs/150000.h5
     python runfile.py --config configs/more_planets.yaml --output runs/more_planets
@@ -58,7 +59,10 @@ def main():
     parser.add_argument("more", type=Path, help="file written by data/simulate.py with another seed than 1")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    merge(arguments.more, arguments.out)
+    try:
+        merge(arguments.more, arguments.out)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"more_planets.py: {error}\n")
 
 
 if __name__ == "__main__":

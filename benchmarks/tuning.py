@@ -55,13 +55,14 @@ def errors(model, split, rows, seed):
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
+    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; into results/quick/")
     parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
     parser.add_argument("--output", type=Path, help="default: the file in benchmarks/results")
     arguments = parser.parse_args()
     kind, variants = ("more_planets", MORE_PLANETS) if arguments.more_planets else ("tuned", VARIANTS)
-    table = "tuning_more_planets.csv" if arguments.more_planets else "tuning.csv"
-    output = arguments.output or ROOT / "benchmarks/results" / table
+    file_name = "tuning_more_planets.csv" if arguments.more_planets else "tuning.csv"
+    results = ROOT / "benchmarks/results" / ("quick" if arguments.quick else "")
+    output = arguments.output or results / file_name
     prepare_tensorflow()
     rows = []
     for name, changes in variants.items():

@@ -39,6 +39,20 @@ def test_paper_table(tmp_path):
     assert again.count("| ridge |") == 2
 
 
+def test_tables_are_put_between_their_marks_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import paper_table
+
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{paper_table.MARKS[0]}\nold\n{paper_table.MARKS[1]}\nafter\n")
+    paper_table.put_into(page, "new")
+    assert page.read_text() == f"before\n{paper_table.MARKS[0]}\n\nnew\n{paper_table.MARKS[1]}\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="expected the lines"):
+        paper_table.put_into(page, "new")
+    assert page.read_text() == "no marks"
+
+
 @pytest.mark.slow
 def test_sensitivity_benchmark(tmp_path):
     printed = call("bench_sensitivity.py", "--quick", "--models", "mlp", "--output", tmp_path)

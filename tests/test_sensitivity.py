@@ -586,6 +586,8 @@ def test_integers_are_not_wrapped_and_other_outputs_refused():
     _, spectra, errors = problem()
     counts = run(lambda x: np.clip(100 + 20 * x[:, :3], 0, 255).astype(np.uint8), spectra, errors, input_layout="flat")
     assert counts.mean.max() < 2000
+    ml_dtypes = pytest.importorskip("ml_dtypes")  # comes with TensorFlow and JAX
+    assert run(lambda x: x[:, :3].astype(ml_dtypes.bfloat16), spectra, errors, input_layout="flat").mean.max() < 1
     with pytest.raises(ValueError, match="real numbers"):
         run(lambda x: x[:, :3] > 0, spectra, errors, input_layout="flat")
 
