@@ -15,8 +15,8 @@ sampled ("noisy"): like for like, as the optimal map says how the posterior mean
 
 Each gets, per AMP, the Spearman correlation with the optimal map (sampled posterior, and Laplace), the number of bins
 that their ten largest share, for a molecule the share of the map inside its bands (constants.BANDS), and for single
-and gradient, which are in the unit of the optimal map, the sum over bins beside that of the optimal map: by how much more
-(mean square) noise moves the answers than those of the best estimator.
+and gradient, which are in the unit of the optimal map, the sum over bins beside that of the optimal map: by how
+much more (mean square) noise moves the answers than those of the best estimator.
 """
 
 import argparse
