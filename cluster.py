@@ -31,7 +31,14 @@ from errors import InputError
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
-CODE = ("perturbation", "predictors", "models", "preprocessing", "training", "folds")  # what runs on a worker
+CODE = (
+    "perturbation.engine",
+    "perturbation.predictors",
+    "models",
+    "preprocessing",
+    "training",
+    "folds",
+)  # what runs on a worker
 START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
 CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
 PATIENCE = 60  # seconds without any worker before the run is given up

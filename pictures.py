@@ -9,7 +9,7 @@ import credibility
 import evaluation
 import plotting
 import plotting_maps
-from response import slope_and_curvature
+from perturbation.response import slope_and_curvature
 
 
 @dataclass(frozen=True)

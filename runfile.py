@@ -212,10 +212,10 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
     import numpy as np
 
     import console
-    from mapstore import MapStore, digest
     from models import load_model
+    from perturbation.mapstore import MapStore, digest
+    from perturbation.response import response_map
     from preprocessing import noisy_test_spectra
-    from response import response_map
     from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
 
     chosen, data, test, scaler = config.sensitivity, split.data, split.test, split.scalers[k]

@@ -22,9 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perturbation import RunningMoments, Settings, halving_sizes, make_chunks, run_chunks
-from predictors import ModelLoader, probe_model
-from sensitivity_inputs import (
+from perturbation.arguments import (
     abundance_cuts,
     errors_or_covariances,
     find_amps,
@@ -37,6 +35,8 @@ from sensitivity_inputs import (
     seed_of,
     select_spectra,
 )
+from perturbation.engine import RunningMoments, Settings, halving_sizes, make_chunks, run_chunks
+from perturbation.predictors import ModelLoader, probe_model
 
 __all__ = [
     "ModelLoader",

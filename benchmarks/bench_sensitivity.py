@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 
 import sensitivity  # noqa: E402
 from console import quiet_stderr  # noqa: E402
-from predictors import probe_model  # noqa: E402
+from perturbation.predictors import probe_model  # noqa: E402
 
 NETWORKS = ("mlp", "cnn", "lstm", "hybrid")
 N_BINS, N_AMPS, TURNS = 52, 9, 10

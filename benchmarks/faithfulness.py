@@ -179,7 +179,7 @@ def explanations(model, scaler, data, rows, background, spread, repeat, seed, wi
     Gradients are counted as one pass forward and one back for each AMP. The equal number is what the single-bin
     scheme needs: planets x bins x ``repeat``. ``spread`` (n_bins,) is that of each bin given all others.
     """
-    from perturbation import halving_sizes
+    from perturbation.engine import halving_sizes
 
     rng = np.random.default_rng([seed, 1])
     spectra, errors, amps = data.spectra[rows].astype(float), data.errors[rows].astype(float), data.amps[rows]
@@ -339,7 +339,7 @@ def main():
     for name, value in averaged(summary, "evaluations", "explanation").items():
         seconds = averaged(summary, "seconds", "explanation")[name][0]
         print(f"{name[0]:15s} {value[0]:10,.0f} evaluations {seconds:8.2f} s")
-    from perturbation import halving_sizes
+    from perturbation.engine import halving_sizes
 
     print("evaluations for equal effects, single = 1:", cost_of_a_contrast(halving_sizes(reference.shape[1])))
     if not arguments.quick:

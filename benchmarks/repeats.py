@@ -67,7 +67,7 @@ def judge(per_spectrum, reference, single_reference):
 
 def run_seed(network, references, rows, repeats, spectra, seed):
     """Rows of the table for one seed: every scheme, number of repeats and of spectra."""
-    from perturbation import halving_sizes
+    from perturbation.engine import halving_sizes
 
     data = network[3]
     n_bins = data.spectra.shape[1]
@@ -147,7 +147,7 @@ def main():
     except ValueError as error:
         parser.exit(2, f"repeats.py: {error}\n")
 
-    from perturbation import halving_sizes
+    from perturbation.engine import halving_sizes
 
     data, test = network[3:]
     shuffled = np.random.default_rng(97).permutation(test)

@@ -50,7 +50,7 @@ def unmixed_by_regression(predict, spectra, noise, repeat, rng):
     dict of str to ndarray (n_amps, n_bins)
         "ols" and "wls".
     """
-    from perturbation import choose_groups, halving_sizes, perturb
+    from perturbation.engine import choose_groups, halving_sizes, perturb
 
     n_bins = spectra.shape[1]
     sizes = np.array(halving_sizes(n_bins))

@@ -25,7 +25,7 @@ pytest.importorskip("dask.distributed")
 import cluster
 from cluster import open_scheduler
 from errors import InputError
-from mapstore import MapStore
+from perturbation.mapstore import MapStore
 from sensitivity import ModelLoader, sensitivity_map
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import pytest
 import credibility
 import evaluation
 from constants import amp
-from response import ResponseMap, response_map, slope_and_curvature
+from perturbation.response import ResponseMap, response_map, slope_and_curvature
 
 TABLE = (amp("H2O"), amp("Rp"))
 

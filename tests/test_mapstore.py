@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapstore import MapStore
+from perturbation.mapstore import MapStore
 from sensitivity import sensitivity_map
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def test_a_store_of_another_network_or_shape_is_begun_anew(tmp_path):
 def test_a_full_disk_keeps_what_was_there_before(tmp_path):
     code = """
 import resource, signal, sys, numpy as np
-from mapstore import MapStore
+from perturbation.mapstore import MapStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = MapStore(sys.argv[1], 3, 5)
 store[0] = np.ones((2, 3, 5))
@@ -142,7 +142,7 @@ def test_map_killed_in_the_middle_goes_on_where_it_stopped(tmp_path):
 import os, signal, sys
 sys.path.insert(0, "tests")
 import test_mapstore
-from mapstore import MapStore
+from perturbation.mapstore import MapStore
 class Killer(MapStore):
     def update(self, items):
         super().update(items)

@@ -14,7 +14,7 @@ import pytest
 
 import constants
 import sensitivity
-from perturbation import Settings, choose_groups, make_chunks, perturb, run_chunk
+from perturbation.engine import Settings, choose_groups, make_chunks, perturb, run_chunk
 from sensitivity import halving_sizes, sensitivity_map
 
 GASES = ["H2O", "CH4", "Tp"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sensitivity
-from predictors import LARGEST_BATCH, probe_model
+from perturbation.predictors import LARGEST_BATCH, probe_model
 from sensitivity import sensitivity_map
 
 N_BINS, N_AMPS = 13, 3

@@ -5,6 +5,7 @@ executes no operation of TensorFlow, which is what makes forking safe.
 """
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -75,19 +76,8 @@ def serve():
 
     import runfile  # noqa: F401
 
-    for name in (
-        "evaluation",
-        "folds",
-        "loaders",
-        "mapstore",
-        "report",
-        "response",
-        "results",
-        "sensitivity",
-        "training",
-    ):
-        if (ROOT / f"{name}.py").exists():
-            __import__(name)
+    for name in ("loaders", "pipeline.judge", "pipeline.training", "report.page", "report.pictures", "sensitivity"):
+        importlib.import_module(name)
     for line in sys.stdin:
         print(json.dumps(follow(json.loads(line))), file=answers, flush=True)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 import constants
-from perturbation import halving_sizes
+from perturbation.engine import halving_sizes
 
 SCHEMES = ("halving", "single")
 

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from predictors import Predictor
+from perturbation.predictors import Predictor
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others draw and add up

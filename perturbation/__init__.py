@@ -1,0 +1,1 @@
+"""The engine behind ``sensitivity.py``: NumPy and ``constants`` only."""
