@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-import console
-from errors import InputError, as_input_error
 from observation import match_grid, read_observation
 from preprocessing import Scaler, add_noise
-from results import load_run, written_whole
+from runio import console
+from runio.errors import InputError, as_input_error
+from runio.files import written_whole
+from runio.results import load_run
 
 logger = logging.getLogger(__name__)
 

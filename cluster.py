@@ -25,8 +25,8 @@ from collections import deque
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-import console
-from errors import InputError
+from runio import console
+from runio.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import console
-from config import build_config
-from errors import InputError, as_input_error
-from rundir import FolderInUse, RunFolder
+from runio import console
+from runio.config import build_config
+from runio.errors import InputError, as_input_error
+from runio.rundir import FolderInUse, RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import numpy as np
 from h5py import h5d, h5s, h5t
 
 from constants import AMPS, JUPITER_RADIUS
-from results import written_whole
+from runio.files import written_whole
 from survey import LayoutError, Survey, Target, rows_text
 from tables import read_csv
 

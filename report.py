@@ -16,7 +16,8 @@ from string import Template
 
 import numpy as np
 
-from results import load_run, written_whole
+from runio.files import written_whole
+from runio.results import load_run
 
 
 def make_figures(run):

@@ -12,8 +12,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from config import NETWORKS, load_config
-from errors import InputError
+from runio.config import NETWORKS, load_config
+from runio.errors import InputError
 
 logger = logging.getLogger("runfile")
 
@@ -94,7 +94,7 @@ def read_auxiliary(pairs):
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
     arguments = parse_arguments(argv)
-    from console import RunLog
+    from runio.console import RunLog
 
     with RunLog(arguments.quiet) as log:
         try:
@@ -133,7 +133,7 @@ def networks(config, arguments):
     if arguments.model != "all":
         yield config, arguments
         return
-    from rundir import new_folder
+    from runio.rundir import new_folder
 
     output = Path(arguments.output or new_folder(config.output, "all"))
     for name in NETWORKS:
@@ -153,9 +153,9 @@ def workers(address):
 
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
-    import console
     from folds import NO_RESULT, load_split, train_alone, train_fold, train_folds
-    from rundir import RunFolder, new_folder
+    from runio import console
+    from runio.rundir import RunFolder, new_folder
 
     stage, pool = console.Stages(), workers(arguments.scheduler)
     with stage("data"):
@@ -176,7 +176,7 @@ def run(config, arguments, command, log):
 
             import evaluation
             import report
-            import results
+            from runio import results
         tf.config.experimental.enable_op_determinism()
         found, mse, r2 = {}, {}, {}
         if executor:
@@ -211,11 +211,11 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
     """
     import numpy as np
 
-    import console
     from models import load_model
     from perturbation.mapstore import MapStore, digest
     from perturbation.response import response_map
     from preprocessing import noisy_test_spectra
+    from runio import console
     from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
 
     chosen, data, test, scaler = config.sensitivity, split.data, split.test, split.scalers[k]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from constants import amp
-from errors import InputError
 from preprocessing import Dataset
+from runio.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from models import load_model
 from preprocessing import add_noise, epoch_chunks
-from results import read_history, written_whole
+from runio.files import written_whole
+from runio.results import read_history
 
 logger = logging.getLogger(__name__)
 

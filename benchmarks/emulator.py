@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.simulate import PRIORS
-from results import written_whole
+from runio.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "emulator.npz"

@@ -53,7 +53,7 @@ def load_network(folder, fold=0):
 
     from models import load_model
     from preprocessing import Scaler
-    from results import load_run
+    from runio.results import load_run
 
     run = load_run(folder)
     data, _, test = load_rows(seed=run.seed)
@@ -298,7 +298,7 @@ def text_table(summary, corruption, names):
 
 def write(path, rows):
     """Write rows as CSV, whole or not at all."""
-    from results import written_whole
+    from runio.files import written_whole
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part, open(part, "w", newline="") as file:

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from emulator import SPLIT_SEED, TEST_FRACTION, load_rows, prior_limits
 
 from data.simulate import PRIORS
-from results import written_whole
+from runio.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "information.h5"

@@ -100,7 +100,7 @@ def limit_ratio(run_folder, information=STORED, ensemble=False):
     ValueError
         If the run was made with other test spectra, another seed (other noise) or other AMPs.
     """
-    from results import load_run
+    from runio.results import load_run
 
     run = load_run(run_folder)
     refuse_other_test(run, information)

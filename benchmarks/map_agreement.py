@@ -137,7 +137,7 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
 
     from models import load_model
     from preprocessing import Scaler, noisy_test_spectra
-    from results import load_run
+    from runio.results import load_run
     from sensitivity import halving_sizes, sensitivity_map
 
     run = load_run(folder)
@@ -225,7 +225,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
 
     from constants import BANDS, amp
     from figure_style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
-    from results import written_whole
+    from runio.files import written_whole
 
     with matplotlib.rc_context(STYLE):
         figure, axes = panel_grid(len(names), share_x=True)
@@ -248,7 +248,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
 
 def write_csv(path, rows):
     """Write the comparison, whole or not at all; rows of runs that were not asked for stay."""
-    from results import written_whole
+    from runio.files import written_whole
 
     def run(row):
         return row["run"], row["network"]

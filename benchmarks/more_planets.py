@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from emulator import load_rows
 
-from results import written_whole
+from runio.files import written_whole
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data/ariel_spectra.h5"
 

@@ -37,7 +37,7 @@ from information import STORED, pick_planets
 
 from data.simulate import PRIORS
 from preprocessing import noisy_test_spectra
-from results import written_whole
+from runio.files import written_whole
 
 LIVE_POINTS = 250  # with 1000, the means of two spectra moved by less than 0.1 posterior deviations
 WAITING = 40  # proposals that are evaluated at once

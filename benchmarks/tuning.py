@@ -20,10 +20,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from config import load_config  # noqa: E402
 from folds import load_split, prepare_tensorflow, train_fold  # noqa: E402
 from preprocessing import add_noise  # noqa: E402
-from results import written_whole  # noqa: E402
+from runio.config import load_config  # noqa: E402
+from runio.files import written_whole  # noqa: E402
 
 VARIANTS = {
     "configs/tuned.yaml": {},

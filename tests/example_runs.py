@@ -6,10 +6,10 @@ import numpy as np
 import yaml
 
 import evaluation
-import results
 from constants import PAPER_AMPS, amp
 from perturbation.response import response_map
 from preprocessing import Dataset
+from runio import results
 
 CENTRE = {"Mp": 27.3, "Rp": 8e7, "Tp": 1500.0, "Pclouds": 4.0}
 WIDTH = {"Mp": 0.3, "Rp": 1.5e7, "Tp": 400.0, "Pclouds": 1.2}

@@ -16,9 +16,9 @@ import yaml
 from synthetic import dataset, write
 
 import runfile
-from config import load_config
 from models import load_model
 from observation import read_observation
+from runio.config import load_config
 
 ROOT = Path(runfile.__file__).parent
 DATA = dataset(n=60, n_bins=8, keys=("H2O", "CO2", "Tp"))

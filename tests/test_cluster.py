@@ -24,8 +24,8 @@ pytest.importorskip("dask.distributed")
 
 import cluster
 from cluster import open_scheduler
-from errors import InputError
 from perturbation.mapstore import MapStore
+from runio.errors import InputError
 from sensitivity import ModelLoader, sensitivity_map
 
 ROOT = Path(__file__).parents[1]
@@ -178,10 +178,11 @@ def test_all_workers_gone_is_a_clear_end(tmp_path):
 
 def test_workers_without_this_software_or_with_another_version_are_refused(tmp_path):
     other, empty = tmp_path / "other", tmp_path / "empty"
-    other.mkdir()
     empty.mkdir()
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, other)
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
+        copy = other / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     text = (other / "constants.py").read_text()
     (other / "constants.py").write_text(text.replace(f'VERSION = "{cluster.console.VERSION}"', 'VERSION = "0.0.9"'))
     with scheduler(tmp_path) as (_, file):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import config
-from config import Config, ConfigError, build_config, load_config
+from runio import config
+from runio.config import Config, ConfigError, build_config, load_config
 
-ROOT = Path(config.__file__).parent
+ROOT = Path(config.__file__).parents[1]
 
 
 def refusal(path, overrides=None):
@@ -252,7 +252,7 @@ def test_shipped_settings_name_every_setting():
 
 
 def test_settings_are_checked_without_importing_tensorflow():
-    code = "import config, sys; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'matplotlib')))"
+    code = "import runio.config, sys; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -17,7 +17,7 @@ import plotting
 import plotting_maps
 from constants import amp
 from pictures import make_figures
-from results import load_run
+from runio.results import load_run
 
 CASES = {
     "paper": {"n_amps": 9, "n_bins": 52},

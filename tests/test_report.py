@@ -9,7 +9,7 @@ import pytest
 from example_runs import write_run
 
 import report
-from results import load_run
+from runio.results import load_run
 
 LIMIT = 8_000_000  # bytes
 

@@ -302,7 +302,7 @@ def test_damaged_file_of_an_unfinished_run_is_made_anew(runs, whole, name, damag
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\nrubbish", None])
 def test_damaged_results_are_never_taken_for_good_ones(runs, whole, tmp_path, content):
-    from results import load_run
+    from runio.results import load_run
 
     shutil.copytree(runs.folder("whole"), tmp_path / "out")
     path = tmp_path / "out/results.h5"

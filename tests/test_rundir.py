@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import rundir
-from rundir import RunFolder, RunFolderError, new_folder
+from runio import rundir
+from runio.rundir import RunFolder, RunFolderError, new_folder
 
-ROOT = Path(rundir.__file__).parent
+ROOT = Path(rundir.__file__).parents[1]
 SETTINGS = {"seed": 3, "output": "runs", "training": {"lr": 1e-3, "units": [4, 5]}, "versions": {"numpy": "2.0"}}
 
 
@@ -316,7 +316,7 @@ def test_read_only_folder_is_refused(tmp_path, monkeypatch):
 
 HOLD = """
 import sys, time
-from rundir import RunFolder
+from runio.rundir import RunFolder
 with RunFolder(sys.argv[1], {"seed": 1}):
     print("locked", flush=True)
     time.sleep(60)

@@ -119,7 +119,7 @@ def test_flags_override_the_file_only_when_given(runfile):
                  "--cv", "4", "--no-sensitivity")  # fmt: skip
     assert (flags.training.epochs, flags.training.batch_size, flags.training.lr, flags.training.cv) == (7, 8, 0.5, 4)
     assert (flags.model.name, flags.data.size, flags.seed, flags.sensitivity.enabled) == ("cnn", 9, 3, False)
-    from config import Config
+    from runio.config import Config
 
     assert read() == Config()
 

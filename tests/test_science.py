@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Return (data, test rows, scaler, network) of a small mlp trained on a part of the shipped spectra."""
-    from config import TrainingConfig
     from loaders import load_dataset
     from models import build_model
     from preprocessing import Scaler, split_folds, split_test, take, whitening
+    from runio.config import TrainingConfig
     from training import train_fold
 
     data = take(load_dataset(ROOT / "data/ariel_spectra.h5"), 12000)

@@ -10,9 +10,9 @@ from synthetic import dataset
 pytest.importorskip("keras")
 
 import training
-from config import TrainingConfig
 from models import build_model
 from preprocessing import Scaler, split_folds, split_test
+from runio.config import TrainingConfig
 
 SETTINGS = TrainingConfig(epochs=4, batch_size=32, lr=0.003, copies=2)
 

@@ -1,8 +1,6 @@
 """The files of a run: results.h5 and the score tables, written whole or not at all, and read back."""
 
 import csv
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +9,7 @@ import numpy as np
 import yaml
 
 from constants import AMP, VERSION, amp
-
-
-@contextmanager
-def written_whole(path):
-    """Yield a path beside ``path`` to write to; move it into place only when the block ends well.
-
-    A block that dies leaves the old file, or none, and no half-written one.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+from runio.files import written_whole
 
 
 @dataclass

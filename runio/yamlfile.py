@@ -2,7 +2,7 @@
 
 import yaml
 
-from errors import InputError
+from runio.errors import InputError
 
 LONGEST = 1_000_000  # bytes of a settings file
 

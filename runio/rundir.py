@@ -22,8 +22,8 @@ from pathlib import Path
 
 import yaml
 
-from errors import InputError
-from results import written_whole
+from runio.errors import InputError
+from runio.files import written_whole
 
 try:
     import fcntl

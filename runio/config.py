@@ -13,7 +13,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 
-from yamlfile import ConfigError, clip, read_yaml
+from runio.yamlfile import ConfigError, clip, read_yaml
 
 RECORDS = ("data_sha256", "versions", "command")  # a run adds these to the config.yaml in its folder; passed over
 LARGEST = 2**31 - 1  # of a whole number, unless its setting says otherwise
