@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from observation import match_grid, read_observation
+from loaders.observation import match_grid, read_observation
 from preprocessing import Scaler, add_noise
 from runio import console
 from runio.errors import InputError, as_input_error

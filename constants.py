@@ -13,6 +13,17 @@ JUPITER_MASS = 1.898e27  # kg, M_J of figures
 JUPITER_RADIUS = 6.9911e7  # m, volumetric mean radius; the equatorial one (7.1492e7 m) is 2.3 % larger
 BAR = 1e5  # Pa
 
+NETWORKS = ("mlp", "cnn", "lstm", "hybrid")  # Yip et al. 2021, Section 3
+
+DATA_FORMATS = {  # name in config.yaml: what a user's file or folder must hold
+    "challenge": "a folder with SpectralData.hdf5, AuxillaryTable.csv and Ground Truth Package/ "
+    "(Ariel Data Challenge 2022 or 2023, ABC level 2)",
+    "abc1": "a folder with observations.hdf5 and all_data.csv (ABC level 1)",
+    "paper": "spectra.npy (N, 3, n_bins) and a CSV of the AMPs in one folder",
+    "hela": "a JSON with metadata, training_data and testing_data (HELA)",
+    "hdf5": "an HDF5 file with /spectra, /errors, /wavelength and /amps",
+}
+
 
 @dataclass(frozen=True)
 class AMP:

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from constants import NETWORKS
+
 
 def whitening(spectrum):
     """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
@@ -72,7 +74,7 @@ def hybrid(spectrum, filters=(32, 32, 32), kernel_size=3, units=100, dense=64, d
     return _head(x, dense, dropout)
 
 
-NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "hybrid": hybrid}
+BUILDERS = dict(zip(NETWORKS, (mlp, cnn, lstm, hybrid)))
 
 
 def _with_seeds(config, rng):
@@ -122,7 +124,7 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **se
         raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
     spectrum = keras.Input((n_bins, 1), name="spectrum")
     x = spectrum if front is None else whitening(spectrum)
-    x = NETWORKS[name](x, **settings)
+    x = BUILDERS[name](x, **settings)
     inputs = spectrum
     if n_auxiliary:
         auxiliary = keras.Input((n_auxiliary,), name="auxiliary")

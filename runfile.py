@@ -12,7 +12,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from runio.config import NETWORKS, load_config
+from constants import NETWORKS
+from runio.config import load_config
 from runio.errors import InputError
 
 logger = logging.getLogger("runfile")

@@ -28,10 +28,10 @@ sys.path[:0] = [str(HERE.parent)]
 import numpy as np  # noqa: E402
 
 import sensitivity  # noqa: E402
+from constants import NETWORKS  # noqa: E402
 from perturbation.predictors import probe_model  # noqa: E402
 from runio.console import quiet_stderr  # noqa: E402
 
-NETWORKS = ("mlp", "cnn", "lstm", "hybrid")
 N_BINS, N_AMPS, TURNS = 52, 9, 10
 PUBLISHED_CALLS = 300
 COLUMNS = {

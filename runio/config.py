@@ -13,6 +13,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 
+from constants import DATA_FORMATS, NETWORKS
 from runio.yamlfile import ConfigError, clip, read_yaml
 
 RECORDS = ("data_sha256", "versions", "command")  # a run adds these to the config.yaml in its folder; passed over
@@ -39,16 +40,12 @@ def setting(default, *, low=None, high=None, above=None, below=None, choices=Non
     return field(default=default, metadata=rules)
 
 
-NETWORKS = ("mlp", "cnn", "lstm", "hybrid")
-FORMATS = ("auto", "hdf5", "paper", "challenge", "abc1", "hela")
-
-
 @dataclass
 class DataConfig:
     """Which data set, which part of it, which targets."""
 
     path: str = setting("data/ariel_spectra.h5")
-    format: str = setting("auto", choices=FORMATS)
+    format: str = setting("auto", choices=("auto", *DATA_FORMATS))
     depth_unit: str = setting("auto", choices=("auto", "fraction", "percent", "ppm"))
     width: str = setting("auto", choices=("auto", "full", "half"))
     targets: list[str] | None = setting(None)

@@ -16,8 +16,8 @@ import yaml
 from synthetic import dataset, write
 
 import runfile
+from loaders.observation import read_observation
 from models import load_model
-from observation import read_observation
 from runio.config import load_config
 
 ROOT = Path(runfile.__file__).parent

@@ -89,7 +89,7 @@ BAD_SETTINGS = [
     ("data: {path: 3}", "data.path: expected text, received 3"),
     ('data: {path: "a\\0b"}', "data.path: expected printable text, received 'a\\x00b'"),
     ("data: {path: !!binary aGVsbG8=}", "data.path: expected text, received b'hello'"),
-    ("data: {format: fits}", "data.format: expected one of auto, hdf5, paper, challenge, abc1, hela, received 'fits'"),
+    ("data: {format: fits}", "data.format: expected one of auto, challenge, abc1, paper, hela, hdf5, received 'fits'"),
     ("data: {targets: []}", "data.targets: expected null (all) or a list of AMPs, received []"),
     ("data: {targets: H2O}", "data.targets: expected a list, received 'H2O'"),
     ("data: {targets: [H2O, H2O]}", "data.targets: expected each name once, received ['H2O', 'H2O']"),

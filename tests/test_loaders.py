@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from layouts import KEYS, Truth
 
-import loaders
 from loaders import load_dataset
+from loaders.formats import FORMATS
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +167,7 @@ def test_bad_options_are_refused(tmp_path, truth, options, words):
 
 def test_unknown_layout_lists_the_known_ones(tmp_path):
     line = refusal(tmp_path)
-    assert all(layout.name in line for layout in loaders.FORMATS)
+    assert all(layout.name in line for layout in FORMATS)
     assert "no such file" in refusal(tmp_path / "absent")
 
 
@@ -381,13 +381,13 @@ def test_wrong_hela_description_is_refused(tmp_path, truth, change):
 
 
 def test_cached_copy_is_used_until_the_data_change(tmp_path, truth, monkeypatch):
-    import loaders_challenge
+    from loaders import challenge
 
     folder = layouts.write_challenge(tmp_path / "adc", truth)
     load_dataset(folder)
     reads = []
-    read = loaders_challenge._read_planets
-    monkeypatch.setattr(loaders_challenge, "_read_planets", lambda path: reads.append(path) or read(path))
+    read = challenge._read_planets
+    monkeypatch.setattr(challenge, "_read_planets", lambda path: reads.append(path) or read(path))
     load_dataset(folder)
     assert not reads
     truth.spectra += 1e-3
@@ -416,20 +416,20 @@ def test_broken_cached_copy_is_made_again(tmp_path, truth, damage, caplog):
 
 
 def test_cached_copy_goes_to_the_user_where_the_data_cannot_be_written(tmp_path, truth, monkeypatch):
-    import loaders_challenge
+    from loaders import challenge
 
     folder = layouts.write_challenge(tmp_path / "adc", truth)
-    write = loaders_challenge._write_cache
+    write = challenge._write_cache
 
     def refuse_beside(cache, key, planets):
         if cache.parent == folder:
             raise PermissionError("read-only")
         write(cache, key, planets)
 
-    monkeypatch.setattr(loaders_challenge, "_write_cache", refuse_beside)
+    monkeypatch.setattr(challenge, "_write_cache", refuse_beside)
     load_dataset(folder)
     assert list((tmp_path / "user_cache").rglob("*.npz")) and not list(folder.glob(".*.npz"))
-    monkeypatch.setattr(loaders_challenge, "_read_planets", None)
+    monkeypatch.setattr(challenge, "_read_planets", None)
     np.testing.assert_allclose(load_dataset(folder).spectra, truth.spectra)
 
 

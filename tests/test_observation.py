@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from observation import Observation, match_grid, read_observation
+from loaders.observation import Observation, match_grid, read_observation
 
 WAVELENGTH = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
 DEPTH = np.array([0.0101, 0.0102, 0.0103, 0.0104, 0.0102, 0.0101])

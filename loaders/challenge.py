@@ -17,9 +17,9 @@ import numpy as np
 from h5py import h5d, h5s, h5t
 
 from constants import AMPS, JUPITER_RADIUS
+from loaders.survey import LayoutError, Survey, Target, rows_text
+from loaders.tables import read_csv
 from runio.files import written_whole
-from survey import LayoutError, Survey, Target, rows_text
-from tables import read_csv
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from survey import LayoutError
+from loaders.survey import LayoutError
 
 EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
 
@@ -90,6 +90,16 @@ def read_text(path):
         raise LayoutError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
+
+
+def read_npy(path, where):
+    """Return a numeric .npy array, or refuse it in one line."""
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file, expected {where}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, OverflowError) as error:
+        raise LayoutError(f"{path}: not a readable .npy array ({' '.join(str(error).split())[:80]})") from error
 
 
 def read_csv(path):

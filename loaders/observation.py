@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from survey import DEPTH_UNITS, LayoutError, depth_factor, rows_text, wavelength_order
-from tables import read_table
+from loaders.survey import DEPTH_UNITS, LayoutError, depth_factor, rows_text, wavelength_order
+from loaders.tables import read_table
 
 logger = logging.getLogger(__name__)
 
