@@ -164,10 +164,10 @@ def _map(model, scaler, seen, held, run, config, quiet):
 
 def _draw(sensitivity, seen, run, path):
     """Write the sensitivity figure, on the observed spectrum, as PNG and PDF."""
-    import plotting_maps
+    from report import map_figures
 
     curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
-    figure = plotting_maps.sensitivity_curves(seen.wavelength, sensitivity, run.amp_table, curves, seen.depth)
+    figure = map_figures.sensitivity_curves(seen.wavelength, sensitivity, run.amp_table, curves, seen.depth)
     for kind in ("png", "pdf"):
         with written_whole(path.with_suffix(f".{kind}")) as part:
             figure.savefig(part, format=kind, dpi=200)

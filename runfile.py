@@ -175,8 +175,7 @@ def run(config, arguments, command, log):
         with console.quiet_stderr(), stage("imports"):
             import tensorflow as tf
 
-            import evaluation
-            import report
+            from report import evaluation, page
             from runio import results
         tf.config.experimental.enable_op_determinism()
         found, mse, r2 = {}, {}, {}
@@ -197,7 +196,7 @@ def run(config, arguments, command, log):
         results.write_results(folder.work / "results.h5", data, config.model.name, config.seed, test, found)
         with stage("figures"):
             finished = results.load_run(folder.work)
-            report.write_report(finished, rendered=report.write_figures(finished))
+            page.write_report(finished, rendered=page.write_figures(finished))
         table = console.score_table(data.amp_names, *(sum(s.values()) / len(s) for s in (mse, r2)))
         logger.info("\n%s\n", table)
         logger.info("time: %s", stage)

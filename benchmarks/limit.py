@@ -117,7 +117,7 @@ def compare(predictions, truth, amp_names, information=STORED):
     """
     import h5py
 
-    from evaluation import scores
+    from report.evaluation import scores
 
     with h5py.File(information) as file:
         index, variance = file["index"][()], file["laplace_variance"][()]

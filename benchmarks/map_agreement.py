@@ -224,7 +224,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
     import matplotlib
 
     from constants import BANDS, amp
-    from figure_style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
+    from report.style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
     from runio.files import written_whole
 
     with matplotlib.rc_context(STYLE):

@@ -29,10 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from limit import compare  # noqa: E402
 
 from constants import NETWORKS  # noqa: E402
-from evaluation import scores  # noqa: E402
 from folds import load_split  # noqa: E402
 from loaders import load_dataset  # noqa: E402
 from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take  # noqa: E402
+from report.evaluation import scores  # noqa: E402
 from runfile import predict_noisy  # noqa: E402
 from runio.config import load_config  # noqa: E402
 from runio.files import written_whole  # noqa: E402

@@ -329,3 +329,14 @@ def _show(value, limit=60):
         return clip(repr(value), limit)
     except (ValueError, RecursionError):  # whole numbers of thousands of digits, or lists nested as deep
         return f"a {type(value).__name__} too large to print"
+
+
+def flatten(tree, prefix=""):
+    """Return nested dicts as one: {"training": {"lr": 0.01}} gives {"training.lr": 0.01}."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

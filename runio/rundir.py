@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from runio.config import flatten
 from runio.errors import InputError
 from runio.files import written_whole
 
@@ -224,7 +225,7 @@ class RunFolder:
         """Refuse to resume with settings that differ from those in the file ``path``."""
         try:
             old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            old, new = _flat(dict(old)), _flat(self.settings)
+            old, new = flatten(dict(old)), flatten(self.settings)
         except (OSError, ValueError, TypeError, yaml.YAMLError):
             raise RunFolderError(f"{path}: the settings of {what} cannot be read; --overwrite to start again") from None
         for key in [*new, *(k for k in old if k not in new)]:
@@ -294,17 +295,6 @@ def _put(path, trash):
     while (trash / f"{path.name}.{number}").exists():
         number += 1
     os.replace(path, trash / f"{path.name}.{number}")
-
-
-def _flat(tree, prefix=""):
-    """Nested dicts as one dict with dotted keys."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _reason(error):

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-import evaluation
 from constants import PAPER_AMPS, amp
 from perturbation.response import response_map
 from preprocessing import Dataset
+from report import evaluation
 from runio import results
 
 CENTRE = {"Mp": 27.3, "Rp": 8e7, "Tp": 1500.0, "Pclouds": 4.0}

@@ -6,10 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-import credibility
-import evaluation
 from constants import amp
 from perturbation.response import ResponseMap, response_map, slope_and_curvature
+from report import credibility, evaluation
 
 TABLE = (amp("H2O"), amp("Rp"))
 

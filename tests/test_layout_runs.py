@@ -34,7 +34,8 @@ def test_each_layout_goes_through_a_whole_small_run(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
         arguments.append(["--config", str(tmp_path / f"{name}.yaml"), "--output", str(tmp_path / f"out_{name}")])
     code = f"""
-import report, runfile
+import runfile
+from report import page as report
 write_figures, write_report = report.write_figures, report.write_report
 for argv in {arguments!r}:
     drawn = "hela" in argv[1]  # figures take the longest: only where an AMP is unknown to constants.py

@@ -11,12 +11,9 @@ from example_runs import write_run
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-import evaluation
-import figure_style
-import plotting
-import plotting_maps
 from constants import amp
-from pictures import make_figures
+from report import answer_figures, evaluation, map_figures, style
+from report.pictures import make_figures
 from runio.results import load_run
 
 CASES = {
@@ -36,7 +33,7 @@ def drawn(request, tmp_path_factory):
     """The figures of a run, laid out."""
     run = load_run(write_run(tmp_path_factory.mktemp(request.param) / "run", **CASES[request.param]))
     pictures = make_figures(run)
-    with matplotlib.rc_context(figure_style.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         for picture in pictures.values():
             picture.figure.draw_without_rendering()
     return run, pictures
@@ -114,7 +111,7 @@ def test_wavelength_ticks_are_plain_numbers_on_a_log_axis(drawn):
     [(0.55, 7.5, 1.9), (0.55, 7.5, 6.5), (1.1, 1.7, 2), (0.3, 28, 2), (5, 12, 1.5), (2, 2.01, 2)],
 )
 def test_wavelength_ticks_fit_any_range(low, high, inches):
-    ticks = np.array(figure_style.plain_ticks(low, high, inches))
+    ticks = np.array(style.plain_ticks(low, high, inches))
     assert len(ticks) >= 2
     assert np.all((ticks >= low) & (ticks <= high))
     apart = np.diff(np.log10(ticks)) * inches / np.log10(high / low)
@@ -125,7 +122,7 @@ def test_dots_saturate_at_the_95th_percentile():
     sensitivity = np.linspace(1, 100, 50)[None]
     wavelength = np.geomspace(1, 5, 50)
     depth = np.full(50, 0.01)
-    figure = plotting_maps.sensitivity_curves(wavelength, sensitivity, [amp("H2O")], {}, depth)
+    figure = map_figures.sensitivity_curves(wavelength, sensitivity, [amp("H2O")], {}, depth)
     dots = figure.axes[0].collections[0]
     np.testing.assert_allclose(dots.get_array(), (sensitivity[0] - 1) / (np.percentile(sensitivity, 95) - 1))
     assert dots.norm.vmax == 1
@@ -136,7 +133,7 @@ def test_molecules_lie_on_their_own_curve_and_planets_on_the_spectrum():
     wavelength = np.geomspace(1, 5, 8)
     spectrum, curve = np.full(8, 5e-4), np.linspace(0.010, 0.011, 8)
     table = [amp("H2O"), amp("Tp")]
-    figure = plotting_maps.sensitivity_curves(wavelength, np.ones((2, 8)), table, {"H2O": curve}, spectrum)
+    figure = map_figures.sensitivity_curves(wavelength, np.ones((2, 8)), table, {"H2O": curve}, spectrum)
     first, second = panels(figure)
     np.testing.assert_allclose(first.lines[0].get_ydata(), curve * 100)
     np.testing.assert_allclose(second.lines[0].get_ydata(), 500)
@@ -148,13 +145,13 @@ def test_unknown_and_zero_sensitivity_are_said_not_hidden():
     wavelength = np.geomspace(1, 5, 8)
     table = [amp("H2O"), amp("CO"), amp("Tp"), amp("Rp")]
     values = np.stack([np.full(8, np.nan), np.zeros(8), np.ones(8), np.arange(8.0)])
-    figure = plotting_maps.sensitivity_curves(wavelength, values, table, {}, np.full(8, 0.01))
+    figure = map_figures.sensitivity_curves(wavelength, values, table, {}, np.full(8, 0.01))
     assert [[t.get_text() for t in ax.texts] for ax in panels(figure)] == [
         ["no spectra"], ["not sensitive"], ["all alike"], [],
     ]  # fmt: skip
-    plotting_maps.sensitivity_heatmap(wavelength, values, table)
+    map_figures.sensitivity_heatmap(wavelength, values, table)
     result = evaluation.mean_map([values], [values])
-    plotting_maps.sensitivity_profiles(wavelength, result, table)
+    map_figures.sensitivity_profiles(wavelength, result, table)
 
 
 def test_units_are_those_of_the_field():
@@ -165,12 +162,12 @@ def test_units_are_those_of_the_field():
         ("Tp", 1200.0, 1200.0, "K", False),
         ("Pclouds", 4.0, 0.1, "bar", True),
     ]:
-        got, label, is_log = figure_style.plotted(amp(key), value)
+        got, label, is_log = style.plotted(amp(key), value)
         assert got == pytest.approx(shown) and unit in label and is_log is log
 
 
 def test_a_known_amp_in_another_unit_is_shown_in_that_unit():
-    got, unit, _ = figure_style.plotted(amp("Rp", unit="R_E"), 3.0)
+    got, unit, _ = style.plotted(amp("Rp", unit="R_E"), 3.0)
     assert (float(got), unit) == (3.0, "R_E")
 
 
@@ -178,7 +175,7 @@ def test_predictions_off_the_scale_are_counted_and_do_not_squash_the_rest():
     truth = np.linspace(-8, -2, 50)[:, None]
     predicted = truth.copy()
     predicted[0] = 300
-    figure = plotting.true_vs_predicted(truth, predicted, [amp("H2O")])
+    figure = answer_figures.true_vs_predicted(truth, predicted, [amp("H2O")])
     ax = figure.axes[0]
     assert ax.get_ylim()[1] < 0
     assert "1 off scale" in [t.get_text() for t in ax.texts]
@@ -188,37 +185,37 @@ def test_a_constant_truth_and_a_single_spectrum_can_be_drawn():
     table = [amp("Rp"), amp("Mp"), amp("H2O")]
     for n in (1, 30):
         truth = np.tile([7e7, 27.0, -4.0], (n, 1))
-        figure = plotting.true_vs_predicted(truth, truth * 1.01, table)
+        figure = answer_figures.true_vs_predicted(truth, truth * 1.01, table)
         figure.draw_without_rendering()
-        plotting.bias_variance(evaluation.bias_variance(truth, truth * 1.01), table).draw_without_rendering()
+        answer_figures.bias_variance(evaluation.bias_variance(truth, truth * 1.01), table).draw_without_rendering()
 
 
 def test_loss_curves_draw_into_the_given_axes_and_mark_the_checkpoints():
     band = evaluation.loss_band([{"loss": np.array([1.0, 0.5])}, {"loss": np.array([0.9, 0.6, 0.4])}], "loss")
     ax = Figure().subplots()
-    assert plotting.loss_curves(band, best_epochs=[2, 3], ax=ax) is ax
+    assert answer_figures.loss_curves(band, best_epochs=[2, 3], ax=ax) is ax
     np.testing.assert_array_equal(ax.lines[-1].get_xdata(), [2, 3])
 
 
 def test_panels_can_be_drawn_into_a_subfigure():
     sub = Figure(layout="constrained").subfigures(1, 2)[0]
-    assert plotting.true_vs_predicted(np.zeros((3, 1)), np.ones((3, 1)), [amp("H2O")], figure=sub) is sub
+    assert answer_figures.true_vs_predicted(np.zeros((3, 1)), np.ones((3, 1)), [amp("H2O")], figure=sub) is sub
     assert len(sub.axes) == 1
 
 
 def test_figures_leave_the_callers_settings_and_pyplot_alone():
     before = dict(matplotlib.rcParams)
     evaluation_result = evaluation.bias_variance(np.zeros((10, 1)), np.ones((10, 1)))
-    plotting.bias_variance(evaluation_result, [amp("H2O")])
+    answer_figures.bias_variance(evaluation_result, [amp("H2O")])
     assert dict(matplotlib.rcParams) == before
-    code = "import plotting, plotting_maps, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import report.answer_figures, report.map_figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_rounding_is_not_drawn_as_curvature():
     slope = np.array([[0.2, -0.1], [0.2, -0.1]])
     curvature = np.array([[1e-9, -1e-9], [0.01, 0.02]])
-    figure = plotting_maps.response_slopes(np.array([1.0, 2.0]), slope, curvature, [amp("H2O"), amp("CO")])
+    figure = map_figures.response_slopes(np.array([1.0, 2.0]), slope, curvature, [amp("H2O"), amp("CO")])
     drawn = figure.axes[1].collections[0].get_array()
     assert np.ma.getmaskarray(drawn)[0].all()
     np.testing.assert_allclose(drawn[1], [0.5, 1.0])
@@ -230,8 +227,8 @@ def test_the_floor_of_the_halving_scheme_does_not_blacken_the_maps():
     bare = np.linspace(0, 1, 20)[None] ** 3
     shown = []
     for values in (bare, bare + 50):
-        dots = plotting_maps.sensitivity_curves(wavelength, values, table, {}, np.full(20, 0.01)).axes[0].collections[0]
-        cells = plotting_maps.sensitivity_heatmap(wavelength, values, table).axes[0].collections[0]
+        dots = map_figures.sensitivity_curves(wavelength, values, table, {}, np.full(20, 0.01)).axes[0].collections[0]
+        cells = map_figures.sensitivity_heatmap(wavelength, values, table).axes[0].collections[0]
         shown.append((dots.get_array(), cells.get_array()))
     for a, b in zip(*shown):
         np.testing.assert_allclose(a, b, atol=1e-9)

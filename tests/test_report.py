@@ -8,7 +8,8 @@ import browser
 import pytest
 from example_runs import write_run
 
-import report
+from report.__main__ import main
+from report.page import build_page, write_figures, write_report
 from runio.results import load_run
 
 LIMIT = 8_000_000  # bytes
@@ -18,7 +19,7 @@ LIMIT = 8_000_000  # bytes
 def folder(tmp_path_factory):
     """A run of 3 AMPs and 2 folds, with figures and report made by the command."""
     folder = write_run(tmp_path_factory.mktemp("report") / "run", n_amps=3, n_bins=13, n_folds=2)
-    assert report.main([str(folder)]) == 0
+    assert main([str(folder)]) == 0
     return folder
 
 
@@ -105,7 +106,7 @@ def test_report_can_be_used_with_a_keyboard_and_a_screen_reader(page):
 
 def test_same_run_gives_the_same_files(tmp_path):
     run = load_run(write_run(tmp_path / "run", n_amps=1, n_bins=5, n_folds=1, sensitivity=False))
-    pages = [report.write_report(run, tmp_path / f"{i}.html", report.write_figures(run, tmp_path / i)) for i in "ab"]
+    pages = [write_report(run, tmp_path / f"{i}.html", write_figures(run, tmp_path / i)) for i in "ab"]
     assert pages[0].read_bytes() == pages[1].read_bytes()
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
@@ -115,7 +116,7 @@ def test_a_bare_run_still_has_a_report(tmp_path):
     folder = write_run(tmp_path / "run", n_amps=2, n_bins=3, n_folds=1, n_test=7, sensitivity=False, history=False)
     (folder / "config.yaml").write_text("")
     (folder / "R2.csv").unlink()
-    path = report.write_report(load_run(folder))
+    path = write_report(load_run(folder))
     page = path.read_text(encoding="utf-8")
     assert page.count("<img") == 4  # no sensitivity, no response, no calibration, no loss
     assert "without the sensitivity test" in page
@@ -125,19 +126,19 @@ def test_a_bare_run_still_has_a_report(tmp_path):
 
 def test_writing_is_silent_in_the_log(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        report.write_figures(load_run(write_run(tmp_path / "run", 1, 3, 1, 7, sensitivity=False, history=False)))
+        write_figures(load_run(write_run(tmp_path / "run", 1, 3, 1, 7, sensitivity=False, history=False)))
     assert caplog.records == []
 
 
 def test_command_and_versions_given_by_the_caller_win(folder):
     run = load_run(folder)
-    page = report.build_page(run, {}, "python other.py", {"python": "9.9"})
+    page = build_page(run, {}, "python other.py", {"python": "9.9"})
     assert "python other.py" in page and "9.9" in page
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--nonsense"], ["/no/such/folder"]])
 def test_bad_arguments_exit_with_2_and_one_line(arguments, capsys):
-    assert report.main(arguments) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error
 
@@ -145,12 +146,12 @@ def test_bad_arguments_exit_with_2_and_one_line(arguments, capsys):
 def test_a_broken_results_file_exits_with_2_and_one_line(tmp_path, capsys):
     (tmp_path / "results.h5").write_bytes(b"nothing of the kind")
     (tmp_path / "config.yaml").write_text("seed: 1")
-    assert report.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_help_exits_with_0(capsys):
-    assert report.main(["--help"]) == 0
+    assert main(["--help"]) == 0
     assert "RUN_DIR" in capsys.readouterr().out
 
 

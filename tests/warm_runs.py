@@ -130,10 +130,10 @@ def run_child(job, scratch):
         if job.get("nan_model"):
             predict_nan()
         if job.get("quick_figures"):
-            import report
+            from report import page
 
-            report.write_figures = quick_figures
-            report.write_report = lambda run, **rest: (run.folder / "report.html").write_text("report")
+            page.write_figures = quick_figures
+            page.write_report = lambda run, **rest: (run.folder / "report.html").write_text("report")
         changes = watch(job)
         import runfile
 

@@ -7,7 +7,7 @@ with a panel per AMP takes an optional ``figure`` (a Figure or SubFigure), one w
 
 import numpy as np
 
-from figure_style import (
+from report.style import (
     FAINT,
     INK,
     amount,

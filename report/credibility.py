@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation import pooled
+from report.evaluation import pooled
 
 CREDIBILITY_EPS = 0.5  # dex
 CREDIBILITY_DELTA = 0.7

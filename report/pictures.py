@@ -5,11 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-import credibility
-import evaluation
-import plotting
-import plotting_maps
 from perturbation.response import slope_and_curvature
+from report import answer_figures, credibility, evaluation, map_figures
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def _sensitivity(run):
         where = "The lines are the median test spectrum."
     return {
         "sensitivity_curves": Picture(
-            plotting_maps.sensitivity_curves(
+            map_figures.sensitivity_curves(
                 run.wavelength, mean.mean, run.amp_table, run.molecule_curves, run.test_spectrum
             ),
             "Where each answer comes from",
@@ -93,7 +90,7 @@ def _sensitivity(run):
             " 95th percentile and saturate there, so they do not compare between panels." + floor,
         ),
         "sensitivity_profiles": Picture(
-            plotting_maps.sensitivity_profiles(run.wavelength, mean, run.amp_table),
+            map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table),
             "Sensitivity in numbers",
             f"The same map with its scale: mean squared change of the AMP ({settings}{averaged}). Bars are one"
             " standard error" + ("; the band spans the lowest to the highest fold." if mean.folds > 1 else "."),
@@ -103,7 +100,7 @@ def _sensitivity(run):
             " has a floor." + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
         ),
         "sensitivity_heatmap": Picture(
-            plotting_maps.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),
+            map_figures.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),
             "All parameters at a glance",
             f"The same map, a row per AMP, each from its own least to its greatest value ({settings}{averaged})."
             " Blue bars mark known absorption bands of the molecules.",
@@ -129,7 +126,7 @@ def _response(run):
     averaged = f", and over {len(maps)} folds" if len(maps) > 1 else ""
     return {
         "response_slopes": Picture(
-            plotting_maps.response_slopes(run.wavelength, slope, curvature, run.amp_table),
+            map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table),
             "Which way each bin pulls",
             "Slope and curvature of each AMP's change when one bin is pushed, fitted to the response map below."
             " Each row is divided by its greatest value, printed at the right.",
@@ -138,7 +135,7 @@ def _response(run):
             " it, grey where there is none.",
         ),
         "response_map": Picture(
-            plotting_maps.response_map(run.wavelength, deviations, change, run.amp_table),
+            map_figures.response_map(run.wavelength, deviations, change, run.amp_table),
             "Signed response map",
             f"Change of each AMP when one bin is pushed from {deviations.min():g} to {deviations.max():g} of its"
             f" standard errors, averaged over noise-free test spectra{averaged}. Numbers above the panels are the"
@@ -161,7 +158,7 @@ def _answers(run):
     mean = ", the mean over folds" if len(run.folds) > 1 else ""
     return {
         "true_vs_predicted": Picture(
-            plotting.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
+            answer_figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
             "True against predicted",
             f"Answers to {len(run.y_test)} noisy test spectra that training never saw, with R² of the score"
             f" table{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a"
@@ -170,7 +167,7 @@ def _answers(run):
             " where the spectrum holds no information, as for molecules too scarce to be seen.",
         ),
         "bias_variance": Picture(
-            plotting.bias_variance(binned, run.amp_table),
+            answer_figures.bias_variance(binned, run.amp_table),
             "Error along the truth",
             "Mean and standard deviation of |predicted − true| in bins of equal count along the truth (about"
             f" {np.mean(binned.count):.0f} spectra each); dotted: the signed mean, the bias." + _folds_text(run),
@@ -191,14 +188,14 @@ def _trust(run):
     )
     found = {
         "deviation": Picture(
-            plotting.deviation(credibility.deviation(run.y_test, y_pred, width), run.amp_table),
+            answer_figures.deviation(credibility.deviation(run.y_test, y_pred, width), run.amp_table),
             "Error seen from the answer",
             f"Median and central 95 % of predicted − true in {bins}; grey: spectra per bin." + _folds_text(run),
             "In use only the answer is known: find it on the axis and read off how far the truth is likely to"
             " be. Bars that do not include zero are a bias to correct for.",
         ),
         "credibility": Picture(
-            plotting.credibility(
+            answer_figures.credibility(
                 credibility.credibility(run.y_test, y_pred, eps, width), run.amp_table, credibility.CREDIBILITY_DELTA
             ),
             "Credibility",
@@ -210,7 +207,7 @@ def _trust(run):
     }
     if len(run.folds) > 1:
         found["calibration"] = Picture(
-            plotting.calibration(evaluation.calibration(run.y_test, y_pred), run.amp_table),
+            answer_figures.calibration(evaluation.calibration(run.y_test, y_pred), run.amp_table),
             "Is the spread of the folds an error bar?",
             f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
             " dashed: a normal distribution.",
@@ -227,7 +224,7 @@ def _training(run):
     if training is None:
         return {}
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
-    ax = plotting.loss_curves(training, validation, best)
+    ax = answer_figures.loss_curves(training, validation, best)
     return {
         "loss_curves": Picture(
             ax.figure,

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 
 from constants import BANDS
-from figure_style import (
+from report.style import (
     FAINT,
     INK,
     TWO_COLUMNS,

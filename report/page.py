@@ -1,30 +1,20 @@
-"""The figures of a run as files, and report.html: one file that a colleague can open from an e-mail.
-
-    python report.py RUN_DIR
-
-rebuilds ``figures/`` and ``report.html`` from the folder of a finished run alone.
-"""
+"""The figures of a run as files, and report.html: one file that a colleague can open from an e-mail."""
 
 import base64
 import csv
 import html
 import io
 import logging
-import sys
 from pathlib import Path
 from string import Template
 
+import matplotlib
 import numpy as np
 
+from report.pictures import make_figures
+from report.style import DPI, STYLE, plotted
+from runio.config import flatten
 from runio.files import written_whole
-from runio.results import load_run
-
-
-def make_figures(run):
-    """Draw every figure that a run has the numbers for: dict of name to ``pictures.Picture``."""
-    from pictures import make_figures
-
-    return make_figures(run)
 
 
 def write_figures(run, folder=None):
@@ -41,10 +31,6 @@ def write_figures(run, folder=None):
     dict of str to (Picture, bytes)
         Name to picture and PNG, for ``write_report``.
     """
-    import matplotlib
-
-    from figure_style import DPI, STYLE
-
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table it cuts
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,10 +75,6 @@ def write_report(run, path=None, rendered=None, command=None, versions=None):
     """
     path = Path(run.folder) / "report.html" if path is None else Path(path)
     if rendered is None:
-        import matplotlib
-
-        from figure_style import DPI, STYLE
-
         with matplotlib.rc_context(STYLE):
             rendered = {name: (picture, _png(picture.figure, DPI)) for name, picture in make_figures(run).items()}
     page = build_page(run, rendered, command or run.config.get("command"), versions or run.config.get("versions"))
@@ -110,7 +92,8 @@ def build_page(run, rendered, command, versions):
     missing = "" if any(fold.sensitivity for fold in run.folds.values()) else (
         "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
     )  # fmt: skip
-    return Template(PAGE).substitute(
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
         title=html.escape(title),
         links=links,
         summary=_pairs(summary(run)),
@@ -146,17 +129,6 @@ def summary(run):
 def _best_epoch(history):
     losses = history.get("val_loss", ())
     return f"{int(losses.argmin()) + 1} / {len(losses)}" if len(losses) else None
-
-
-def flatten(tree, prefix=""):
-    """Return nested dicts as one: {"training": {"lr": 0.01}} gives {"training.lr": 0.01}."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def plain(label):
@@ -218,8 +190,6 @@ def _scores(run):
 
 def _targets(run):
     """Return the AMPs with their units and the range of the test set."""
-    from figure_style import plotted
-
     rows = []
     for a, truth in zip(run.amp_table, run.y_test.T):
         values, unit, _ = plotted(a, [truth.min(), np.median(truth), truth.max()])
@@ -239,79 +209,3 @@ def _figure(name, picture, png):
         f' alt="{title} (described below)">\n'
         f"<figcaption>{shows} <strong>How to read it:</strong> {read}</figcaption></figure></section>"
     )
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 75rem; padding: 1rem; background: #fff; color: #1a1a1a;
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #767676; }
-a { color: #0b4f8a; } a:focus-visible, [tabindex]:focus-visible, summary:focus-visible { outline: 3px solid #0b4f8a; }
-.skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
-.wide { overflow-x: auto; margin: 0 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
-.numbers td, .numbers thead th + th { text-align: right; }
-.pairs td { overflow-wrap: anywhere; }
-figure { margin: 0; } img { max-width: 100%; height: auto; display: block; }
-figcaption { max-width: 46rem; margin: .5rem 0 2rem; }
-pre { overflow-x: auto; padding: .6rem; background: #f3f3f3; }
-nav ul { columns: 18rem; padding-left: 1.2rem; }
-@media print { nav, .skip { display: none; } section { break-inside: avoid; } details > * { display: block; } }
-</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the results</a>
-<header><h1>$title</h1></header>
-<nav aria-label="Contents"><ul><li><a href="#scores">Scores</a></li>$links
-<li><a href="#how">How it was made</a></li></ul></nav>
-<main id="main" tabindex="-1">
-<section aria-labelledby="run"><h2 id="run">The run</h2>
-$summary
-$targets</section>
-<section aria-labelledby="scores"><h2 id="scores">Scores</h2>
-$scores</section>
-<section aria-labelledby="figures"><h2 id="figures">Figures</h2>
-$figures</section>
-<section aria-labelledby="how"><h2 id="how">How it was made</h2>
-<h3>Command</h3>
-$command
-<h3>Versions</h3>
-$versions
-<h3>Settings</h3>
-<details open><summary>Every setting, as resolved</summary>
-$settings
-</details></section>
-</main>
-</body>
-</html>
-"""
-
-
-def main(argv=None):
-    """Rebuild the figures and the report of a run; return 0, or 2 with one line of what was wrong."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        asked = arguments in (["-h"], ["--help"])
-        print("usage: python report.py RUN_DIR", file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
-    try:
-        run = load_run(arguments[0])
-        path = write_report(run, rendered=write_figures(run))
-    except (OSError, ValueError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A finished run, judged, drawn and written; ``python -m report RUN_DIR`` draws it again."""

@@ -1,0 +1,27 @@
+"""Draw the figures and the report of a finished run again, from its folder alone: ``python -m report RUN_DIR``."""
+
+import sys
+
+from report.page import write_figures, write_report
+from runio.results import load_run
+
+
+def main(argv=None):
+    """Rebuild the figures and the report of a run; return 0, or 2 with one line of what was wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        asked = arguments in (["-h"], ["--help"])
+        print("usage: python -m report RUN_DIR", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    try:
+        run = load_run(arguments[0])
+        path = write_report(run, rendered=write_figures(run))
+    except (OSError, ValueError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
