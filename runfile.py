@@ -18,8 +18,6 @@ from runio.errors import InputError
 
 logger = logging.getLogger("runfile")
 
-RESPONSE_SPECTRA = 100  # test spectra that the signed response map is averaged over
-
 FLAGS = {  # flag: (setting it overrides, type, help)
     "epochs": ("training.epochs", int, "epochs to train at most"),
     "batch_size": ("training.batch_size", int, "spectra per training step"),
@@ -101,7 +99,7 @@ def main(argv=None):
         try:
             config = read_settings(arguments)
             if arguments.apply:
-                from apply import apply_run
+                from pipeline.apply import apply_run
 
                 auxiliary = read_auxiliary(arguments.auxiliary)
                 apply_run(arguments.apply, arguments.observation, config, auxiliary, arguments.output, arguments.quiet)
@@ -147,14 +145,14 @@ def workers(address):
     """Return the executor of ``--scheduler`` as a context manager; of None, the null context: this process."""
     if address is None:
         return contextlib.nullcontext()
-    from cluster import open_scheduler
+    from pipeline.cluster import open_scheduler
 
     return open_scheduler(address)
 
 
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
-    from folds import NO_RESULT, load_split, train_alone, train_fold, train_folds
+    from pipeline.folds import NO_RESULT, load_split, train_alone, train_fold, train_folds
     from runio import console
     from runio.rundir import RunFolder, new_folder
 
@@ -175,6 +173,7 @@ def run(config, arguments, command, log):
         with console.quiet_stderr(), stage("imports"):
             import tensorflow as tf
 
+            from pipeline.judge import map_sensitivity, predict_noisy
             from report import evaluation, page
             from runio import results
         tf.config.experimental.enable_op_determinism()
@@ -202,88 +201,6 @@ def run(config, arguments, command, log):
         logger.info("time: %s", stage)
         folder.finish()
     logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, model_0.keras ...)", output)
-
-
-def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
-    """Run the sensitivity test on the test spectra; return it and the response map, both None if not wanted.
-
-    The map of every spectrum is kept in the folder until that of all is, so that an interrupted test goes on there.
-    """
-    import numpy as np
-
-    from models import load_model
-    from perturbation.mapstore import MapStore, digest
-    from perturbation.response import response_map
-    from preprocessing import noisy_test_spectra
-    from runio import console
-    from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
-
-    chosen, data, test, scaler = config.sensitivity, split.data, split.test, split.scalers[k]
-    if not chosen.enabled:
-        return {"sensitivity": None, "response": None}
-    spectra = noisy_test_spectra(data, test, config.seed) if chosen.noisy else data.spectra[test]
-    errors = data.errors[test]
-    auxiliary = None if data.auxiliary is None else scaler.scaled_auxiliary(data.auxiliary[test])
-    kept = folder / f"sensitivity_{k}.h5"
-    found = None
-    if kept.is_file():
-        try:
-            found = SensitivityMap.load(kept)
-        except (OSError, KeyError, ValueError) as error:  # damaged on the disk
-            logger.warning("fold %d: its sensitivity map cannot be read (%s); making it again", k, error)
-    if found is None:
-        network = folder / f"model_{k}.keras"
-        with MapStore(folder / f"maps_{k}.bin", len(data.amp_names), spectra.shape[1], digest(network)) as store:
-            found = sensitivity_map(
-                ModelLoader(load_model, str(network.resolve())) if executor else model,
-                data.amps[test],
-                spectra,
-                errors,
-                scaler.y_mean,
-                scaler.y_std,
-                gases=data.amp_names,
-                no_spectra=chosen.no_spectra,
-                repeat=chosen.repeat,
-                x_mean=scaler.x_mean,
-                x_std=scaler.x_std,
-                abundance=chosen.abundance,
-                rng=[config.seed, 7],
-                scheme=chosen.scheme,
-                auxiliary=auxiliary,
-                batch_size=chosen.batch_size,
-                chunk_size=chosen.chunk_size,
-                tolerance=chosen.tolerance,
-                keep_spectra=False,
-                progress=console.shows_progress(quiet),
-                executor=executor,
-                store=store,
-            )
-        found.save(kept)
-        store.delete()
-
-    def predict(x):  # auxiliary inputs stay at their mean
-        held = None if auxiliary is None else np.repeat(scaler.auxiliary_mean[None], len(x), axis=0)
-        return scaler.amps(model.predict(scaler.inputs(x, held), batch_size=chosen.batch_size or 1024, verbose=0))
-
-    response = response_map(predict, spectra[:RESPONSE_SPECTRA], errors[:RESPONSE_SPECTRA])
-    return {"sensitivity": found, "response": response, "noisy": chosen.noisy}
-
-
-def predict_noisy(model, data, test, scaler, seed):
-    """Predict the AMPs (n_test, n_amps) of the noisy test spectra."""
-    import numpy as np
-
-    from preprocessing import noisy_test_spectra
-
-    spectra = noisy_test_spectra(data, test, seed)
-    auxiliary = None if data.auxiliary is None else data.auxiliary[test]
-    y_pred = scaler.amps(model.predict(scaler.inputs(spectra, auxiliary), batch_size=4096, verbose=0))
-    bad = ~np.isfinite(y_pred).all(axis=1)
-    if bad.any():
-        raise RuntimeError(
-            f"the network returns NaN or infinity for {bad.sum()} test spectra, the first is row {test[bad][0]}"
-        )
-    return y_pred
 
 
 if __name__ == "__main__":

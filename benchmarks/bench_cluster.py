@@ -21,9 +21,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cluster import fingerprint, open_scheduler  # noqa: E402
 from perturbation.engine import Chunk, Settings, run_chunk  # noqa: E402
 from perturbation.mapstore import MapStore  # noqa: E402
+from pipeline.cluster import fingerprint, open_scheduler  # noqa: E402
 from sensitivity import ModelLoader, halving_sizes, sensitivity_map  # noqa: E402
 
 N_BINS, N_AMPS = 52, 9

@@ -67,7 +67,7 @@ class RunLog:
         warnings.showwarning = _show_warning
         for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        logging.getLogger("folds").setLevel(logging.DEBUG)  # every epoch, for the file alone
+        logging.getLogger("pipeline.folds").setLevel(logging.DEBUG)  # every epoch, for the file alone
         return self
 
     def to_file(self, path):

@@ -2,10 +2,16 @@
 
 import h5py
 import numpy as np
+import yaml
 
 from constants import AMPS
 from preprocessing import Dataset
 
+SETTINGS = {  # of a run of some seconds
+    "training": {"epochs": 2, "batch_size": 32, "lr": 0.003, "copies": 2, "cv": 2},
+    "model": {"mlp": {"units": [16, 8]}},
+    "sensitivity": {"no_spectra": 5, "repeat": 10},
+}
 KEYS = ("H2O", "CO2", "Tp", "Rp", "Mp")
 
 
@@ -42,4 +48,13 @@ def write(path, data):
         if data.auxiliary is not None:
             file["auxiliary"] = data.auxiliary
             file["auxiliary"].attrs["names"] = list(data.auxiliary_names)
+    return str(path)
+
+
+def configured(folder, data, /, **changes):
+    """Write a data set and its config.yaml; return the path of the latter."""
+    folder.mkdir(exist_ok=True)
+    tree = {"data": {"path": write(folder / "data.h5", data)}, "output": str(folder / "runs"), **SETTINGS, **changes}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(tree))
     return str(path)

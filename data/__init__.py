@@ -1,0 +1,1 @@
+"""The shipped data set, and the scripts that made it."""

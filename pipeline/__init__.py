@@ -1,0 +1,1 @@
+"""From a data set to trained, judged and mapped networks."""

@@ -1,0 +1,310 @@
+"""Workers of a Dask scheduler behind the interface of ``concurrent.futures.Executor``. All that is Dask is here.
+
+    with open_scheduler("tcp://10.0.0.1:8786") as executor:
+        result = sensitivity_map(ModelLoader(load_model, "model_0.keras"), ..., executor=executor)
+
+Every task goes to a worker of the same versions as this process, or the run ends and says which worker is not.
+A task whose worker dies is run again by Dask, three times; then the run ends and names the task. No more tasks are
+handed to the scheduler than there are worker threads: so a task that kills its worker has no others queued behind
+it that would be blamed too, and the scheduler holds little whatever the length of the survey.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import re
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from runio import console
+from runio.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
+CODE = (
+    "perturbation.engine",
+    "perturbation.predictors",
+    "models",
+    "preprocessing",
+    "pipeline.training",
+    "pipeline.folds",
+)  # what runs on a worker
+START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
+CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
+PATIENCE = 60  # seconds without any worker before the run is given up
+LOOK_EVERY = 1.0  # seconds between two counts of the workers
+CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
+STOPPED = "the workers were given back before the task ended"
+
+
+def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
+    """Return the workers of a scheduler as an executor, to be used as a context manager.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://HOST:PORT`` or the path of a scheduler file, of a scheduler that runs; or ``local:N``: N new worker
+        processes of one thread each on this machine, for the time of the context.
+    patience : float
+        Seconds without any worker before all work is given up with a RuntimeError.
+    start_patience : float
+        The same before the first worker is there.
+
+    Returns
+    -------
+    Workers
+
+    Raises
+    ------
+    InputError
+        If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
+        or a worker has not the same versions as this process.
+    RuntimeError
+        On entering, if no worker comes.
+    """
+    return Workers(address, patience, start_patience)
+
+
+@functools.cache
+def fingerprint():
+    """Versions and the digest of the code of this process, as a dict: the same on every worker as here."""
+    versions = console.versions()
+    code = hashlib.sha256()
+    for name in CODE:
+        code.update(Path(importlib.util.find_spec(name).origin).read_bytes())
+    return {**{name: versions[name] for name in PACKAGES}, "code": code.hexdigest()[:12]}
+
+
+def run_checked(expected, task):
+    """Run a pickled task on a worker, if the worker is one of ours: it may have joined after the others were asked."""
+    problem = _difference(fingerprint(), expected)
+    if problem:
+        raise InputError(f"a worker on {os.uname().nodename} {problem}")
+    with contextlib.nullcontext() if "tensorflow" in sys.modules else console.quiet_stderr():
+        function, args, kwargs = pickle.loads(task)  # may import TensorFlow
+    return function(*args, **kwargs)
+
+
+def _difference(found, expected):
+    """Say in words what differs between two fingerprints; None if nothing does."""
+    for name, value in expected.items():
+        if found.get(name) != value:
+            return f"has {name} {found.get(name)}, expected {value} as in this process"
+    return None
+
+
+class Workers(concurrent.futures.Executor):
+    """The executor that `open_scheduler` returns.
+
+    One thread speaks with Dask: it hands out as many tasks as there are worker threads, and counts the workers
+    every second.
+
+    Attributes
+    ----------
+    n_workers : int
+        Workers alive.
+    """
+
+    def __init__(self, address, patience, start_patience):
+        try:
+            import dask.distributed  # noqa: F401
+        except ImportError:
+            raise InputError("--scheduler: needs Dask, not installed here: pip install 'dask[distributed]'") from None
+        self.address, self.patience, self.start_patience = address, patience, start_patience
+        self.n_workers = self._n_threads = 0
+        self._target = _parse(address)
+        self._events = SimpleQueue()  # ("submit", future, function, args, kwargs), ("ended", inner), ("stop",)
+        self._waiting, self._running = deque(), {}  # tasks; and Dask's futures, each to (future, name)
+        self._broken = None  # why nothing can be run any more
+
+    def __enter__(self):
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
+        self._open = contextlib.ExitStack()
+        try:
+            self._client = self._open.enter_context(self._connect())
+            self._await_workers()
+            self._refuse_strangers()
+        except BaseException:
+            self._open.close()
+            raise
+        self._pool = self._client.get_executor(pure=False)
+        self._seen = self._looked = time.monotonic()
+        self._thread = threading.Thread(target=self._serve, name="dask", daemon=True)
+        self._thread.start()
+        logger.info("%s: %d workers", self.address, self.n_workers)
+        return self
+
+    def __exit__(self, *exception):
+        self.shutdown()
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """End: tasks that have not ended fail, worker processes that were started here are stopped."""
+        self._events.put(("stop",))
+        self._thread.join()
+        self._open.close()
+
+    def submit(self, function, /, *args, **kwargs):
+        """Run ``function(*args, **kwargs)`` on a worker; return its ``concurrent.futures.Future``.
+
+        An argument with the attribute ``task_name`` says what the task is called in messages.
+        """
+        future = concurrent.futures.Future()
+        self._events.put(("submit", future, function, args, kwargs))
+        return future
+
+    @property
+    def chunks_ahead(self):
+        """How many chunks ``perturbation.run_chunks`` should keep under way."""
+        return CHUNKS_PER_THREAD * max(self._n_threads, 2)
+
+    def _connect(self):
+        """Return the Dask client, connected; its end is also that of workers started here."""
+        from dask.distributed import Client, LocalCluster
+
+        kind, value = self._target
+        if kind == "local":
+            processes = self._open.enter_context(
+                LocalCluster(
+                    n_workers=value,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",  # any free port, seen from here only
+                    memory_limit=None,  # a chunk needs little, and a worker that Dask pauses would only wait
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            return Client(processes)
+        try:
+            return Client(**{kind: value}, timeout=CONNECT_PATIENCE)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--scheduler: no scheduler answers at {self.address} ({error})") from None
+
+    def _await_workers(self):
+        end = time.monotonic() + self.start_patience
+        while not self._count():
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.address}: no worker came within {self.start_patience:.0f} s")
+            time.sleep(0.2)
+
+    def _count(self):
+        """Count workers and threads; return whether there are any."""
+        threads = self._client.nthreads()
+        if len(threads) < self.n_workers:
+            logger.warning("%s: %d of %d workers are left", self.address, len(threads), self.n_workers)
+        self.n_workers, self._n_threads = len(threads), sum(threads.values())
+        return bool(threads)
+
+    def _refuse_strangers(self):
+        """Raise InputError if some worker cannot import this software, or another version of it."""
+
+        def look():  # a local function travels as code, so it also runs where there is no module of this name
+            from pipeline.cluster import fingerprint
+
+            return fingerprint()
+
+        for worker, found in self._client.run(look, on_error="return").items():
+            problem = f"cannot run this software ({found})"
+            if isinstance(found, ImportError):
+                problem += f"; start it with PYTHONPATH={Path(__file__).parents[1]}"
+            elif isinstance(found, dict):
+                problem = _difference(found, fingerprint())
+            if problem:
+                raise InputError(f"--scheduler: worker {worker} {problem}")
+
+    def _serve(self):
+        """Hand out tasks, take answers, count workers, until told to stop; never leave a task without an end."""
+        while self._broken != STOPPED:
+            try:
+                self._step()
+            except Exception as error:
+                logger.debug("failed", exc_info=True)
+                self._broken = self._broken or f"{self.address}: {type(error).__name__}: {error}"
+            if self._broken:
+                while self._waiting:
+                    future, *_ = self._waiting.popleft()
+                    if future.set_running_or_notify_cancel():
+                        future.set_exception(RuntimeError(self._broken))
+                while self._running:
+                    self._running.popitem()[1][0].set_exception(RuntimeError(self._broken))
+
+    def _step(self):
+        """Wait for the next event, for a second at most, and do what it asks."""
+        with contextlib.suppress(Empty):
+            kind, *event = self._events.get(timeout=LOOK_EVERY)
+            if kind == "stop":
+                self._broken = STOPPED
+            elif kind == "submit":
+                self._waiting.append(event)
+            elif kind == "ended":
+                self._settle(*event)
+        now = time.monotonic()
+        if not self._broken and now > self._looked + LOOK_EVERY:
+            self._looked = now
+            if self._client.status != "running":
+                self._broken = self._gone
+            elif self._count():
+                self._seen = now
+            elif now > self._seen + self.patience:
+                self._broken = f"{self.address}: all workers are gone, for {self.patience:.0f} s; go on with --resume"
+        while not self._broken and self._waiting and len(self._running) < self._n_threads:
+            self._hand_over(*self._waiting.popleft())
+
+    def _hand_over(self, future, function, args, kwargs):
+        if not future.set_running_or_notify_cancel():
+            return
+        name = next((arg.task_name for arg in args if hasattr(arg, "task_name")), function.__name__)
+        try:
+            inner = self._pool.submit(run_checked, fingerprint(), pickle.dumps((function, args, kwargs)))
+        except Exception as error:  # it cannot be pickled
+            future.set_exception(error)
+            return
+        self._running[inner] = future, name
+        inner.add_done_callback(lambda inner: self._events.put(("ended", inner)))
+
+    def _settle(self, inner):
+        """Pass the end of a task on to its future."""
+        from dask.distributed import KilledWorker
+
+        future, name = self._running.pop(inner, (None, None))
+        if future is None:  # given up before
+            return
+        if inner.cancelled():
+            self._broken = self._gone
+            future.set_exception(RuntimeError(self._gone))
+        elif inner.exception() is None:
+            future.set_result(inner.result())
+        else:
+            error = inner.exception()
+            if isinstance(error, KilledWorker):
+                deaths = error.allowed_failures + 1
+                error = RuntimeError(f"{name}: {deaths} workers died of it, one after the other (out of memory?)")
+            elif not isinstance(error, ValueError):  # a ValueError of ours says where
+                kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+                error = RuntimeError(f"{name}: {kind}{error}")
+            future.set_exception(error)
+
+    @property
+    def _gone(self):
+        return f"{self.address}: the scheduler is gone; start it again and go on with --resume"
+
+
+def _parse(address):
+    """Return ("local", N), ("address", "tcp://host:port") or ("scheduler_file", path)."""
+    local = re.fullmatch(r"local:(\d{1,4})", address)
+    if local and int(local[1]) > 0:
+        return "local", int(local[1])
+    if re.fullmatch(r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}", address) and not local:
+        return "address", address if "://" in address else f"tcp://{address}"
+    if Path(address).is_file():
+        return "scheduler_file", address
+    raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")

@@ -1,0 +1,215 @@
+"""The folds of a run: load and split its data, train one network, or all of them on the workers of an executor.
+
+A fold is trained as a whole by one process. Its files go to the results folder, which has to be on a file system
+that all workers see, under the same path; so has the data set.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from runio import console
+from runio.config import build_config
+from runio.errors import InputError, as_input_error
+from runio.rundir import FolderInUse, RunFolder
+
+logger = logging.getLogger(__name__)
+
+NO_RESULT = ("output", "command", "sensitivity.chunk_size")  # settings that change no number
+LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set, the rows to test on, and each fold's rows and scaler."""
+
+    data: object  # preprocessing.Dataset
+    test: object  # (n_test,) rows
+    folds: list  # of (train rows, validation rows)
+    scalers: list
+
+
+def load_split(config):
+    """Load the data set of a run and split it; refuse what cannot be used with an `InputError`."""
+    from loaders import load_dataset
+    from preprocessing import Scaler, split_folds, split_test, take
+
+    chosen, training = config.data, config.training
+    with as_input_error():
+        data = load_dataset(
+            chosen.path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width
+        )
+        data = take(data, chosen.size)
+        rest, test = split_test(data, chosen.test_fraction, config.seed)
+        folds = split_folds(rest, training.cv, training.folds, chosen.valid_fraction, config.seed)
+        return Split(data, test, folds, [Scaler.fit(data, train) for train, _ in folds])
+
+
+def prepare_tensorflow():
+    """Import TensorFlow, quietly, and let the same seed give the same weights."""
+    with console.quiet_stderr():
+        import tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
+
+
+def train_fold(config, split, folder, k, quiet):
+    """Train the network of fold ``k``, or take it where it is trained; return it at its best epoch."""
+    from tqdm import tqdm
+
+    from models import build_model
+    from pipeline import training
+    from preprocessing import whitening
+
+    name, data, scaler = config.model.name, split.data, split.scalers[k]
+    train, valid = split.folds[k]
+    n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
+    front = whitening(data, train, scaler) if config.model.whiten else None
+
+    def build():
+        layers = vars(getattr(config.model, name))
+        shape = data.spectra.shape[1], len(data.amp_table), n_auxiliary
+        return build_model(name, *shape, front=front, seed=(config.seed, k), **layers)
+
+    logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
+    with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:
+
+        def on_epoch(row):
+            bar.update()
+            bar.set_postfix(loss=row["loss"], val_loss=row["val_loss"], lr=row["learning_rate"])
+            logger.debug("fold %d epoch %d: %s", k, row["epoch"], row)
+
+        return training.train_fold(build, data, train, valid, scaler, config.training, config.seed, folder, k, on_epoch)
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """All that a worker needs to train a fold."""
+
+    settings: str  # of the run, as JSON
+    data_sha256: str
+    folder: str
+    fold: int
+    threads: int  # of TensorFlow in the process that asks
+
+    @property
+    def task_name(self):
+        """What a message calls this task."""
+        return f"fold {self.fold}"
+
+
+def train_folds(executor, config, split, folder, quiet):
+    """Train all folds that are not yet trained as tasks of ``executor``; their networks appear in ``folder``.
+
+    The weights are those that the folds get one after the other in this process, bit by bit if the workers'
+    machines are of its kind and TensorFlow uses as many threads there as here.
+
+    Raises
+    ------
+    RuntimeError
+        If a fold fails, or its network is not in ``folder`` as this process sees it.
+    """
+    from tqdm import tqdm
+
+    tree = config.to_dict()
+    tree["data"]["path"] = os.path.abspath(config.data.path)
+    settings, folder = json.dumps(tree), Path(folder).resolve()
+    missing = [k for k in range(len(split.folds)) if not _network(folder, k).is_file()]
+    sha256 = split.data.sha256()
+    tasks = [FoldTask(settings, sha256, str(folder), k, tensorflow_threads()) for k in missing]
+    futures = {executor.submit(train_on_worker, task): task.fold for task in tasks}
+    if tasks:
+        logger.info("folds %s: training on the workers", ", ".join(map(str, missing)))
+    with tqdm(total=len(tasks), unit="fold", disable=quiet or None) as bar:
+        for future in concurrent.futures.as_completed(futures):
+            k = futures[future]
+            for warning in future.result():
+                logger.warning("fold %d: %s", k, warning)
+            if not _network(folder, k).is_file():
+                raise RuntimeError(
+                    f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file system "
+                    "that the workers share"
+                )
+            bar.update()
+
+
+def train_on_worker(task):
+    """Train one fold, in a worker process; return what the user should be warned of, a list of lines."""
+    prepare_tensorflow()
+    config = build_config(json.loads(task.settings))
+    if not Path(task.folder).is_dir():
+        raise RuntimeError(f"{task.folder}: not on this worker; --output has to lie on a file system all see")
+    split, sha256 = _load_once(task.settings)
+    if sha256 != task.data_sha256:
+        raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
+    with fold_lock(task.folder, task.fold):
+        train_fold(config, split, Path(task.folder), task.fold, quiet=True)
+    threads = tensorflow_threads()
+    if threads == task.threads:
+        return []
+    return [f"trained with {threads} threads of TensorFlow, here it uses {task.threads}: the last digits may differ"]
+
+
+@functools.lru_cache(maxsize=1)
+def _load_once(settings):
+    split = load_split(build_config(json.loads(settings)))
+    return split, split.data.sha256()
+
+
+def _network(folder, k):
+    return Path(folder) / f"model_{k}.keras"
+
+
+def tensorflow_threads():
+    """Threads that TensorFlow cuts one operation into; sums over the batch in a convolution's gradient depend on it."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def fold_lock(folder, k):
+    """Let one process at a time train fold ``k``: a worker that was given up for lost may still be at it."""
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        yield
+        return
+    with open(Path(folder) / f".fold_{k}.lock", "w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def train_alone(config, split, output, settings, k, quiet):
+    """Train fold ``k`` and nothing else, beside other processes that train the others (``--fold K``).
+
+    The first to come makes the folder; all must have the same settings. A run with ``resume`` finishes the rest.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold, or the folder cannot be used.
+    """
+    if not 0 <= k < len(split.folds):
+        raise InputError(f"--fold: expected 0 to {len(split.folds) - 1} (training.cv - 1), received {k}")
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            with RunFolder(output, settings, resume=True, ignore=NO_RESULT) as folder:
+                work, finished = folder.work, folder.finished
+            break
+        except FolderInUse:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+    if finished:
+        logger.info("%s: this run is already finished, nothing to do", output)
+        return
+    prepare_tensorflow()
+    with fold_lock(work, k):
+        train_fold(config, split, work, k, quiet)
+    logger.info("fold %d: trained; when all folds are, finish the run with --resume --output %s", k, output)

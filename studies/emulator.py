@@ -1,0 +1,329 @@
+"""A fast stand-in for the forward model: transit depth from AMPs in microseconds, for samplers.
+
+    python -m studies.emulator
+
+trains it on the training rows of the shipped data set (the split of seed 0; no test planet is seen), measures its error
+on the test planets in units of their noise, and writes `data/emulator.npz`. Training needs TensorFlow, use only NumPy:
+
+    from studies.emulator import Emulator
+    depth = Emulator.load().depth(amps)  # (N, 9) in retrieval space -> (N, 52)
+
+Not the depth is learnt but the pressure level at which the planet seems to end: the effective height
+z = sqrt(depth) R_star - Rp in scale heights, corrected for gravity that falls with height,
+ln(P0 / P) = (z / H) / (1 + z / Rp). A closed form for a grey bin gives most of it (`Baseline`); a small network learns
+what is left, which is smooth and small.
+"""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.simulate import PRIORS
+from runio.files import written_whole
+
+ROOT = Path(__file__).resolve().parent.parent
+STORED = ROOT / "data" / "emulator.npz"
+SPLIT_SEED, TEST_FRACTION = 0, 0.2  # of the shipped configuration
+
+SUN_RADIUS = 6.957e8  # m
+GRAVITY = 6.6743e-11  # m3 kg-1 s-2
+BOLTZMANN = 1.380649e-23  # J/K
+ATOMIC_MASS = 1.66053907e-27  # kg
+WEIGHTS = {"H2O": 18.015, "CH4": 16.043, "CO": 28.010, "CO2": 44.009, "NH3": 17.031}  # atomic mass units
+HELIUM_RATIO, H2_WEIGHT, HE_WEIGHT = 0.17, 2.016, 4.0026
+BOTTOM, LOG_BOTTOM = 1e6, 6.0  # Pa: where the planet's radius is measured
+GREY = 0.56  # optical depth along the line of sight at the effective height of an exponential atmosphere
+LN10 = np.log(10.0)
+KNEE = 0.5  # sigma: errors of the emulator above this count linearly in training, below squared
+
+
+def prior_limits():
+    """Lower and upper ends of the uniform priors in retrieval space, two arrays (9,)."""
+    limits = [np.log10(ends) if scale == "log10" else np.array(ends) for _, scale, ends in PRIORS.values()]
+    return np.array(limits, float).T
+
+
+def scale_height(amps):
+    """Pressure scale height [m] at the bottom of the atmosphere, (N,); ``amps`` (N, 9) in retrieval space."""
+    vmr = 10 ** amps[:, :5]
+    background = (H2_WEIGHT + HELIUM_RATIO * HE_WEIGHT) / (1 + HELIUM_RATIO)
+    weight = vmr @ np.array(list(WEIGHTS.values())) + (1 - vmr.sum(axis=1)) * background
+    gravity = GRAVITY * 10 ** amps[:, 5] / amps[:, 6] ** 2
+    return BOLTZMANN * amps[:, 7] / (weight * ATOMIC_MASS * gravity)
+
+
+def features(amps):
+    """Scale what the network reads, about -1 to 1 each, (N, 9).
+
+    The level depends on mass and radius through the curvature Rp / H and the length of the
+    line of sight sqrt(Rp H), so these replace them.
+    """
+    low, high = prior_limits()
+    height = scale_height(amps)
+    scaled = 2 * (amps - low) / (high - low) - 1
+    scaled[:, 5] = (np.log(amps[:, 6] / height) - 5.0) / 1.3
+    scaled[:, 6] = (np.log(amps[:, 6] * height) / 2 - 15.6) / 0.8
+    return scaled.astype(np.float32)
+
+
+def level_from_depth(depth, amps):
+    """ln(P0 / P) of the level (N, n_bins) at which the planet of this depth (N, n_bins) ends."""
+    height = np.sqrt(depth) * SUN_RADIUS - amps[:, 6:7]
+    return height / scale_height(amps)[:, None] / (1 + height / amps[:, 6:7])
+
+
+def depth_from_level(level, amps):
+    """Transit depth (N, n_bins) of ln(P0 / P) (N, n_bins); the inverse of `level_from_depth`."""
+    potential = level * scale_height(amps)[:, None]
+    return ((amps[:, 6:7] / (1 - potential / amps[:, 6:7])) / SUN_RADIUS) ** 2
+
+
+def slope_of_depth(depth, amps):
+    """D depth / d ln(P0 / P), (N, n_bins)."""
+    radius = np.sqrt(depth) * SUN_RADIUS
+    return 2 * radius**3 / amps[:, 6:7] ** 2 * scale_height(amps)[:, None] / SUN_RADIUS**2
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Level of a grey bin: that of optical depth 0.56 along the line of sight, or of the cloud top.
+
+    Attributes
+    ----------
+    molecules : ndarray (5, n_bins, 5)
+        Polynomials in temperature of the mean of ln(cross-section [m2]) over the bin.
+    collisions : ndarray (n_bins, 5)
+        The same of the collision-induced absorption per squared density, m5.
+    scattering : ndarray (n_bins,)
+        Rayleigh cross-section per molecule of air, m2.
+    """
+
+    molecules: np.ndarray
+    collisions: np.ndarray
+    scattering: np.ndarray
+
+    @classmethod
+    def measure(cls):
+        """Read it off the forward model's tables (needs TauREx)."""
+        from taurex.util.scattering import rayleigh_sigma_from_name
+
+        from data.cia import PAIRS, KnotCIA
+        from data.forward_model import TABLES, binning_matrix, load_tables, native_grid
+        from data.opacities import write_tables
+
+        tables = load_tables(write_tables(TABLES))
+        grid = native_grid(tables)
+        binning, temperatures = binning_matrix(grid), np.arange(700.0, 2301.0, 100.0)
+        powers = np.vander(_scaled_temperature(temperatures), 5)
+
+        def polynomials(cross_section):  # of the bin's mean logarithm
+            rows = [binning @ np.log(cross_section(t)) for t in temperatures]
+            return np.linalg.lstsq(powers, np.array(rows), rcond=None)[0].T  # (n_bins, 5)
+
+        share = {"H2": 1 / (1 + HELIUM_RATIO), "He": HELIUM_RATIO / (1 + HELIUM_RATIO)}
+        pairs = [(KnotCIA(pair), np.prod([share[gas] for gas in pair.split("-")])) for pair in PAIRS]
+        return cls(
+            np.array([polynomials(lambda t, name=name: tables[name].opacity(t, 1e2, grid)) for name in WEIGHTS]),
+            polynomials(lambda t: sum(part * cia.cia(t, grid) for cia, part in pairs)),
+            sum(part * (binning @ rayleigh_sigma_from_name(gas, grid)) for gas, part in share.items()),
+        )
+
+    def level(self, amps):
+        """ln(P0 / P), (N, n_bins)."""
+        temperature, height, radius = amps[:, 7], scale_height(amps), amps[:, 6]
+        powers = np.vander(_scaled_temperature(temperature), 5).astype(np.float32)  # (N, 5)
+        density = BOTTOM / (BOLTZMANN * temperature)
+        path = np.sqrt(2 * np.pi * radius * height)
+        n_bins, shift = len(self.scattering), np.float32(60)  # cross-sections are about e^-60 m2
+        once = np.exp(shift) * self.scattering.astype(np.float32)
+        for k, coefficients in enumerate(self.molecules):
+            logarithm = powers @ coefficients.T.astype(np.float32) + (amps[:, k : k + 1] * LN10).astype(np.float32)
+            once = once + np.exp(logarithm + shift)
+        once = once * (density * path * np.exp(-60.0)).astype(np.float32)[:, None] / GREY
+        shift = np.log(density**2 * path / np.sqrt(2) / GREY).astype(np.float32)[:, None]
+        twice = np.exp(powers @ self.collisions.T.astype(np.float32) + shift)
+        gas = np.log((once + np.sqrt(once**2 + 4 * twice)) / 2)  # solves once u + twice u^2 = 1 for ln(1 / u)
+        clouds = np.broadcast_to((LN10 * (LOG_BOTTOM - amps[:, 8:9])).astype(np.float32), (len(amps), n_bins))
+        return np.logaddexp(np.logaddexp(2 * gas, 2 * clouds), np.float32(0)) / 2  # a soft maximum
+
+
+def _scaled_temperature(temperature):
+    return (temperature - 1500.0) / 800.0
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A small network in NumPy on top of the closed form.
+
+    Attributes
+    ----------
+    baseline : Baseline
+    kernels, biases : list of ndarray
+        One per layer, float32; swish between layers, none after the last.
+    scale : ndarray (4, n_bins)
+        Mean and standard deviation of the baseline, which it reads, and of what is left, which it returns.
+    """
+
+    baseline: Baseline
+    kernels: list
+    biases: list
+    scale: np.ndarray
+
+    @classmethod
+    def load(cls, path=STORED):
+        """Read the weights written by this script."""
+        with np.load(path) as file:
+            n = sum(name.startswith("kernel") for name in file)
+            layers = [[file[f"{what}_{i}"] for i in range(n)] for what in ("kernel", "bias")]
+            return cls(Baseline(file["molecules"], file["collisions"], file["scattering"]), *layers, file["scale"])
+
+    def save(self, path=STORED):
+        """Write the weights, whole or not at all."""
+        arrays = {f"kernel_{i}": k for i, k in enumerate(self.kernels)}
+        arrays |= {f"bias_{i}": b for i, b in enumerate(self.biases)} | vars(self.baseline)
+        with written_whole(path) as part, open(part, "wb") as file:
+            np.savez_compressed(file, **arrays, scale=self.scale)
+
+    def level(self, amps):
+        """ln(P0 / P) of the level at which the planet ends, (N, n_bins)."""
+        base = self.baseline.level(amps)
+        x = np.concatenate([features(amps), (base - self.scale[0]) / self.scale[1]], axis=1)
+        for kernel, bias in zip(self.kernels[:-1], self.biases[:-1]):
+            x = x @ kernel + bias
+            x = 0.5 * x * (1 + np.tanh(0.5 * x))  # swish
+        return base + (x @ self.kernels[-1] + self.biases[-1]) * self.scale[3] + self.scale[2]
+
+    def depth(self, amps, chunk=5000):
+        """Transit depth (N, n_bins) of AMPs (N, 9) in retrieval space."""
+        amps = np.atleast_2d(np.asarray(amps, float))
+        parts = [amps[i : i + chunk] for i in range(0, len(amps), chunk)]
+        return np.concatenate([depth_from_level(self.level(part).astype(float), part) for part in parts])
+
+
+def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=3e-3, seed=0, progress=True):
+    """Train an emulator.
+
+    Parameters
+    ----------
+    amps : ndarray (N, 9)
+    depth, errors : ndarray (N, n_bins)
+        Noise-free depth; the loss is its error in units of ``errors``.
+    units : sequence of int
+    epochs, batch : int
+    rate : float
+        Learning rate to begin with; it falls to zero along a cosine.
+    seed : int
+    progress : bool
+
+    Returns
+    -------
+    Emulator
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import tensorflow as tf
+    from tqdm import trange
+
+    keras.utils.set_random_seed(seed)
+    baseline = Baseline.measure()
+    base = baseline.level(amps)
+    left = level_from_depth(depth, amps) - base
+    scale = np.array([base.mean(axis=0), base.std(axis=0), left.mean(axis=0), left.std(axis=0)], np.float32)
+    x = np.concatenate([features(amps), (base - scale[0]) / scale[1]], axis=1)  # (N, 9 + n_bins)
+    y = ((left - scale[2]) / scale[3]).astype(np.float32)
+    weight = (slope_of_depth(depth, amps) / errors * scale[3]).astype(np.float32)  # turns an error into sigma
+
+    layers = [keras.layers.Dense(n, activation="swish") for n in units]
+    model = keras.Sequential([keras.Input((x.shape[1],)), *layers, keras.layers.Dense(y.shape[1])])
+    steps = len(x) // batch
+    optimiser = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
+    optimiser.build(model.trainable_variables)
+    x, y, weight = (tf.constant(values) for values in (x, y, weight))
+
+    @tf.function
+    def epoch(order):
+        total = 0.0
+        for step in tf.range(steps):
+            rows = order[step * batch : (step + 1) * batch]
+            with tf.GradientTape() as tape:
+                error = (model(tf.gather(x, rows)) - tf.gather(y, rows)) * tf.gather(weight, rows)  # in sigma
+                loss = tf.reduce_mean(KNEE**2 * (tf.sqrt(1 + (error / KNEE) ** 2) - 1))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimiser.apply_gradients(zip(gradients, model.trainable_variables))
+            total += loss
+        return total / tf.cast(steps, tf.float32)
+
+    rng = np.random.default_rng(seed)
+    with trange(epochs, unit="epoch", disable=None if progress else True) as bar:
+        for _ in bar:
+            bar.set_postfix(loss=f"{float(epoch(tf.constant(rng.permutation(len(x))))):.2e}")
+    kernels, biases = zip(*((layer.kernel.numpy(), layer.bias.numpy()) for layer in model.layers))
+    return Emulator(baseline, list(kernels), list(biases), scale)
+
+
+def load_rows(fraction=TEST_FRACTION, seed=SPLIT_SEED):
+    """Shipped data set with the rows of the default split: data, training and validation rows, test rows."""
+    from loaders import load_dataset
+    from preprocessing import split_test
+
+    data = load_dataset(ROOT / "data" / "ariel_spectra.h5")
+    return data, *split_test(data, fraction, seed)
+
+
+def report(emulator, data, rows):
+    """Error over noise on planets it has not seen, as lines of text."""
+    ratio = (emulator.depth(data.amps[rows]) - data.spectra[rows]) / data.errors[rows]
+    size = np.abs(ratio)
+    shift = np.sqrt((ratio**2).sum(axis=1))  # of a whole spectrum, in sigma
+    height = scale_height(data.amps[rows])
+    extended = ratio[height > np.quantile(height, 0.9)]
+    per_bin = np.sqrt((ratio**2).mean(axis=0))
+    return [
+        f"error / noise on {len(rows)} unseen planets: rms {np.sqrt((ratio**2).mean()):.4f}, "
+        f"median {np.median(size):.4f}, 99 % {np.quantile(size, 0.99):.4f}, largest {size.max():.3f}",
+        f"per bin: rms {per_bin.min():.4f} to {per_bin.max():.4f} (bin {per_bin.argmax()}), "
+        f"99 % {np.quantile(size, 0.99, axis=0).min():.4f} to {np.quantile(size, 0.99, axis=0).max():.4f}",
+        f"whole spectrum (root of the summed squares): median {np.median(shift):.3f}, 95 % "
+        f"{np.quantile(shift, 0.95):.3f} sigma",
+        f"rms of the tenth with the largest scale heights: {np.sqrt((extended**2).mean()):.4f}",
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few epochs of a small network, for a look at the code")
+    parser.add_argument("--epochs", type=int, default=700)
+    parser.add_argument("--units", type=int, nargs="+", default=[192, 192, 192])
+    parser.add_argument("--extra", nargs="*", default=[], metavar="FILE", help="more spectra made by data/simulate.py")
+    parser.add_argument("--out", default=STORED, type=Path, help="default: data/emulator.npz")
+    parser.add_argument("--check", action="store_true", help="measure the stored emulator instead of training one")
+    arguments = parser.parse_args()
+    data, rest, test = load_rows()
+    if arguments.check:
+        print("\n".join(report(Emulator.load(arguments.out), data, test)))
+        return 0
+    amps, depth, errors = data.amps[rest], data.spectra[rest], data.errors[rest]
+    for path in arguments.extra:
+        import h5py
+
+        with h5py.File(path) as file:
+            more = [file[name][()].astype(float) for name in ("amps", "spectra", "errors")]
+        amps, depth, errors = (np.concatenate(pair) for pair in zip((amps, depth, errors), more))
+    start = time.perf_counter()
+    units, epochs = ([64, 64], 3) if arguments.quick else (arguments.units, arguments.epochs)
+    emulator = fit(amps, depth, errors, units, epochs)
+    print(f"trained on {len(amps)} spectra in {time.perf_counter() - start:.0f} s")
+    print("\n".join(report(emulator, data, test)))
+    if not arguments.quick:
+        emulator.save(arguments.out)
+        print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""How far above the limit is a network? R2 beside squared error / limit, per AMP.
+
+    python -m studies.limit RUN_DIR [RUN_DIR ...]
+
+No estimator of an AMP can have a smaller mean squared error over the prior than the mean posterior variance, and the
+posterior mean has exactly that. Two limits are printed (`data/information.h5`):
+
+- Laplace: the run's mean squared error over the mean Laplace variance of TauREx Jacobians, on the same planets. Its
+  Gaussian prior of the same variance knows less than the uniform prior with its edges, and the posteriors are not
+  Gaussian, so the ratio can come out below 1.
+- sampler: 1 + mean((prediction - posterior mean)^2) / mean(posterior variance), spectrum by spectrum. In expectation
+  this is mean squared error / limit (the error of the posterior mean is uncorrelated with anything computed from the
+  spectrum) but without the chance in how far the true AMPs lie from the posterior means. The direct ratio,
+  mean((prediction - truth)^2) / mean((posterior mean - truth)^2), is in the result too.
+
+Error bars are bootstrap over spectra. Folds are averaged: each network is judged by itself, unless --ensemble is given.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+STORED = Path(__file__).resolve().parent.parent / "data" / "information.h5"
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class LimitRatio:
+    """Scores of a run beside the limit; arrays are (n_amps,).
+
+    Attributes
+    ----------
+    amp_names : tuple of str
+    r2 : ndarray
+        On the whole test set, mean over folds.
+    laplace, laplace_error : ndarray
+        Mean squared error over the mean Laplace variance, on the planets that have one, and its bootstrap error.
+    sampler, sampler_error : ndarray or None
+        1 + mean squared distance to the posterior mean over the mean posterior variance.
+    direct, direct_error : ndarray or None
+        Mean squared error over that of the posterior mean, on the same spectra.
+    n_laplace, n_sampler : int
+        Planets behind each.
+    """
+
+    amp_names: tuple
+    r2: np.ndarray
+    laplace: np.ndarray
+    laplace_error: np.ndarray
+    sampler: np.ndarray | None
+    sampler_error: np.ndarray | None
+    direct: np.ndarray | None
+    direct_error: np.ndarray | None
+    n_laplace: int
+    n_sampler: int
+
+
+def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
+    """Ratio of two means over spectra with its bootstrap error.
+
+    Parameters
+    ----------
+    above, below : ndarray (n, n_amps)
+        Paired: row i of both is the same spectrum.
+    resamples, seed : int
+
+    Returns
+    -------
+    ratio, error : ndarray (n_amps,)
+    """
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), resamples)  # (resamples, n)
+    return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
+
+
+def limit_ratio(run_folder, information=STORED, ensemble=False):
+    """Squared error of a run over the limit, per AMP.
+
+    Parameters
+    ----------
+    run_folder : path-like
+        Folder of a finished run on the shipped data set with seed 0.
+    information : path-like
+        data/information.h5.
+    ensemble : bool
+        Judge the mean answer of all folds instead of each fold by itself.
+
+    Returns
+    -------
+    LimitRatio
+        ``sampler`` and ``direct`` are None where the file holds no sampled posteriors.
+
+    Raises
+    ------
+    ValueError
+        If the run was made with other test spectra, another seed (other noise) or other AMPs.
+    """
+    from runio.results import load_run
+
+    run = load_run(run_folder)
+    refuse_other_test(run, information)
+    predictions = np.array([fold.y_pred for fold in run.folds.values()])  # (folds, n_test, n_amps)
+    if ensemble:
+        predictions = predictions.mean(axis=0, keepdims=True)
+    return compare(predictions, run.y_test, run.amp_names, information)
+
+
+def compare(predictions, truth, amp_names, information=STORED):
+    """Squared error over the limit of predictions (folds, n_test, n_amps) for the noisy test spectra of seed 0.
+
+    ``truth`` is (n_test, n_amps). Returns a `LimitRatio`; see `limit_ratio`.
+    """
+    import h5py
+
+    from report.evaluation import scores
+
+    with h5py.File(information) as file:
+        index, variance = file["index"][()], file["laplace_variance"][()]
+        sampled = {k: file["sampler"][k][()] for k in ("index", "mean", "variance")} if "sampler" in file else None
+    r2 = np.mean([scores(truth, p, truth.mean(axis=0), truth.std(axis=0))["R2"] for p in predictions], axis=0)
+    squared = ((predictions - truth) ** 2).mean(axis=0)  # (n_test, n_amps)
+    laplace = ratio_with_error(squared[index], variance)
+    sampler = direct = (None, None)
+    if sampled:
+        place, mean = sampled["index"], sampled["mean"]
+        excess = ((predictions[:, place] - mean) ** 2).mean(axis=0)
+        sampler = ratio_with_error(excess + sampled["variance"], sampled["variance"])
+        direct = ratio_with_error(squared[place], (mean - truth[place]) ** 2)
+    n_sampler = len(sampled["index"]) if sampled else 0
+    return LimitRatio(tuple(amp_names), r2, *laplace, *sampler, *direct, len(index), n_sampler)
+
+
+def refuse_other_test(run, information=STORED):
+    """Raise ValueError if a run was tested on other spectra, or other noise, than the limit was computed for."""
+    import h5py
+
+    with h5py.File(information) as file:
+        place, rows, seed, names = file["index"][()], file["rows"][()], file.attrs["seed"], file.attrs["amp_names"]
+    if run.seed != seed:
+        raise ValueError(f"{run.folder}: expected a run of seed {seed}, received seed {run.seed}")
+    if len(run.test_rows) <= place.max() or not np.array_equal(run.test_rows[place], rows):
+        raise ValueError(f"{run.folder}: expected the test rows of the shipped data set, received others")
+    if list(run.amp_names) != list(names):
+        raise ValueError(f"{run.folder}: expected AMPs {' '.join(names)}, received {run.amp_names}")
+
+
+def table(found):
+    """Lines of text: a row per AMP."""
+    lines = [f"{'':8s} {'R2':>7s}  {'MSE/Laplace':>15s}  {'MSE/sampler':>15s}  {'direct':>15s}"]
+    for k, name in enumerate(found.amp_names):
+        pairs = [(found.laplace, found.laplace_error)]
+        pairs += [(found.sampler, found.sampler_error), (found.direct, found.direct_error)] if found.n_sampler else []
+        lines.append(f"{name:8s} {found.r2[k]:7.4f}  " + "  ".join(f"{v[k]:7.3f} +- {e[k]:.3f}" for v, e in pairs))
+    lines.append(f"planets: {found.n_laplace} Laplace, {found.n_sampler} sampled")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--ensemble", action="store_true", help="judge the mean answer of a run's folds")
+    parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
+    arguments = parser.parse_args()
+    for folder in arguments.runs:
+        try:
+            found = limit_ratio(folder, arguments.information, arguments.ensemble)
+        except (ValueError, OSError) as error:
+            parser.exit(2, f"limit.py: {error}\n")
+        print(folder, *table(found), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+"""Does a network look where the best estimator looks? Its maps beside the optimal map, per AMP.
+
+    python -m studies.map_agreement RUN_DIR [RUN_DIR ...] --ensemble RUN_DIR --figure docs/optimal_map.png
+
+Compared with the optimal map of data/information.h5, at the same test planets:
+
+- single, halving: the two schemes of the sensitivity test, at equal numbers of model evaluations
+- gradient: the network's Jacobian times the error of each bin, squared
+- permutation: rise of the squared error when one bin's depths are shuffled among the test spectra
+- shap: expected gradients (needs the package shap; with --shap)
+- Fisher: (d depth / d AMP / error)^2, which uses no network
+
+Each is made around the noise-free spectra, as a run does, and around the very noisy spectra whose posteriors were
+sampled ("noisy"): like for like, as the optimal map says how the posterior mean of a noisy spectrum moves.
+
+Each gets, per AMP, the Spearman correlation with the optimal map (sampled posterior, and Laplace), the number of bins
+that their ten largest share, for a molecule the share of the map inside its bands (constants.BANDS), and for single
+and gradient, which are in the unit of the optimal map, the sum over bins beside that of the optimal map: by how
+much more (mean square) noise moves the answers than those of the best estimator.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from studies.information import STORED, fisher_map
+from studies.map_scores import band_share, shared_top, spearman
+
+COLUMNS = (
+    "run",
+    "network",
+    "map",
+    "amp",
+    "spearman_sampled",
+    "spearman_laplace",
+    "top_ten_shared",
+    "band_share",
+    "band_share_optimal",
+    "total_over_optimal",
+    "planets",
+)
+
+
+def gradient_map(model, scaler, spectra, errors, auxiliary=None, batch=512):
+    """Mean of (d AMP / d depth x error)^2 over spectra, (n_amps, n_bins), by automatic differentiation."""
+    import tensorflow as tf
+
+    total = 0.0
+    for start in range(0, len(spectra), batch):
+        part = slice(start, start + batch)
+        x = tf.constant(scaler.inputs(spectra[part]))  # (n, n_bins, 1)
+        inputs = x if auxiliary is None else [x, tf.constant(scaler.scaled_auxiliary(auxiliary[part]))]
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            columns = tf.unstack(model(inputs, training=False), axis=1)  # rows do not mix: gradients of sums will do
+        slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
+        # (n, n_amps, n_bins), scaled units
+        moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[part, None]
+        total = total + (moved.astype(float) ** 2).sum(axis=0)
+    return total / len(spectra)
+
+
+def permutation_map(predict, spectra, amps, repeats=5, seed=0):
+    """Rise of the mean squared error when one bin is shuffled among the spectra, (n_amps, n_bins)."""
+    rng = np.random.default_rng(seed)
+    before = ((predict(spectra) - amps) ** 2).mean(axis=0)
+    rise = np.zeros((amps.shape[1], spectra.shape[1]))
+    for b in range(spectra.shape[1]):
+        for _ in range(repeats):
+            moved = spectra.copy()
+            moved[:, b] = rng.permutation(moved[:, b])
+            rise[:, b] += ((predict(moved) - amps) ** 2).mean(axis=0) - before
+    return rise / repeats
+
+
+def shap_map(model, scaler, spectra, background, samples=200, auxiliary=(None, None)):
+    """Mean absolute SHAP value by expected gradients, (n_amps, n_bins), in scaled units.
+
+    ``auxiliary`` holds the second inputs of the spectra and of the background.
+    """
+    import shap
+
+    explainer = shap.GradientExplainer(model, scaler.inputs(background, auxiliary[1]))
+    values = explainer.shap_values(scaler.inputs(spectra, auxiliary[0]), nsamples=samples, rseed=0)
+    values = np.asarray(values if auxiliary[0] is None else values[0])  # (n, n_bins, 1, n_amps)
+    return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
+
+
+def mean_network(networks, scalers):
+    """One Keras network that gives the mean answer of several, with the scaling of the first of them."""
+    import keras
+    from keras.layers import Average, Rescaling
+
+    def rescaled(values, old_mean, old_std, mean, std):  # from one scaling to another
+        scale, offset = np.asarray(old_std / std), np.asarray((old_mean - mean) / std)
+        return Rescaling(scale.tolist(), offset.tolist())(values)
+
+    first, answers = scalers[0], []
+    inputs = [keras.Input(part.shape[1:]) for part in networks[0].inputs]  # spectra, and auxiliary inputs if any
+    for k, (network, own) in enumerate(zip(networks, scalers, strict=True)):
+        network.name = f"network_{k}"  # names must differ
+        scaled = [rescaled(inputs[0], first.x_mean, first.x_std, own.x_mean, own.x_std)]
+        if len(inputs) > 1:
+            old = first.auxiliary_mean, first.auxiliary_std
+            scaled.append(rescaled(inputs[1], *old, own.auxiliary_mean, own.auxiliary_std))
+        answer = network(scaled if len(inputs) > 1 else scaled[0])
+        answers.append(rescaled(answer, own.y_mean, own.y_std, first.y_mean, first.y_std))
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], Average()(answers))
+
+
+def auxiliary_of_run(run):
+    """Auxiliary inputs of the test spectra of a run, (n_test, k), from its data set, or None."""
+    from loaders import load_dataset
+
+    chosen = run.config["data"]
+    if not chosen["auxiliary"]:
+        return None
+    return load_dataset(chosen["path"], chosen["format"], auxiliary=chosen["auxiliary"]).auxiliary[run.test_rows]
+
+
+def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, information=STORED):
+    """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds.
+
+    ``samples`` are those of SHAP; 0 leaves it out.
+
+    Raises
+    ------
+    ValueError
+        If the run was tested on other spectra, or other noise, than the optimal map was made for.
+    """
+    from models import load_model
+    from preprocessing import Scaler, noisy_test_spectra
+    from runio.results import load_run
+    from sensitivity import halving_sizes, sensitivity_map
+    from studies.limit import refuse_other_test
+
+    run = load_run(folder)
+    refuse_other_test(run, information)
+    folds = sorted(run.folds) if ensemble else [0]
+    networks = [load_model(Path(folder) / f"model_{k}.keras") for k in folds]
+    scalers = [Scaler(**kept) for kept in (run.folds[k].scaler for k in folds)]
+    model, scaler = mean_network(networks, scalers) if ensemble else networks[0], scalers[0]
+    errors = data.errors[test[index]].astype(float)
+    spectra, noisy = data.spectra[test[index]], noisy_test_spectra(data, test, run.seed)[index]
+    rest = np.setdiff1d(np.arange(len(test)), index)[:100]
+    auxiliary, n_bins = auxiliary_of_run(run), spectra.shape[1]
+    second = {part: None if auxiliary is None else auxiliary[rows] for part, rows in (("own", index), ("rest", rest))}
+
+    def predict(x):
+        return scaler.amps(model.predict(scaler.inputs(x, second["own"]), batch_size=4096, verbose=0))
+
+    def perturbed(x, scheme, times):
+        return sensitivity_map(
+            model,
+            None,
+            x,
+            errors,
+            scaler.y_mean,
+            scaler.y_std,
+            gases=run.amp_names,
+            no_spectra=None,
+            repeat=times,
+            x_mean=scaler.x_mean,
+            x_std=scaler.x_std,
+            rng=[run.seed, 7],
+            scheme=scheme,
+            auxiliary=None if auxiliary is None else scaler.scaled_auxiliary(second["own"]),
+            keep_spectra=False,
+            progress=sys.stderr.isatty(),
+        ).mean
+
+    maps = {}
+    for what, x in (("", spectra), (", noisy", noisy)):
+        maps["single" + what] = perturbed(x, "single", repeat)
+        maps["halving" + what] = perturbed(x, "halving", repeat * n_bins // len(halving_sizes(n_bins)))
+        maps["gradient" + what] = gradient_map(model, scaler, x, errors, second["own"])
+        if samples:
+            background = data.spectra[test[rest]]
+            maps["shap" + what] = shap_map(model, scaler, x, background, samples, (second["own"], second["rest"]))
+    maps["permutation, noisy"] = permutation_map(predict, noisy, data.amps[test[index]])
+    return f"{run.model}, mean of folds" if ensemble else run.model, maps
+
+
+def compare(maps, references, names, wavelength):
+    """One row (a dict without run and network) per map and AMP; ``references`` has "sampled" and "laplace"."""
+    from constants import BANDS
+
+    rows = []
+    best = references.get("sampled", references["laplace"])
+    for what, values in maps.items():
+        for k, name in enumerate(names):
+            row = {"map": what, "amp": name, "top_ten_shared": shared_top(values[k], best[k])}
+            if what.split(",")[0] in ("single", "gradient"):
+                row["total_over_optimal"] = round(float(values[k].sum() / best[k].sum()), 3)
+            for reference, optimal in references.items():
+                row[f"spearman_{reference}"] = round(spearman(values[k], optimal[k]), 3)
+            if name in BANDS:
+                row["band_share"] = round(band_share(np.maximum(values[k], 0), wavelength, BANDS[name]), 3)
+                row["band_share_optimal"] = round(band_share(best[k], wavelength, BANDS[name]), 3)
+            rows.append(row)
+    return rows
+
+
+def plot_maps(path, wavelength, optimal, network, names, label="network"):
+    """Draw the share of each bin in the optimal map and in a network's, a panel per AMP.
+
+    Parameters
+    ----------
+    path : path-like
+        Picture to write.
+    wavelength : ndarray (n_bins,)
+    optimal, network : ndarray (n_amps, n_bins)
+    names : sequence of str
+        AMP keys.
+    label : str
+        Name of the network's map in the legend.
+    """
+    import matplotlib
+
+    from constants import BANDS, amp
+    from report.style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
+    from runio.files import written_whole
+
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel_grid(len(names), share_x=True)
+        for k, (name, ax) in enumerate(zip(names, axes)):
+            for low, high in BANDS.get(name, ()):
+                ax.axvspan(low, high, color="#E8E8E8", lw=0)
+            for values, what, colour in ((optimal[k], "best estimator", "#000000"), (network[k], label, "#D55E00")):
+                ax.stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=what)
+            ax.set_title(f"{amp(name).label}  (Spearman {spearman(optimal[k], network[k]):.2f})")
+            ax.set_ylim(0)
+            wavelength_axis(ax, wavelength)
+        for ax in axes[::3]:
+            ax.set_ylabel("share of the map (%)")
+        for ax in axes[-3:]:
+            ax.set_xlabel(WAVELENGTH)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+        with written_whole(path) as part:
+            figure.savefig(part, format=Path(path).suffix[1:], dpi=200)
+
+
+def write_csv(path, rows):
+    """Write the comparison, whole or not at all; rows of runs that were not asked for stay."""
+    from runio.files import written_whole
+
+    def run(row):
+        return row["run"], row["network"]
+
+    if Path(path).is_file():
+        with open(path, newline="") as file:
+            asked = set(map(run, rows))
+            rows = [row for row in csv.DictReader(file) if run(row) not in asked] + rows
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, restval="")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def text_table(rows, names, key):
+    """Lines of text: a row per map, a column per AMP."""
+
+    def label(row):
+        return f"{row['run']} {row['network']} {row['map']}".strip()
+
+    wide = max(len(label(row)) for row in rows)
+    lines = [f"{key:{wide}s} " + " ".join(f"{name:>7s}" for name in names) + "    mean"]
+    for what in dict.fromkeys(map(label, rows)):
+        values = [row.get(key, "") for row in rows if label(row) == what]
+        numbers = [value for value in values if value != ""]
+        cells = " ".join(f"{value:7.2f}" if value != "" else " " * 7 for value in values)
+        lines.append(f"{what:{wide}s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
+    return lines
+
+
+def main():
+    import h5py
+
+    from studies.emulator import load_rows
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs of which to judge the first fold")
+    parser.add_argument(
+        "--planets", type=int, default=300, help="test planets (default: all that were sampled, at most %(default)s)"
+    )
+    parser.add_argument("--repeat", type=int, default=60, help="of the single-bin scheme (default %(default)s)")
+    parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
+    parser.add_argument("--samples", type=int, default=200, help="of SHAP, for each planet and AMP (%(default)s)")
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="runs of which to judge the mean of the folds",
+    )
+    parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "map_agreement.csv", metavar="CSV"
+    )
+    parser.add_argument("--figure", type=Path, help="picture of the optimal map and the last run's single-bin map")
+    parser.add_argument("--quick", action="store_true", help="20 planets, 5 repeats, nothing written")
+    arguments = parser.parse_args()
+    if not arguments.runs + arguments.ensemble:
+        parser.error("expected at least one RUN_DIR")
+    n, repeat = (20, 5) if arguments.quick else (arguments.planets, arguments.repeat)
+
+    data, _, test = load_rows()
+    with h5py.File(arguments.information) as file:
+        n = min(n, len(file["sampler/index"])) if "sampler" in file else n
+        index, wavelength = file["index"][:n], file["wavelength"][()]
+        names = [str(name) for name in file.attrs["amp_names"]]
+        errors = data.errors[test[index]].astype(float)
+        references = {"laplace": file["optimal_map_per_planet"][:n].mean(axis=0, dtype=float)}
+        free = {"Fisher": fisher_map(file["jacobian"][:n].astype(float), errors).mean(axis=0)}
+        if "sampler" in file:
+            if not np.array_equal(file["sampler/index"][:n], index):
+                parser.exit(2, f"map_agreement.py: {arguments.information} holds other planets in sampler/\n")
+            references["sampled"] = file["sampler/optimal_map"][:n].mean(axis=0, dtype=float)
+            free["Laplace"] = references["laplace"]
+    rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
+    for folder, ensemble in [(run, False) for run in arguments.runs] + [(run, True) for run in arguments.ensemble]:
+        samples = arguments.samples if arguments.shap else 0
+        asked = folder, data, test, index, repeat, samples, ensemble, arguments.information
+        try:
+            network, maps = maps_of_run(*asked)
+        except (ValueError, OSError) as error:
+            parser.exit(2, f"map_agreement.py: {error}\n")
+        found = compare(maps, references, names, wavelength)
+        rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
+    rows = [{**row, "planets": len(index)} for row in rows]
+    for key in COLUMNS[4:-1]:
+        print(*text_table(rows, names, key), "", sep="\n")
+    if not arguments.quick:
+        write_csv(arguments.out, rows)
+        if arguments.figure:
+            best = references.get("sampled", references["laplace"])
+            plot_maps(arguments.figure, wavelength, best, maps["single, noisy"], names, f"{network}, single bins")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

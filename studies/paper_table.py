@@ -1,0 +1,246 @@
+"""Train the four networks and three classical regressions on the same splits; write the tables of the README.
+
+    python -m studies.paper_table --readme            # all networks, five folds: some three hours on one core
+    python -m studies.paper_table --folds 1           # one fold each
+    python -m studies.paper_table --quick             # minutes; shows that it runs, not how good it is
+
+Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated), with
+``configs/tuned.yaml``, the lstm with ``configs/lstm.yaml``. "Mean of folds" is the mean answer of a network's folds.
+MSE / limit is what `limit.py` prints for sampled posteriors, with its bootstrap error over spectra.
+Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``;
+with ``--readme`` puts the same tables into README.md.
+"""
+
+import argparse
+import csv
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from constants import NETWORKS
+from loaders import load_dataset
+from pipeline.folds import load_split
+from pipeline.judge import predict_noisy
+from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take
+from report.evaluation import scores
+from runio.config import load_config
+from runio.files import written_whole
+from studies.limit import compare
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
+COPIES = 3  # noisy copies that the regressions learn from
+ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
+TITLES = {"R2": "R2", "MSE": "MSE (scaled units)", "MSE/limit": "MSE / limit"}
+MARKS = "<!-- tables of paper_table.py: begin -->", "<!-- end -->"  # in README.md
+QUICK = ["--size", "1500", "--epochs", "2"]
+
+
+def judge(predictions, truth, scalers, names, quick):
+    """Return the scores of predictions (folds, n_test, n_amps): name to rows (folds or 1, n_amps)."""
+    both = [scores(truth, p, s["y_mean"], s["y_std"]) for p, s in zip(predictions, scalers, strict=True)]
+    found = {"R2": np.array([b["R2"] for b in both]), "MSE": np.array([b["MSE"] for b in both])}
+    if not quick:  # else these are other test spectra than those of the limit
+        limit = compare(np.asarray(predictions), truth, names)
+        found |= {"MSE/limit": limit.sampler[None], "error of MSE/limit": limit.sampler_error[None]}
+    return found
+
+
+def train_network(name, folds, work, quick):
+    """Run runfile.py for one network, or go on with it; return the seconds it took."""
+    folder = work / name
+    command = [sys.executable, str(ROOT / "runfile.py"), "--config", str(ROOT / CONFIGS[name]), "--model", name]
+    command += ["--cv", str(folds), "--output", str(folder), "--no-sensitivity", "--resume", *(QUICK if quick else [])]
+    start = time.perf_counter()
+    try:
+        subprocess.run(command, check=True)
+    finally:
+        seconds = _add_up(folder / "seconds.txt", time.perf_counter() - start)
+    return seconds
+
+
+def judge_network(name, folds, work, quick, seconds):
+    """Yield (name, scores, seconds, parameters) of the trained folds of a network, and of the mean of their answers."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from models import load_model
+
+    changes = {"model.name": name, "training.cv": folds, **({"data.size": 1500} if quick else {})}
+    config = load_config(ROOT / CONFIGS[name], changes)
+    config.data.path = str(ROOT / config.data.path)
+    split, place = load_split(config), work / name
+    if not (place / "results.h5").is_file():
+        place = place / ".unfinished"
+    trained = [k for k in range(folds) if (place / f"model_{k}.keras").is_file()]
+    networks = [load_model(place / f"model_{k}.keras") for k in trained]
+    scalers, truth, names = [split.scalers[k] for k in trained], split.data.amps[split.test], split.data.amp_names
+    answers = [predict_noisy(n, split.data, split.test, s, config.seed) for n, s in zip(networks, scalers)]
+    scalers = [scaler.to_dict() for scaler in scalers]
+    if answers:
+        parameters = networks[0].count_params()
+        yield name, judge(answers, truth, scalers, names, quick), seconds, parameters
+    if len(answers) > 1:
+        together = judge([np.mean(answers, axis=0)], truth, scalers[:1], names, quick)
+        yield f"{name}, mean of folds", together, seconds, parameters * len(answers)
+
+
+def _add_up(path, seconds):
+    """Add to the time that the calls on a run took so far; None if there was none."""
+    total = seconds + (float(path.read_text()) if path.is_file() else 0.0)
+    if seconds and path.parent.is_dir():
+        path.write_text(str(total))
+    return total or None
+
+
+def regressions(seed):
+    """Return the classical regressions, name to unfitted estimator."""
+    from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+    from sklearn.linear_model import RidgeCV
+    from sklearn.multioutput import MultiOutputRegressor
+
+    return {
+        "ridge": RidgeCV(np.logspace(-4, 3, 8)),
+        "random forest": RandomForestRegressor(
+            100, min_samples_leaf=5, max_features=0.33, n_jobs=-1, random_state=seed
+        ),
+        "gradient boosting": MultiOutputRegressor(HistGradientBoostingRegressor(max_iter=300, random_state=seed)),
+    }
+
+
+def train_regressions(folds, quick):
+    """Fit the regressions on the networks' splits; yield (name, scores, seconds, None)."""
+    config = load_config(ROOT / "config.yaml", {"training.cv": folds})
+    data = take(load_dataset(ROOT / config.data.path), 1500 if quick else -1)
+    rest, test = split_test(data, config.data.test_fraction, config.seed)
+    splits = split_folds(rest, folds, config.training.folds, config.data.valid_fraction, config.seed)
+    seen = noisy_test_spectra(data, test, config.seed)
+    for name in regressions(0):
+        answers, scalers, start = [], [], time.perf_counter()
+        for k, (train, _) in enumerate(splits):
+            scaler = Scaler.fit(data, train)
+            rows = np.tile(train, COPIES)
+            noisy = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng([config.seed, k]))
+            model = regressions(config.seed)[name].fit(scaler.inputs(noisy)[..., 0], scaler.targets(data.amps[rows]))
+            answers.append(scaler.amps(model.predict(scaler.inputs(seen)[..., 0])))
+            scalers.append(scaler.to_dict())
+        seconds = time.perf_counter() - start
+        yield name, judge(answers, data.amps[test], scalers, data.amp_names, quick), seconds, None
+
+
+def results(arguments):
+    """Yield lists of (name, scores, seconds, parameters), model after model, of what the command line asks for."""
+    if not arguments.no_regressions:
+        yield from ([entry] for entry in train_regressions(arguments.folds, arguments.quick))
+    for name in arguments.models:
+        asked = name, arguments.folds, arguments.work, arguments.quick
+        seconds = _add_up(arguments.work / name / "seconds.txt", 0) if arguments.no_training else train_network(*asked)
+        yield list(judge_network(*asked, seconds))
+
+
+def write_tables(found, names, output, note):
+    """Put what was found into the CSV file, in place of older rows of these models; write the Markdown tables."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "paper_table.csv"
+    columns = ["model", "fold", "score", *names, "parameters", "minutes", "note"]
+    rows = []
+    if path.is_file():
+        with open(path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["model"] not in {entry[0] for entry in found}]
+    for model, by_score, seconds, parameters in found:
+        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
+        for score, values in by_score.items():
+            for k, row in enumerate(values):
+                fold, digits = k if len(values) > 1 else "all", [f"{v:.5g}" for v in row]
+                cells = [model, fold, score, *digits, parameters or "", minutes, note]
+                rows.append(dict(zip(columns, map(str, cells))))
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows)
+    text = as_markdown(rows, names)
+    with written_whole(output / "paper_table.md") as part:
+        part.write_text(text, encoding="utf-8")
+    return text
+
+
+def as_markdown(rows, names):
+    """Return the tables as Markdown: R2 and MSE, mean and spread over folds; MSE over the limit with its error."""
+    lines = []
+    models = sorted({row["model"] for row in rows}, key=lambda m: (ORDER.index(m.split(",")[0]), m))
+    for score, digits in (("R2", 3), ("MSE", 4), ("MSE/limit", 2)):
+        if not any(row["score"] == score for row in rows):
+            continue
+        lines += [f"| {TITLES[score]} | " + " | ".join([*names, "mean"]) + " | folds | parameters | minutes |"]
+        lines += ["|---" * (len(names) + 5) + "|"]
+        for model in models:
+            mine = [row for row in rows if row["model"] == model and row["score"] == score]
+            if not mine:
+                continue
+            values = np.array([[float(row[name]) for name in names] for row in mine])
+            values = np.column_stack([values, values.mean(axis=1)])
+            cells = [_cell(column, digits) for column in values.T]
+            if score == "MSE/limit":
+                (errors,) = (row for row in rows if row["model"] == model and row["score"] == f"error of {score}")
+                cells = [*(f"{c} ± {float(errors[n]):.{digits}f}" for c, n in zip(cells, names)), cells[-1]]
+            size = f"{int(mine[0]['parameters']):,}" if mine[0]["parameters"] else ""
+            folds = sum(row["model"] == model.split(",")[0] and row["score"] == "R2" for row in rows)
+            lines.append(f"| {model} | " + " | ".join(cells) + f" | {folds} | {size} | {mine[0]['minutes']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def put_into(path, text):
+    """Replace what stands between the two marks of the tables in a Markdown file.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
+        raise ValueError(f"{path}: expected the lines {MARKS[0]} and {MARKS[1]} around the tables, found none")
+    with written_whole(path) as part:
+        part.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def _cell(values, digits):
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; in folders quick/ of their own")
+    parser.add_argument("--no-regressions", action="store_true", help="networks only")
+    parser.add_argument("--no-training", action="store_true", help="judge the folds that are trained already")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
+    parser.add_argument("--output", type=Path, default=ROOT / "studies/results", help="where the tables go")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        if arguments.readme:
+            parser.error("--readme: expected without --quick, whose numbers mean nothing")
+        arguments.work, arguments.output = arguments.work / "quick", arguments.output / "quick"
+    names = load_dataset(ROOT / load_config(ROOT / "config.yaml").data.path).amp_names
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    note = f"{datetime.date.today()}, {machine}"
+    text = write_tables([], names, arguments.output, note)
+    for entries in results(arguments):
+        text = write_tables(entries, names, arguments.output, note)
+        print(text)
+    if arguments.readme:
+        put_into(ROOT / "README.md", text)
+
+
+if __name__ == "__main__":
+    main()

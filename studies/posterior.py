@@ -1,0 +1,329 @@
+"""Posterior mean and variance of noisy test spectra: the answer that a perfect network would give.
+
+    python -m studies.posterior --spectra 100 --true 6
+
+adds to data/information.h5 what nested sampling (nestle) finds on the emulator (`emulator.py`) with the priors of
+`data/simulate.py`, and re-weights a few posteriors with the true forward model instead of the emulator. The noise is
+that of a run of seed 0, spectrum by spectrum (`preprocessing.noisy_test_spectra`), so that the predictions of a run
+can be set beside the posterior means (`limit.py`). What is stored is not computed again: a run that was stopped, or
+one with more --spectra, goes on from there.
+
+The sensitivity of the best estimator needs no derivative: for Gaussian noise, d E[AMP | x] / d x_b is the posterior
+covariance of the AMP with the modelled depth of bin b, divided by the squared error of the bin.
+
+Layout, n spectra: sampler/{index, rows, calls, log_evidence (n,), mean, variance (n, 9), optimal_map (n, 9, 52)}, the
+last in AMP units squared; m spectra with the true model: true/{index, rows, effective_fraction (m,), mean, variance,
+mean_emulator, variance_emulator (m, 9)}.
+"""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process
+
+import numpy as np
+
+from data.simulate import PRIORS
+from preprocessing import noisy_test_spectra
+from runio.files import written_whole
+from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
+from studies.emulator import STORED as EMULATOR
+from studies.information import STORED, pick_planets
+
+LIVE_POINTS = 250  # with 1000, the means of two spectra moved by less than 0.1 posterior deviations
+WAITING = 40  # proposals that are evaluated at once
+STORE_EVERY = 10  # spectra
+TRUE_DRAWS = 800  # evaluations of the true forward model per re-weighted posterior
+
+
+class Batch:
+    """Stands in for the pool of threads that nestle hands its proposals to: evaluates all that wait in one call.
+
+    Parameters
+    ----------
+    function : callable
+        (n, d) to (n,).
+    """
+
+    def __init__(self, function):
+        self.function, self.waiting = function, []
+
+    def submit(self, _, point):
+        """Put a point on the list and return it as something that has a ``result``."""
+        self.waiting.append(Waiting(self, point))
+        return self.waiting[-1]
+
+    def map(self, _, points):
+        """Evaluate all points."""
+        return list(self.function(np.array(list(points))))
+
+    def run(self):
+        """Evaluate those that wait."""
+        for one, value in zip(self.waiting, self.function(np.array([one.point for one in self.waiting]))):
+            one.value = float(value)
+        self.waiting = []
+
+
+class Waiting:
+    """A point that `Batch` has yet to evaluate, or its value."""
+
+    def __init__(self, batch, point):
+        self.batch, self.point, self.value = batch, point, None
+
+    def result(self):
+        """Return the value of the function."""
+        if self.value is None:
+            self.batch.run()
+        return self.value
+
+    def cancel(self):
+        """Take the point off the list."""
+        if self.value is None:
+            self.batch.waiting.remove(self)
+        return self.value is None
+
+
+@dataclass
+class Posterior:
+    """What the sampler found for one spectrum.
+
+    Attributes
+    ----------
+    mean, variance : ndarray (n_amps,)
+    gain : ndarray (n_amps, n_bins)
+        d(mean) / d(depth).
+    draws, weights : ndarray (n, n_amps), (n,)
+        The posterior as weighted points.
+    calls : int
+        Evaluations of the likelihood.
+    log_evidence : float
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    gain: np.ndarray
+    draws: np.ndarray
+    weights: np.ndarray
+    calls: int = 0
+    log_evidence: float = float("nan")
+
+
+def summarise(draws, weights, depth, error, **about):
+    """Posterior of draws (n, n_amps) with normalised weights (n,) and modelled depth (n, n_bins)."""
+    mean = weights @ draws
+    away = draws - mean
+    gain = (away * weights[:, None]).T @ (depth - weights @ depth) / error**2
+    return Posterior(mean, weights @ away**2, gain, draws, weights, **about)
+
+
+def nested_posterior(depth, spectrum, error, limits, rng):
+    """Sample one posterior.
+
+    Parameters
+    ----------
+    depth : callable
+        AMPs (n, n_amps) to depth (n, n_bins).
+    spectrum, error : ndarray (n_bins,)
+    limits : ndarray (2, n_amps)
+        Ends of the uniform priors.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Posterior
+    """
+    import nestle
+
+    low, high = limits
+
+    def log_likelihood(amps):
+        return -0.5 * (((depth(amps) - spectrum) / error) ** 2).sum(axis=1)
+
+    found = nestle.sample(
+        None,  # `Batch` knows it
+        lambda unit: low + (high - low) * unit,
+        len(low),
+        method="multi",
+        npoints=LIVE_POINTS,
+        dlogz=0.1,
+        rstate=np.random.RandomState(rng.integers(2**31)),  # what nestle takes
+        queue_size=WAITING,
+        pool=Batch(log_likelihood),
+    )
+    counted = found.weights > 1e-6 * found.weights.max()
+    draws, weights = found.samples[counted], found.weights[counted] / found.weights[counted].sum()
+    return summarise(draws, weights, depth(draws), error, calls=found.ncall, log_evidence=found.logz)
+
+
+def reweight(model, emulator, found, spectrum, error, rng, n=TRUE_DRAWS):
+    """Re-weight draws of the emulator's posterior by the true forward model.
+
+    Returns
+    -------
+    mean, variance : ndarray (n_amps,)
+        Under the true model.
+    fraction : float
+        Effective draws over draws: 1 where the emulator is exact.
+    mean_emulator, variance_emulator : ndarray (n_amps,)
+        Of the same draws before re-weighting.
+    """
+    picked = found.draws[rng.choice(len(found.draws), n, p=found.weights)]
+    chi2 = [(((depth(picked) - spectrum) / error) ** 2).sum(axis=1) for depth in (model.depth, emulator.depth)]
+    weights = np.exp(-0.5 * (chi2[0] - chi2[1] - (chi2[0] - chi2[1]).min()))
+    weights /= weights.sum()
+    mean = weights @ picked
+    fraction = 1 / (weights**2).sum() / n
+    return mean, weights @ (picked - mean) ** 2, fraction, picked.mean(axis=0), picked.var(axis=0)
+
+
+# --- one process per core ---
+
+_work = {}
+
+
+def _start():
+    """Prepare a worker: the emulator and the noisy spectra."""
+    data, _, test = load_rows()
+    _work.update(emulator=Emulator.load(EMULATOR), noisy=noisy_test_spectra(data, test, SPLIT_SEED))
+    _work.update(error=data.errors[test].astype(float), limits=np.array(prior_limits()))
+
+
+def _sample(place):
+    rng = np.random.default_rng([SPLIT_SEED, 11, place])
+    spectrum, error = _work["noisy"][place], _work["error"][place]
+    return nested_posterior(_work["emulator"].depth, spectrum, error, _work["limits"], rng)
+
+
+def _nest(place):
+    found = _sample(place)
+    maps = ((found.gain * _work["error"][place]) ** 2).astype(np.float32)
+    return found.calls, found.log_evidence, found.mean, found.variance, maps
+
+
+def _reweight(place):
+    from data.forward_model import ForwardModel
+
+    if "model" not in _work:
+        _work["model"] = ForwardModel()
+    spectrum, error, rng = _work["noisy"][place], _work["error"][place], np.random.default_rng([SPLIT_SEED, 12, place])
+    mean, variance, fraction, *before = reweight(
+        _work["model"], _work["emulator"], _sample(place), spectrum, error, rng
+    )
+    return fraction, mean, variance, *before
+
+
+GROUPS = {
+    "sampler": (_nest, ("calls", "log_evidence", "mean", "variance", "optimal_map")),
+    "true": (_reweight, ("effective_fraction", "mean", "variance", "mean_emulator", "variance_emulator")),
+}
+
+# --- the file ---
+
+
+def store(path, name, arrays):
+    """Put a group into the file, which is replaced whole."""
+    import h5py
+
+    with written_whole(path) as part:
+        if Path(path).is_file():
+            with h5py.File(path) as old, h5py.File(part, "w") as file:  # copying by object leaves no holes
+                for key in old:
+                    if key != name:
+                        old.copy(key, file)
+                file.attrs.update(old.attrs)
+        with h5py.File(part, "a") as file:
+            for key, values in arrays.items():
+                packed = {"compression": "gzip", "shuffle": True} if values.ndim == 3 else {}
+                file.create_dataset(f"{name}/{key}", data=values, track_times=False, **packed)
+
+
+def read(path, name, index):
+    """Arrays of a group, as far as they belong to the first planets of ``index``; {} if there are none."""
+    import h5py
+
+    if not Path(path).is_file():
+        return {}
+    with h5py.File(path) as file:
+        if name not in file or "index" not in file[name]:
+            return {}
+        n = min(len(file[name]["index"]), len(index))
+        arrays = {key: values[:n] for key, values in file[name].items()}
+    return arrays if np.array_equal(arrays["index"], index[:n]) else {}
+
+
+def sample_all(pool, name, index, test, path, write):
+    """Run the job of a group over the planets ``index``, from where the file ends, storing as it goes."""
+    from tqdm import tqdm
+
+    job, keys = GROUPS[name]
+    arrays = read(path, name, index) if write else {}
+    done = len(arrays.get("index", ()))
+    rows, todo = [], index[done:]
+    start = time.perf_counter()
+    for row in tqdm(pool.map(job, todo.tolist()), total=len(todo), unit="spectrum", desc=name, disable=None):
+        rows.append(row)
+        if (len(rows) % STORE_EVERY == 0 or len(rows) == len(todo)) and len(rows):
+            new = dict(zip(keys, (np.array(column) for column in zip(*rows))))
+            joined = {key: np.concatenate([arrays[key], new[key]]) if done else new[key] for key in keys}
+            joined |= {"index": index[: done + len(rows)], "rows": test[index[: done + len(rows)]]}
+            if write:
+                store(path, name, joined)
+    if todo.size:
+        print(f"{name}: {len(todo)} spectra in {time.perf_counter() - start:.0f} s")
+    return joined if rows else arrays
+
+
+def summary(found, truth):
+    """Agreement of the sampler with the truth and of the emulator with the true model, as lines of text."""
+    lines = []
+    if found.get("sampler"):
+        sampled = found["sampler"]
+        z2 = (truth[: len(sampled["mean"])] - sampled["mean"]) ** 2 / sampled["variance"]
+        lines.append(f"{len(z2)} spectra, {sampled['calls'].mean():.0f} calls of the likelihood each")
+        lines.append("mean of (truth - mean)^2 / variance, expected 1: " + _row(z2.mean(axis=0)))
+        lines.append("    its standard error: " + _row(z2.std(axis=0, ddof=1) / np.sqrt(len(z2))))
+    if found.get("true"):
+        true = found["true"]
+        shift = (true["mean"] - true["mean_emulator"]) / np.sqrt(true["variance_emulator"])
+        ratio = true["variance"].mean(axis=0) / true["variance_emulator"].mean(axis=0)
+        lines.append(
+            "true model against emulator, rms shift of the mean in posterior deviations: "
+            + _row(np.sqrt((shift**2).mean(axis=0)))
+        )
+        lines.append("    ratio of the mean variances: " + _row(ratio))
+        lines.append("    effective fraction of the draws: " + " ".join(f"{v:.2f}" for v in true["effective_fraction"]))
+    return lines
+
+
+def _row(values):
+    return " ".join(f"{name} {value:.3f}" for name, value in zip(PRIORS, values))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spectra", type=int, default=100, help="spectra to sample (default %(default)s)")
+    parser.add_argument("--true", type=int, default=6, help="with the true forward model (default %(default)s)")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=STORED, help="default: data/information.h5")
+    parser.add_argument("--quick", action="store_true", help="2 spectra, nothing written")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.spectra, arguments.true = 2, 0
+    data, _, test = load_rows()
+    index = pick_planets(len(test), max(arguments.spectra, arguments.true))
+    found = {}
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _start) as pool:
+        for name, n in (("sampler", arguments.spectra), ("true", arguments.true)):
+            found[name] = sample_all(pool, name, index[:n], test, arguments.out, not arguments.quick)
+    print("\n".join(summary(found, data.amps[test][index])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

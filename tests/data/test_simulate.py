@@ -1,0 +1,264 @@
+"""The simulation: same planets whatever the run, resuming, the cloud deck, the band-model opacities."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("taurex")
+
+from data import opacities, rotors, simulate
+from data.ariel import ariel_grid, noise
+from data.forward_model import MOLECULES, TABLES, ForwardModel, binning_matrix
+from data.molecules import MOLECULES as CONSTANTS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names
+COMMAND = [sys.executable, "data/simulate.py", "--seed", "7"]
+
+
+def run(*arguments):
+    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def read(path):
+    with h5py.File(path) as file:
+        return {key: file[key][()] for key in ("spectra", "errors", "amps", "wavelength", "bin_width")}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ForwardModel()
+
+
+@pytest.fixture(scope="module")
+def cloudy():
+    """A planet in retrieval space whose spectrum the cloud deck shapes."""
+    amps = np.array(simulate.REFERENCE_PLANET)
+    amps[:5], amps[8] = -5.0, 3.0
+    return amps
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """Five planets in one chunk, made through the command line by two processes."""
+    out = tmp_path_factory.mktemp("simulate") / "five.h5"
+    result = run("--n", 5, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+# --- the run ---
+
+
+def test_short_run_is_the_beginning_of_a_long_one_whatever_the_processes(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "CHUNK", 2)
+    simulate.simulate(3, 7, tmp_path / "three.h5", processes=1, progress=False)
+    three, five = read(tmp_path / "three.h5"), read(small_run)
+    for key in ("spectra", "errors", "amps"):
+        np.testing.assert_array_equal(three[key], five[key][:3])
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(model):
+    first, again = simulate.draw_amps(4, 7), simulate.draw_amps(2, 7, start=2)
+    np.testing.assert_array_equal(first[2:], again)
+    assert not np.any(simulate.draw_amps(4, 8) == first)
+    np.testing.assert_array_equal(first, first.astype(np.float32))  # nothing is lost in single precision
+
+
+def test_file_is_byte_identical_and_holds_the_agreed_layout(small_run, model, tmp_path):
+    copy = tmp_path / small_run.name
+    amps = simulate.draw_amps(5, 7)
+    depth = np.round(model.depth(amps) / simulate.DEPTH_STEP) * simulate.DEPTH_STEP
+    simulate.write_file(copy, amps, depth, simulate.draw_errors(5, 7), simulate.molecule_curves(model), 7)
+    assert copy.read_bytes() == small_run.read_bytes()
+    with h5py.File(copy) as file:
+        assert file["spectra"].shape == file["errors"].shape == (5, 52)
+        assert list(file["amps"].attrs["names"]) == list(simulate.PRIORS)
+        assert set(file["molecule_curves"]) == {"none", *MOLECULES}
+        assert json.loads(file.attrs["priors"])["Tp"]["range"] == [700.0, 2300.0]
+
+
+def test_nothing_is_left_beside_a_finished_file(small_run):
+    assert [path.name for path in small_run.parent.iterdir()] == ["five.h5"]
+
+
+def test_killed_run_goes_on_from_its_finished_chunks(tmp_path):
+    out, parts = tmp_path / "out.h5", tmp_path / "out.h5.parts"
+    n = 450  # five chunks
+    process = subprocess.Popen(
+        [*COMMAND, "--n", str(n), "--out", str(out), "--processes", "1"], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(parts.glob("*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    finished = sorted(parts.glob("*.npz"))
+    assert 1 <= len(finished) < 5
+    assert not out.exists()
+    with np.load(finished[0]) as chunk:
+        settings, amps, depth = str(chunk["settings"]), chunk["amps"], chunk["depth"]
+    # A mark shows that the chunk was kept; a chunk of other settings must be made anew.
+    np.savez(finished[0], settings=settings, amps=amps, depth=np.full_like(depth, 0.25))
+    other = json.dumps({**json.loads(settings), "seed": 8, "start": 100, "stop": 200})
+    np.savez(parts / "0000100-0000200.npz", settings=other, amps=amps, depth=np.full_like(depth, 0.5))
+    (parts / "0000200-0000300.npz").write_bytes(b"half a file")
+    assert run("--n", n, "--out", out).returncode == 0
+    result = read(out)
+    assert (result["spectra"][:100] == 0.25).all()
+    assert result["spectra"][100:].max() < 0.2
+    np.testing.assert_array_equal(result["amps"], simulate.draw_amps(n, 7))
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--n", "0"], "--n"),
+        (["--seed", "-1"], "--seed"),
+        (["--out", "no/such/folder/x.h5"], "no folder"),
+        (["--n", "1", "--opacities", "no/such/folder", "--out", "{tmp}/x.h5"], "expected a folder of TauREx tables"),
+        (["--n", "1", "--opacities", "{tmp}", "--out", "{tmp}/x.h5"], "no table for CH4, CO, CO2, H2O, NH3"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_status_2(arguments, message, tmp_path):
+    result = run(*[argument.format(tmp=tmp_path) for argument in arguments])
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_missing_taurex_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(simulate.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["simulate.py", "--n", "1"])
+    with pytest.raises(SystemExit) as stop:
+        simulate.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "simulate.py: needs TauREx 3: pip install taurex\n"
+
+
+def test_insane_depth_is_refused():
+    amps = simulate.draw_amps(2, 7)
+    depth = np.repeat((amps[:, 6:7] / 6.957e8) ** 2, 52, axis=1)
+    simulate.check_depth(depth, amps)
+    for value in (np.nan, np.inf, 1.0):
+        depth[1, 3] = value
+        with pytest.raises(ValueError, match="depth: expected finite"):
+            simulate.check_depth(depth, amps)
+
+
+# --- physics of the forward model ---
+
+
+def test_uniform_layers_equal_stock_taurex(model):
+    amps = simulate.draw_amps(3, 7)
+    expected = ForwardModel(stock=True).depth(amps)
+    np.testing.assert_allclose(model.depth(amps), expected, rtol=1e-13)
+
+
+def test_users_tables_give_the_same_depth_through_taurex_own_absorption(model, tmp_path):
+    shutil.copytree(TABLES, tmp_path, dirs_exist_ok=True)
+    amps = simulate.draw_amps(2, 7)
+    np.testing.assert_allclose(ForwardModel(tmp_path).depth(amps), model.depth(amps), rtol=1e-13)
+
+
+def test_users_tables_may_have_zeros_and_pressures_in_bar(model, tmp_path):
+    shutil.copytree(TABLES, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            sigma = np.repeat(file["xsecarr"][:1], 3, axis=0)
+            sigma[sigma < 1e-28] = 0.0
+            del file["xsecarr"], file["p"]
+            file["xsecarr"], file["p"] = sigma, np.logspace(-9, 3, 3)
+            file["p"].attrs["units"] = "bar"
+    amps = simulate.draw_amps(2, 7)
+    np.testing.assert_allclose(ForwardModel(tmp_path).depth(amps), model.depth(amps), rtol=2e-3)  # linear in T
+
+
+def test_cloud_top_on_a_layer_boundary_agrees_with_simple_clouds(model, cloudy):
+    from taurex.contributions import SimpleCloudsContribution
+
+    simple = ForwardModel(clouds=SimpleCloudsContribution())
+    for log_pressure in (2.3, 3.1, 4.7, 5.9):  # layers are 0.1 dex, so these are boundaries
+        cloudy = np.append(cloudy[:8], log_pressure + 1e-9)
+        np.testing.assert_allclose(model.depth(cloudy), simple.depth(cloudy), rtol=1e-7)
+
+
+def test_depth_is_continuous_and_monotonic_in_cloud_top_pressure(model, cloudy):
+    log_pressure = np.linspace(2.95, 3.25, 61)  # three layers
+    depth = model.depth([np.append(cloudy[:8], value) for value in log_pressure])
+    step = np.diff(depth[:, 0])  # the bluest bin: nothing but cloud and Rayleigh scattering
+    assert (step < 0).all()
+    assert step.min() > 2 * step.mean()  # a staircase has all of a layer's change in one step
+
+
+def test_radius_is_metres_at_the_bottom_and_mass_is_kilograms(model):
+    bare = np.array(simulate.REFERENCE_PLANET)
+    bare[:5], bare[5] = -np.inf, 31.0  # so heavy that the atmosphere has no height
+    np.testing.assert_allclose(model.depth(bare), (bare[6] / 6.957e8) ** 2, rtol=1e-4)
+
+
+def test_binning_agrees_with_taurex_flux_binner(model, cloudy):
+    from taurex.binning import FluxBinner
+
+    wavenumber, depth = model.native_depth(cloudy)
+    edges = np.sort(1e4 / ariel_grid()[2], axis=1)
+    expected = FluxBinner(edges.mean(axis=1), edges[:, 1] - edges[:, 0]).bindown(wavenumber, depth)[1][::-1]
+    np.testing.assert_allclose(model.depth(cloudy), expected, rtol=1e-6)
+    np.testing.assert_allclose(binning_matrix(wavenumber).sum(axis=1), 1.0)
+
+
+def test_wrong_number_of_amps_is_named(model):
+    with pytest.raises(ValueError, match=r"amps: expected shape \(9,\) or \(N, 9\), received \(8,\)"):
+        model.depth(np.zeros(8))
+
+
+def test_noise_has_floor_and_stated_median():
+    wavelength = ariel_grid()[0]
+    errors = noise(np.array([20.0, 80.0]))
+    assert errors.shape == (2, 52)
+    assert (errors >= 20e-6).all()
+    photon = np.sqrt(errors**2 - 20e-6**2)
+    np.testing.assert_allclose(np.median(photon[:, wavelength > 1.95], axis=1), [20e-6, 80e-6], rtol=1e-6)
+
+
+# --- band-model opacities ---
+
+
+def test_water_levels_of_j_1_are_the_observed_ones():
+    energy = rotors.asymmetric_levels(CONSTANTS["H2O"].rotational_constants)[1][0]
+    np.testing.assert_allclose(energy, [23.79, 37.14, 42.37], atol=0.1)  # cm-1, Herzberg 1945
+
+
+def test_b_type_lines_from_the_ground_level_reach_1_11_alone():
+    offset, strength, lower = rotors.asymmetric_transitions((27.881, 14.522, 9.278), (27.881, 14.522, 9.278), "b-type")
+    from_ground = offset[lower == 0]
+    assert len(strength[lower == 0]) == 1
+    np.testing.assert_allclose(from_ground, 37.14, atol=0.1)
+
+
+@pytest.mark.parametrize("name", MOLECULES)
+def test_cold_cross_section_integrates_to_the_band_intensities(name):
+    sigma = opacities.cross_section(name, opacities.REFERENCE_TEMPERATURE)
+    total = sum(band.intensity for band in CONSTANTS[name].bands)
+    assert (sigma >= 0).all()
+    np.testing.assert_allclose(sigma.sum() * opacities.STEP, total, rtol=0.03)
+
+
+def test_tables_of_other_code_are_replaced_and_own_ones_kept(tmp_path):
+    path = opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0]) / "CO.h5"
+    written = path.stat().st_mtime_ns
+    opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0])
+    assert path.stat().st_mtime_ns == written
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = "other"
+    opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0])
+    with h5py.File(path) as file:
+        assert file.attrs["version"] == opacities.code_version()

@@ -1,0 +1,61 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import layouts
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LAYOUTS = {
+    "own": lambda path, truth: layouts.write_own(path.with_suffix(".h5"), truth),
+    "paper": layouts.write_paper,
+    "challenge_2022": lambda path, truth: layouts.write_challenge(path, truth, 2022, "Planet_", ""),
+    "challenge_2023": layouts.write_challenge,
+    "abc1": layouts.write_level_1,
+    "hela": lambda path, truth: layouts.write_hela(path, truth, n_test=12),
+}
+
+
+@pytest.mark.slow
+def test_each_layout_goes_through_a_whole_small_run(tmp_path):
+    truth = layouts.Truth(n=60, n_bins=8)
+    arguments = []
+    for name, write in LAYOUTS.items():
+        config = {
+            "data": {"path": str(write(tmp_path / name, truth))},
+            "model": {"mlp": {"units": [8]}},
+            "training": {"epochs": 1, "cv": 1},
+            "sensitivity": {"repeat": 2, "no_spectra": 3},
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        arguments.append(["--config", str(tmp_path / f"{name}.yaml"), "--output", str(tmp_path / f"out_{name}")])
+    code = f"""
+import runfile
+from report import page as report
+write_figures, write_report = report.write_figures, report.write_report
+for argv in {arguments!r}:
+    drawn = "hela" in argv[1]  # figures take the longest: only where an AMP is unknown to constants.py
+    report.write_figures = write_figures if drawn else lambda *a, **k: None
+    report.write_report = write_report if drawn else lambda *a, **k: None
+    assert runfile.main(argv) == 0, argv
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in LAYOUTS:
+        with h5py.File(tmp_path / f"out_{name}" / "results.h5") as file:
+            keys = file.attrs["amp_names"]
+            np.testing.assert_allclose(file["wavelength"][()], truth.wavelength)
+            assert file["fold_0/y_pred"].shape == (12, len(keys))
+            assert {"own": 9, "paper": 9, "challenge_2022": 6, "challenge_2023": 7, "abc1": 6, "hela": 3}[name] == len(
+                keys
+            )
+            known = [i for i, key in enumerate(keys) if key in truth.amps]
+            test = file["fold_0/y_test"][()][:, known]
+            columns = truth.column(*(keys[i] for i in known))
+            for row in test:  # each row of the test set is a row of the survey
+                assert np.isclose(columns, row, rtol=1e-9).all(axis=1).any()

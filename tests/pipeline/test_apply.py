@@ -1,0 +1,91 @@
+"""A finished run is put to use on one observation."""
+
+import csv
+
+import numpy as np
+import pytest
+from synthetic import configured, dataset
+
+from constants import AMPS
+from pipeline.apply import summarise
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return (runfile, folder of a run with an auxiliary input, its data set)."""
+    pytest.importorskip("tensorflow")
+    import runfile
+
+    folder = tmp_path_factory.mktemp("applied")
+    data = dataset(auxiliary=True)
+    config = configured(
+        folder,
+        data,
+        data={"path": str(folder / "data.h5"), "auxiliary": ["star_radius"]},
+        sensitivity={"enabled": False},
+    )
+    flags = ["--config", config, "--output", str(folder / "out"), "--quiet", "--epochs", "25"]
+    assert runfile.main(flags) == 0
+    return runfile, folder / "out", data
+
+
+def observe(path, data, row=0, bins=slice(None), depth_factor=1.0):
+    columns = (data.wavelength[bins], data.spectra[row, bins] * depth_factor, data.errors[row, bins] * depth_factor)
+    np.savetxt(path, np.column_stack(columns), header="wavelength depth error")
+    return str(path)
+
+
+def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys):
+    runfile, run, data = finished
+    seen = observe(tmp_path / "my planet.txt", data, row=5)
+    flags = ["--apply", str(run), "--observation", seen, "--auxiliary", f"star_radius={data.auxiliary[5, 0]}"]
+    assert runfile.main(flags) == 0
+    assert "H2O" in capsys.readouterr().out
+    folder = run / "applied/my_planet"
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity_0.h5", "sensitivity_1.h5"}
+    with open(folder / "amps.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["amp"] for row in rows] == list(data.amp_names)
+    value = np.array([float(row["value"]) for row in rows])
+    assert np.all(np.abs(value - data.amps[5]) < 1.0 * data.amps.std(axis=0))
+    assert all(float(row["noise_spread"]) > 0 and float(row["fold_spread"]) > 0 for row in rows)
+
+
+def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, capsys):
+    runfile, run, data = finished
+    good = observe(tmp_path / "good.txt", data)
+    value = "star_radius=7e8"
+    cases = {
+        "expected 13 bins": [str(run), observe(tmp_path / "grid.txt", data, bins=slice(0, 5)), value],
+        "--auxiliary: expected values of star_radius, received none": [str(run), good],
+        "--auxiliary: expected NAME=VALUE with a number": [str(run), good, "star_radius=big"],
+        "no results.h5": [str(tmp_path), good, value],
+        "nowhere.txt": [str(run), str(tmp_path / "nowhere.txt"), value],
+    }
+    for message, (folder, seen, *auxiliary) in cases.items():
+        flags = ["--apply", folder, "--observation", seen, *(["--auxiliary", *auxiliary] if auxiliary else [])]
+        assert runfile.main([*flags, "--output", str(tmp_path / "out")]) == 2
+        *guesses, error = capsys.readouterr().err.splitlines()
+        assert message in error and error.startswith("error: ")
+        assert all("guessed" in line for line in guesses)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, tmp_path, capsys):
+    runfile, run, data = finished
+    seen = observe(tmp_path / "deep.txt", data, depth_factor=3.0)
+    flags = ["--apply", str(run), "--observation", seen, "--auxiliary", "star_radius=7e8", "--no-sensitivity"]
+    assert runfile.main([*flags, "--output", str(tmp_path / "out")]) == 0
+    assert "the network extrapolates" in capsys.readouterr().err
+
+
+def test_spreads_over_folds_and_noise_are_standard_deviations():
+    table = [AMPS["H2O"], AMPS["Tp"]]
+    noise = np.random.default_rng(0).normal(0, [0.3, 40], (2, 2000, 2))
+    draws = {k: (np.array([-5.0 + k, 1000.0]), noise[k]) for k in (0, 1)}
+    water, temperature = summarise(draws, table)
+    assert water["value"] == -4.5 and water["fold_spread"] == pytest.approx(np.sqrt(0.5))
+    assert water["noise_spread"] == pytest.approx(0.3, rel=0.05)
+    assert temperature["fold_spread"] == 0 and temperature["noise_spread"] == pytest.approx(40, rel=0.05)
+    assert np.isnan(summarise({0: draws[0]}, table)[0]["fold_spread"])

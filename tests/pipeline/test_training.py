@@ -1,0 +1,152 @@
+"""Training: the schedule, resuming, divergence."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import dataset
+
+pytest.importorskip("keras")
+
+from models import build_model
+from pipeline import training
+from preprocessing import Scaler, split_folds, split_test
+from runio.config import TrainingConfig
+
+SETTINGS = TrainingConfig(epochs=4, batch_size=32, lr=0.003, copies=2)
+
+
+def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0):
+    data = dataset()
+    rest, _ = split_test(data, 0.2, 0)
+    ((rows, valid),) = split_folds(rest, 1, "kfold", 0.2, 0)
+
+    built = []
+
+    def build():
+        model = build_model("mlp", 13, 5, seed=seed, units=(16, 8), dropout=dropout)
+        built.append(model)
+        if len(built) <= wild_networks:
+            model.set_weights([w + np.float32(1e30) for w in model.get_weights()])
+        return model
+
+    folder.mkdir(exist_ok=True)
+    scaler = Scaler.fit(data, rows)
+    return training.train_fold(build, data, rows, valid, scaler, settings, seed, folder, 0, on_epoch)
+
+
+def weights(model):
+    return np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
+    settings = replace(SETTINGS, lr=0.1, plateau_patience=2, plateau_factor=0.5, min_lr=0.03)
+    assert training.learning_rate([], settings) == 0.1
+    assert training.learning_rate([3, 2, 2], settings) == 0.1
+    assert training.learning_rate([3, 2, 2, 2], settings) == 0.05
+    assert training.learning_rate([3, 2, 2, 2, 1, 1, 1, 1, 1], settings) == 0.03
+    small = [3.0 - 0.001 * i for i in range(4)]
+    assert training.learning_rate(small, replace(settings, min_improvement=0.01)) == 0.05
+    assert training.learning_rate(small, replace(settings, min_improvement=0.0)) == 0.1
+    assert training.learning_rate([3] * 20, replace(settings, plateau_patience=0)) == 0.1
+
+
+def test_training_stops_after_the_patience():
+    settings = replace(SETTINGS, stop_patience=2)
+    assert not training.should_stop([], settings)
+    assert not training.should_stop([3, 1, 2], settings)
+    assert training.should_stop([3, 1, 2, 2], settings)
+    assert not training.should_stop([3, 1, 2, 2], replace(settings, stop_patience=0))
+
+
+def test_best_epoch_is_returned_and_history_written(tmp_path):
+    rows = []
+    model = train(tmp_path, on_epoch=rows.append)
+    history = training.read_history(tmp_path / "history_0.csv")
+    assert np.allclose(history["val_loss"], [r["val_loss"] for r in rows])
+    assert history["val_loss"][-1] < 0.7 * history["val_loss"][0]
+    assert sorted(os.listdir(tmp_path)) == ["history_0.csv", "model_0.keras"]
+    assert np.array_equal(weights(model), weights(train(tmp_path)))  # a finished fold is not trained again
+
+
+def test_log_loss_weighs_amps_by_relative_error_and_resumes(tmp_path):
+    settings = replace(SETTINGS, loss="log_mse")
+    truth, answer = np.zeros((50, 2), np.float32), np.full((50, 2), [0.1, 2.0], np.float32)
+    assert float(training.log_mse(truth, answer)) == pytest.approx((np.log(0.01) + np.log(4)) / 2, rel=1e-4)
+
+    def kill(row):
+        if row["epoch"] == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", settings, on_epoch=kill)
+    assert np.array_equal(weights(train(tmp_path / "broken", settings)), weights(train(tmp_path / "whole", settings)))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, epoch):
+    def kill(row):
+        if row["epoch"] == epoch:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", on_epoch=kill)
+    broken = train(tmp_path / "broken")
+    whole = train(tmp_path / "whole")
+    assert np.array_equal(weights(broken), weights(whole))
+    for name in ("broken", "whole"):
+        assert (tmp_path / name / "history_0.csv").is_file()
+    assert (tmp_path / "broken/history_0.csv").read_text() == (tmp_path / "whole/history_0.csv").read_text()
+
+
+def test_two_seeds_give_two_networks(tmp_path):
+    assert not np.array_equal(weights(train(tmp_path / "a", seed=1)), weights(train(tmp_path / "b", seed=2)))
+
+
+def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path):
+    with pytest.raises(training.TrainingDiverged, match=r"try a lower learning rate than training.lr = 0.003"):
+        train(tmp_path / "once", wild_networks=1)
+    assert not (tmp_path / "once/model_0.keras").exists()
+    rates = []
+    model = train(
+        tmp_path / "again",
+        replace(SETTINGS, retries=2),
+        lambda row: rates.append(row["learning_rate"]),
+        wild_networks=2,
+    )
+    assert np.isfinite(weights(model)).all()
+    assert rates[0] == pytest.approx(0.003 / 100)
+
+
+def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch):
+    real, rates = training._train, []
+
+    def diverges_at_first(build, data, train, valid, scaler, settings, *rest):
+        rates.append(settings.lr)
+        if settings.lr == 0.003:
+            raise training.TrainingDiverged("the loss became nan")
+        return real(build, data, train, valid, scaler, settings, *rest)
+
+    def kill(row):
+        if row["epoch"] == 1:
+            raise Killed
+
+    monkeypatch.setattr(training, "_train", diverges_at_first)
+    again = replace(SETTINGS, retries=2)
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", again, on_epoch=kill)
+    broken = train(tmp_path / "broken", again)
+    assert rates == pytest.approx([0.003, 0.0003, 0.0003])
+    assert np.array_equal(weights(broken), weights(train(tmp_path / "whole", again)))
+
+
+def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, caplog):
+    before = weights(train(tmp_path))
+    (tmp_path / "model_0.keras").write_bytes(b"damaged")
+    assert np.array_equal(weights(train(tmp_path)), before)
+    assert "training the fold again" in caplog.text

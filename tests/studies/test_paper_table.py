@@ -1,0 +1,52 @@
+"""The table of the networks is made, in its quick form, and put into the README."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments):
+    """Run the study; return what it printed."""
+    command = [sys.executable, "-m", "studies.paper_table", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_paper_table(tmp_path):
+    pytest.importorskip("sklearn")
+    common = ["--quick", "--models", "mlp", "--folds", "2", "--work", tmp_path / "runs", "--output", tmp_path]
+    printed = call(*common)
+    with open(tmp_path / "quick/paper_table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    folds = {(row["model"], row["fold"]) for row in rows if row["score"] == "R2"}
+    two = {(name, fold) for name in ("ridge", "random forest", "gradient boosting", "mlp") for fold in "01"}
+    assert folds == two | {("mlp, mean of folds", "all")}
+    assert all(np.isfinite(float(row[amp])) for row in rows for amp in ("H2O", "Rp", "Pclouds"))
+    assert (tmp_path / "quick/paper_table.md").read_text().strip() in printed
+
+    again = call(*common, "--no-regressions", "--no-training")
+    assert again.count("| mlp, mean of folds |") == 2  # R2 and MSE; rows of the regressions stay
+    assert again.count("| ridge |") == 2
+
+
+def test_tables_are_put_between_their_marks_or_not_at_all(tmp_path):
+    from studies import paper_table
+
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{paper_table.MARKS[0]}\nold\n{paper_table.MARKS[1]}\nafter\n")
+    paper_table.put_into(page, "new")
+    assert page.read_text() == f"before\n{paper_table.MARKS[0]}\n\nnew\n{paper_table.MARKS[1]}\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="expected the lines"):
+        paper_table.put_into(page, "new")
+    assert page.read_text() == "no marks"
