@@ -1,0 +1,61 @@
+"""The house stays in order: five modules at the root, and imports that run one way (see CONTRIBUTING.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+AT_THE_ROOT = {"runfile", "sensitivity", "models", "preprocessing", "constants"}
+FLOORS = (  # a room may import from the floors below its own, and from itself
+    {"runfile", "studies", "benchmarks"},
+    {"pipeline"},
+    {"report", "loaders", "sensitivity"},
+    {"runio", "perturbation", "preprocessing"},
+    {"models", "constants", "data"},
+)
+FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+ALONGSIDE = {("models", "constants")}  # on one floor
+
+
+def modules():
+    """Yield (room, path) of every module of the project, tests left out."""
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py")]):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room != "tests":
+            yield room, path
+
+
+def imports(path):
+    """Return (line, dotted name) of every import in a file, wherever it stands."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, name.name) for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.lineno, node.module))
+    return found
+
+
+def test_the_root_holds_the_five_modules_and_no_other():
+    assert {path.stem for path in ROOT.glob("*.py")} == AT_THE_ROOT
+
+
+def test_imports_run_down_and_every_module_is_in_a_room():
+    upward = []
+    for room, path in modules():
+        for line, name in imports(path):
+            other = name.split(".")[0]
+            if other in FLOOR and other != room and (room, other) not in ALONGSIDE and FLOOR[other] <= FLOOR[room]:
+                upward.append(f"{path.relative_to(ROOT)}:{line}: {room} imports {name}")
+    assert not upward
+    assert {room for room, _ in modules()} == set(FLOOR)
+
+
+@pytest.mark.parametrize("room", ["sensitivity", "perturbation"])
+def test_the_sensitivity_test_needs_numpy_and_constants_alone(room):
+    allowed = {"constants", "numpy", "perturbation", "sensitivity", "tqdm", "h5py"}  # the last two where asked for
+    for name, path in modules():
+        if name == room:
+            foreign = {other.split(".")[0] for _, other in imports(path)} - allowed
+            assert foreign <= set(__import__("sys").stdlib_module_names), (path.name, foreign)
