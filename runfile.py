@@ -174,25 +174,27 @@ def run(config, arguments, command, log):
             import tensorflow as tf
 
             from pipeline.judge import map_sensitivity, predict_noisy
+            from pipeline.network import TrainedNetwork
             from report import evaluation, page
             from runio import results
         tf.config.experimental.enable_op_determinism()
-        found, mse, r2 = {}, {}, {}
+        answers, mse, r2 = {}, {}, {}
         if executor:
             with stage("training"):
                 train_folds(executor, config, split, folder.work, arguments.quiet)
         for k in range(len(split.folds)):
             with stage("training"):
                 model = train_fold(config, split, folder.work, k, arguments.quiet)
+                network = TrainedNetwork(model, scalers[k], data.amp_names)
             with stage("prediction"):
-                y_pred = predict_noisy(model, data, test, scalers[k], config.seed)
+                y_pred = predict_noisy(network, data, test, config.seed)
                 mse[k], r2[k] = evaluation.scores(data.amps[test], y_pred, scalers[k].y_mean, scalers[k].y_std).values()
             with stage("sensitivity"):
-                maps = map_sensitivity(config, split, model, folder.work, k, arguments.quiet, executor)
-            found[k] = {"y_pred": y_pred, "scaler": scalers[k].to_dict(), **maps}
+                maps = map_sensitivity(config, split, network, folder.work, k, arguments.quiet, executor)
+            answers[k] = {"y_pred": y_pred, "scaler": scalers[k].to_dict(), **maps}
         results.write_scores(folder.work / "MSE.csv", data.amp_names, mse)
         results.write_scores(folder.work / "R2.csv", data.amp_names, r2)
-        results.write_results(folder.work / "results.h5", data, config.model.name, config.seed, test, found)
+        results.write_results(folder.work / "results.h5", data, config.model.name, config.seed, test, answers)
         with stage("figures"):
             finished = results.load_run(folder.work)
             page.write_report(finished, rendered=page.write_figures(finished))

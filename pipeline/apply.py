@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from loaders.observation import match_grid, read_observation
-from preprocessing import Scaler, add_noise
+from preprocessing import add_noise
 from runio import console
 from runio.errors import InputError, as_input_error
 from runio.files import written_whole
@@ -55,16 +55,15 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
         seen = match_grid(
             read_observation(observation_path, config.data.depth_unit, config.data.width), run.wavelength, run.bin_width
         )
-        held = _auxiliary(run, auxiliary or {})
+        auxiliary_inputs = _auxiliary(run, auxiliary or {})
     logger.info("%s: %s", seen.name, seen.note)
     with console.quiet_stderr():
-        from models import load_model
+        from pipeline.network import TrainedNetwork
     with as_input_error():
-        networks = {k: load_model(run.folder / f"model_{k}.keras") for k in run.folds}
-    scalers = {k: Scaler(**fold.scaler) for k, fold in run.folds.items()}
-    _warn_if_unlike(seen, scalers)
+        networks = {k: TrainedNetwork.of_run(run, k) for k in run.folds}
+    _warn_if_unlike(seen, networks)
 
-    draws = {k: _draws(networks[k], scalers[k], seen, held, config.seed) for k in networks}
+    draws = {k: _draws(network, seen, auxiliary_inputs, config.seed) for k, network in networks.items()}
     rows = summarise(draws, run.amp_table)
     output = Path(output) if output else run.folder / "applied" / _plain(Path(observation_path).stem)
     output.mkdir(parents=True, exist_ok=True)
@@ -74,10 +73,10 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     logger.info("\n%s\n", _as_text(rows, len(draws)))
     if config.sensitivity.enabled:
-        maps = [_map(networks[k], scalers[k], seen, held, run, config, quiet) for k in networks]
-        for k, found in zip(networks, maps):
-            found.save(output / (f"sensitivity_{k}.h5" if len(maps) > 1 else "sensitivity.h5"))
-        _draw(np.mean([found.mean for found in maps], axis=0), seen, run, output / "sensitivity")
+        maps = [_map(network, seen, auxiliary_inputs, config, quiet) for network in networks.values()]
+        for k, one in zip(networks, maps):
+            one.save(output / (f"sensitivity_{k}.h5" if len(maps) > 1 else "sensitivity.h5"))
+        _draw(np.mean([one.mean for one in maps], axis=0), seen, run, output / "sensitivity")
     logger.info("results: %s", output)
     return output
 
@@ -107,16 +106,16 @@ def summarise(draws, amp_table):
 
 
 def _auxiliary(run, given):
-    """Return the auxiliary inputs of the run as (1, n), or None where it has none."""
+    """Return the auxiliary inputs of the run as (n,), or None where it has none."""
     names = run.config.get("data", {}).get("auxiliary") or []
     if sorted(names) != sorted(given):
         raise InputError(f"--auxiliary: expected values of {', '.join(names) or 'nothing'}, received {given or 'none'}")
-    return np.array([[given[name] for name in names]]) if names else None
+    return np.array([given[name] for name in names]) if names else None
 
 
-def _warn_if_unlike(seen, scalers):
-    for k, scaler in scalers.items():
-        far = np.abs((seen.depth - scaler.x_mean) / scaler.x_std).max()
+def _warn_if_unlike(seen, networks):
+    for k, network in networks.items():
+        far = np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()
         if far > FAR:
             logger.warning(
                 "%s lies %.0f standard deviations from the training spectra of fold %d: the network extrapolates",
@@ -125,39 +124,24 @@ def _warn_if_unlike(seen, scalers):
             return
 
 
-def _predict(model, scaler, spectra, held):
-    held = None if held is None else np.repeat(held, len(spectra), axis=0)
-    return scaler.amps(model.predict(scaler.inputs(spectra, held), batch_size=1024, verbose=0))
-
-
-def _draws(model, scaler, seen, held, seed):
+def _draws(network, seen, auxiliary, seed):
     """Return the AMPs (n_amps,) of the spectrum and (NOISE_DRAWS, n_amps) of it with more noise."""
     spectra = np.repeat(seen.depth[None], NOISE_DRAWS, axis=0)
     noisy = add_noise(spectra, seen.error, np.random.default_rng([seed, 9]))
-    answers = _predict(model, scaler, np.concatenate([seen.depth[None], noisy]), held)
+    answers = network.predict(np.concatenate([seen.depth[None], noisy]), auxiliary)
     if not np.isfinite(answers).all():
         raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
     return answers[0], answers[1:]
 
 
-def _map(model, scaler, seen, held, run, config, quiet):
-    from sensitivity import sensitivity_map
-
-    return sensitivity_map(
-        model,
-        None,
+def _map(network, seen, auxiliary, config, quiet):
+    return network.sensitivity(
         seen.depth[None],
         seen.error[None],
-        scaler.y_mean,
-        scaler.y_std,
-        gases=run.amp_names,
-        no_spectra=1,
+        auxiliary=auxiliary,
         repeat=config.sensitivity.repeat,
-        x_mean=scaler.x_mean,
-        x_std=scaler.x_std,
         rng=[config.seed, 7],
         scheme=config.sensitivity.scheme,
-        auxiliary=None if held is None else scaler.scaled_auxiliary(held),
         progress=console.shows_progress(quiet),
     )
 

@@ -9,50 +9,58 @@ from perturbation.mapstore import MapStore, digest
 from perturbation.response import response_map
 from preprocessing import noisy_test_spectra
 from runio import console
-from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
+from sensitivity import ModelLoader, SensitivityMap
 
 logger = logging.getLogger(__name__)
 
 RESPONSE_SPECTRA = 100  # test spectra that the signed response map is averaged over
 
 
-def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
+def map_sensitivity(config, split, network, folder, k, quiet, executor=None):
     """Run the sensitivity test on the test spectra; return it and the response map, both None if not wanted.
 
-    The map of every spectrum is kept in the folder until that of all is, so that an interrupted test goes on there.
+    Parameters
+    ----------
+    config : runio.config.Config
+    split : pipeline.folds.Split
+    network : pipeline.network.TrainedNetwork
+    folder : Path
+        Where ``model_<k>.keras`` is, and where the maps are kept: that of every spectrum until all are there, so that
+        an interrupted test goes on where it stopped, and then ``sensitivity_<k>.h5``.
+    k : int
+        The fold.
+    quiet : bool
+        No progress bar.
+    executor : concurrent.futures.Executor, optional
+        Where chunks of spectra are run.
+
+    Returns
+    -------
+    dict
+        ``sensitivity`` (a `sensitivity.SensitivityMap`), ``response`` (a `perturbation.response.ResponseMap`) and
+        ``noisy``: whether both were made around spectra with noise.
     """
-    chosen, data, test, scaler = config.sensitivity, split.data, split.test, split.scalers[k]
+    chosen, data, test = config.sensitivity, split.data, split.test
     if not chosen.enabled:
         return {"sensitivity": None, "response": None}
     spectra = noisy_test_spectra(data, test, config.seed) if chosen.noisy else data.spectra[test]
     errors = data.errors[test]
-    auxiliary = None if data.auxiliary is None else scaler.scaled_auxiliary(data.auxiliary[test])
     kept = folder / f"sensitivity_{k}.h5"
-    found = None
-    if kept.is_file():
-        try:
-            found = SensitivityMap.load(kept)
-        except (OSError, KeyError, ValueError) as error:  # damaged on the disk
-            logger.warning("fold %d: its sensitivity map cannot be read (%s); making it again", k, error)
-    if found is None:
-        network = folder / f"model_{k}.keras"
-        with MapStore(folder / f"maps_{k}.bin", len(data.amp_names), spectra.shape[1], digest(network)) as store:
-            found = sensitivity_map(
-                ModelLoader(load_model, str(network.resolve())) if executor else model,
-                data.amps[test],
+    sensitivity = _kept_map(kept, k)
+    if sensitivity is None:
+        path = folder / f"model_{k}.keras"
+        with MapStore(folder / f"maps_{k}.bin", len(data.amp_names), spectra.shape[1], digest(path)) as store:
+            sensitivity = network.sensitivity(
                 spectra,
                 errors,
-                scaler.y_mean,
-                scaler.y_std,
-                gases=data.amp_names,
+                data.amps[test],
+                None if data.auxiliary is None else data.auxiliary[test],
+                model=ModelLoader(load_model, str(path.resolve())) if executor else None,
                 no_spectra=chosen.no_spectra,
                 repeat=chosen.repeat,
-                x_mean=scaler.x_mean,
-                x_std=scaler.x_std,
                 abundance=chosen.abundance,
                 rng=[config.seed, 7],
                 scheme=chosen.scheme,
-                auxiliary=auxiliary,
                 batch_size=chosen.batch_size,
                 chunk_size=chosen.chunk_size,
                 tolerance=chosen.tolerance,
@@ -61,22 +69,34 @@ def map_sensitivity(config, split, model, folder, k, quiet, executor=None):
                 executor=executor,
                 store=store,
             )
-        found.save(kept)
+        sensitivity.save(kept)
         store.delete()
-
-    def predict(x):  # auxiliary inputs stay at their mean
-        held = None if auxiliary is None else np.repeat(scaler.auxiliary_mean[None], len(x), axis=0)
-        return scaler.amps(model.predict(scaler.inputs(x, held), batch_size=chosen.batch_size or 1024, verbose=0))
-
-    response = response_map(predict, spectra[:RESPONSE_SPECTRA], errors[:RESPONSE_SPECTRA])
-    return {"sensitivity": found, "response": response, "noisy": chosen.noisy}
+    some = slice(RESPONSE_SPECTRA)
+    response = response_map(network.predict, spectra[some], errors[some])  # auxiliary inputs stay at their mean
+    return {"sensitivity": sensitivity, "response": response, "noisy": chosen.noisy}
 
 
-def predict_noisy(model, data, test, scaler, seed):
-    """Predict the AMPs (n_test, n_amps) of the noisy test spectra."""
+def _kept_map(path, k):
+    """Return the map that an interrupted run had finished; None where there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        return SensitivityMap.load(path)
+    except (OSError, KeyError, ValueError) as error:  # damaged on the disk
+        logger.warning("fold %d: its sensitivity map cannot be read (%s); making it again", k, error)
+        return None
+
+
+def predict_noisy(network, data, test, seed):
+    """Answer for the noisy test spectra: AMPs (n_test, n_amps) in retrieval space.
+
+    Raises
+    ------
+    RuntimeError
+        If the network returns NaN or infinity.
+    """
     spectra = noisy_test_spectra(data, test, seed)
-    auxiliary = None if data.auxiliary is None else data.auxiliary[test]
-    y_pred = scaler.amps(model.predict(scaler.inputs(spectra, auxiliary), batch_size=4096, verbose=0))
+    y_pred = network.predict(spectra, None if data.auxiliary is None else data.auxiliary[test])
     bad = ~np.isfinite(y_pred).all(axis=1)
     if bad.any():
         raise RuntimeError(

@@ -47,8 +47,7 @@ def load_network(folder, fold=0):
     ValueError
         If the run was not judged on the shipped test planets: its other rows may have trained the network.
     """
-    from models import load_model
-    from preprocessing import Scaler
+    from pipeline.network import TrainedNetwork
     from runio.results import load_run
     from studies.emulator import load_rows
 
@@ -56,9 +55,8 @@ def load_network(folder, fold=0):
     data, _, test = load_rows(seed=run.seed)
     if run.y_test.shape != data.amps[test].shape or not np.allclose(run.y_test, data.amps[test]):
         raise ValueError(f"{folder}: expected a run on the shipped data set with the default test planets")
-    kept = run.folds[fold].scaler
-    scaler = Scaler(float(kept["x_mean"]), float(kept["x_std"]), kept["y_mean"], kept["y_std"])
-    return run, load_model(Path(folder) / f"model_{fold}.keras"), scaler, data, test
+    network = TrainedNetwork.of_run(run, fold)
+    return run, network.model, network.scaler, data, test
 
 
 def ranking(values):

@@ -89,28 +89,6 @@ def shap_map(model, scaler, spectra, background, samples=200, auxiliary=(None, N
     return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
 
 
-def mean_network(networks, scalers):
-    """One Keras network that gives the mean answer of several, with the scaling of the first of them."""
-    import keras
-    from keras.layers import Average, Rescaling
-
-    def rescaled(values, old_mean, old_std, mean, std):  # from one scaling to another
-        scale, offset = np.asarray(old_std / std), np.asarray((old_mean - mean) / std)
-        return Rescaling(scale.tolist(), offset.tolist())(values)
-
-    first, answers = scalers[0], []
-    inputs = [keras.Input(part.shape[1:]) for part in networks[0].inputs]  # spectra, and auxiliary inputs if any
-    for k, (network, own) in enumerate(zip(networks, scalers, strict=True)):
-        network.name = f"network_{k}"  # names must differ
-        scaled = [rescaled(inputs[0], first.x_mean, first.x_std, own.x_mean, own.x_std)]
-        if len(inputs) > 1:
-            old = first.auxiliary_mean, first.auxiliary_std
-            scaled.append(rescaled(inputs[1], *old, own.auxiliary_mean, own.auxiliary_std))
-        answer = network(scaled if len(inputs) > 1 else scaled[0])
-        answers.append(rescaled(answer, own.y_mean, own.y_std, first.y_mean, first.y_std))
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], Average()(answers))
-
-
 def auxiliary_of_run(run):
     """Auxiliary inputs of the test spectra of a run, (n_test, k), from its data set, or None."""
     from loaders import load_dataset
@@ -131,43 +109,30 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
     ValueError
         If the run was tested on other spectra, or other noise, than the optimal map was made for.
     """
-    from models import load_model
-    from preprocessing import Scaler, noisy_test_spectra
+    from pipeline.network import TrainedNetwork, mean_network
+    from preprocessing import noisy_test_spectra
     from runio.results import load_run
-    from sensitivity import halving_sizes, sensitivity_map
+    from sensitivity import halving_sizes
     from studies.limit import refuse_other_test
 
     run = load_run(folder)
     refuse_other_test(run, information)
-    folds = sorted(run.folds) if ensemble else [0]
-    networks = [load_model(Path(folder) / f"model_{k}.keras") for k in folds]
-    scalers = [Scaler(**kept) for kept in (run.folds[k].scaler for k in folds)]
-    model, scaler = mean_network(networks, scalers) if ensemble else networks[0], scalers[0]
+    networks = [TrainedNetwork.of_run(run, k) for k in (sorted(run.folds) if ensemble else [0])]
+    network = mean_network(networks) if ensemble else networks[0]
     errors = data.errors[test[index]].astype(float)
     spectra, noisy = data.spectra[test[index]], noisy_test_spectra(data, test, run.seed)[index]
     rest = np.setdiff1d(np.arange(len(test)), index)[:100]
     auxiliary, n_bins = auxiliary_of_run(run), spectra.shape[1]
     second = {part: None if auxiliary is None else auxiliary[rows] for part, rows in (("own", index), ("rest", rest))}
 
-    def predict(x):
-        return scaler.amps(model.predict(scaler.inputs(x, second["own"]), batch_size=4096, verbose=0))
-
     def perturbed(x, scheme, times):
-        return sensitivity_map(
-            model,
-            None,
+        return network.sensitivity(
             x,
             errors,
-            scaler.y_mean,
-            scaler.y_std,
-            gases=run.amp_names,
-            no_spectra=None,
+            auxiliary=second["own"],
             repeat=times,
-            x_mean=scaler.x_mean,
-            x_std=scaler.x_std,
             rng=[run.seed, 7],
             scheme=scheme,
-            auxiliary=None if auxiliary is None else scaler.scaled_auxiliary(second["own"]),
             keep_spectra=False,
             progress=sys.stderr.isatty(),
         ).mean
@@ -176,11 +141,15 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
     for what, x in (("", spectra), (", noisy", noisy)):
         maps["single" + what] = perturbed(x, "single", repeat)
         maps["halving" + what] = perturbed(x, "halving", repeat * n_bins // len(halving_sizes(n_bins)))
-        maps["gradient" + what] = gradient_map(model, scaler, x, errors, second["own"])
+        maps["gradient" + what] = gradient_map(network.model, network.scaler, x, errors, second["own"])
         if samples:
             background = data.spectra[test[rest]]
-            maps["shap" + what] = shap_map(model, scaler, x, background, samples, (second["own"], second["rest"]))
-    maps["permutation, noisy"] = permutation_map(predict, noisy, data.amps[test[index]])
+            maps["shap" + what] = shap_map(
+                network.model, network.scaler, x, background, samples, (second["own"], second["rest"])
+            )
+    maps["permutation, noisy"] = permutation_map(
+        lambda x: network.predict(x, second["own"]), noisy, data.amps[test[index]]
+    )
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
 

@@ -69,6 +69,7 @@ def judge_network(name, folds, work, quick, seconds):
     """Yield (name, scores, seconds, parameters) of the trained folds of a network, and of the mean of their answers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from models import load_model
+    from pipeline.network import TrainedNetwork
 
     changes = {"model.name": name, "training.cv": folds, **({"data.size": 1500} if quick else {})}
     config = load_config(ROOT / CONFIGS[name], changes)
@@ -77,12 +78,12 @@ def judge_network(name, folds, work, quick, seconds):
     if not (place / "results.h5").is_file():
         place = place / ".unfinished"
     trained = [k for k in range(folds) if (place / f"model_{k}.keras").is_file()]
-    networks = [load_model(place / f"model_{k}.keras") for k in trained]
-    scalers, truth, names = [split.scalers[k] for k in trained], split.data.amps[split.test], split.data.amp_names
-    answers = [predict_noisy(n, split.data, split.test, s, config.seed) for n, s in zip(networks, scalers)]
-    scalers = [scaler.to_dict() for scaler in scalers]
+    truth, names = split.data.amps[split.test], split.data.amp_names
+    networks = [TrainedNetwork(load_model(place / f"model_{k}.keras"), split.scalers[k], names) for k in trained]
+    answers = [predict_noisy(network, split.data, split.test, config.seed) for network in networks]
+    scalers = [network.scaler.to_dict() for network in networks]
     if answers:
-        parameters = networks[0].count_params()
+        parameters = networks[0].model.count_params()
         yield name, judge(answers, truth, scalers, names, quick), seconds, parameters
     if len(answers) > 1:
         together = judge([np.mean(answers, axis=0)], truth, scalers[:1], names, quick)

@@ -137,3 +137,22 @@ def test_help_needs_no_tensorflow():
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
     assert time.perf_counter() - start < 20  # a hang, not a speed: that is for benchmarks/
+
+
+def test_a_loaded_network_answers_and_maps_as_the_run_did(finished):
+    from pipeline.network import TrainedNetwork
+    from preprocessing import noisy_test_spectra
+
+    folder, data = finished
+    with h5py.File(folder / "results.h5") as file:
+        test, expected = file["test_rows"][()], file["fold_1/y_pred"][()]
+        kept = file["fold_1/sensitivity/mean"][()]
+    network = TrainedNetwork.load(folder, 1)
+    assert np.array_equal(network.predict(noisy_test_spectra(data, test, 0)), expected)
+    settings = {"no_spectra": 5, "repeat": 10, "rng": [0, 7]}
+    again = network.sensitivity(data.spectra[test], data.errors[test], data.amps[test], **settings)
+    assert np.array_equal(again.mean, kept)
+    with pytest.raises(ValueError, match=r"fold: expected one of \[0, 1\], received 7"):
+        TrainedNetwork.load(folder, 7)
+    with pytest.raises(ValueError, match="expected the folder of a finished run"):
+        TrainedNetwork.load(folder / "figures")

@@ -1,0 +1,157 @@
+"""A trained network together with its scaler: from transit depths to AMPs, and to what the answers rest on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models import load_model
+from preprocessing import Scaler
+from runio.results import load_run
+from sensitivity import sensitivity_map
+
+ROWS_PER_CALL = 4096  # spectra per call of the network
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network and the scaler of its training rows.
+
+    Attributes
+    ----------
+    model : keras.Model
+        From scaled spectra (rows, n_bins, 1), or [that, auxiliary inputs], to scaled AMPs (rows, n_amps).
+    scaler : preprocessing.Scaler
+    amp_names : tuple of str
+        Keys of the AMPs, in column order.
+
+    Examples
+    --------
+    >>> network = TrainedNetwork.load("runs/mlp")  # doctest: +SKIP
+    >>> network.predict(spectra), network.sensitivity(spectra, errors).mean  # doctest: +SKIP
+    """
+
+    model: object
+    scaler: Scaler
+    amp_names: tuple[str, ...]
+
+    @classmethod
+    def load(cls, run_dir, fold=0):
+        """Load the network of one fold of a finished run.
+
+        Parameters
+        ----------
+        run_dir : path-like
+            Folder of the run.
+        fold : int
+
+        Raises
+        ------
+        ValueError
+            If there is no finished run in ``run_dir``, it has no such fold, or the network cannot be read.
+        """
+        return cls.of_run(load_run(run_dir), fold)
+
+    @classmethod
+    def of_run(cls, run, fold=0):
+        """Load the network of one fold of a run that was read by `runio.results.load_run`; else as `load`."""
+        if fold not in run.folds:
+            raise ValueError(f"fold: expected one of {sorted(run.folds)}, received {fold!r}")
+        model = load_model(Path(run.folder) / f"model_{fold}.keras")
+        return cls(model, Scaler(**run.folds[fold].scaler), run.amp_names)
+
+    def predict(self, spectra, auxiliary=None):
+        """Answer for each spectrum.
+
+        Parameters
+        ----------
+        spectra : ndarray (N, n_bins)
+            Transit depths.
+        auxiliary : ndarray (N, n_auxiliary) or (n_auxiliary,), optional
+            Auxiliary inputs in their own units; one row is used for all spectra. None: their mean in training, if the
+            network has any.
+
+        Returns
+        -------
+        ndarray (N, n_amps)
+            AMPs in retrieval space (log10 where they are learnt so).
+        """
+        inputs = self.scaler.inputs(np.asarray(spectra, float), self._rows(auxiliary, len(spectra)))
+        return self.scaler.amps(self.model.predict(inputs, batch_size=ROWS_PER_CALL, verbose=0))
+
+    def sensitivity(self, spectra, errors, amps=None, auxiliary=None, model=None, **options):
+        """Map how far each answer moves when bins are redrawn within their errors.
+
+        Parameters
+        ----------
+        spectra, errors : ndarray (N, n_bins)
+            Transit depths and their 1-sigma errors; ``errors`` as `sensitivity.sensitivity_map` takes them.
+        amps : ndarray (N, n_amps), optional
+            True AMPs in retrieval space, for an abundance cut.
+        auxiliary : ndarray, optional
+            As for `predict`.
+        model : object, optional
+            Stands for the network where that cannot travel: a `sensitivity.ModelLoader` for an executor's processes.
+        **options
+            Further arguments of `sensitivity.sensitivity_map`.
+
+        Returns
+        -------
+        sensitivity.SensitivityMap
+            In the AMPs' own retrieval-space units squared.
+        """
+        rows = self._rows(auxiliary, len(spectra))
+        return sensitivity_map(
+            self.model if model is None else model,
+            amps,
+            spectra,
+            errors,
+            self.scaler.y_mean,
+            self.scaler.y_std,
+            x_mean=self.scaler.x_mean,
+            x_std=self.scaler.x_std,
+            auxiliary=None if rows is None else self.scaler.scaled_auxiliary(rows),
+            **{"gases": self.amp_names, "no_spectra": None, **options},
+        )
+
+    def _rows(self, auxiliary, n):
+        """Return auxiliary inputs (n, n_auxiliary), or None for a network that has none."""
+        if auxiliary is None:
+            auxiliary = self.scaler.auxiliary_mean
+        return None if auxiliary is None else np.broadcast_to(auxiliary, (n, np.shape(auxiliary)[-1]))
+
+
+def mean_network(networks):
+    """One network that gives the mean answer of several, in retrieval space.
+
+    Parameters
+    ----------
+    networks : sequence of TrainedNetwork
+        On the same bins, AMPs and auxiliary inputs.
+
+    Returns
+    -------
+    TrainedNetwork
+        With the scaler of the first; what the others were scaled by is inside the Keras model.
+    """
+    import keras
+    from keras.layers import Average, Rescaling
+
+    def rescaled(values, old_mean, old_std, mean, std):  # from one scaling to another
+        scale, offset = np.asarray(old_std / std), np.asarray((old_mean - mean) / std)
+        return Rescaling(scale.tolist(), offset.tolist())(values)
+
+    first, answers = networks[0].scaler, []
+    inputs = [keras.Input(part.shape[1:], name=part.name) for part in networks[0].model.inputs]
+    for k, network in enumerate(networks):
+        own, model = network.scaler, network.model
+        model.name = f"network_{k}"  # names must differ
+        scaled = [rescaled(inputs[0], first.x_mean, first.x_std, own.x_mean, own.x_std)]
+        if len(inputs) > 1:
+            old = first.auxiliary_mean, first.auxiliary_std
+            scaled.append(rescaled(inputs[1], *old, own.auxiliary_mean, own.auxiliary_std))
+        answer = model(scaled if len(inputs) > 1 else scaled[0])
+        answers.append(rescaled(answer, own.y_mean, own.y_std, first.y_mean, first.y_std))
+    mean = Average(name="amps")(answers) if len(answers) > 1 else answers[0]
+    model = keras.Model(inputs if len(inputs) > 1 else inputs[0], mean, name="mean_of_folds")
+    return TrainedNetwork(model, first, networks[0].amp_names)
