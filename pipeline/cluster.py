@@ -13,7 +13,6 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import logging
 import os
 import pickle
@@ -25,20 +24,14 @@ from collections import deque
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+import constants
 from runio import console
 from runio.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
-CODE = (
-    "perturbation.engine",
-    "perturbation.predictors",
-    "models",
-    "preprocessing",
-    "pipeline.training",
-    "pipeline.folds",
-)  # what runs on a worker
+NOT_RUN = ("tests", "notebooks", "docs")  # folders of the project whose code no worker runs
 START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
 CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
 PATIENCE = 60  # seconds without any worker before the run is given up
@@ -79,10 +72,28 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
 def fingerprint():
     """Versions and the digest of the code of this process, as a dict: the same on every worker as here."""
     versions = console.versions()
-    code = hashlib.sha256()
-    for name in CODE:
-        code.update(Path(importlib.util.find_spec(name).origin).read_bytes())
-    return {**{name: versions[name] for name in PACKAGES}, "code": code.hexdigest()[:12]}
+    code = code_digest(Path(constants.__file__).resolve().parent)
+    return {**{name: versions[name] for name in PACKAGES}, "code": code}
+
+
+def project_modules(root):
+    """Return the paths, sorted, of all modules of the project whose root folder is ``root``.
+
+    These are the Python files of the root and of its rooms, found by looking: a new module counts without being
+    entered anywhere. Hidden folders (virtual environments) and those of ``NOT_RUN`` do not count.
+    """
+    paths = sorted([*Path(root).glob("*.py"), *Path(root).glob("[!.]*/*.py")])
+    return [path for path in paths if path.relative_to(root).parts[0] not in NOT_RUN]
+
+
+def code_digest(root):
+    """Return a digest of the names and contents of `project_modules`."""
+    digest = hashlib.sha256()
+    for path in project_modules(root):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:12]
 
 
 def run_checked(expected, task):

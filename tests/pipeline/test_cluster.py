@@ -208,6 +208,34 @@ def test_workers_without_this_software_or_with_another_version_are_refused(tmp_p
             mapped(tmp_path, 0.03, executor=executor)
 
 
+def test_fingerprint_changes_with_every_module_of_the_project(tmp_path):
+    room = tmp_path / "room"
+    room.mkdir()
+    modules = [tmp_path / "models.py", tmp_path / "constants.py", room / "training.py", room / "__init__.py"]
+    for path in modules:
+        path.write_text("VALUE = 1\n")
+    digests = {cluster.code_digest(tmp_path)}
+    for path in modules:
+        path.write_text("VALUE = 2\n")
+        digests.add(cluster.code_digest(tmp_path))
+    modules[0].rename(room / "models.py")
+    digests.add(cluster.code_digest(tmp_path))
+    assert len(digests) == 2 + len(modules)
+    for folder in (".venv", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "other.py").write_text("VALUE = 3\n")
+    assert cluster.code_digest(tmp_path) in digests
+
+
+def test_fingerprint_covers_every_imported_module_of_the_project():
+    import runfile  # noqa: F401
+
+    files = {Path(m.__file__) for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+    ours = {p for p in files if p.is_relative_to(ROOT) and not p.is_relative_to(ROOT / "tests")}
+    ours = {p for p in ours if not p.relative_to(ROOT).parts[0].startswith(".")}  # a virtual environment
+    assert ours and ours <= set(cluster.project_modules(ROOT))
+
+
 def wait_until_free(file):
     """Wait until the scheduler has noticed that its worker is gone."""
     from dask.distributed import Client
