@@ -1,5 +1,7 @@
-"""The four networks of Yip et al. 2021 (Section 3): one builder each, then build, load and save.
+"""The four networks: one builder each, then build, load and save.
 
+Their kinds are those of Yip et al. 2021 (Section 3); ``configs/paper.yaml`` has the paper's own layers. The defaults
+keep every bin apart up to a wide head, which brings all four about as near to the theoretical limit (docs/science.md).
 All take spectra (N, n_bins, 1), scaled, and return AMPs (N, n_amps), scaled. Only ``keras`` is imported,
 so KERAS_BACKEND=tensorflow, jax or torch all build them.
 """
@@ -13,6 +15,8 @@ from keras import layers
 
 from constants import NETWORKS
 
+DENSE = (240, 160, 80)  # units of the layers behind convolutions and LSTMs; the paper has one narrow one
+
 
 def whitening(spectrum):
     """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
@@ -21,57 +25,97 @@ def whitening(spectrum):
     percent of the scaled input; whitening (``preprocessing.whitening``) brings it to unit variance.
     """
     n_bins = spectrum.shape[1]
-    x = layers.Flatten()(spectrum)  # (N, n_bins)
+    x = layers.Flatten(name="spectrum_flat")(spectrum)  # (N, n_bins)
     x = layers.Dense(n_bins, trainable=False, name="whitening")(x)
-    return layers.Reshape((n_bins, 1))(x)  # (N, n_bins, 1)
+    return layers.Reshape((n_bins, 1), name="whitened_spectrum")(x)  # (N, n_bins, 1)
 
 
 def mlp(spectrum, units=(320, 240, 160, 80), dropout=0.0):
     """Fully connected front: (N, n_bins, 1) -> (N, units[-1])."""
-    x = layers.Flatten()(spectrum)  # (N, n_bins)
-    for n in units:
-        x = layers.Dense(n, activation="relu")(x)
-        x = layers.Dropout(dropout)(x)
+    x = layers.Flatten(name="bins")(spectrum)  # (N, n_bins)
+    for i, n in enumerate(units, 1):
+        x = layers.Dense(n, activation="relu", name=f"dense_{i}")(x)
+        x = _dropout(x, dropout, f"dropout_{i}")
     return x
 
 
-def _convolutions(x, filters, kernel_size):
-    """Conv1D, BatchNorm, ReLU per layer; max-pool after the first two: (N, n_bins, 1) -> (N, n_bins // 4, filters)."""
-    for i, n in enumerate(filters):
-        x = layers.Conv1D(n, kernel_size, padding="same")(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
-        if i < 2:
-            x = layers.MaxPooling1D(2, padding="same")(x)  # 'same': one bin is enough
+def cnn(spectrum, filters=(32, 32, 32), kernel_size=3, pooling=False, batch_norm=False, dense=DENSE, dropout=0.0):
+    """Convolutional front: (N, n_bins, 1) -> (N, dense[-1])."""
+    x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm)
+    return _head(layers.Flatten(name="all_bins")(x), dense, dropout)
+
+
+def lstm(spectrum, units=(96,), patch=4, all_steps=True, dense=DENSE, dropout=0.0):
+    """Bidirectional LSTM layers over patches of bins: (N, n_bins, 1) -> (N, dense[-1])."""
+    x = _padded(spectrum, patch)
+    if patch > 1:
+        x = layers.Reshape((-1, patch), name="patches")(x)  # (N, steps, patch)
+    return _head(_recurrent(x, units, all_steps), dense, dropout)
+
+
+def hybrid(
+    spectrum,
+    filters=(32,),
+    kernel_size=3,
+    pooling=False,
+    batch_norm=False,
+    patch=4,
+    patch_filters=96,
+    units=64,
+    all_steps=True,
+    dense=DENSE,
+    dropout=0.0,
+):
+    """Convolutional front, then a bidirectional LSTM over patches: (N, n_bins, 1) -> (N, dense[-1])."""
+    x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm)
+    if patch > 1:
+        x = _padded(x, patch)
+        x = layers.Conv1D(patch_filters, patch, strides=patch, activation="relu", name="patches")(x)
+        # (N, steps, patch_filters)
+    return _head(_recurrent(x, (units,), all_steps), dense, dropout)
+
+
+def _convolutions(x, filters, kernel_size, pooling, batch_norm):
+    """Convolutions over the bins: (N, n_bins, 1) -> (N, n_bins, filters[-1]), with pooling (N, n_bins // 4, ...).
+
+    The paper's have batch normalisation in each and max-pooling after the first two. Pooling keeps the largest of two
+    neighbours and forgets which one it was, so that what follows cannot tell a bin from the next (docs/science.md).
+    """
+    for i, n in enumerate(filters, 1):
+        x = layers.Conv1D(n, kernel_size, padding="same", name=f"conv_{i}")(x)
+        if batch_norm:
+            x = layers.BatchNormalization(name=f"batch_norm_{i}")(x)
+        x = layers.ReLU(name=f"relu_{i}")(x)
+        if pooling and i <= 2:
+            x = layers.MaxPooling1D(2, padding="same", name=f"pool_{i}")(x)  # 'same': one bin is enough
     return x
+
+
+def _padded(x, patch):
+    """Fill the last patch up with zeros: (N, n_bins, k) -> (N, a multiple of patch, k)."""
+    missing = -x.shape[1] % patch
+    return layers.ZeroPadding1D((0, missing), name="fill_last_patch")(x) if missing else x
+
+
+def _recurrent(x, units, all_steps):
+    """Bidirectional LSTM layers: (N, steps, k) -> (N, steps * 2 * units[-1]), or the last alone."""
+    for i, n in enumerate(units, 1):
+        sequences = all_steps or i < len(units)
+        x = layers.Bidirectional(layers.LSTM(n, return_sequences=sequences), name=f"lstm_{i}")(x)
+    return layers.Flatten(name="all_steps")(x) if all_steps else x
 
 
 def _head(x, dense, dropout):
-    """Dense, LeakyReLU(0.2), dropout: (N, n) -> (N, dense)."""
-    x = layers.Dense(dense)(x)
-    x = layers.LeakyReLU(negative_slope=0.2)(x)
-    return layers.Dropout(dropout)(x)
+    """Dense, LeakyReLU(0.2), dropout, for each number of units: (N, n) -> (N, dense[-1])."""
+    for i, n in enumerate(dense, 1):
+        x = layers.Dense(n, name=f"dense_{i}")(x)
+        x = layers.LeakyReLU(negative_slope=0.2, name=f"leaky_relu_{i}")(x)
+        x = _dropout(x, dropout, f"dropout_{i}")
+    return x
 
 
-def cnn(spectrum, filters=(32, 32, 32), kernel_size=3, dense=64, dropout=0.1):
-    """Convolutional front: (N, n_bins, 1) -> (N, dense)."""
-    x = _convolutions(spectrum, filters, kernel_size)
-    return _head(layers.Flatten()(x), dense, dropout)
-
-
-def lstm(spectrum, units=(100, 100), dense=16, dropout=0.1):
-    """Bidirectional LSTM layers: (N, n_bins, 1) -> (N, dense)."""
-    x = spectrum
-    for i, n in enumerate(units):
-        x = layers.Bidirectional(layers.LSTM(n, return_sequences=i < len(units) - 1))(x)
-    return _head(x, dense, dropout)
-
-
-def hybrid(spectrum, filters=(32, 32, 32), kernel_size=3, units=100, dense=64, dropout=0.1):
-    """Convolutional front, then a bidirectional LSTM: (N, n_bins, 1) -> (N, dense)."""
-    x = _convolutions(spectrum, filters, kernel_size)
-    x = layers.Bidirectional(layers.LSTM(units))(x)
-    return _head(x, dense, dropout)
+def _dropout(x, rate, name):
+    return layers.Dropout(rate, name=name)(x) if rate else x
 
 
 BUILDERS = dict(zip(NETWORKS, (mlp, cnn, lstm, hybrid)))
@@ -129,8 +173,8 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **se
     if n_auxiliary:
         auxiliary = keras.Input((n_auxiliary,), name="auxiliary")
         inputs = [spectrum, auxiliary]
-        x = layers.Concatenate()([x, auxiliary])
-        x = layers.Dense(x.shape[-1], activation="relu")(x)
+        x = layers.Concatenate(name="with_auxiliary")([x, auxiliary])
+        x = layers.Dense(x.shape[-1], activation="relu", name="dense_auxiliary")(x)
     model = keras.Model(inputs, layers.Dense(n_amps, name="amps")(x), name=name)
     if seed is not None:
         model = keras.Model.from_config(_with_seeds(model.get_config(), np.random.default_rng(seed)))

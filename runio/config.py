@@ -69,28 +69,37 @@ class CnnConfig:
 
     filters: list[int] = setting([32, 32, 32], low=1)
     kernel_size: int = setting(3, low=1)
-    dense: int = setting(64, low=1)
-    dropout: float = setting(0.1, low=0, below=1)
+    pooling: bool = setting(False)
+    batch_norm: bool = setting(False)
+    dense: list[int] = setting([240, 160, 80], low=1)
+    dropout: float = setting(0.0, low=0, below=1)
 
 
 @dataclass
 class LstmConfig:
     """Bidirectional LSTM network."""
 
-    units: list[int] = setting([100, 100], low=1)
-    dense: int = setting(16, low=1)
-    dropout: float = setting(0.1, low=0, below=1)
+    patch: int = setting(4, low=1)
+    units: list[int] = setting([96], low=1)
+    all_steps: bool = setting(True)
+    dense: list[int] = setting([240, 160, 80], low=1)
+    dropout: float = setting(0.0, low=0, below=1)
 
 
 @dataclass
 class HybridConfig:
     """Convolutional front, then a bidirectional LSTM."""
 
-    filters: list[int] = setting([32, 32, 32], low=1)
+    filters: list[int] = setting([32], low=1)
     kernel_size: int = setting(3, low=1)
-    units: int = setting(100, low=1)
-    dense: int = setting(64, low=1)
-    dropout: float = setting(0.1, low=0, below=1)
+    pooling: bool = setting(False)
+    batch_norm: bool = setting(False)
+    patch: int = setting(4, low=1)
+    patch_filters: int = setting(96, low=1)
+    units: int = setting(64, low=1)
+    all_steps: bool = setting(True)
+    dense: list[int] = setting([240, 160, 80], low=1)
+    dropout: float = setting(0.0, low=0, below=1)
 
 
 @dataclass
@@ -309,7 +318,7 @@ def _check_together(config, source, overrides=()):
     if cut is not None and (len(cut) != 2 or not cut[0] < cut[1]):
         refuse("sensitivity.abundance", "null or [low, high] in dex", cut)
     for name in NETWORKS:
-        for layers in ("units", "filters"):
+        for layers in ("units", "filters", "dense"):
             if getattr(getattr(config.model, name), layers, None) == []:
                 refuse(f"model.{name}.{layers}", "at least one layer", [])
     targets, auxiliary = config.data.targets, config.data.auxiliary

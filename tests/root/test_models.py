@@ -1,6 +1,8 @@
 """The networks have the paper's shapes, take any number of bins, and load safely."""
 
+import inspect
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 import models  # noqa: E402
+from config import Config, load_config  # noqa: E402
 
 
 @pytest.mark.parametrize("name", models.NETWORKS)
@@ -18,15 +21,98 @@ def test_every_network_maps_bins_to_amps(name, n_bins, n_amps):
     assert model(np.zeros((3, n_bins, 1), np.float32)).shape == (3, n_amps)
 
 
+PAPER = load_config(Path(__file__).resolve().parents[1] / "configs/paper.yaml")  # DESIGN.md, "Networks"
+HEAD = ["Dense 64", "LeakyReLU 0.2", "Dropout"]
+CONVOLUTION = ["Conv1D 32 of 3 same", "BatchNormalization", "ReLU"]
+POOLED = [*CONVOLUTION, "MaxPooling1D 2"]
+PAPER_LAYERS = {
+    "mlp": ["Flatten", *(layer for n in (320, 240, 160, 80) for layer in (f"Dense {n} relu", "Dropout"))],
+    "cnn": [*POOLED, *POOLED, *CONVOLUTION, "Flatten", *HEAD],
+    "lstm": ["Bidirectional LSTM 100, all steps", "Bidirectional LSTM 100", "Dense 16", "LeakyReLU 0.2", "Dropout"],
+    "hybrid": [*POOLED, *POOLED, *CONVOLUTION, "Bidirectional LSTM 100", *HEAD],
+}
+
+
+def build(name, n_bins=52, n_amps=9, config=PAPER, **options):
+    return models.build_model(name, n_bins, n_amps, **options, **vars(getattr(config.model, name)))
+
+
+def described(layer):
+    """Name the layer with what defines it."""
+    kind = type(layer).__name__
+    if kind == "Bidirectional":
+        inner = layer.forward_layer
+        return f"Bidirectional LSTM {inner.units}" + (", all steps" if inner.return_sequences else "")
+    if kind == "Dense":
+        return f"Dense {layer.units} {layer.activation.__name__}".removesuffix(" linear")
+    if kind == "Conv1D":
+        return f"Conv1D {layer.filters} of {layer.kernel_size[0]} {layer.padding}"
+    extra = {"LeakyReLU": "negative_slope", "MaxPooling1D": "pool_size"}.get(kind)
+    value = getattr(layer, extra) if extra else ""
+    return f"{kind} {value[0] if isinstance(value, tuple) else value}".strip()
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_layers_of_the_papers_settings(name):
+    model = build(name)
+    assert [described(layer) for layer in model.layers[1:]] == [*PAPER_LAYERS[name], "Dense 9"]
+    assert not PAPER.model.whiten
+
+
+def test_recurrent_steps_of_the_papers_settings():
+    assert build("lstm").get_layer("lstm_1").input.shape == (None, 52, 1)
+    assert build("hybrid").get_layer("lstm_1").input.shape == (None, 13, 32)
+
+
 def test_parameter_counts_of_the_papers_settings():
     # MLP: 52 x 320 + 320, ... ; the others from the layers' own sums
     dense = 52 * 320 + 320 + 320 * 240 + 240 + 240 * 160 + 160 + 160 * 80 + 80 + 80 * 9 + 9
-    assert models.build_model("mlp", 52, 9).count_params() == dense
+    assert build("mlp").count_params() == dense
     convolutions = (3 * 1 + 1) * 32 + 2 * (3 * 32 + 1) * 32 + 3 * 4 * 32
     head = 13 * 32 * 64 + 64 + 64 * 9 + 9
-    assert models.build_model("cnn", 52, 9).count_params() == convolutions + head
+    assert build("cnn").count_params() == convolutions + head
     lstm = 2 * 4 * (100 * (1 + 100) + 100) + 2 * 4 * (100 * (200 + 100) + 100)
-    assert models.build_model("lstm", 52, 9).count_params() == lstm + 200 * 16 + 16 + 16 * 9 + 9
+    assert build("lstm").count_params() == lstm + 200 * 16 + 16 + 16 * 9 + 9
+
+
+@pytest.mark.parametrize("name", ["lstm", "hybrid"])
+@pytest.mark.parametrize("n_bins, steps", [(52, 13), (13, 4), (283, 71), (1, 1)])
+def test_patches_take_every_bin_and_fill_up_the_last(name, n_bins, steps):
+    model = models.build_model(name, n_bins, 2, seed=0)
+    assert model.get_layer("patches").output.shape[1] == steps
+    slope = np.abs(slopes(model, n_bins))
+    assert slope.shape == (n_bins,)
+    assert np.all(slope > 0)  # the last bin counts as well
+
+
+def slopes(model, n_bins):
+    """Change of the first answer when each bin moves by itself, (n_bins,)."""
+    rows = np.concatenate([np.zeros((1, n_bins)), np.eye(n_bins)]).astype(np.float32)[..., None]
+    answer = np.asarray(model(rows))[:, 0]
+    return answer[1:] - answer[0]
+
+
+@pytest.mark.parametrize("name", ["cnn", "hybrid", "lstm"])
+def test_the_defaults_keep_every_bin_apart_and_explain_themselves(name):
+    model = build(name, config=Config())
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert not kinds & {"MaxPooling1D", "BatchNormalization", "Dropout"}
+    lines = []
+    model.summary(print_fn=lines.append)
+    told = "\n".join(lines)
+    for word in {"cnn": ("conv_1", "all_bins"), "lstm": ("patches", "lstm_1", "all_steps")}.get(
+        name, ("conv_1", "patches")
+    ):
+        assert word in told
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_defaults_of_the_builders_are_those_of_the_settings(name):
+    settings = vars(getattr(Config().model, name))
+    parameters = inspect.signature(models.NETWORKS[name]).parameters
+    assert {key: parameters[key].default for key in settings} == {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
 
 
 def test_auxiliary_inputs_reach_the_answer():
