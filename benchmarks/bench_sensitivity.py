@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402
 
 import sensitivity  # noqa: E402
 from constants import NETWORKS  # noqa: E402
+from data.workers import end_with_parent  # noqa: E402
 from perturbation.predictors import probe_model  # noqa: E402
 from runio.console import quiet_stderr  # noqa: E402
 
@@ -318,6 +319,7 @@ def show(rows):
 
 
 def _isolated(function, args, connection):
+    end_with_parent()
     connection.send(json.dumps(function(*args)))
 
 

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imp
 
 from data.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
 from data.molecules import MOLECULES
+from data.workers import end_with_parent
 
 JUPITER_MASS = 1.898e27  # kg
 JUPITER_RADIUS = 6.9911e7  # m, mean radius (TauREx's own Jupiter is the equatorial 7.1492e7 m)
@@ -122,6 +123,7 @@ _model = None  # one TauREx model per process, built by _start_worker
 
 def _start_worker(opacities):
     global _model
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     from data.forward_model import ForwardModel
 

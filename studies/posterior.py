@@ -30,6 +30,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process
 import numpy as np
 
 from data.simulate import PRIORS
+from data.workers import end_with_parent
 from preprocessing import noisy_test_spectra
 from runio.files import written_whole
 from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
@@ -189,6 +190,7 @@ _work = {}
 
 def _start():
     """Prepare a worker: the emulator and the noisy spectra."""
+    end_with_parent()
     data, _, test = load_rows()
     _work.update(emulator=Emulator.load(EMULATOR), noisy=noisy_test_spectra(data, test, SPLIT_SEED))
     _work.update(error=data.errors[test].astype(float), limits=np.array(prior_limits()))

@@ -10,7 +10,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 import models  # noqa: E402
-from config import Config, load_config  # noqa: E402
+from runio.config import Config, load_config  # noqa: E402
 
 
 @pytest.mark.parametrize("name", models.NETWORKS)
@@ -21,7 +21,7 @@ def test_every_network_maps_bins_to_amps(name, n_bins, n_amps):
     assert model(np.zeros((3, n_bins, 1), np.float32)).shape == (3, n_amps)
 
 
-PAPER = load_config(Path(__file__).resolve().parents[1] / "configs/paper.yaml")  # DESIGN.md, "Networks"
+PAPER = load_config(Path(__file__).resolve().parents[2] / "configs/paper.yaml")  # DESIGN.md, "Networks"
 HEAD = ["Dense 64", "LeakyReLU 0.2", "Dropout"]
 CONVOLUTION = ["Conv1D 32 of 3 same", "BatchNormalization", "ReLU"]
 POOLED = [*CONVOLUTION, "MaxPooling1D 2"]
@@ -109,7 +109,7 @@ def test_the_defaults_keep_every_bin_apart_and_explain_themselves(name):
 @pytest.mark.parametrize("name", models.NETWORKS)
 def test_defaults_of_the_builders_are_those_of_the_settings(name):
     settings = vars(getattr(Config().model, name))
-    parameters = inspect.signature(models.NETWORKS[name]).parameters
+    parameters = inspect.signature(models.BUILDERS[name]).parameters
     assert {key: parameters[key].default for key in settings} == {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
