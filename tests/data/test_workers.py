@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WAYS_TO_DIE = {
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "told to end": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
