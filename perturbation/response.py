@@ -25,11 +25,14 @@ class ResponseMap:
         Mean over spectra of f(x + push) - f(x), retrieval-space units.
     spread : ndarray (n_amps, n_groups, n_deviations)
         Standard deviation of the change over the spectra; zero for one spectrum.
+    n_spectra : int or None
+        Spectra that were averaged over, where known.
     """
 
     deviations: np.ndarray
     change: np.ndarray
     spread: np.ndarray
+    n_spectra: int | None = None
 
     @property
     def slope(self):
@@ -88,7 +91,7 @@ def response_map(
     predict : callable
         (n, n_bins) unscaled spectra -> (n, n_amps) AMPs in retrieval-space units.
     spectra : ndarray (n_bins,) or (N, n_bins)
-        One spectrum, or a set to average over; noise-free transit depths.
+        One spectrum, or a set to average over; transit depths, noise-free or not.
     errors : ndarray, shape of ``spectra`` or (n_bins,)
         1-sigma error of each bin.
     deviations : sequence of float
@@ -139,7 +142,7 @@ def response_map(
         squares = squares + (change**2).sum(axis=0)
     mean = total / len(spectra)
     spread = np.sqrt(np.maximum(squares / len(spectra) - mean**2, 0))
-    return ResponseMap(deviations, np.moveaxis(mean, -1, 0), np.moveaxis(spread, -1, 0))
+    return ResponseMap(deviations, np.moveaxis(mean, -1, 0), np.moveaxis(spread, -1, 0), len(spectra))
 
 
 def _members(groups, n_bins):

@@ -73,7 +73,7 @@ def map_sensitivity(config, split, network, folder, k, quiet, executor=None):
         store.delete()
     some = slice(RESPONSE_SPECTRA)
     response = response_map(network.predict, spectra[some], errors[some])  # auxiliary inputs stay at their mean
-    return {"sensitivity": sensitivity, "response": response, "noisy": chosen.noisy}
+    return {"sensitivity": sensitivity, "response": response, "noisy": chosen.noisy or data.noisy}
 
 
 def _kept_map(path, k):

@@ -244,7 +244,7 @@ def calibration(result, amp_table, figure=None):
 
 
 @styled
-def loss_curves(training, validation=None, best_epochs=(), ax=None):
+def loss_curves(training, validation=None, best_epochs=(), ax=None, label="Loss"):
     """Training and validation loss with the spread over the folds.
 
     Parameters
@@ -254,6 +254,8 @@ def loss_curves(training, validation=None, best_epochs=(), ax=None):
     best_epochs : sequence of int
         Epoch of each fold's checkpoint (the least validation loss), marked along the foot.
     ax : Axes, optional
+    label : str
+        Of the vertical axis: which loss it is.
 
     Returns
     -------
@@ -277,6 +279,6 @@ def loss_curves(training, validation=None, best_epochs=(), ax=None):
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.margins(x=0.02)
     ax.set_xlabel("Epoch")
-    ax.set_ylabel("Loss (mean squared error, scaled)")
+    ax.set_ylabel(label)
     ax.legend()
     return ax

@@ -64,20 +64,27 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
             ax.plot(wavelength, np.asarray(base) * factor, color=FAINT, lw=0.7)
         ax.plot(wavelength, curve * factor, color=amp.colour, lw=1, zorder=2)
         known = np.isfinite(row)
-        low, top = (np.min(row[known]), np.percentile(row[known], CLIP)) if known.any() else (0, 0)
-        if top > low:
+        if known.any() and np.ptp(row[known]) > 0:
             ax.scatter(
-                wavelength[known], curve[known] * factor, c=(row[known] - low) / (top - low), norm=norm,
+                wavelength[known], curve[known] * factor, c=_shade(row[known]), norm=norm,
                 cmap=SEQUENTIAL, s=8, edgecolors=INK, linewidths=0.3, zorder=3,
             )  # fmt: skip
         else:
-            note(ax, "no spectra" if not known.any() else "all alike" if top else "not sensitive", x=0.95)
+            note(ax, "no spectra" if not known.any() else "all alike" if row[known].any() else "not sensitive", x=0.95)
         panel_title(ax, amp, f" (depth, {unit})")
         ax.margins(y=0.12)
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)
     _bar(figure, axes, norm, SEQUENTIAL, "Sensitivity (least to 95th percentile)", extend="max")
     return figure
+
+
+def _shade(values):
+    """Return where values lie between their least (0) and their 95th percentile (1)."""
+    least, top = np.min(values), np.percentile(values, CLIP)
+    if top == least:  # fewer than one bin in twenty stands out
+        return (values > least).astype(float)
+    return (values - least) / (top - least)
 
 
 def _bar(figure, axes, norm, colours, label, **kwargs):
@@ -153,16 +160,21 @@ def sensitivity_heatmap(wavelength, sensitivity, amp_table, figure=None, bands=B
     norm = Normalize(0, 1)
     least = np.nanmin(sensitivity, axis=1, initial=np.inf, keepdims=True, where=np.isfinite(sensitivity))
     _rows(ax, wavelength, sensitivity - np.where(np.isfinite(least), least, 0), amp_table, norm, SEQUENTIAL)
-    edges = bin_edges(wavelength)
-    for y, amp in enumerate(amp_table):
-        for low, high in bands.get(amp.key, ()):
-            low, high = max(low, edges[0]), min(high, edges[-1])
-            if low < high:
-                ax.plot([low, high], [y + 0.38] * 2, color="white", lw=2.6, solid_capstyle="butt")
-                ax.plot([low, high], [y + 0.38] * 2, color="#0072B2", lw=1.4, solid_capstyle="butt")
+    for y, *ends in bands_in_range(wavelength, amp_table, bands):
+        ax.plot(ends, [y + 0.38] * 2, color="white", lw=2.6, solid_capstyle="butt")
+        ax.plot(ends, [y + 0.38] * 2, color="#0072B2", lw=1.4, solid_capstyle="butt")
     ax.set_xlabel(WAVELENGTH)
     _bar(figure, [ax], norm, SEQUENTIAL, "Sensitivity (row's range)")
     return figure
+
+
+def bands_in_range(wavelength, amp_table, bands=BANDS):
+    """Return (number of the AMP, low, high), micron, for every known band, cut to the range of the wavelengths."""
+    edges = bin_edges(wavelength)
+    ends = [
+        (y, max(a, edges[0]), min(b, edges[-1])) for y, amp in enumerate(amp_table) for a, b in bands.get(amp.key, ())
+    ]
+    return [(y, low, high) for y, low, high in ends if low < high]
 
 
 def _rows(ax, wavelength, values, amp_table, norm, colours):

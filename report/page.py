@@ -11,6 +11,7 @@ from string import Template
 import matplotlib
 import numpy as np
 
+from report import words
 from report.pictures import make_figures
 from report.style import DPI, STYLE, plotted
 from runio.config import flatten
@@ -114,7 +115,7 @@ def summary(run):
     rows = {
         "Data set": run.data.get("data_name", "not recorded"),
         "Spectra": "not recorded" if spectra is None else f"{int(spectra)}",
-        "Test spectra": f"{len(run.y_test)}, noisy, never seen in training",
+        "Test spectra": f"{len(run.y_test)}, {words.judged_on(run)}, never seen in training",
         "Wavelength": f"{len(wavelength)} bins, {wavelength[0]:.4g} to {wavelength[-1]:.4g} µm (centres)",
         "Network": run.model,
         "Folds": f"{len(run.folds)}",
@@ -171,8 +172,8 @@ def _scores(run):
     """Return MSE.csv and R2.csv as tables, figure for figure."""
     tables = []
     for name, caption in (
-        ("MSE", "Mean squared error, scaled units (1 is answering the mean)"),
-        ("R2", "R² (1 is perfect, 0 is answering the mean)"),
+        ("MSE", "Mean squared error, in units of the training variance (about 1 is answering the mean)"),
+        ("R2", "R² (1 is perfect, 0 is answering the mean of the test set)"),
     ):
         path = Path(run.folder) / f"{name}.csv"
         if not path.is_file():

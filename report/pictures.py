@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from perturbation.response import slope_and_curvature
-from report import answer_figures, credibility, evaluation, map_figures
+from report import answer_figures, credibility, evaluation, map_figures, words
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,16 @@ def _sensitivity(run):
     if not maps:
         return {}
     mean = evaluation.mean_map([m["mean"] for m in maps], [m["standard_error"] for m in maps])
-    kind = "noisy" if maps[0].get("noisy") else "noise-free"
-    settings = f"scheme {maps[0]['scheme']}, {maps[0]['repeat']} repeats, {_spectra(maps[0])} {kind} test spectra"
+    number = words.span(n for one in maps for n in np.ravel(one["n_spectra"]))
+    kind = words.map_spectra(run, maps[0])
+    settings = f"scheme {maps[0]['scheme']}, {maps[0]['repeat']} repeats, {number} {kind}test spectra"
     averaged = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
-    floor = ""
-    if str(maps[0]["scheme"]) == "halving":
+    floor, redrawn = "", "alone"
+    if str(maps[0]["scheme"]) != "single":
+        redrawn = "together with its group"
         floor = (
-            " With the halving scheme, bins that were pushed in the same group share their changes: a bin that"
-            " does nothing still stands on a floor of a fraction of the row's sum. Compare heights above the"
-            " lowest bins."
+            " Bins that were redrawn in the same group share their changes: a bin that does nothing still stands on"
+            " a floor of a fraction of the row's sum. Compare heights above the lowest bins."
         )
     on_curve = [a.label for a in run.amp_table if a.key in run.molecule_curves]
     where = (
@@ -78,6 +79,7 @@ def _sensitivity(run):
     )
     if not on_curve:
         where = "The lines are the median test spectrum."
+    bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
     return {
         "sensitivity_curves": Picture(
             map_figures.sensitivity_curves(
@@ -93,27 +95,32 @@ def _sensitivity(run):
             map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table),
             "Sensitivity in numbers",
             f"The same map with its scale: mean squared change of the AMP ({settings}{averaged}). Bars are one"
-            " standard error" + ("; the band spans the lowest to the highest fold." if mean.folds > 1 else "."),
+            " standard error"
+            + (
+                ", as if the folds were independent; the band spans the lowest to the highest fold."
+                if mean.folds > 1
+                else "."
+            ),
             "The square root of a value is the typical change of the answer when that bin is redrawn within its"
-            " error, alone or with its group. The bars hold the spread from spectrum to spectrum, which all bins"
-            " share: differences between bins are surer than the bars suggest. An axis that does not begin at zero"
-            " has a floor." + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
+            f" error, {redrawn}. The bars hold the spread from spectrum to spectrum, which all bins"
+            " share: differences between bins are surer than the bars suggest. An axis does not begin at zero where"
+            " the least value is more than half the greatest."
+            + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
         ),
         "sensitivity_heatmap": Picture(
             map_figures.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),
             "All parameters at a glance",
             f"The same map, a row per AMP, each from its own least to its greatest value ({settings}{averaged})."
-            " Blue bars mark known absorption bands of the molecules.",
-            "Dark cells under a molecule's own bars are expected. A dark cell outside them is information from"
-            " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. A grey row"
-            " has no value: no spectrum passed the abundance cut, or all bins are alike.",
+            + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
+            (
+                "Dark cells above a molecule's own bars are expected. A dark cell elsewhere is information from"
+                " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. "
+                if bands
+                else ""
+            )
+            + "A grey row has no value: no spectrum passed the abundance cut, or all bins are alike.",
         ),
     }
-
-
-def _spectra(sensitivity):
-    low, high = (int(f(sensitivity["n_spectra"])) for f in (np.min, np.max))
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _response(run):
@@ -124,21 +131,27 @@ def _response(run):
     change = np.mean([m["change"] for m in maps], axis=0)
     slope, curvature = slope_and_curvature(deviations, change)
     averaged = f", and over {len(maps)} folds" if len(maps) > 1 else ""
+    spectra = f"{words.map_spectra(run, maps[0])}test spectra"
+    if "n_spectra" in maps[0]:
+        spectra = f"the first {maps[0]['n_spectra']} {spectra}"
+    inputs = words.among(words.setting(run, "data.auxiliary") or [])
+    if inputs:
+        averaged += f", with {inputs} at the training mean"
     return {
         "response_slopes": Picture(
             map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table),
             "Which way each bin pulls",
             "Slope and curvature of each AMP's change when one bin is pushed, fitted to the response map below."
-            " Each row is divided by its greatest value, printed at the right.",
+            " Each row is divided by its greatest absolute value, printed at the right.",
             "Red: a deeper transit in this bin raises the answer; blue: it lowers it. Curvature is what a linear"
-            " network does not have: red where both deeper and shallower raise the answer, blue where both lower"
-            " it, grey where there is none.",
+            " network does not have: red where a push up and an equal push down raise the answer on average, blue"
+            " where they lower it. A grey row has none.",
         ),
         "response_map": Picture(
             map_figures.response_map(run.wavelength, deviations, change, run.amp_table),
             "Signed response map",
             f"Change of each AMP when one bin is pushed from {deviations.min():g} to {deviations.max():g} of its"
-            f" standard errors, averaged over noise-free test spectra{averaged}. Numbers above the panels are the"
+            f" standard errors, averaged over {spectra}{averaged}. Numbers above the panels are the"
             " colour bar's ends.",
             "A column that goes from blue below to red above is a bin whose greater depth raises the answer. The"
             " sensitivity test squares these changes and so loses their sign.",
@@ -160,9 +173,9 @@ def _answers(run):
         "true_vs_predicted": Picture(
             answer_figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
             "True against predicted",
-            f"Answers to {len(run.y_test)} noisy test spectra that training never saw, with R² of the score"
-            f" table{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a"
-            " perfect answer." + _folds_text(run),
+            f"Answers to {len(run.y_test)} test spectra, {words.judged_on(run)}, that training never saw, with R² of"
+            f" the score table{mean}. Many points are shown as their density (logarithmic colours); the dashed line is"
+            " a perfect answer." + _folds_text(run),
             "A cloud along the line is a good answer. A horizontal stripe is a network that answers the mean"
             " where the spectrum holds no information, as for molecules too scarce to be seen.",
         ),
@@ -182,9 +195,9 @@ def _trust(run):
     std = np.mean([np.ravel(f.scaler["y_std"]) for f in run.folds.values()], axis=0)
     width, eps = credibility.binning(run.amp_table, std), credibility.tolerance(run.amp_table, std)
     bins = (
-        f"bins along the prediction ({credibility.BIN_WIDTH_DEX:g} dex, or for planet parameters at most"
-        f" {credibility.BIN_WIDTH_PER_STD:.2f} training standard deviations; at least {credibility.MIN_SPECTRA}"
-        " spectra)"
+        f"bins along the prediction ({credibility.BIN_WIDTH_DEX:g} dex for log mixing ratios;"
+        f" {credibility.BIN_WIDTH_PER_STD:.2f} training standard deviations for others, though no more than"
+        f" {credibility.BIN_WIDTH_DEX:g} dex; at least {credibility.MIN_SPECTRA} spectra)"
     )
     found = {
         "deviation": Picture(
@@ -200,8 +213,9 @@ def _trust(run):
             ),
             "Credibility",
             f"Probability that the truth is within ε of the answer, in {bins}, with 95 % intervals. ε is"
-            f" {credibility.CREDIBILITY_EPS:g} dex, or for planet parameters at most {credibility.EPS_PER_STD:.2f}"
-            " training standard deviations." + _folds_text(run),
+            f" {credibility.CREDIBILITY_EPS:g} dex for log mixing ratios, {credibility.EPS_PER_STD:.2f} training"
+            f" standard deviations for others, though no more than {credibility.CREDIBILITY_EPS:g} dex."
+            + _folds_text(run),
             f"Answers above the dashed line (δ = {credibility.CREDIBILITY_DELTA:g}) can be called credible.",
         ),
     }
@@ -211,7 +225,7 @@ def _trust(run):
             "Is the spread of the folds an error bar?",
             f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
             " dashed: a normal distribution.",
-            "Below the dashed line the folds agree better with each other than with the truth. They should be:"
+            "Below the dashed line the folds agree better with each other than with the truth. That is expected:"
             " their spread knows the training and not the photon noise, so it must not be quoted as the error of"
             " an answer.",
         )
@@ -224,15 +238,16 @@ def _training(run):
     if training is None:
         return {}
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
-    ax = answer_figures.loss_curves(training, validation, best)
+    loss, label = words.loss(run)
+    ax = answer_figures.loss_curves(training, validation, best, label=label)
     return {
         "loss_curves": Picture(
             ax.figure,
             "Training",
-            "Loss (mean squared error of the scaled AMPs) against epoch"
+            f"{loss} against epoch"
             + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
-            + " Marks at the foot: the epoch of least validation loss, whose network was kept.",
-            "Training loss is taken while weights change and with dropout, so it can lie above validation loss."
-            " A validation loss that rises while training loss falls is over-fitting.",
+            + (" Marks at the foot: the epoch of least validation loss, whose network was kept." if best else ""),
+            f"Training loss is taken while weights change{' and with dropout' if words.dropout(run) else ''}, so it can"
+            " lie above validation loss. A validation loss that rises while training loss falls is over-fitting.",
         )
     }

@@ -28,7 +28,7 @@ class Fold:
         mean, standard_error (n_amps, n_bins) and the attributes of the map.
     response : dict or None
         deviations (n_deviations,) in standard errors and change (n_amps, n_bins, n_deviations), the mean
-        over spectra, in the AMPs' retrieval-space units (an ``evaluation.ResponseMap``).
+        over spectra, in the AMPs' retrieval-space units (a ``perturbation.response.ResponseMap``).
     """
 
     y_pred: np.ndarray
@@ -42,8 +42,8 @@ class Fold:
 class Run:
     """A finished run, as read from its folder; shapes as in ``results.h5``.
 
-    ``data`` says where the spectra came from: ``data_name`` and ``n_spectra`` (all rows, tested or not);
-    ``test_rows`` (n_test,) which of them were tested.
+    ``data`` says where the spectra came from: ``data_name``, ``n_spectra`` (all rows, tested or not) and ``noisy``
+    (they hold noise themselves); ``test_rows`` (n_test,) which of them were tested.
     """
 
     folder: Path
@@ -80,8 +80,9 @@ def write_results(path, data, model, seed, test_rows, folds):
         Rows of the data set that were tested.
     folds : dict of int to dict
         Per fold: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and ``sensitivity``, None or an object with
-        ``save(group)`` (a ``sensitivity.SensitivityMap``); optionally ``noisy`` (the map was made around spectra with
-        noise) and ``response``, None or an ``evaluation.ResponseMap``.
+        ``save(group)`` (a ``sensitivity.SensitivityMap``); optionally ``noisy`` (its maps were made around spectra
+        with noise; by default whether those of the data set hold some) and ``response``, None or an
+        ``perturbation.response.ResponseMap``.
     """
     text = h5py.string_dtype()
     with written_whole(path) as part, h5py.File(part, "w") as file:
@@ -94,6 +95,7 @@ def write_results(path, data, model, seed, test_rows, folds):
         file.attrs["software_version"] = VERSION
         file.attrs["data_name"] = data.name
         file.attrs["n_spectra"] = len(data)
+        file.attrs["noisy"] = data.noisy  # the spectra of the data set hold noise themselves
         file["wavelength"] = data.wavelength
         file["wavelength"].attrs["unit"] = "micron"
         if data.bin_width is not None:
@@ -108,11 +110,12 @@ def write_results(path, data, model, seed, test_rows, folds):
             group["y_pred"] = fold["y_pred"]
             for key, value in fold["scaler"].items():
                 group[f"scaler/{key}"] = value
-            if fold["sensitivity"] is not None:
-                fold["sensitivity"].save(group.create_group("sensitivity"))
-                group["sensitivity"].attrs["noisy"] = fold.get("noisy", False)
-            if fold.get("response") is not None:
-                fold["response"].save(group.create_group("response"))
+            for name in ("sensitivity", "response"):
+                if fold.get(name) is not None:
+                    fold[name].save(group.create_group(name))
+                    group[name].attrs["noisy"] = fold.get("noisy", data.noisy)
+            if "response" in group and fold["response"].n_spectra is not None:
+                group["response"].attrs["n_spectra"] = fold["response"].n_spectra
 
 
 def write_scores(path, names, scores):
@@ -166,16 +169,12 @@ def _read_run(folder, file, config):
     folds = {}
     for name in sorted((n for n in file if n.startswith("fold_")), key=lambda n: int(n[5:])):
         group = file[name]
-        sensitivity = None
-        if "sensitivity" in group:
-            sensitivity = {k: v[()] for k, v in group["sensitivity"].items() if isinstance(v, h5py.Dataset)}
-            sensitivity.update(group["sensitivity"].attrs)
         folds[int(name[5:])] = Fold(
             y_pred=group["y_pred"][()],
             scaler={k: v[()] for k, v in group["scaler"].items()},
             history=read_history(folder / f"history_{name[5:]}.csv"),
-            sensitivity=sensitivity,
-            response={k: v[()] for k, v in group["response"].items()} if "response" in group else None,
+            sensitivity=_read_map(group, "sensitivity"),
+            response=_read_map(group, "response"),
         )
     if not folds:
         raise ValueError("it holds no fold")
@@ -192,5 +191,13 @@ def _read_run(folder, file, config):
         test_spectrum=file["test_spectrum"][()],
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
         folds=folds,
-        data={key: file.attrs[key] for key in ("data_name", "n_spectra") if key in file.attrs},
+        data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
     )
+
+
+def _read_map(fold, name):
+    """Return the arrays and attributes of a map as a dict; None where the fold has no such map."""
+    if name not in fold:
+        return None
+    arrays = {key: value[()] for key, value in fold[name].items() if isinstance(value, h5py.Dataset)}
+    return {**arrays, **fold[name].attrs}

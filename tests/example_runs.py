@@ -38,9 +38,14 @@ def names(n_amps):
 
 
 def write_run(
-    folder, n_amps=9, n_bins=52, n_folds=3, n_test=300, sensitivity=True, curves=True, history=True, amps=None
-):
-    """Write the folder of a run of a linear network; return it."""
+    folder, n_amps=9, n_bins=52, n_folds=3, n_test=300, sensitivity=True, curves=True, history=True, amps=None,
+    survey_noisy=False, map_noisy=None, scheme="halving", settings=None,
+):  # fmt: skip
+    """Write the folder of a run of a linear network; return it.
+
+    ``survey_noisy``: the data set is marked as holding noise. ``map_noisy``: the maps are marked as made around
+    spectra with noise; None leaves it to the data set. ``settings`` are laid over those of the run.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([n_amps, n_bins])
@@ -55,8 +60,9 @@ def write_run(
     shapes = {k: 0.015 + 4e-4 * np.exp(-((np.log(wavelength) - i / 3) ** 2) * 20) for i, k in enumerate(PAPER_AMPS[:5])}
     shapes["none"] = np.full(n_bins, 0.0149)
     data = Dataset(
-        spectra, errors, wavelength, y, table, molecule_curves=shapes if curves else {}, name="synthetic <spectra>"
-    )
+        spectra, errors, wavelength, y, table, molecule_curves=shapes if curves else {}, name="synthetic <spectra>",
+        noisy=survey_noisy,
+    )  # fmt: skip
     folds, mse, r2 = {}, {}, {}
     for k in range(n_folds):
         weights = rng.normal(size=(n_bins, len(keys))) * width * 1e3
@@ -65,9 +71,11 @@ def write_run(
         folds[k] = {
             "y_pred": y_pred,
             "scaler": {"x_mean": 0.015, "x_std": 1e-4, "y_mean": centre, "y_std": width},
-            "sensitivity": FakeMap(change) if sensitivity else None,
+            "sensitivity": FakeMap(change, scheme) if sensitivity else None,
             "response": response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5]) if sensitivity else None,
         }
+        if map_noisy is not None:
+            folds[k]["noisy"] = map_noisy
         mse[k], r2[k] = evaluation.scores(y, y_pred, centre, width).values()
         if history:
             epochs = np.arange(1, 12 + 3 * k)
@@ -83,6 +91,7 @@ def write_run(
         "training": {"epochs": 14, "lr": 0.01},
         "versions": {"python": "3.11.0", "numpy": "2.4.6"},
         "command": "python runfile.py --epochs 14 --output 'a <b> & c'",
+        **(settings or {}),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return folder
