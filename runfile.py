@@ -152,10 +152,11 @@ def workers(address):
 
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
-    from pipeline.folds import NO_RESULT, load_split, train_alone, train_fold, train_folds
+    from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
     from runio import console
     from runio.rundir import RunFolder, new_folder
 
+    share_cores(config.training.cv)
     stage, pool = console.Stages(), workers(arguments.scheduler)
     with stage("data"):
         split = load_split(config)
@@ -174,18 +175,13 @@ def run(config, arguments, command, log):
             import tensorflow as tf
 
             from pipeline.judge import map_sensitivity, predict_noisy
-            from pipeline.network import TrainedNetwork
             from report import evaluation, page
             from runio import results
         tf.config.experimental.enable_op_determinism()
         answers, mse, r2 = {}, {}, {}
-        if executor:
-            with stage("training"):
-                train_folds(executor, config, split, folder.work, arguments.quiet)
-        for k in range(len(split.folds)):
-            with stage("training"):
-                model = train_fold(config, split, folder.work, k, arguments.quiet)
-                network = TrainedNetwork(model, scalers[k], data.amp_names)
+        with stage("training"):
+            networks = train_networks(config, split, folder.work, arguments.quiet, executor)
+        for k, network in networks.items():
             with stage("prediction"):
                 y_pred = predict_noisy(network, data, test, config.seed)
                 mse[k], r2[k] = evaluation.scores(data.amps[test], y_pred, scalers[k].y_mean, scalers[k].y_std).values()

@@ -10,18 +10,22 @@ import functools
 import json
 import logging
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.processes import process_count, process_pool, usable_cores
 from runio import console
 from runio.config import build_config
 from runio.errors import InputError, as_input_error
+from runio.results import read_history
 from runio.rundir import FolderInUse, RunFolder
 
 logger = logging.getLogger(__name__)
 
-NO_RESULT = ("output", "command", "sensitivity.chunk_size")  # settings that change no number
+NO_RESULT = ("output", "command", "training.processes", "sensitivity.chunk_size")  # settings that change no number
+LOOK_EVERY = 0.5  # seconds between two looks at the progress of other processes
 LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder
 
 
@@ -124,18 +128,44 @@ def train_folds(executor, config, split, folder, quiet):
     tasks = [FoldTask(settings, sha256, str(folder), k, tensorflow_threads()) for k in missing]
     futures = {executor.submit(train_on_worker, task): task.fold for task in tasks}
     if tasks:
-        logger.info("folds %s: training on the workers", ", ".join(map(str, missing)))
-    with tqdm(total=len(tasks), unit="fold", disable=quiet or None) as bar:
-        for future in concurrent.futures.as_completed(futures):
-            k = futures[future]
-            for warning in future.result():
-                logger.warning("fold %d: %s", k, warning)
-            if not _network(folder, k).is_file():
-                raise RuntimeError(
-                    f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file system "
-                    "that the workers share"
-                )
-            bar.update()
+        logger.info("folds %s: training side by side", ", ".join(map(str, missing)))
+    watch, waiting = EpochWatch(folder, missing), set(futures)
+    with tqdm(total=len(tasks) * config.training.epochs, unit="epoch", disable=quiet or None) as bar:
+        while waiting:
+            ended, waiting = concurrent.futures.wait(
+                waiting, LOOK_EVERY, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            bar.update(watch.new_epochs())
+            for future in ended:
+                k = futures[future]
+                for warning in future.result():
+                    logger.warning("fold %d: %s", k, warning)
+                if not _network(folder, k).is_file():
+                    raise RuntimeError(
+                        f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file "
+                        "system that the workers share"
+                    )
+
+
+class EpochWatch:
+    """Reads the histories of folds that other processes train, and logs each epoch as it ends."""
+
+    def __init__(self, folder, folds):
+        self.paths = {k: Path(folder) / f"history_{k}.csv" for k in folds}
+        self.seen = dict.fromkeys(folds, 0)
+
+    def new_epochs(self):
+        """Log the epochs that ended since the last call; return how many."""
+        before = sum(self.seen.values())
+        for k, path in self.paths.items():
+            if not path.is_file():
+                continue
+            history = read_history(path)
+            for epoch in range(self.seen[k], len(history.get("epoch", ()))):
+                row = {name: float(column[epoch]) for name, column in history.items()}
+                logger.debug("fold %d epoch %d: %s", k, epoch, {**row, "epoch": epoch})
+                self.seen[k] = epoch + 1
+        return sum(self.seen.values()) - before
 
 
 def train_on_worker(task):
@@ -167,7 +197,36 @@ def _network(folder, k):
 
 def tensorflow_threads():
     """Threads that TensorFlow cuts one operation into; sums over the batch in a convolution's gradient depend on it."""
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or len(os.sched_getaffinity(0))
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or usable_cores()
+
+
+def share_cores(n_folds):
+    """Let TensorFlow use no more threads than a fold's share of the cores, if it is not loaded and nobody has chosen.
+
+    So the weights are the same bit for bit whether the folds are trained side by side or one after the other.
+    """
+    if "tensorflow" not in sys.modules and n_folds > 1:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, usable_cores() // n_folds)))
+
+
+def train_networks(config, split, folder, quiet, executor=None):
+    """Train all folds: on the workers of ``executor``, else side by side on this machine, else one after the other.
+
+    Returns
+    -------
+    dict of int to pipeline.network.TrainedNetwork
+        By fold; those that were trained before are read from ``folder``.
+    """
+    from pipeline.network import TrainedNetwork
+
+    n = process_count(config.training.processes, len(split.folds))
+    if executor is not None:
+        train_folds(executor, config, split, folder, quiet)
+    elif n > 1:
+        with process_pool(n, tensorflow_threads()) as pool:
+            train_folds(pool, config, split, folder, quiet)
+    models = {k: train_fold(config, split, folder, k, quiet) for k in range(len(split.folds))}
+    return {k: TrainedNetwork(model, split.scalers[k], split.data.amp_names) for k, model in models.items()}
 
 
 @contextlib.contextmanager

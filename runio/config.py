@@ -135,6 +135,7 @@ class TrainingConfig:
     min_improvement: float = setting(0.001, low=0, below=1)
     retries: int = setting(0, low=0)
     strategy: str = setting("none", choices=("none", "mirrored"))
+    processes: int | typing.Literal["auto"] = setting("auto", low=1)
 
 
 @dataclass
@@ -250,16 +251,19 @@ def _dotted_keys(node, prefix=""):
 
 def _checked(value, hint, rules, key):
     """Return ``value`` as the type ``hint``, or raise a ConfigError that names ``key``."""
-    if isinstance(hint, types.UnionType):  # "X | None"
-        if value is None:
-            return None
-        hint = next(t for t in typing.get_args(hint) if t is not type(None))
+    instead = ""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # "X | None", or a word in the place of a number
+        hint, other = typing.get_args(hint)
+        allowed = None if other is type(None) else typing.get_args(other)[0]
+        if value is allowed or (isinstance(value, str) and value == allowed):
+            return value
+        instead = f" or {allowed}" if allowed else ""
     if typing.get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{key}: expected a list, received {_show(value)}")
         (item,) = typing.get_args(hint)
         return [_checked(v, item, rules, f"{key}[{i}]") for i, v in enumerate(value)]
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names = {int: f"a whole number{instead}", float: "a number", bool: "true or false", str: "text"}
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):

@@ -8,7 +8,7 @@ from constants import AMPS
 from preprocessing import Dataset
 
 SETTINGS = {  # of a run of some seconds
-    "training": {"epochs": 2, "batch_size": 32, "lr": 0.003, "copies": 2, "cv": 2},
+    "training": {"epochs": 2, "batch_size": 32, "lr": 0.003, "copies": 2, "cv": 2, "processes": 1},
     "model": {"mlp": {"units": [16, 8]}},
     "sensitivity": {"no_spectra": 5, "repeat": 10},
 }

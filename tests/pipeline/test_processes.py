@@ -1,0 +1,65 @@
+"""Folds are trained side by side, as many as there is room for, and end with the weights of one after the other."""
+
+import os
+
+import numpy as np
+import pytest
+from synthetic import configured, dataset
+
+from pipeline import processes
+from pipeline.processes import process_count, process_pool
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_tasks", "cores", "memory", "expected"),
+    [
+        ("auto", 5, 2, 10e9, 2),
+        ("auto", 5, 16, 100e9, 5),
+        ("auto", 5, 16, 4e9, 2),
+        ("auto", 5, 2, 1e8, 1),
+        ("auto", 5, 4, float("inf"), 4),
+        (3, 5, 2, 1e8, 3),
+        (3, 1, 8, 1e11, 1),
+    ],
+)
+def test_there_are_as_many_processes_as_cores_memory_and_tasks_allow(
+    monkeypatch, asked, n_tasks, cores, memory, expected
+):
+    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    monkeypatch.setattr(processes, "usable_memory", lambda: memory)
+    assert process_count(asked, n_tasks) == expected
+
+
+def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
+    import time
+
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+    begun = time.monotonic()
+    with pytest.raises(ZeroDivisionError), process_pool(1, 3) as pool:
+        assert pool.submit(os.getenv, "TF_NUM_INTRAOP_THREADS").result() == "3"
+        pool.submit(time.sleep, 3600)
+        raise ZeroDivisionError
+    assert time.monotonic() - begun < 60
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "7"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn"])  # sums in a convolution's gradient are cut by threads
+def test_folds_side_by_side_have_the_weights_of_one_after_the_other(tmp_path, name):
+    pytest.importorskip("tensorflow")
+    import keras
+
+    import runfile
+
+    weights = []
+    for n in (1, 2):
+        training = {"epochs": 2, "batch_size": 32, "lr": 0.003, "copies": 2, "cv": 2, "processes": n}
+        config = configured(
+            tmp_path / str(n), dataset(n=200), training=training, model={"name": name}, sensitivity={"enabled": False}
+        )
+        assert runfile.main(["--config", config, "--output", str(tmp_path / str(n) / "out"), "--quiet"]) == 0
+        networks = [keras.saving.load_model(tmp_path / f"{n}/out/model_{k}.keras", compile=False) for k in (0, 1)]
+        weights.append([w for network in networks for w in network.get_weights()])
+        log = (tmp_path / f"{n}/out/run.log").read_text()
+        assert log.count("fold 0 epoch") == log.count("fold 1 epoch") == 2
+    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
