@@ -141,7 +141,8 @@ def panel_width(ax):
     """Width that a panel will have, roughly, in inches (layout is not done yet)."""
     spec = ax.get_subplotspec()
     columns = spec.get_gridspec().ncols if spec is not None else 1
-    return max(ax.figure.get_figure(root=True).get_figwidth() / columns - 0.5, 0.8)
+    page = ax.figure.figure  # the whole figure, also where the panel is in a SubFigure
+    return max(page.get_figwidth() / columns - 0.5, 0.8)
 
 
 def plain_ticks(low, high, inches):

@@ -135,8 +135,10 @@ def share_lost(curve):
 
 def area(curve, counts=COUNTS):
     """Area under the share of R2 lost over log2(1 + k), from 0 to 1, per AMP."""
+    from scipy.integrate import trapezoid
+
     position = np.log2(1 + np.asarray(counts, float))
-    return np.trapezoid(share_lost(curve), position / position[-1], axis=1)
+    return trapezoid(share_lost(curve), position / position[-1], axis=1)
 
 
 def share_distance(a, b):

@@ -1,6 +1,8 @@
 """The house stays in order: five modules at the root, and imports that run one way (see CONTRIBUTING.md)."""
 
 import ast
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,10 @@ def test_the_sensitivity_test_needs_numpy_and_constants_alone(room):
         if name == room:
             foreign = {other.split(".")[0] for _, other in imports(path)} - allowed
             assert foreign <= set(__import__("sys").stdlib_module_names), (path.name, foreign)
+
+
+def test_every_requirement_promises_a_lowest_version_for_the_nightly_script():
+    for name in ("requirements.txt", "requirements-test.txt"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if line[0] not in "#-"]
+        assert [line for line in lines if not re.fullmatch(r"[\w\[\]-]+>=[\d.]+", line)] == []
+    assert os.access(ROOT / ".ci" / "lowest", os.X_OK)

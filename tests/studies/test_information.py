@@ -221,6 +221,7 @@ def test_more_planets_are_for_training_only(tmp_path):
 
 
 def test_shares_and_overlaps_of_maps():
+    pytest.importorskip("scipy")
     from studies import map_scores
 
     wavelength = np.linspace(1, 5, 5)
