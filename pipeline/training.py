@@ -9,6 +9,7 @@ import contextlib
 import csv
 import functools
 import logging
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +50,9 @@ class TrainingDiverged(RuntimeError):
 def learning_rate(val_losses, settings):
     """Return the learning rate of the next epoch.
 
-    It is multiplied by ``plateau_factor`` each time the validation loss has not improved for
-    ``plateau_patience`` epochs (0 keeps it constant), down to ``min_lr``.
+    ``schedule: cosine`` lets it fall from ``lr`` to ``min_lr`` along half a cosine over ``epochs`` (Loshchilov & Hutter
+    2017, arXiv:1608.03983). ``plateau`` multiplies it by ``plateau_factor`` each time the validation loss has not
+    improved for ``plateau_patience`` epochs (0 keeps it constant), down to ``min_lr``.
 
     Parameters
     ----------
@@ -58,11 +60,15 @@ def learning_rate(val_losses, settings):
         Validation loss of every epoch so far.
     settings : config.TrainingConfig
     """
+    floor = min(settings.min_lr, settings.lr)
+    if settings.schedule == "cosine":
+        turn = math.pi * len(val_losses) / settings.epochs
+        return floor + (settings.lr - floor) * (1 + math.cos(turn)) / 2
     rate, waited = settings.lr, 0
     for improved in _improvements(val_losses, settings.min_improvement):
         waited = 0 if improved else waited + 1
         if settings.plateau_patience and waited >= settings.plateau_patience:
-            rate, waited = max(rate * settings.plateau_factor, min(settings.min_lr, rate)), 0
+            rate, waited = max(rate * settings.plateau_factor, floor), 0
     return rate
 
 
@@ -135,12 +141,21 @@ class FoldState(keras.callbacks.Callback):
         """Stop at once when the loss is no number."""
         self._refuse_nan(logs["loss"])
 
+    def on_test_begin(self, logs=None):
+        """Give the network its averaged weights, to be validated with."""
+        if self.settings.average:
+            self.stepped = [weight.numpy() for weight in self.model.trainable_weights]
+            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+
     def on_epoch_end(self, epoch, logs=None):
         """Write the state; the network of the last epoch comes last and makes the epoch count."""
         self._refuse_nan(logs["val_loss"])
         row = {"epoch": epoch, "loss": logs["loss"], "val_loss": logs["val_loss"], "learning_rate": self.rate}
         if logs["val_loss"] < min(self.val_losses, default=np.inf):
             save_whole(self.model, self.best)
+        if self.settings.average:  # the training goes on from the weights themselves
+            for weight, value in zip(self.model.trainable_weights, self.stepped, strict=True):
+                weight.assign(value)
         self.history.append(row)
         _write_history(self.history_path, self.history)
         save_whole(self.model, self.last)
@@ -298,6 +313,14 @@ def _mirrored():
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
+def _optimizer(settings):
+    """Return Adam, with decay of the weights (AdamW) and their moving average where the settings ask for them."""
+    average = {"use_ema": True, "ema_momentum": settings.average} if settings.average else {}
+    return keras.optimizers.AdamW(
+        settings.lr, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm, **average
+    )
+
+
 def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_epoch):
     """Train once, with one learning rate; see ``train_fold``."""
     final, last, best = (folder / f"{name}_{fold}.keras" for name in ("model", "last", "best"))
@@ -308,7 +331,7 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
         if model is None:
             model = build()
             model.compile(
-                optimizer=keras.optimizers.Adam(settings.lr, clipnorm=settings.clipnorm),
+                optimizer=_optimizer(settings),
                 loss=LOSSES[settings.loss],
                 steps_per_execution=1 if settings.strategy == "mirrored" else _steps_per_call(steps),
                 jit_compile=False,  # deterministic operations and the XLA compiler exclude each other

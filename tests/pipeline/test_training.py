@@ -14,7 +14,10 @@ from pipeline import training
 from preprocessing import Scaler, split_folds, split_test
 from runio.config import TrainingConfig
 
-SETTINGS = TrainingConfig(epochs=4, batch_size=32, lr=0.003, copies=2)
+SETTINGS = TrainingConfig(
+    epochs=4, batch_size=32, lr=0.003, copies=2, schedule="plateau", average=0.0, weight_decay=0.0
+)
+AVERAGED = replace(SETTINGS, schedule="cosine", average=0.9, weight_decay=0.1)
 
 
 def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0):
@@ -50,6 +53,14 @@ def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
     assert training.learning_rate(small, replace(settings, min_improvement=0.01)) == 0.05
     assert training.learning_rate(small, replace(settings, min_improvement=0.0)) == 0.1
     assert training.learning_rate([3] * 20, replace(settings, plateau_patience=0)) == 0.1
+
+
+def test_cosine_falls_from_the_rate_to_the_floor():
+    settings = replace(SETTINGS, epochs=4, lr=0.2, min_lr=0.0, schedule="cosine")
+    rates = [training.learning_rate([1.0] * done, settings) for done in range(5)]
+    np.testing.assert_allclose(rates, [0.2, 0.1 + 0.1 / 2**0.5, 0.1, 0.1 - 0.1 / 2**0.5, 0.0], atol=1e-12)
+    assert training.learning_rate([1.0] * 4, replace(settings, min_lr=0.05)) == pytest.approx(0.05)
+    assert training.learning_rate([1.0] * 4, replace(settings, min_lr=5.0)) == pytest.approx(0.2)
 
 
 def test_training_stops_after_the_patience():
@@ -88,20 +99,46 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("epoch", [0, 2, 3])
-def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, epoch):
+@pytest.mark.parametrize("epoch, settings", [(0, SETTINGS), (2, SETTINGS), (3, SETTINGS), (1, AVERAGED), (2, AVERAGED)])
+def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, epoch, settings):
     def kill(row):
         if row["epoch"] == epoch:
             raise Killed
 
     with pytest.raises(Killed):
-        train(tmp_path / "broken", on_epoch=kill)
-    broken = train(tmp_path / "broken")
-    whole = train(tmp_path / "whole")
+        train(tmp_path / "broken", settings, on_epoch=kill)
+    broken = train(tmp_path / "broken", settings)
+    whole = train(tmp_path / "whole", settings)
     assert np.array_equal(weights(broken), weights(whole))
     for name in ("broken", "whole"):
         assert (tmp_path / name / "history_0.csv").is_file()
     assert (tmp_path / "broken/history_0.csv").read_text() == (tmp_path / "whole/history_0.csv").read_text()
+
+
+def test_average_of_the_weights_is_that_of_every_step(tmp_path, monkeypatch):
+    steps = []
+
+    class Recorder(training.FoldState):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            steps.append(weights(self.model))
+
+    monkeypatch.setattr(training, "FoldState", Recorder)
+    monkeypatch.setattr(training, "STEPS_PER_CALL", 1)
+    model = train(tmp_path, replace(AVERAGED, epochs=2, average=0.8))
+    average = steps[0]
+    for step in steps[1:]:
+        average = 0.8 * average + 0.2 * step
+    assert len(steps) == 32
+    np.testing.assert_allclose(weights(model), average, rtol=1e-4, atol=1e-6)
+
+
+def test_decay_of_the_weights_makes_them_smaller(tmp_path):
+    sizes = [
+        np.square(weights(train(tmp_path / str(decay), replace(SETTINGS, weight_decay=decay)))).sum()
+        for decay in (0.0, 10.0)
+    ]
+    assert sizes[1] < 0.9 * sizes[0]
 
 
 def test_two_seeds_give_two_networks(tmp_path):
