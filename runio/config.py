@@ -137,8 +137,8 @@ class TrainingConfig:
     stop_patience: int = setting(10, low=0)
     min_improvement: float = setting(0.001, low=0, below=1)
     retries: int = setting(0, low=0)
-    strategy: str = setting("none", choices=("none", "mirrored"))
     processes: int | typing.Literal["auto"] = setting("auto", low=1)
+    strategy: str = setting("none", choices=("none", "mirrored"))
 
 
 @dataclass
