@@ -1,141 +1,186 @@
-"""Compare the band-model opacities and the CIA knots with tables made from line lists.
+"""Compare the shipped opacities with the line-list tables that they were fitted to, where it counts: in transit depth.
 
-    pip install --no-deps nemesispy==0.0.10
-    python data/check_opacities.py
+    python data/check_opacities.py --tables DIR [--coarse DIR]
 
-nemesispy (BSD-3) ships k-tables of H2O, CO2, CO and CH4 in the 17 channels of the WASP-43b observations (HST/WFC3 and
-Spitzer, 1.1-4.5 micron) and a CIA table. The mean of a k-table over its g-ordinates is the mean cross-section of the
-channel, which is what a band model predicts; NH3 has no such table. Also printed: water's lowest rotational levels
-and each molecule's integrated intensity.
+The tables are those of `fit_opacities.py`. For planets of 1 Jupiter mass and 1.2 Jupiter radii with one molecule, or all, at one
+volume mixing ratio, and no other absorber, `correlated_k` computes the depth straight from a table on the table's own cells:
+an independent path in NumPy, with its own geometry and layers. Against it stand the shipped forward model and the band model
+alone (the opacities before: no lines). Printed per planet: the rms and the largest difference in scale heights over the cells in
+which the atmosphere stands more than one scale height above the bottom, and the largest in ppm.
+Then log10 of the effective cross-sections, shipped over table, at 1, 10 and 100 mbar.
+
+HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 is compared with the coarse table in its wide bins.
 """
 
 import argparse
-import importlib.util
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
-from data.molecules import MOLECULES, REFERENCE_TEMPERATURE
-from data.opacities import FINE_GRID, STEP, cross_section
-from data.rotors import asymmetric_levels
+from data.fit_opacities import read_coarse_table, read_table
+from data.forward_model import HELIUM_RATIO, ForwardModel
+from data.kdistribution import effective
+from data.molecules import MOLECULES
+from data.opacities import effective_cross_section, write_tables
+from data.simulate import JUPITER_MASS, JUPITER_RADIUS, draw_amps
 
-CHANNEL_WIDTH = {True: 0.0350, False: 0.75}  # micron; WFC3 channels (below 2 micron) and Spitzer IRAC
-PRESSURE = 1e4  # Pa, roughly where transmission spectra are formed
-TEMPERATURES = (700.0, 1000.0, 1500.0, 2000.0)  # K
-LOSCHMIDT = 2.686780e19  # molecules per cm3 of an amagat
-COLUMNS = {"H2-H2": 0, "H2-He": 1}  # of the CIA table: equilibrium hydrogen
+TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K
+RATIOS = (1e-6, 1e-4, 1e-3)  # volume mixing ratios
+PRESSURES = (1e2, 1e3, 1e4)  # Pa, of the effective cross-sections
+RANGE = (0.5, 8.0)  # micron
+HITRAN_AMMONIA, HITRAN_AMMONIA_FROM = 1000.0, 0.85  # K and micron: NH3 of the fine table up to, and from
+MASS, RADIUS, SUN_RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS, 6.957e8  # kg, m, m
+BOLTZMANN, GRAVITY, ATOMIC_MASS = 1.380649e-23, 6.6743e-11, 1.66053907e-27
+WEIGHTS = {"H2O": 18.015, "CH4": 16.043, "CO": 28.010, "CO2": 44.009, "NH3": 17.031}  # atomic mass units
+H2_WEIGHT, HE_WEIGHT = 2.016, 4.0026
 
 
-def read_k_table(path):
-    """Read a NEMESIS k-table.
+def scale_height(temperature, ratio, molecules):
+    """Pressure scale height [m] at the bottom."""
+    background = (H2_WEIGHT + HELIUM_RATIO * HE_WEIGHT) / (1 + HELIUM_RATIO)
+    weight = background + ratio * sum(WEIGHTS[name] - background for name in molecules)
+    return BOLTZMANN * temperature * RADIUS**2 / (weight * ATOMIC_MASS * GRAVITY * MASS)
 
-    Returns
-    -------
-    wavelength : numpy.ndarray, shape (n_channels,)
-        Channel centres [micron].
-    pressure, temperature : numpy.ndarray
-        Grids [Pa] and [K].
-    mean : numpy.ndarray, shape (n_channels, n_pressures, n_temperatures)
-        Mean cross-section of each channel [cm2].
+
+def table_at(table, temperature, pressure):
+    """Cross-sections (n_cells, n_levels, n_g) [m2] of a table, the logarithm linear in T and log P."""
+    log_k, steps = np.log(table["k"] + 1e-60), []
+    for axis, grid, value in ((1, table["temperature"], [temperature]), (2, np.log(table["pressure"]), np.log(pressure))):
+        place = np.interp(value, grid, np.arange(len(grid)))
+        below = np.minimum(place.astype(int), len(grid) - 2)
+        steps.append((below, place - below, axis))
+    for below, part, axis in steps:
+        part = np.expand_dims(part, tuple(range(1, log_k.ndim - axis)))
+        log_k = (1 - part) * log_k.take(below, axis) + part * log_k.take(below + 1, axis)
+    return np.exp(log_k[:, 0]) * 1e-4
+
+
+def correlated_k(tables, temperature, ratio, n_levels=200, pressure_range=(1e-4, 1e6)):
+    """Height (n_cells,) [m] of the apparent edge above the bottom, straight from `tables` {molecule: table}.
+
+    Isothermal, hydrostatic, gravity falling with height: r(P) = R / (1 - H ln(P_bottom / P) / R).
     """
-    words = np.fromfile(path, dtype="<i4")
-    floats = words.view("<f4")
-    first, n_channels, step, n_pressures, n_temperatures, n_g = words[0], words[1], floats[3], *words[5:8]
-    position = 10 + n_g
-    weights = floats[position : position + n_g]
-    position += n_g + 2
-    pressure = floats[position : position + n_pressures] * 101325.0  # atm to Pa
-    position += n_pressures
-    temperature = floats[position : position + n_temperatures]
-    position += n_temperatures
-    uniform = floats[2] + step * np.arange(n_channels)
-    wavelength = uniform if step > 0 else floats[position : position + n_channels]
-    shape = (n_channels, n_pressures, n_temperatures, n_g)
-    k = floats[first - 1 : first - 1 + np.prod(shape)].reshape(shape)
-    return wavelength, pressure, temperature, (k @ weights) * 1e-20  # stored times 1e20
+    height = scale_height(temperature, ratio, tables)
+    log_pressure = np.linspace(*np.log(pressure_range[::-1]), 2 * n_levels + 1)  # borders and middles
+    radius = RADIUS / (1 - height * (log_pressure[0] - log_pressure) / RADIUS)
+    border, middle, pressure = radius[::2], radius[1::2], np.exp(log_pressure[1::2])
+    half_chord = np.sqrt(np.maximum(border**2 - middle[:, None] ** 2, 0))
+    column = 2 * np.diff(half_chord, axis=1) * pressure / (BOLTZMANN * temperature)  # (n_rays, n_levels) molecules / m2
+    light = 1.0
+    for table in tables.values():  # lines of different molecules overlap at random: transmissions multiply
+        optical_depth = np.einsum("rl,clg->crg", ratio * column, table_at(table, temperature, pressure), optimize=True)
+        light = light * (np.exp(-optical_depth) @ table["weights"])
+    return np.sqrt(RADIUS**2 + (1 - light) @ (2 * middle * np.diff(border))) - RADIUS
 
 
-def read_cia_table(path):
-    """Read a NEMESIS CIA table: wavenumber [cm-1], temperature [K], coefficient (n, n_T, 9) [cm-1 amagat-2]."""
-    raw = Path(path).read_bytes()
-    records, position = [], 0
-    while position < len(raw):  # Fortran: length, record, length
-        length = int(np.frombuffer(raw, "<i4", 1, position)[0])
-        records.append(raw[position + 4 : position + 4 + length])
-        position += length + 8
-    temperature = np.frombuffer(records[0], "<f8")
-    coefficient = np.frombuffer(records[1], "<f4").reshape(-1, len(temperature), 9)
-    return 10.0 * np.arange(len(coefficient)), temperature, coefficient
+def planet(temperature, ratio, molecules):
+    """AMPs (9,) of a cloudless planet."""
+    mix = [np.log10(ratio) if name in molecules else -np.inf for name in MOLECULES]
+    return np.array([*mix, np.log10(MASS), RADIUS, temperature, 8.0])
 
 
-def channel_means(name, temperature, wavelength):
-    """Mean band-model cross-section in the WASP-43b channels [cm2], (n_channels,)."""
-    sigma, means = cross_section(name, temperature), []
-    for centre in wavelength:
-        half = CHANNEL_WIDTH[bool(centre < 2)] / 2
-        first, last = np.searchsorted(FINE_GRID, [1e4 / (centre + half), 1e4 / (centre - half)])
-        means.append(sigma[first:last].mean())
-    return np.array(means)
+def difference(model, reference, temperature, ratio, molecules):
+    """Difference (n_cells,) in scale heights and in ppm of a model from the `reference` height (n_cells,) [m].
+
+    NaN in cells where neither stands a scale height above the bottom.
+    """
+    depth = model.depth(planet(temperature, ratio, molecules))
+    found, height = np.sqrt(depth) * SUN_RADIUS - RADIUS, scale_height(temperature, ratio, molecules)
+    hidden = np.maximum(found, reference) < height
+    ppm = (depth - ((RADIUS + reference) / SUN_RADIUS) ** 2) * 1e6
+    return np.where(hidden, np.nan, (found - reference) / height), np.where(hidden, np.nan, ppm)
 
 
-def _print_row(label, temperature, difference, wavelength):
-    """Print mean, rms and largest of `difference` (n,) [dex] and where the largest is [micron]."""
-    worst = np.argmax(np.abs(difference))
-    rms = np.sqrt((difference**2).mean())
-    print(
-        f"  {label} {temperature:5.0f} K {len(difference):3d} {difference.mean():+6.2f} {rms:5.2f} "
-        f"{difference[worst]:+6.2f} {wavelength[worst]:6.2f}"
-    )
+def within(table):
+    """Cells of a table inside RANGE: their edges (n, 2) [micron] and the table cut to them."""
+    low, high = table["edges"][:-1], table["edges"][1:]
+    kept = (low >= RANGE[0]) & (high <= RANGE[1])
+    return np.stack([low, high], axis=1)[kept], {**table, "k": table["k"][kept]}
 
 
-def compare_molecules(folder):
-    """Print log10(band model / k-table), over the channels within four decades of a molecule's strongest."""
-    print(f"log10(band model / nemesispy k-table) at {PRESSURE:g} Pa: channels, mean, rms, largest, at (micron)")
-    for name in ("H2O", "CH4", "CO", "CO2"):
-        wavelength, pressures, temperatures, mean = read_k_table(folder / f"{name.lower()}wasp43.kta")
-        at_pressure = np.argmin(np.abs(np.log(pressures / PRESSURE)))
-        for temperature in TEMPERATURES:
-            logarithm = np.log10(np.maximum(mean[:, at_pressure], 1e-40))  # (n_channels, n_temperatures)
-            table = np.array([np.interp(temperature, temperatures, row) for row in logarithm])
-            absorbs = table > table.max() - 4
-            difference = np.log10(channel_means(name, temperature, wavelength)) - table
-            _print_row(f"{name:5s}", temperature, difference[absorbs], wavelength[absorbs])
+def print_depths(label, tables, models, edges, temperatures=TEMPERATURES, start=0.0):
+    """Print a row per temperature and mixing ratio, of the cells from `start` micron on; return the shipped model's largest rms."""
+    worst, unknown = 0.0, edges[:, 0] < 0.99 * start
+    for temperature in temperatures:
+        for ratio in RATIOS:
+            reference, cells = correlated_k(tables, temperature, ratio), []
+            for name, model in models.items():
+                heights, ppm = difference(model, reference, temperature, ratio, tables)
+                heights[unknown] = ppm[unknown] = np.nan
+                if np.isnan(heights).all():
+                    cells.append(f"{'nothing shows':>36s}")
+                    continue
+                rms, at = np.sqrt(np.nanmean(heights**2)), np.nanargmax(np.abs(heights))
+                where = np.sqrt(edges[at].prod())
+                cells.append(f"{rms:6.2f} {heights[at]:+6.2f} at {where:4.2f} um {np.nanmax(np.abs(ppm)):6.0f} ppm")
+                worst = max(worst, rms) if name == "shipped" else worst
+            print(f"  {label:8s} {temperature:5.0f} K {ratio:6.0e}  " + "  |".join(cells))
+    return worst
 
 
-def compare_cia(path):
-    """Print the same for the CIA knots, over those within four decades of the strongest."""
-    from data.cia import WAVENUMBER, KnotCIA
+def print_effective(name, edges, table, temperatures):
+    """Print rms and largest of log10(shipped / table) over the cells within four decades of the strongest."""
+    for temperature in temperatures:
+        cells = []
+        for pressure in PRESSURES:
+            reference = effective(table_at(table, temperature, [pressure])[:, 0], table["weights"])
+            shows = reference > 1e-4 * reference.max()
+            found = effective_cross_section(name, *edges.T, temperature, pressure)
+            ratio = np.log10(found / reference)[shows]
+            cells.append(f"{np.sqrt((ratio**2).mean()):5.3f} {ratio[np.argmax(np.abs(ratio))]:+5.2f}")
+        print(f"  {name:4s} {temperature:5.0f} K  " + "  |  ".join(cells))
 
-    print("log10(CIA knots / nemesispy table): knots, mean, rms, largest, at (micron)")
-    wavenumber, temperatures, coefficient = read_cia_table(path)
-    for pair, column in COLUMNS.items():
-        for temperature in TEMPERATURES:
-            row = np.argmin(np.abs(temperatures - temperature))
-            reference = np.interp(WAVENUMBER, wavenumber, coefficient[:, row, column], right=0.0)
-            covered = reference > 1e-4 * reference.max()
-            ours = KnotCIA(pair).cia(temperatures[row], WAVENUMBER)[covered] * 1e10  # m5 to cm5
-            difference = np.log10(ours / (reference[covered] / LOSCHMIDT**2))
-            _print_row(pair, temperatures[row], difference, 1e4 / WAVENUMBER[covered])
+
+def print_speed(models, n=20):
+    """Print the time per spectrum of each model, on the Ariel grid, planets of the priors."""
+    amps = draw_amps(n + 1, 1)
+    for name, model in models.items():
+        model.depth(amps[:1])
+        start = time.process_time()
+        model.depth(amps[1:])
+        print(f"  {name}: {(time.process_time() - start) / n * 1e3:.1f} ms of processor time per spectrum")
 
 
 def main():
-    """Print all comparisons."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    levels = asymmetric_levels(MOLECULES["H2O"].rotational_constants)[1][0]
-    print("H2O J = 1 levels [cm-1]:", np.round(levels, 2), "observed 23.79 37.14 42.37")
-    print("integrated cross-section 500-20500 cm-1 [cm/molecule]:")
-    for name in MOLECULES:
-        totals = [cross_section(name, temperature).sum() * STEP for temperature in (REFERENCE_TEMPERATURE, 1500.0)]
-        print(f"  {name:4s} 296 K {totals[0]:.3e}  1500 K {totals[1]:.3e}")
-    package = importlib.util.find_spec("nemesispy")
-    if package is None:
-        sys.exit("check_opacities.py: the rest needs nemesispy: pip install --no-deps nemesispy==0.0.10")
-    tables = Path(package.submodule_search_locations[0]) / "data"
-    compare_molecules(tables / "ktables")
-    compare_cia(tables / "cia" / "exocia_hitran12_200-3800K.tab")
+    """Print everything; about a minute."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
+    parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
+    arguments = parser.parse_args()
+    cut = {name: within(read_table(arguments.tables, name)) for name in MOLECULES}
+    edges, tables = cut["H2O"][0], {name: table for name, (_, table) in cut.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        before = write_tables(folder)
+        models = {"shipped": ForwardModel(edges=edges, continuum=False)}
+        models["before"] = ForwardModel(before, edges=edges, continuum=False)
+        speed = {"shipped opacities": ForwardModel(), "band model alone": ForwardModel(before)}
+        print(f"depth against correlated k from the tables, {len(edges)} cells: rms, largest [scale heights], largest [ppm]")
+        print(f"  {'':24s}  {'shipped':>36s}  | {'band model alone':>36s}")
+        for name, table in tables.items():
+            cold = [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA]
+            worst = print_depths(name, {name: table}, models, edges, cold, HITRAN_AMMONIA_FROM if name == "NH3" else 0.0)
+            print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
+        cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
+        print_depths("all five", tables, models, edges, cold, HITRAN_AMMONIA_FROM)
+        four = {name: table for name, table in tables.items() if name != "NH3"}
+        print_depths("no NH3", four, models, edges, [t for t in TEMPERATURES if t > HITRAN_AMMONIA])
+        print("time")
+        print_speed(speed)
+    print(f"log10 of effective cross-sections, shipped / table, at {PRESSURES} Pa: rms, largest")
+    for name, table in tables.items():
+        print_effective(name, edges, table, [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA])
+    if arguments.coarse:
+        print("NH3 against the coarse table in its wide bins")
+        table = read_coarse_table(arguments.coarse / "NH3_g8_11.txt")
+        wide, table = within(table)
+        hot = [1400.0, 1900.0]
+        print_depths("NH3", {"NH3": table}, {"shipped": ForwardModel(edges=wide, continuum=False)}, wide, [700.0, *hot])
+        print_effective("NH3", wide, table, [700.0, 1000.0, *hot])
 
 
 if __name__ == "__main__":

@@ -1,41 +1,38 @@
-"""Band-model opacities: smoothed cross-sections of H2O, CH4, CO, CO2 and NH3 from molecular constants.
+"""Opacities: k-distributions from line lists, spread over the wavelengths of a cell by a band model; and the band model's tables.
 
-The cross-section at wavenumber nu and temperature T is a sum over vibrational bands (`data/molecules.py`):
+`data/kdistribution.py` says how strong a cell is and which cross-sections its lines make, not where in the cell they lie. A
+cell is as wide as several bins of an instrument, so it is cut into parts of resolution 500, and the band model
+(`data/bandmodel.py`) says how the strength f_i runs over the parts i. With lines spread around it at random, log k in part i
+is log f_i plus a scatter, so the table
 
-    sigma(nu, T) = sum_bands S(296 K) * G(T) / G(296 K) * E(nu, T) / E(origin, 296 K) * shape(nu - origin, T)
+    coupling[i, g] ~ width_i w_g exp(-(ln k_g - ln f_i - shift)^2 / (2 s^2)),    s^2 = var(ln k) - var(ln f),
 
-- S is the band's integrated intensity, G the harmonic hot-band factor prod_j (1 - exp(-c2 w_j / T))^-n_j for a band
-  that adds n_j quanta to mode j of frequency w_j (double-harmonic sum rule);
-- E = nu (1 - exp(-c2 nu / T)) is the photon energy with stimulated emission;
-- shape is a normalised convolution of the rotational envelope (levels and line strengths of a rigid linear,
-  spherical, symmetric or asymmetric top, counted on a 1 cm-1 grid), the anharmonic shifts of the hot bands and a
-  Gaussian.
+scaled until its rows sum to the widths and its columns to the weights (Sinkhorn's iteration), says which share of part i has
+the cross-section k_g. Whatever the band model says, the whole cell keeps exactly the k-distribution of the line lists. For a joint
+normal distribution this coupling is exact; s is kept from vanishing where the band model varies more than the table.
 
-There is no line structure within a bin and no pressure broadening, so a table holds for every pressure.
-`write_tables` stores them in the HDF5 layout that TauREx 3 reads, like an ExoMolOP file.
+`write_tables` stores the band model alone, without lines, in the HDF5 layout that TauREx 3 reads: the opacities before these.
 """
 
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from data.bandmodel import FINE_GRID, STEP, cross_section
+from data.kdistribution import KDistributions, effective
 from data.molecules import MOLECULES, REFERENCE_TEMPERATURE
-from data.rotors import (
-    HALF_WIDTH,
-    OFFSET,
-    STEP,
-    asymmetric_transitions,
-    boltzmann,
-    envelope,
-    linear_envelope,
-    spherical_envelope,
-    symmetric_envelope,
-)
 
-FINE_GRID = np.arange(500.0, 20501.0, STEP)  # cm-1
+__all__ = ["FINE_GRID", "REFERENCE_TEMPERATURE", "STEP", "cross_section"]  # of the band model, for those who ask here
+
+PART_RESOLUTION = 500  # wavenumber over width of the parts of a cell
+COUPLING_TEMPERATURES = np.arange(500.0, 2501.0, 500.0)  # K: linear in between
+COUPLING_PRESSURE = 1e3  # Pa: 10 mbar, where transmission spectra are formed
+SMALLEST_SCATTER = 0.25  # of the variance of ln k: the least that is left to the lines
+STORED_COUPLINGS = Path(__file__).with_name("tables") / "couplings.npz"  # written on first use
 
 TABLE_RESOLUTION = 500  # wavenumber / step of the stored tables
 TABLE_RANGE = (1250.0, 20300.0)  # cm-1: 0.49 to 8.0 micron, a little more than the Ariel grid
@@ -44,119 +41,179 @@ TABLE_PRESSURES = (1e-6, 1e8)  # Pa: two equal slices make a table that does not
 SMALLEST_CROSS_SECTION = 1e-40  # cm2: TauREx interpolates the logarithm, zeros are not allowed
 
 
-# --- hot bands and the whole cross-section ---
+# --- parts of a cell ---
 
 
-def _convolve(first, second):
-    """Convolution of two profiles on OFFSET, same length, negative rounding noise clipped."""
-    size = 4 * HALF_WIDTH + 1
-    padded = 1 << (size - 1).bit_length()
-    product = np.fft.irfft(np.fft.rfft(first, padded) * np.fft.rfft(second, padded), padded)[:size]
-    return np.clip(product[HALF_WIDTH : HALF_WIDTH + len(OFFSET)], 0, None)
-
-
-def _gaussian(standard_deviation):
-    """Gaussian on OFFSET of unit sum; `standard_deviation` in cm-1."""
-    profile = np.exp(-0.5 * (OFFSET / standard_deviation) ** 2)
-    return profile / profile.sum()
-
-
-def hot_band_shifts(molecule, quanta, temperature, largest_quantum=14, largest_energy=16000.0):
-    """Distribution of the band's centre over thermally excited quanta, on OFFSET, of unit sum.
-
-    Each quantum in mode j moves a band that adds `quanta` by sum_k quanta_k x_jk (1 + delta_jk) (anharmonicity).
-    """
-    profile = np.zeros(len(OFFSET))
-    profile[HALF_WIDTH] = 1.0
-    for j, (frequency, degeneracy) in enumerate(molecule.modes):
-        shift = 0.0
-        for k, count in enumerate(quanta):
-            row, column = min(j, k), max(j, k)
-            shift += count * molecule.anharmonicity[row][column - row] * (2 if k == j else 1)
-        if abs(shift) < 1e-9:
-            continue
-        levels = np.arange(0, min(largest_quantum, int(largest_energy / frequency)) + 1)
-        weight = boltzmann(frequency * levels, temperature)
-        for i in range(1, degeneracy + quanta[j]):  # degeneracy of the level times (v + n)! / v! for n quanta gained
-            weight = weight * (levels + i)
-        position = np.clip(shift * levels, -0.9 * HALF_WIDTH, 0.5 * HALF_WIDTH) / STEP
-        below = np.floor(position).astype(int)
-        spread = np.zeros(len(OFFSET))
-        np.add.at(spread, HALF_WIDTH + below, weight * (1 - (position - below)))
-        np.add.at(spread, HALF_WIDTH + below + 1, weight * (position - below))
-        profile = _convolve(profile, spread / weight.sum())
-    return profile
-
-
-def _rotational_envelope(molecule, band, temperature, transitions):
-    """Envelope of one band; `transitions` keeps the asymmetric top's lines between temperatures."""
-    constants = molecule.rotational_constants
-    loss = np.array(band.quanta) @ np.array(molecule.rotation_vibration)
-    upper = tuple(constants - loss)
-    perpendicular = band.branches == "perpendicular"
-    if molecule.rotor == "linear":
-        return linear_envelope(temperature, constants, upper, perpendicular)
-    if molecule.rotor == "asymmetric":
-        key = (upper, band.branches)
-        if key not in transitions:
-            transitions[key] = asymmetric_transitions(constants, upper, band.branches)
-        offset, strength, lower_energy = transitions[key]
-        return envelope(offset, strength * boltzmann(lower_energy, temperature))
-    zeta = np.dot(band.quanta, molecule.coriolis) / sum(band.quanta)
-    if molecule.rotor == "spherical":
-        return spherical_envelope(temperature, constants, upper, zeta)
-    return symmetric_envelope(temperature, constants, upper, perpendicular, zeta)
-
-
-def _hot_band_factor(molecule, band, temperature):
-    """G(T) / G(296 K) of the double-harmonic sum rule."""
-    ratio = 1.0
-    for (frequency, _), count in zip(molecule.modes, band.quanta, strict=True):
-        cold = 1 - boltzmann(frequency, REFERENCE_TEMPERATURE)
-        ratio *= (cold / (1 - boltzmann(frequency, temperature))) ** count
-    return ratio
-
-
-def cross_section(name, temperature, transitions=None):
-    """Absorption cross-section of one molecule on FINE_GRID.
+def part_edges(edges, resolution=PART_RESOLUTION):
+    """Cut cells into parts of equal logarithmic width.
 
     Parameters
     ----------
-    name : str
-        Key of `data.molecules.MOLECULES`.
-    temperature : float
-        Gas temperature [K].
-    transitions : dict, optional
-        Filled with the lines of the asymmetric top; pass the same one again to save time.
+    edges : ndarray (n_cells + 1,)
+        Ascending [micron].
+    resolution : float
 
     Returns
     -------
-    numpy.ndarray, shape (len(FINE_GRID),)
-        Cross-section [cm2 per molecule].
+    wavenumber : ndarray (n_parts + 1,)
+        Edges of the parts, descending [cm-1]: the order of the cells.
+    cell : ndarray (n_parts,)
+        Cell that each part lies in.
     """
-    molecule = MOLECULES[name]
-    transitions = {} if transitions is None else transitions
-    sigma = np.zeros(len(FINE_GRID))
-    for band in molecule.bands:
-        rotation = _rotational_envelope(molecule, band, temperature, transitions)
-        if band.herman_wallis:
-            rotation = rotation * 10 ** np.clip(band.herman_wallis * OFFSET, -2.0, 2.0)
-            rotation = rotation / rotation.sum()
-        shape = _convolve(
-            _convolve(rotation, hot_band_shifts(molecule, band.quanta, temperature)),
-            _gaussian(band.smoothing),
-        )
-        start = round((band.origin - FINE_GRID[0]) / STEP) - HALF_WIDTH  # fine-grid index of shape[0]
-        first, last = max(start, 0), min(start + len(OFFSET), len(FINE_GRID))
-        wavenumber = FINE_GRID[first:last]
-        photon = wavenumber * (1 - boltzmann(wavenumber, temperature))
-        photon = photon / (band.origin * (1 - boltzmann(band.origin, REFERENCE_TEMPERATURE)))
-        strength = band.intensity * _hot_band_factor(molecule, band, temperature)
-        sigma[first:last] += strength * photon * shape[first - start : last - start] / STEP
-    return sigma
+    counts = np.maximum(np.round(np.diff(np.log(edges)) * resolution), 1).astype(int)
+    pieces = [1e4 / np.geomspace(low, high, n + 1)[:-1] for low, high, n in zip(edges[:-1], edges[1:], counts)]
+    return np.concatenate([*pieces, [1e4 / edges[-1]]]), np.repeat(np.arange(len(counts)), counts)
 
 
-# --- tables on disk ---
+def couple(strength, width, k, weights, smallest_scatter=SMALLEST_SCATTER):
+    """Say which share of each part of a cell has which cross-section (formula above).
+
+    Parameters
+    ----------
+    strength : ndarray (n_parts,)
+        Of the band model, in any unit.
+    width : ndarray (n_parts,)
+        Of the parts; the sum is 1.
+    k, weights : ndarray (n_g,)
+        k-distribution of the cell.
+    smallest_scatter : float
+        The least scatter of the lines, as a fraction of the variance of ln k.
+
+    Returns
+    -------
+    ndarray, shape (n_parts, n_g)
+        Rows sum to 1; the mean over parts, weighted by `width`, is `weights`.
+    """
+    log_k, log_f = np.log(k), np.log(strength)
+    log_k, log_f = log_k - weights @ log_k, log_f - width @ log_f
+    variance = weights @ log_k**2
+    if len(width) == 1 or variance < 1e-12 or width @ log_f**2 < 1e-12:
+        return np.tile(weights, (len(width), 1))
+    scatter = max(variance - width @ log_f**2, smallest_scatter * variance)
+    exponent = -((log_k - log_f[:, None]) ** 2) / (2 * scatter)
+    joint = weights * np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    for _ in range(200):
+        joint *= weights / (width @ joint)
+        total = joint.sum(axis=1, keepdims=True)
+        joint /= total
+        if np.abs(total - 1).max() < 1e-6:
+            break
+    return joint * (weights / (width @ joint))  # the cell's distribution is kept to the last digit
+
+
+class Opacities:
+    """Cross-sections of all molecules on the parts of the cells.
+
+    Attributes
+    ----------
+    distributions : KDistributions
+    edges : ndarray (n_parts + 1,)
+        Edges of the parts, descending [cm-1].
+    cell : ndarray (n_parts,)
+    couplings : dict
+        {molecule: (n_temperatures, n_parts, n_g) float32} at COUPLING_TEMPERATURES.
+    """
+
+    def __init__(self, distributions, couplings=None):
+        self.distributions = distributions
+        self.edges, self.cell = part_edges(distributions.edges)
+        self.width = -np.diff(self.edges)  # cm-1
+        self.couplings = couplings or {name: self._couplings(name) for name in MOLECULES}
+
+    @classmethod
+    @cache
+    def load(cls):
+        """Opacities that the repository ships; the couplings are computed on first use (seconds) and kept in `data/tables`."""
+        distributions, version = KDistributions.load(), code_version()
+        try:
+            with np.load(STORED_COUPLINGS) as file:
+                if str(file["version"]) == version:
+                    return cls(distributions, {name: file[name] for name in MOLECULES})
+        except (OSError, KeyError, ValueError):
+            pass
+        opacities = cls(distributions)
+        STORED_COUPLINGS.parent.mkdir(parents=True, exist_ok=True)
+        draft = STORED_COUPLINGS.with_name(f".couplings.{os.getpid()}.part")
+        with open(draft, "wb") as file:
+            np.savez(file, version=np.array(version), **opacities.couplings)
+        os.replace(draft, STORED_COUPLINGS)
+        return opacities
+
+    def _couplings(self, molecule):
+        """Shares of a molecule at all COUPLING_TEMPERATURES, (n_temperatures, n_parts, n_g)."""
+        shares = np.empty((len(COUPLING_TEMPERATURES), len(self.cell), len(self.distributions.weights)), np.float32)
+        transitions = {}
+        for t, temperature in enumerate(COUPLING_TEMPERATURES):
+            strength = _means(cross_section(molecule, temperature, transitions), self.edges[::-1])[::-1]
+            strength = np.maximum(strength, 1e-8 * strength.max())  # where the band model has no band it knows nothing
+            k = self.distributions.cross_sections(molecule, temperature, COUPLING_PRESSURE)
+            for c in range(len(k)):
+                parts = self.cell == c
+                width = self.width[parts] / self.width[parts].sum()
+                shares[t, parts] = couple(strength[parts], width, k[c], self.distributions.weights)
+        return shares
+
+    def shares(self, molecule, temperature):
+        """Share of each part that has the cell's cross-section k_g, (n_parts, n_g)."""
+        place = np.interp(temperature, COUPLING_TEMPERATURES, np.arange(len(COUPLING_TEMPERATURES)))
+        below = min(int(place), len(COUPLING_TEMPERATURES) - 2)
+        table, part = self.couplings[molecule], np.float32(place - below)
+        return (1 - part) * table[below] + part * table[below + 1]
+
+    def overlap(self, low, high):
+        """Share of each part in each bin, (n_bins, n_parts), rows of sum 1; edges of the bins in micron, (n_bins,) each."""
+        low, high = np.asarray(low, float)[:, None], np.asarray(high, float)[:, None]
+        if not (low < high).all() or low.min() < self.distributions.edges[0] or high.max() > self.distributions.edges[-1]:
+            raise ValueError(
+                f"low, high: expected bins within {self.distributions.edges[0]:.2f} to {self.distributions.edges[-1]:.2f} "
+                f"micron with low < high, received {low.min():g} to {high.max():g}"
+            )
+        inside = np.minimum(1e4 / low, self.edges[:-1]) - np.maximum(1e4 / high, self.edges[1:])
+        inside = np.clip(inside, 0, None)
+        return inside / inside.sum(axis=1, keepdims=True)
+
+
+def effective_cross_section(molecule, low, high, temperature, pressure):
+    """Effective cross-section of a molecule in spectral bins: that of a grey gas as dark as the bin to a ray.
+
+    The mean of exp(-k u) over the bin is exp(-0.56) at the column u = 0.56 / s; 0.56 is the optical depth along the line of
+    sight at the apparent edge of a planet.
+
+    Parameters
+    ----------
+    molecule : str
+        "H2O", "CH4", "CO", "CO2" or "NH3".
+    low, high : array-like, shape (n,)
+        Edges of the bins [micron], within 0.39 to 9.03.
+    temperature : float
+        In K, 500 to 2500.
+    pressure : float
+        In Pa.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        m2 per molecule.
+
+    Raises
+    ------
+    ValueError
+        If the molecule is unknown or a bin is not covered.
+    """
+    if molecule not in MOLECULES:
+        raise ValueError(f"molecule: expected one of {', '.join(MOLECULES)}, received {molecule!r}")
+    opacities = Opacities.load()
+    k = opacities.distributions.cross_sections(molecule, temperature, pressure)  # (n_cells, n_g)
+    weights = opacities.overlap(np.atleast_1d(low), np.atleast_1d(high))  # (n, n_parts)
+    shares = opacities.shares(molecule, temperature)
+    found = []
+    for row in weights:
+        parts = row > 0
+        found.append(effective(k[opacities.cell[parts]].ravel(), (row[parts, None] * shares[parts]).ravel()))
+    return np.array(found) * 1e-4  # cm2 to m2
+
+
+# --- tables of the band model on disk ---
 
 
 def table_grid(resolution=TABLE_RESOLUTION):
@@ -165,20 +222,26 @@ def table_grid(resolution=TABLE_RESOLUTION):
     return np.geomspace(low, high, round(np.log(high / low) * resolution) + 1)
 
 
+def _means(sigma, edges):
+    """Mean of `sigma` (on FINE_GRID) between successive `edges`, ascending [cm-1]."""
+    integral = np.concatenate([[0.0], np.cumsum((sigma[1:] + sigma[:-1]) / 2 * STEP)])
+    return np.diff(np.interp(edges, FINE_GRID, integral)) / np.diff(edges)
+
+
 def _cell_means(sigma, wavenumber):
     """Mean of `sigma` (on FINE_GRID) over the cells around `wavenumber` (edges half way between neighbours)."""
     middle = (wavenumber[1:] + wavenumber[:-1]) / 2
     edges = np.concatenate([[1.5 * wavenumber[0] - 0.5 * wavenumber[1]], middle,
                             [1.5 * wavenumber[-1] - 0.5 * wavenumber[-2]]])  # fmt: skip
-    integral = np.concatenate([[0.0], np.cumsum((sigma[1:] + sigma[:-1]) / 2 * STEP)])
-    return np.diff(np.interp(edges, FINE_GRID, integral)) / np.diff(edges)
+    return _means(sigma, edges)
 
 
 def code_version():
-    """Short hash of the source files that decide what is in the tables."""
+    """Short hash of the files that decide what the opacities are."""
     digest = hashlib.sha256()
-    for path in (Path(__file__), Path(__file__).with_name("molecules.py"), Path(__file__).with_name("rotors.py")):
-        digest.update(path.read_bytes())
+    files = ("opacities.py", "bandmodel.py", "molecules.py", "rotors.py", "kdistribution.py", "kdistributions.npz")
+    for name in files:
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:12]
 
 

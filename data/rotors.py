@@ -4,6 +4,8 @@ An envelope is the histogram of line strength against offset from the band's ori
 (1 cm-1 steps), with unit sum. Levels and strengths follow Herzberg (1945), "Infrared and Raman Spectra".
 """
 
+from functools import cache
+
 import numpy as np
 
 SECOND_RADIATION_CONSTANT = 1.438776877  # hc/k [cm K], CODATA 2018
@@ -102,6 +104,7 @@ def symmetric_envelope(temperature, constants, upper_constants, perpendicular, z
     return envelope(np.concatenate(offsets), np.concatenate(strengths))
 
 
+@cache
 def asymmetric_levels(constants):
     """Rotational levels of an asymmetric top from constants (A, B, C) [cm-1].
 
