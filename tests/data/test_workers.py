@@ -1,18 +1,19 @@
-"""Worker processes end when the process that started them dies, however it dies."""
+"""Worker processes end when the process that started them dies, however it dies; and what is left behind is seen."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import LINUX, alive, children, left_of
+
+from data.workers import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 WAYS_TO_DIE = {
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
-    "told to end": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
+    "told to end": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(600)",
     "an exit without goodbye": "os._exit(0)",
     "an error in C": "ctypes.string_at(0)",
 }
@@ -31,26 +32,7 @@ if __name__ == "__main__":
     DIE
 """
 
-
-def alive(process):
-    """Whether a process runs; one that has ended and that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def assert_they_end(processes):
-    end = time.monotonic() + 60
-    while any(map(alive, processes)) and time.monotonic() < end:
-        time.sleep(0.02)
-    left = [process for process in processes if alive(process)]
-    for process in left:
-        os.kill(process, signal.SIGKILL)
-    assert not left
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+linux = pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
 
 
 @linux
@@ -65,11 +47,20 @@ def test_workers_of_a_pool_end_with_their_parent(tmp_path, way, work):
     ) as parent:
         workers = {int(word) for word in parent.stdout.readline().split()}
     assert workers and parent.pid not in workers
-    assert_they_end(workers)
+    assert not left_of(workers)
 
 
 def test_a_process_that_multiprocessing_did_not_start_is_refused():
-    from data.workers import end_with_parent
-
     with pytest.raises(ValueError, match="expected a process that multiprocessing started"):
         end_with_parent()
+
+
+@linux
+def test_a_process_that_a_test_leaves_behind_is_seen_and_ended():
+    before = children()
+    sleep = "[sys.executable, '-c', 'import time; time.sleep(600)'], stdout=-3, stderr=-3"
+    code = f"import subprocess, sys; print(subprocess.Popen({sleep}).pid)"
+    orphan = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert children() - before == {orphan}
+    assert "sleep" in left_of({orphan}, patience=0.1)[orphan]
+    assert not left_of({orphan}) and not alive(orphan)

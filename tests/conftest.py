@@ -1,0 +1,45 @@
+"""What holds for every test: one thread of arithmetic per process, and no process is left behind.
+
+A session may use one process that has TensorFlow loaded and runs things in forked children: the fixture ``warm``.
+"""
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(_name, "1")  # before anything is imported: idle threads that spin cost half of all time
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest  # noqa: E402
+from processes import LINUX, adopt_orphans, children, command, left_of  # noqa: E402
+
+warm_processes = set()
+
+
+def pytest_sessionstart():
+    adopt_orphans()
+
+
+def lasting():
+    """Return the children that serve the whole session."""
+    return warm_processes | {process for process in children() if "resource_tracker" in command(process)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_is_left_behind():
+    """Fail the file of tests that ends and leaves a process at work."""
+    before = children() if LINUX else set()
+    yield
+    left = left_of(children() - before - lasting()) if LINUX else {}
+    assert not left, f"expected no process at work after these tests, received {left}"
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """A process that has imported everything and runs ``runfile.py``, or a script, in forked children."""
+    pytest.importorskip("tensorflow")
+    from warm_runs import Warm
+
+    process = Warm()
+    warm_processes.add(process.process.pid)
+    yield process
+    process.close()
