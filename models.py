@@ -194,7 +194,8 @@ def load_model(path):
     Raises
     ------
     ValueError
-        If the file is missing, is no ``.keras`` archive, or holds a Lambda layer or other unsafe content.
+        If the file is missing, is no ``.keras`` archive, holds a Lambda layer or other unsafe content, or weights that
+        are NaN or infinite: a ReLU answers 0 for NaN, so that the network's answers would look sound.
     """
     path = Path(path)
     if not path.is_file():
@@ -202,7 +203,11 @@ def load_model(path):
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not a .keras archive, expected a network saved by this project or model.save()")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds; all of them mean this file cannot be used
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: refused or unreadable ({reason})") from error
+    bad = [weight.path for weight in model.weights if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()]
+    if bad:
+        raise ValueError(f"{path}: weights hold NaN or infinite values ({', '.join(bad)[:200]})")
+    return model

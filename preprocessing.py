@@ -5,7 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from constants import AMP
+from constants import AMP, AMPS
+
+FAR_ERROR = 1000.0  # times the error that its bin and its spectrum let expect, beyond which it is no error bar
+FAR_DEPTH = 10.0  # times the depth that its bin and its spectrum let expect, beyond which it is no depth
+FAR_BELOW = 10.0  # errors below zero, beyond which a negative depth is not noise
+FAR_VALUE = 50.0  # widths of the range of nine tenths of a column, beyond which a value does not belong to it
+LARGEST_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
+LARGEST_INPUT = 1e9  # of a network, in standard deviations of its training: no depth lies so far
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,15 @@ class Dataset:
         return tuple(amp.key for amp in self.amp_table)
 
     def sha256(self):
-        """Return a digest of all numbers, by which a resumed run knows its data set again."""
+        """Return a digest of all that changes a number or a label, by which a resumed run knows its data set again."""
         digest = hashlib.sha256()
-        for values in (self.wavelength, self.spectra, self.errors, self.amps, self.auxiliary, self.test_rows):
-            digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
+        arrays = (self.wavelength, self.bin_width, self.spectra, self.errors, self.amps, self.auxiliary, self.test_rows)
+        for values in (*arrays, *self.molecule_curves.values()):
+            digest.update(b"none" if values is None else f"{np.shape(values)}{np.asarray(values).dtype}".encode())
+            digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+        labels = [(amp.key, amp.unit, amp.scale) for amp in self.amp_table]
+        words = (labels, tuple(self.auxiliary_names), bool(self.noisy), tuple(self.molecule_curves))
+        digest.update(repr(words).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
 
@@ -107,6 +119,68 @@ def check_dataset(data):
     if data.auxiliary is not None and not np.isfinite(data.auxiliary).all():
         bad = ~np.isfinite(data.auxiliary).all(axis=1)
         raise ValueError(f"{data.name}: auxiliary inputs hold NaN or infinite values in {_rows(bad)}")
+    _check_texts(data)
+    for problem, bad in (*_implausible_errors(data), *_implausible_depths(data), *_implausible_columns(data)):
+        if bad.any():
+            raise ValueError(f"{data.name}: {problem} in {_rows(bad)}; is it a fill value, or another unit?")
+
+
+def _check_texts(data):
+    """Refuse names that cannot be printed, or written to the files of a run when its work is done."""
+    labels = {"file": [data.name], "AMP": data.amp_names, "unit": [amp.unit for amp in data.amp_table]}
+    labels |= {"auxiliary input": data.auxiliary_names, "molecule curve": tuple(data.molecule_curves)}
+    for what, names in labels.items():
+        for name in names:
+            longest = 4096 if what == "file" else 200
+            if not name.isprintable() or len(name) > longest or not (name.strip() or what == "unit"):
+                shown = ascii(name if len(name) <= 60 else name[:60] + "...")
+                raise ValueError(f"{what} {shown}: expected printable text of at most {longest} letters")
+
+
+def _implausible_errors(data):
+    """Yield (what is wrong, which rows) of error bars that are none, however many there are of them."""
+    yield "errors of the whole depth of the star (1 as a fraction) or more", (data.errors >= 1).any(axis=1)
+    of_bin, of_row, of_all = np.median(data.errors, axis=0), np.median(data.errors, axis=1), np.median(data.errors)
+    far_bin = _far(of_bin / of_all, FAR_ERROR)
+    where = ", ".join(f"{wavelength:.4g}" for wavelength in data.wavelength[far_bin][:5])
+    every = np.full(len(data), far_bin.any())
+    yield f"errors at {where} micron a factor {FAR_ERROR:g} from those of all bins", every
+    yield f"errors a factor {FAR_ERROR:g} from those of all spectra", _far(of_row / of_all, FAR_ERROR)
+    expected = of_row[:, None] * (of_bin / of_all)
+    bad = _far(data.errors / expected, FAR_ERROR).any(axis=1)
+    yield f"errors a factor {FAR_ERROR:g} from those of the same bin and the same spectrum", bad
+
+
+def _implausible_depths(data):
+    """Yield (what is wrong, which rows) of depths that no planet has."""
+    yield "depths of the whole star (1 as a fraction) or more", (np.abs(data.spectra) >= 1).any(axis=1)
+    yield f"depths below zero by more than {FAR_BELOW:g} errors", (data.spectra < -FAR_BELOW * data.errors).any(axis=1)
+    of_row = np.median(data.spectra, axis=1, keepdims=True)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        relative = data.spectra / of_row  # (N, n_bins)
+        far = relative > FAR_DEPTH * np.maximum(np.median(relative, axis=0), 1)
+    far &= (of_row > 0) & (data.spectra - FAR_DEPTH * of_row > FAR_BELOW * data.errors)
+    yield f"depths more than {FAR_DEPTH:g} times those beside them", far.any(axis=1)
+
+
+def _implausible_columns(data):
+    """Yield (what is wrong, which rows) of AMPs and auxiliary inputs that lie far from the rest of their column."""
+    columns = [(f"AMP {amp.key}", values) for amp, values in zip(data.amp_table, data.amps.T)]
+    if data.auxiliary is not None:
+        columns += [(f"auxiliary input {n}", values) for n, values in zip(data.auxiliary_names, data.auxiliary.T)]
+    for what, values in columns:
+        yield f"{what} beyond {LARGEST_VALUE:g}", np.abs(values) > LARGEST_VALUE
+        low, high = np.quantile(values, 0.05, method="higher"), np.quantile(values, 0.95, method="lower")
+        width = max(high - low, 0.0)
+        far = (values < low - FAR_VALUE * width) | (values > high + FAR_VALUE * width)
+        yield f"{what} far from {low:.4g} to {high:.4g}, where nine tenths of its values are,", far & (width > 0)
+    for amp, values in zip(data.amp_table, data.amps.T):
+        if amp.scale == "linear" and amp.key in AMPS:  # a radius, a temperature
+            yield f"AMP {amp.key} not positive", (values <= 0) & (np.quantile(values, 0.05, method="higher") > 0)
+
+
+def _far(ratio, factor):
+    return (ratio > factor) | (ratio < 1 / factor)
 
 
 def take(data, size):
@@ -139,6 +213,11 @@ def split_test(data, fraction, seed):
     -------
     rest, test : ndarray of int
         Row numbers, both ascending; ``rest`` is for training and validation.
+
+    Raises
+    ------
+    ValueError
+        If there are too few spectra, or one to test on is also among the rest: training would see it.
     """
     if data.test_rows is not None and len(data.test_rows):
         test = np.sort(data.test_rows)
@@ -151,7 +230,22 @@ def split_test(data, fraction, seed):
             f"{data.name}: too few spectra to split, {len(data)} give {len(test)} to test on (expected at least 2) "
             f"and {len(rest)} to train on (expected at least 4)"
         )
+    _refuse_leak(data, rest, test)
     return rest, test
+
+
+def _refuse_leak(data, rest, test):
+    """Refuse a split of which a test row is a training row too, number for number."""
+    columns = [data.spectra, data.amps, *([] if data.auxiliary is None else [data.auxiliary])]
+    table = np.ascontiguousarray(np.concatenate(columns, axis=1), dtype=np.float64)
+    seen = {table[row].tobytes(): row for row in rest}
+    twins = {row: seen[key] for row, key in ((row, table[row].tobytes()) for row in test) if key in seen}
+    if twins:
+        first = next(iter(twins))
+        raise ValueError(
+            f"{data.name}: {len(twins)} of {len(test)} test spectra are also training spectra (row {first} is row "
+            f"{twins[first]} again); expected none, or training sees what it is tested on: keep each spectrum once"
+        )
 
 
 def split_folds(rest, number, kind, valid_fraction, seed):
@@ -233,22 +327,36 @@ class Scaler:
         if np.ptp(x) == 0:
             raise ValueError(f"{data.name}: all {len(rows)} training spectra are the same constant")
         extra = ()
-        if data.auxiliary is not None:
-            extra = (data.auxiliary[rows].mean(axis=0), data.auxiliary[rows].std(axis=0))
-        return cls(float(x.mean()), float(x.std()), y.mean(axis=0), y.std(axis=0), *extra)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            if data.auxiliary is not None:
+                extra = (data.auxiliary[rows].mean(axis=0), data.auxiliary[rows].std(axis=0))
+            scaler = cls(float(x.mean()), float(x.std()), y.mean(axis=0), y.std(axis=0), *extra)
+        for name, value in scaler.to_dict().items():
+            if not np.isfinite(value).all() or (name.endswith("_std") and not np.min(value) > 0):
+                raise ValueError(
+                    f"{data.name}: {name} of {len(rows)} training spectra is {value}: expected finite, not zero"
+                )
+        return scaler
 
     def inputs(self, spectra, auxiliary=None):
-        """Scale spectra (N, n_bins) to network input (N, n_bins, 1), or [that, auxiliary (N, k)]."""
-        x = ((spectra - self.x_mean) / self.x_std).astype(np.float32)[..., None]
+        """Scale spectra (N, n_bins) to network input (N, n_bins, 1), or [that, auxiliary (N, k)].
+
+        Raises
+        ------
+        ValueError
+            If an input is NaN, infinite or absurdly far from the training spectra. It has to be found here: a ReLU
+            of TensorFlow answers 0 for NaN, so that the network's answer would look sound.
+        """
+        x = _network_input("spectra", spectra, self.x_mean, self.x_std)[..., None]
         return x if auxiliary is None else [x, self.scaled_auxiliary(auxiliary)]
 
     def scaled_auxiliary(self, auxiliary):
-        """Scale auxiliary inputs (N, n_auxiliary)."""
-        return ((auxiliary - self.auxiliary_mean) / self.auxiliary_std).astype(np.float32)
+        """Scale auxiliary inputs (N, n_auxiliary); raises a ValueError as ``inputs`` does."""
+        return _network_input("auxiliary inputs", auxiliary, self.auxiliary_mean, self.auxiliary_std)
 
     def targets(self, amps):
-        """Scale AMPs (N, n_amps) for training."""
-        return ((amps - self.y_mean) / self.y_std).astype(np.float32)
+        """Scale AMPs (N, n_amps) for training; raises a ValueError as ``inputs`` does."""
+        return _network_input("AMPs", amps, self.y_mean, self.y_std)
 
     def amps(self, scaled):
         """Undo ``targets``: network output (N, n_amps) to retrieval space."""
@@ -257,6 +365,20 @@ class Scaler:
     def to_dict(self):
         """Return what results.h5 keeps: name to array, without the parts that are not used."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def _network_input(what, values, mean, std):
+    """Scale rows of numbers to float32, or name the rows that no network can be given."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values - mean) / std
+        good = np.abs(scaled) <= LARGEST_INPUT  # False for NaN
+    if not good.all():
+        bad = ~good.all(axis=1)
+        raise ValueError(
+            f"{what}: expected finite numbers within {LARGEST_INPUT:g} standard deviations of those in training; "
+            f"received others in {_rows(bad)}"
+        )
+    return scaled.astype(np.float32)
 
 
 def whitening(data, rows, scaler):

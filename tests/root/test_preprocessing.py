@@ -1,10 +1,22 @@
 """Splits, scalers and noise: no leak from the test set, nothing drawn twice, everything from the seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import dataset
 
-from preprocessing import Scaler, add_noise, epoch_chunks, split_folds, split_test, take, whitening
+from constants import AMP
+from preprocessing import (
+    Scaler,
+    add_noise,
+    check_dataset,
+    epoch_chunks,
+    split_folds,
+    split_test,
+    take,
+    whitening,
+)
 
 
 def test_test_rows_and_folds_never_overlap():
@@ -128,3 +140,56 @@ def test_whitened_noisy_spectra_have_unit_covariance():
     white = scaler.inputs(noisy)[..., 0] @ kernel + bias
     assert np.allclose(np.cov(white.T), np.eye(13), atol=0.1)
     assert np.allclose(kernel, kernel.T)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, 1e38])
+def test_inputs_that_a_network_would_answer_with_nonsense_are_refused_by_row(value):
+    data = dataset(n=40, auxiliary=True)
+    scaler = Scaler.fit(data, np.arange(40))
+    spectra, auxiliary, amps = data.spectra.copy(), data.auxiliary.copy(), data.amps.copy()
+    spectra[7, 3] = auxiliary[8, 0] = amps[9, 1] = value
+    for what, call in {
+        r"spectra: .* 1 row \(7\)": lambda: scaler.inputs(spectra),
+        r"auxiliary inputs: .* 1 row \(8\)": lambda: scaler.inputs(data.spectra, auxiliary),
+        r"AMPs: .* 1 row \(9\)": lambda: scaler.targets(amps),
+    }.items():
+        with pytest.raises(ValueError, match=what):
+            call()
+
+
+def test_digest_holds_all_that_changes_a_number_or_a_label():
+    data = dataset(n=20, auxiliary=True)
+    data = replace(data, bin_width=0.1 * data.wavelength, molecule_curves={"H2O": data.spectra[0]})
+    other = data.amp_table
+    changes = [
+        {"amp_table": (other[1], other[0], *other[2:])},
+        {"amp_table": (replace(other[0], unit="ppm"), *other[1:])},
+        {"amp_table": (replace(other[0], scale="linear"), *other[1:])},
+        {"auxiliary_names": ("star_mass",)},
+        {"auxiliary": None},
+        {"bin_width": 0.2 * data.wavelength},
+        {"bin_width": None},
+        {"molecule_curves": {"CO2": data.spectra[0]}},
+        {"molecule_curves": {"H2O": data.spectra[1]}},
+        {"molecule_curves": {}},
+        {"noisy": True},
+        {"test_rows": np.arange(3)},
+        {"spectra": data.spectra.reshape(26, 10)},
+        *({name: getattr(data, name) * 1.001} for name in ("spectra", "errors", "wavelength", "amps")),
+    ]
+    digests = [replace(data, **change).sha256() for change in [{"name": "elsewhere"}, *changes]]
+    assert digests[0] == data.sha256()
+    assert len(set(digests)) == len(digests)
+
+
+def test_plausible_surveys_are_taken():
+    """Errors a hundred times larger in some bins and stars, noise beyond the depth, a deep line, a rare flag."""
+    rng = np.random.default_rng(0)
+    data = dataset(n=200, n_bins=20, keys=("H2O", "Tp", "Rp"), auxiliary=True)
+    errors = 1e-5 * 10 ** (2 * rng.random((200, 1)) + 2 * rng.random(20))
+    spectra = data.spectra + errors * rng.standard_normal(errors.shape)
+    spectra[:, 4] *= 8  # Lyman alpha
+    amps = np.column_stack([data.amps[:, 0], data.amps[:, 1], 10 ** rng.uniform(-12, -1, 200)])
+    table = (*data.amp_table[:2], AMP("C/O", "C/O"))
+    auxiliary = (rng.random((200, 1)) < 0.02).astype(float)  # a flag, nearly always off
+    check_dataset(replace(data, spectra=spectra, errors=errors, amps=amps, amp_table=table, auxiliary=auxiliary))

@@ -383,6 +383,16 @@ def other_module(path):
     return "refused or unreadable"
 
 
+def weights_that_are_no_numbers(path):
+    good_network(path)
+    import keras
+
+    model = keras.saving.load_model(path)
+    model.layers[0].set_weights([np.full((3, 2), np.nan), np.zeros(2)])
+    model.save(path)
+    return "weights hold NaN or infinite values"
+
+
 def good_network(path):
     import keras
 
@@ -391,7 +401,15 @@ def good_network(path):
 
 @pytest.mark.parametrize(
     "make",
-    [no_archive, empty_archive, half_an_archive, damaged_weights, lambda_layer, other_module],
+    [
+        no_archive,
+        empty_archive,
+        half_an_archive,
+        damaged_weights,
+        lambda_layer,
+        other_module,
+        weights_that_are_no_numbers,
+    ],
     ids=lambda make: make.__name__,
 )
 def test_network_that_is_damaged_or_could_run_code_is_refused(tmp_path, monkeypatch, make):
