@@ -5,7 +5,10 @@ mixing ratios, planet mass and cloud-top pressure, linear for radius and tempera
 (Yip et al. 2021, Section 3). Look an AMP up by its key ("H2O", "Mp"), never by its plot label.
 """
 
+import enum
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 VERSION = "0.1.0"
 
@@ -109,3 +112,49 @@ def amp(key, unit=None, scale=None):
         unit=known.unit if unit is None else unit,
         scale=known.scale if scale is None else scale,
     )
+
+
+@enum.unique
+class Stream(enum.IntEnum):
+    """The random streams of a run and of the studies, by name: whatever is drawn has one of its own.
+
+    Behind a name stands what else a stream goes by. The numbers stay: with others, a seed would give other results.
+    """
+
+    TEST_SPLIT = 1  # which spectra are tested
+    FOLD_ORDER = 2  # in which order spectra are dealt out to K folds
+    FOLD_SPLIT = 3  # validation spectra of a random fold: fold
+    WEIGHTS = 4  # initial weights and the layers' own seeds: fold
+    DROPOUT = 5  # fold, epoch, layer
+    TRAINING = 6  # order and fresh noise of an epoch: fold, epoch
+    FIXED_NOISE = 7  # noise of a copy that stays: fold, copy
+    VALIDATION_NOISE = 8  # fold
+    TEST_NOISE = 9
+    SENSITIVITY = 10  # the sensitivity test: fold
+    OBSERVATION_NOISE = 11  # fold
+    OBSERVATION_SENSITIVITY = 12  # fold
+    STUDY_PLANETS = 20  # test spectra that a study looks at: number of the choice
+    STUDY_NOISE = 21  # noise on the training spectra of other estimators: fold
+    STUDY_MAPS = 22  # explanations that are compared: number of the explanation
+    CORRUPTION = 23  # corrupted test spectra of the faithfulness study
+    NESTED_SAMPLING = 24  # planet
+    REWEIGHTING = 25  # planet
+    BOOTSTRAP = 26
+    EMULATOR = 27
+
+
+def stream(seed, name, *key):
+    """Return the random stream of a name as a ``numpy.random.SeedSequence``.
+
+    Streams of other names, keys, lengths of key or seeds share no numbers, whereas the streams of ``[seed]``,
+    ``[seed, 0]`` and ``[seed, 0, 0]``, to NumPy, are one.
+
+    Parameters
+    ----------
+    seed : int
+        Of the run, not negative.
+    name : Stream
+    *key : int
+        What tells streams of one name apart: the fold, the epoch and so on, not negative.
+    """
+    return np.random.SeedSequence(seed, spawn_key=(Stream(name), *key))

@@ -146,7 +146,7 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **se
         [spectrum (N, n_bins, 1), auxiliary (N, n_auxiliary)].
     front : (kernel (n_bins, n_bins), bias (n_bins,)), optional
         Whitening of the spectrum, a fixed first layer; none gives the paper's networks.
-    seed : int or sequence of int, optional
+    seed : int, sequence of int or numpy.random.SeedSequence, optional
         Of the initial weights and of dropout: the same seed, the same network, whatever else draws random numbers in
         this process. None: from Python's global random state, as Keras does.
     **settings

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from constants import AMP, AMPS
+from constants import AMP, AMPS, Stream, stream
 
 FAR_ERROR = 1000.0  # times the error that its bin and its spectrum let expect, beyond which it is no error bar
 FAR_DEPTH = 10.0  # times the depth that its bin and its spectrum let expect, beyond which it is no depth
@@ -222,7 +222,7 @@ def split_test(data, fraction, seed):
     if data.test_rows is not None and len(data.test_rows):
         test = np.sort(data.test_rows)
     else:
-        order = np.random.default_rng([seed, 0]).permutation(len(data))
+        order = np.random.default_rng(stream(seed, Stream.TEST_SPLIT)).permutation(len(data))
         test = np.sort(order[: round(fraction * len(data))])
     rest = np.setdiff1d(np.arange(len(data)), test)
     if len(test) < 2 or len(rest) < 4:
@@ -269,12 +269,13 @@ def split_folds(rest, number, kind, valid_fraction, seed):
         Row numbers, ascending.
     """
     folds = []
-    order = np.random.default_rng([seed, 1]).permutation(rest)
+    order = np.random.default_rng(stream(seed, Stream.FOLD_ORDER)).permutation(rest)
     for k in range(number):
         if kind == "kfold" and number > 1:
             valid = order[k::number]
         else:
-            valid = np.random.default_rng([seed, 2, k]).permutation(rest)[: round(valid_fraction * len(rest))]
+            rng = np.random.default_rng(stream(seed, Stream.FOLD_SPLIT, k))
+            valid = rng.permutation(rest)[: round(valid_fraction * len(rest))]
         train = np.setdiff1d(rest, valid)
         if len(valid) < 1 or len(train) < 2:
             raise ValueError(
@@ -418,7 +419,7 @@ def noisy_test_spectra(data, test, seed):
     """Return the test spectra (n_test, n_bins) with the noise on which a run with this seed judges its networks."""
     if data.noisy:
         return data.spectra[test]
-    return add_noise(data.spectra[test], data.errors[test], np.random.default_rng([seed, 6]))
+    return add_noise(data.spectra[test], data.errors[test], np.random.default_rng(stream(seed, Stream.TEST_NOISE)))
 
 
 def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
@@ -438,7 +439,8 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
     noise : {"fresh", "fixed", "none"}
         "fresh" draws new noise for every copy in every epoch; "fixed" gives each copy of a spectrum the same noise
         in all epochs (the paper's augmentation); "none" adds none.
-    seed : sequence of int
+    seed : (int, int)
+        Seed of the run, and the fold.
     epoch : int
     chunk_rows : int
         Spectra per chunk.
@@ -449,7 +451,8 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
         float32, as the network takes them: (chunk, n_bins, 1), or a tuple of that and (chunk, n_auxiliary), and
         (chunk, n_amps).
     """
-    rng = np.random.default_rng([*seed, 3, epoch])
+    seed, fold = seed
+    rng = np.random.default_rng(stream(seed, Stream.TRAINING, fold, epoch))
     order = rng.permutation(len(rows) * copies)
     for start in range(0, len(order), chunk_rows):
         part = order[start : start + chunk_rows]
@@ -458,8 +461,9 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
         if noise == "fresh":
             spectra = add_noise(spectra, data.errors[picked], rng)
         elif noise == "fixed":
-            draws = [np.random.default_rng([*seed, 4, i]).standard_normal(spectra.shape[1]) for i in part]
-            spectra = spectra + data.errors[picked] * np.array(draws)
+            copies_rng = (np.random.default_rng(stream(seed, Stream.FIXED_NOISE, fold, int(i))) for i in part)
+            draws = np.array([rng.standard_normal(spectra.shape[1]) for rng in copies_rng])
+            spectra = spectra + data.errors[picked] * draws
         auxiliary = None if data.auxiliary is None else data.auxiliary[picked]
         inputs = scaler.inputs(spectra, auxiliary)
         yield (tuple(inputs) if isinstance(inputs, list) else inputs), scaler.targets(data.amps[picked])

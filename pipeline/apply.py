@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from loaders.observation import match_grid, read_observation
 from preprocessing import add_noise
 from runio import console
@@ -63,7 +64,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
         networks = {k: TrainedNetwork.of_run(run, k) for k in run.folds}
     _warn_if_unlike(seen, networks)
 
-    draws = {k: _draws(network, seen, auxiliary_inputs, config.seed) for k, network in networks.items()}
+    draws = {k: _draws(network, seen, auxiliary_inputs, config.seed, k) for k, network in networks.items()}
     rows = summarise(draws, run.amp_table)
     output = Path(output) if output else run.folder / "applied" / _plain(Path(observation_path).stem)
     output.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     logger.info("\n%s\n", _as_text(rows, len(draws)))
     if config.sensitivity.enabled:
-        maps = [_map(network, seen, auxiliary_inputs, config, quiet) for network in networks.values()]
+        maps = [_map(network, seen, auxiliary_inputs, config, k, quiet) for k, network in networks.items()]
         for k, one in zip(networks, maps):
             one.save(output / (f"sensitivity_{k}.h5" if len(maps) > 1 else "sensitivity.h5"))
         _draw(np.mean([one.mean for one in maps], axis=0), seen, run, output / "sensitivity")
@@ -124,23 +125,23 @@ def _warn_if_unlike(seen, networks):
             return
 
 
-def _draws(network, seen, auxiliary, seed):
+def _draws(network, seen, auxiliary, seed, fold):
     """Return the AMPs (n_amps,) of the spectrum and (NOISE_DRAWS, n_amps) of it with more noise."""
     spectra = np.repeat(seen.depth[None], NOISE_DRAWS, axis=0)
-    noisy = add_noise(spectra, seen.error, np.random.default_rng([seed, 9]))
+    noisy = add_noise(spectra, seen.error, np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE, fold)))
     answers = network.predict(np.concatenate([seen.depth[None], noisy]), auxiliary)
     if not np.isfinite(answers).all():
         raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
     return answers[0], answers[1:]
 
 
-def _map(network, seen, auxiliary, config, quiet):
+def _map(network, seen, auxiliary, config, fold, quiet):
     return network.sensitivity(
         seen.depth[None],
         seen.error[None],
         auxiliary=auxiliary,
         repeat=config.sensitivity.repeat,
-        rng=[config.seed, 7],
+        rng=stream(config.seed, Stream.OBSERVATION_SENSITIVITY, fold),
         scheme=config.sensitivity.scheme,
         progress=console.shows_progress(quiet),
     )

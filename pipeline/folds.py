@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from constants import Stream, stream
 from pipeline.processes import process_count, process_pool, usable_cores
 from runio import console
 from runio.config import build_config
@@ -78,7 +79,7 @@ def train_fold(config, split, folder, k, quiet):
     def build():
         layers = vars(getattr(config.model, name))
         shape = data.spectra.shape[1], len(data.amp_table), n_auxiliary
-        return build_model(name, *shape, front=front, seed=(config.seed, k), **layers)
+        return build_model(name, *shape, front=front, seed=stream(config.seed, Stream.WEIGHTS, k), **layers)
 
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
     with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:

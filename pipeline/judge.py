@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from constants import Stream, stream
 from models import load_model
 from perturbation.mapstore import MapStore, digest
 from perturbation.response import response_map
@@ -59,7 +60,7 @@ def map_sensitivity(config, split, network, folder, k, quiet, executor=None):
                 no_spectra=chosen.no_spectra,
                 repeat=chosen.repeat,
                 abundance=chosen.abundance,
-                rng=[config.seed, 7],
+                rng=stream(config.seed, Stream.SENSITIVITY, k),
                 scheme=chosen.scheme,
                 batch_size=chosen.batch_size,
                 chunk_size=chosen.chunk_size,

@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from constants import Stream, stream
 from models import load_model
 from preprocessing import add_noise, epoch_chunks
 from runio.files import written_whole
@@ -98,8 +99,8 @@ class FoldState(keras.callbacks.Callback):
     history_path : Path
         CSV with a row per epoch.
     settings : config.TrainingConfig
-    seed : sequence of int
-        Of the dropout layers.
+    seed : (int, int)
+        Seed of the run, and the fold.
     steps : int
         Batches per epoch.
     history : list of dict
@@ -125,9 +126,8 @@ class FoldState(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = self.rate
         for i, layer in enumerate(self.model.layers):
             if hasattr(layer, "seed_generator"):  # dropout: its draws, too, follow from the seed and the epoch
-                layer.seed_generator.state.assign(
-                    np.random.default_rng([*self.seed, 8, epoch, i]).integers(2**31, size=2)
-                )
+                rng = np.random.default_rng(stream(self.seed[0], Stream.DROPOUT, self.seed[1], epoch, i))
+                layer.seed_generator.state.assign(rng.integers(2**31, size=2))
 
     def on_train_batch_begin(self, batch, logs=None):
         """Raise the learning rate linearly over the warm-up epochs."""
@@ -219,7 +219,8 @@ def _validation_data(data, rows, scaler, settings, seed):
     rows = np.tile(rows, copies)
     spectra = data.spectra[rows]
     if settings.noise != "none":
-        spectra = add_noise(spectra, data.errors[rows], np.random.default_rng([*seed, 5]))
+        rng = np.random.default_rng(stream(seed[0], Stream.VALIDATION_NOISE, seed[1]))
+        spectra = add_noise(spectra, data.errors[rows], rng)
     auxiliary = None if data.auxiliary is None else data.auxiliary[rows]
     return scaler.inputs(spectra, auxiliary), scaler.targets(data.amps[rows])
 

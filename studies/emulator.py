@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from data.simulate import PRIORS
 from runio.files import written_whole
 
@@ -258,7 +259,7 @@ def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=
             total += loss
         return total / tf.cast(steps, tf.float32)
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(stream(seed, Stream.EMULATOR))
     with trange(epochs, unit="epoch", disable=None if progress else True) as bar:
         for _ in bar:
             bar.set_postfix(loss=f"{float(epoch(tf.constant(rng.permutation(len(x))))):.2e}")

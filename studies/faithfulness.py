@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from studies.map_agreement import gradient_map, permutation_map, shap_map
 from studies.map_scores import spearman
 from studies.unmixing import cost_of_a_contrast, unmixed, unmixed_by_regression
@@ -178,7 +179,7 @@ def explanations(model, scaler, data, rows, background, spread, repeat, seed, wi
     """
     from perturbation.engine import halving_sizes
 
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng(stream(seed, Stream.STUDY_MAPS, 1))
     spectra, errors, amps = data.spectra[rows].astype(float), data.errors[rows].astype(float), data.amps[rows]
     n, n_bins, n_amps = *spectra.shape, amps.shape[1]
     budget = n * n_bins * repeat
@@ -186,8 +187,12 @@ def explanations(model, scaler, data, rows, background, spread, repeat, seed, wi
     halving_repeat = budget // (n * len(sizes))
     noisy = spectra + errors * rng.standard_normal(spectra.shape)
 
-    yield "single", single_map(model, scaler, spectra, errors, repeat, [seed, 2]), n * (n_bins * repeat)
-    halving = single_map(model, scaler, spectra, errors, halving_repeat, [seed, 3], "halving")
+    yield (
+        "single",
+        single_map(model, scaler, spectra, errors, repeat, stream(seed, Stream.STUDY_MAPS, 2)),
+        n * (n_bins * repeat),
+    )
+    halving = single_map(model, scaler, spectra, errors, halving_repeat, stream(seed, Stream.STUDY_MAPS, 3), "halving")
     yield "halving", halving, n * len(sizes) * halving_repeat
     yield "halving, closed", unmixed(halving, sizes), n * len(sizes) * halving_repeat
     predict = Counted(model, scaler)
@@ -198,20 +203,28 @@ def explanations(model, scaler, data, rows, background, spread, repeat, seed, wi
     drawn = many + scale * rng.standard_normal(many.shape)
     yield "gradient", gradient_map(model, scaler, drawn, scale), len(many) * (1 + n_amps)
     predict = Counted(model, scaler)
-    yield "permutation", permutation_map(predict, noisy, amps, repeat, [seed, 4]), predict.rows
+    yield "permutation", permutation_map(predict, noisy, amps, repeat, stream(seed, Stream.STUDY_MAPS, 4)), predict.rows
     if with_shap:
         samples = max(round(budget / (n * 2 * n_amps)), 1)
         yield "shap", shap_map(model, scaler, noisy, data.spectra[background], samples), n * 2 * n_amps * samples
     yield "random", rng.random((n_amps, n_bins)), 0
-    yield "single x 10", single_map(model, scaler, spectra, errors, 10 * repeat, [seed, 5]), 10 * budget
-    yield "single, noisy", single_map(model, scaler, noisy, errors, repeat, [seed, 6]), budget
-    yield "single, spread", single_map(model, scaler, spectra, spread + 0 * errors, repeat, [seed, 7]), budget
+    yield (
+        "single x 10",
+        single_map(model, scaler, spectra, errors, 10 * repeat, stream(seed, Stream.STUDY_MAPS, 5)),
+        10 * budget,
+    )
+    yield "single, noisy", single_map(model, scaler, noisy, errors, repeat, stream(seed, Stream.STUDY_MAPS, 6)), budget
+    yield (
+        "single, spread",
+        single_map(model, scaler, spectra, spread + 0 * errors, repeat, stream(seed, Stream.STUDY_MAPS, 7)),
+        budget,
+    )
     yield "gradient, clean", gradient_map(model, scaler, spectra, errors), n * (1 + n_amps)
 
 
 def run_seed(model, scaler, data, test, seed, arguments, reference):
     """Rows of the curves and of the summary for one seed."""
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng(stream(seed, Stream.CORRUPTION))
     shuffled = rng.permutation(test)
     explained, others = shuffled[: arguments.planets], shuffled[arguments.planets :]
     judged, background = others[: arguments.judged], others[arguments.judged : arguments.judged + 100]
@@ -324,8 +337,10 @@ def main():
         parser.exit(2, f"faithfulness.py: {error}\n")
 
     n = 10 * arguments.planets if not arguments.quick else 20
-    long = np.random.default_rng(99).permutation(test)[:n]
-    reference = single_map(model, scaler, data.spectra[long], data.errors[long].astype(float), 40, 98)
+    long = np.random.default_rng(stream(0, Stream.STUDY_PLANETS, 1)).permutation(test)[:n]
+    reference = single_map(
+        model, scaler, data.spectra[long], data.errors[long].astype(float), 40, stream(0, Stream.STUDY_MAPS, 8)
+    )
     curves, summary = [], []
     for seed in range(arguments.seeds):
         more = run_seed(model, scaler, data, test, seed, arguments, reference)

@@ -31,13 +31,13 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from data.simulate import PRIORS
 from runio.files import written_whole
 from studies.emulator import SPLIT_SEED, TEST_FRACTION, load_rows, prior_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "information.h5"
-PICK_SEED = 8  # of the choice of test planets
 # Steps of the central differences: VMR 0.05 dex, mass 0.01 dex, radius 1e5 m, temperature 5 K; clouds 0.05 dex,
 # half a layer of the atmosphere (the depth is piecewise linear in log pressure over one).
 STEPS = np.array([0.05, 0.05, 0.05, 0.05, 0.05, 0.01, 1e5, 5.0, 0.05])
@@ -106,7 +106,7 @@ def pick_planets(n_test, n):
     """Places (n,) of the planets among the test rows: always the beginning of the same random order."""
     if not 1 <= n <= n_test:
         raise ValueError(f"planets: expected 1 to {n_test}, received {n}")
-    return np.random.default_rng([SPLIT_SEED, PICK_SEED]).permutation(n_test)[:n]
+    return np.random.default_rng(stream(SPLIT_SEED, Stream.STUDY_PLANETS)).permutation(n_test)[:n]
 
 
 def jacobians(amps, steps, what="Jacobians"):

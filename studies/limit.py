@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
+
 STORED = Path(__file__).resolve().parent.parent / "data" / "information.h5"
 RESAMPLES = 1000
 
@@ -71,7 +73,7 @@ def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
     -------
     ratio, error : ndarray (n_amps,)
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(stream(seed, Stream.BOOTSTRAP))
     weights = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), resamples)  # (resamples, n)
     return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from studies.information import STORED, fisher_map
 from studies.map_scores import band_share, shared_top, spearman
 
@@ -131,7 +132,7 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
             errors,
             auxiliary=second["own"],
             repeat=times,
-            rng=[run.seed, 7],
+            rng=stream(run.seed, Stream.STUDY_MAPS),
             scheme=scheme,
             keep_spectra=False,
             progress=sys.stderr.isatty(),
@@ -148,7 +149,10 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
                 network.model, network.scaler, x, background, samples, (second["own"], second["rest"])
             )
     maps["permutation, noisy"] = permutation_map(
-        lambda x: network.predict(x, second["own"]), noisy, data.amps[test[index]]
+        lambda x: network.predict(x, second["own"]),
+        noisy,
+        data.amps[test[index]],
+        seed=stream(run.seed, Stream.STUDY_MAPS, 1),
     )
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 

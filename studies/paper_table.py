@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constants import NETWORKS
+from constants import NETWORKS, Stream, stream
 from loaders import load_dataset
 from pipeline.folds import load_split
 from pipeline.judge import predict_noisy
@@ -125,7 +125,8 @@ def train_regressions(folds, quick):
         for k, (train, _) in enumerate(splits):
             scaler = Scaler.fit(data, train)
             rows = np.tile(train, COPIES)
-            noisy = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng([config.seed, k]))
+            rng = np.random.default_rng(stream(config.seed, Stream.STUDY_NOISE, k))
+            noisy = add_noise(data.spectra[rows], data.errors[rows], rng)
             model = regressions(config.seed)[name].fit(scaler.inputs(noisy)[..., 0], scaler.targets(data.amps[rows]))
             answers.append(scaler.amps(model.predict(scaler.inputs(seen)[..., 0])))
             scalers.append(scaler.to_dict())

@@ -29,6 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process
 
 import numpy as np
 
+from constants import Stream, stream
 from data.simulate import PRIORS
 from data.workers import end_with_parent
 from preprocessing import noisy_test_spectra
@@ -197,7 +198,7 @@ def _start():
 
 
 def _sample(place):
-    rng = np.random.default_rng([SPLIT_SEED, 11, place])
+    rng = np.random.default_rng(stream(SPLIT_SEED, Stream.NESTED_SAMPLING, place))
     spectrum, error = _work["noisy"][place], _work["error"][place]
     return nested_posterior(_work["emulator"].depth, spectrum, error, _work["limits"], rng)
 
@@ -213,7 +214,8 @@ def _reweight(place):
 
     if "model" not in _work:
         _work["model"] = ForwardModel()
-    spectrum, error, rng = _work["noisy"][place], _work["error"][place], np.random.default_rng([SPLIT_SEED, 12, place])
+    spectrum, error = _work["noisy"][place], _work["error"][place]
+    rng = np.random.default_rng(stream(SPLIT_SEED, Stream.REWEIGHTING, place))
     mean, variance, fraction, *before = reweight(
         _work["model"], _work["emulator"], _sample(place), spectrum, error, rng
     )

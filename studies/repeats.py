@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from studies.faithfulness import averaged, load_network, write
 from studies.map_scores import shared_top, spearman
 
@@ -70,13 +71,13 @@ def run_seed(network, references, rows, repeats, spectra, seed):
     data = network[3]
     n_bins = data.spectra.shape[1]
     groups = {"single": n_bins, "halving": len(halving_sizes(n_bins))}
-    chosen = np.random.default_rng([seed, 5]).permutation(rows)
+    chosen = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 2)).permutation(rows)
     table = []
     for scheme, n_groups in groups.items():
         for times in repeats:
             repeat = max(round(times * n_bins / n_groups), 1)
             n_most = min(max(spectra), len(chosen))
-            found = whole_map(network, chosen[:n_most], scheme, repeat, [seed, 6, times])
+            found = whole_map(network, chosen[:n_most], scheme, repeat, stream(seed, Stream.STUDY_MAPS, 9, times))
             part = (found.repeat_error / found.standard_error).mean(axis=1)
             for n in (n for n in spectra if n <= n_most):
                 numbers = judge(found.per_spectrum[:n], references[scheme], references["single"])
@@ -92,9 +93,9 @@ def run_tolerances(network, reference, rows, repeat, seeds):
     table = []
     sums = reference.sum(axis=2).mean(axis=0)
     for seed in range(seeds):
-        chosen = np.random.default_rng([seed, 7]).permutation(rows)
+        chosen = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 3)).permutation(rows)
         for tolerance in TOLERANCES:
-            found = whole_map(network, chosen, "single", repeat, [seed, 8], tolerance)
+            found = whole_map(network, chosen, "single", repeat, stream(seed, Stream.STUDY_MAPS, 10), tolerance)
             numbers = judge(found.per_spectrum, reference, reference)
             off = found.mean.sum(axis=1) / sums - 1
             for a, amp in enumerate(network[3].amp_names):
@@ -148,12 +149,15 @@ def main():
     from perturbation.engine import halving_sizes
 
     data, test = network[3:]
-    shuffled = np.random.default_rng(97).permutation(test)
+    shuffled = np.random.default_rng(stream(0, Stream.STUDY_PLANETS, 4)).permutation(test)
     kept, rows = shuffled[: arguments.reference], shuffled[arguments.reference :]
     n_bins = data.spectra.shape[1]
     long = {"single": arguments.reference_repeat}
     long["halving"] = long["single"] * n_bins // len(halving_sizes(n_bins))
-    references = {scheme: whole_map(network, kept, scheme, n, 96).per_spectrum for scheme, n in long.items()}
+    references = {
+        scheme: whole_map(network, kept, scheme, n, stream(0, Stream.STUDY_MAPS, 11)).per_spectrum
+        for scheme, n in long.items()
+    }
     stops = run_tolerances(network, references["single"], rows, 3, 2 * arguments.seeds)
     print(*text_of_tolerances(stops), "", sep="\n", flush=True)
     table = []

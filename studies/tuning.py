@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow, train_fold
 from preprocessing import add_noise
 from runio.config import load_config
@@ -71,8 +72,8 @@ def main():
         split, start = load_split(config), time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             model = train_fold(config, split, Path(folder), 0, quiet=False)
-        test = errors(model, split, split.test, [config.seed, 6])
-        train = errors(model, split, split.folds[0][0], [config.seed, 10])
+        test = errors(model, split, split.test, stream(config.seed, Stream.TEST_NOISE))
+        train = errors(model, split, split.folds[0][0], stream(config.seed, Stream.STUDY_NOISE))
         row = {"variant": name, **{k: f"{v:.5f}" for k, v in zip(split.data.amp_names, test)}}
         row |= {"mean": f"{test.mean():.5f}", "train_mean": f"{train.mean():.5f}"}
         row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
