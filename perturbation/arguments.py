@@ -11,8 +11,10 @@ import numpy as np
 
 import constants
 from perturbation.engine import halving_sizes
+from perturbation.rules import MOST_NODES, RULES, make_rule
 
 SCHEMES = ("halving", "single")
+DEFAULT_NODES = 5
 
 
 def float_array(name, value, expected, ndim=None, length=None, finite=True):
@@ -67,7 +69,7 @@ def positive_number(name, value):
 
 
 def errors_or_covariances(org_error, n, n_bins, covariance):
-    """Return errors as (N, n_bins) or covariances as (N, n_bins, n_bins), without copies, and which of the two."""
+    """Return errors (N, n_bins) or covariances (N or 1, n_bins, n_bins), without copies, and which of the two."""
     shapes = {False: ((n_bins,), (n, n_bins)), True: ((n_bins, n_bins), (n, n_bins, n_bins))}
     allowed = shapes[False] + shapes[True] if covariance is None else shapes[bool(covariance)]
     words = " or ".join(map(str, dict.fromkeys(allowed)))
@@ -83,7 +85,9 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
             )
     if not covariance and errors.min() < 0:
         raise ValueError(f"org_error: expected errors >= 0, received {errors.min():g}")
-    return np.broadcast_to(errors, shapes[bool(covariance)][1]), bool(covariance)
+    if covariance:
+        return errors if errors.ndim == 3 else errors[None], True
+    return np.broadcast_to(errors, (n, n_bins)), False
 
 
 def _looks_like_covariance(square):
@@ -116,6 +120,34 @@ def group_labels(scheme, groups, n_bins):
     if not members:
         raise ValueError(f"{expected}, received none")
     return labels, False, "groups"
+
+
+def direction_array(directions, n, n_bins):
+    """Return the directions as (1, K, n_bins), the same for all spectra, or (N, K, n_bins)."""
+    expected = f"(K, {n_bins}) or ({n}, K, {n_bins})"
+    array = float_array("directions", directions, expected)
+    if array.ndim not in (2, 3) or array.shape[-1] != n_bins or (array.ndim == 3 and len(array) != n):
+        raise ValueError(f"directions: expected shape {expected}, received {array.shape}")
+    return array if array.ndim == 3 else array[None]
+
+
+def quadrature_rule(nodes, rule, scheme):
+    """Return the rule for the mean along each direction, or None for random repeats."""
+    if rule not in RULES:
+        raise ValueError(f"rule: expected one of {RULES}, received {rule!r}")
+    along = scheme in ("single", "directions")
+    if isinstance(nodes, str) and nodes == "auto":
+        nodes = DEFAULT_NODES if along else None
+    if nodes is None:
+        if scheme == "directions":
+            raise ValueError("nodes: expected a number, as directions are given, received None")
+        return None
+    if not along:
+        raise ValueError(f"nodes: expected None or 'auto', as bins are perturbed in groups, received {nodes!r}")
+    number = positive_integer("nodes", nodes, f" from 2 to {MOST_NODES}, or None")
+    if not 2 <= number <= MOST_NODES:
+        raise ValueError(f"nodes: expected 2 to {MOST_NODES}, or None, received {number}")
+    return make_rule(rule, number)
 
 
 def seed_of(rng):
@@ -157,7 +189,7 @@ def abundance_cuts(abundance, amps):
             warnings.warn(
                 f"abundance: no cut for {', '.join(unknown)}, which constants.AMPS does not list as molecules;"
                 " give abundance={name: (low, high)} to cut them",
-                stacklevel=3,
+                stacklevel=4,
             )
         abundance = {amp: abundance for amp in amps if amp.kind == "molecule"} or {None: abundance}
     cuts = {}
@@ -199,7 +231,7 @@ def select_spectra(y_test, cuts, amps, no_spectra, n, n_amps):
         names = [amp.key for amp in amps] or [f"AMP {k}" for k in range(n_amps)]
         few = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True) if count < no_spectra)
         warnings.warn(
-            f"no_spectra: expected {no_spectra} spectra for each AMP, using what there is: {few}", stacklevel=3
+            f"no_spectra: expected {no_spectra} spectra for each AMP, using what there is: {few}", stacklevel=4
         )
     return inside & (np.cumsum(inside, axis=0) <= no_spectra)
 

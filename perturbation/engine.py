@@ -5,8 +5,9 @@ group at a time are drawn again from their own errors; the network answers again
 the squared change of each answer. The map is the mean over repeats and spectra.
 
 How the work is cut, for those who run it on many machines: `make_chunks` yields small picklable `Chunk`s,
-`run_chunk` is a pure function of (model, chunk, settings), `RunningMoments` adds up its answers in the order of
-the spectra. Draws depend on the seed and on the index of the spectrum alone.
+`run_chunk` is a pure function of (model, chunk, settings), `accumulate` adds up its answers in the order of the
+spectra. Draws depend on the seed and on the index of the spectrum alone. Where bins move one at a time nothing is
+drawn: `quadrature` takes the mean (`Settings.rule`).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from queue import SimpleQueue
 import numpy as np
 
 from perturbation.predictors import Predictor
+from perturbation.quadrature import N_ARRAYS, map_chunk
+from perturbation.rules import Rule
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others draw and add up
@@ -81,44 +84,6 @@ def sum_over_repeats(change, mask):
     return sums.reshape(2, n_amps, n_bins)
 
 
-class RunningMoments:
-    """Mean over spectra and its two standard errors, built one spectrum at a time (Welford), for each AMP its own."""
-
-    def __init__(self, n_amps, n_bins):
-        self.count = np.zeros((n_amps, 1), int)
-        self.mean = np.zeros((n_amps, n_bins))
-        self._spread = np.zeros((n_amps, n_bins))  # sum over spectra of (map - mean)^2
-        self._noise = np.zeros((n_amps, n_bins))  # sum over spectra of the variance of each one's own mean
-
-    def add(self, spectrum_map, variance, wanted):
-        """Add one spectrum's map and the variance of that map, both (n_AMPs, n_bins), to the AMPs ``wanted``."""
-        self.count[wanted] += 1
-        delta = spectrum_map[wanted] - self.mean[wanted]
-        self.mean[wanted] += delta / self.count[wanted]
-        self._spread[wanted] += delta * (spectrum_map[wanted] - self.mean[wanted])
-        self._noise[wanted] += variance[wanted]
-
-    @property
-    def repeat_error(self):
-        """Monte Carlo error of the map of exactly these spectra: falls to zero with more repeats."""
-        return np.sqrt(self._noise) / self.count
-
-    @property
-    def standard_error(self):
-        """Error of the map as an estimate for all spectra like these: falls with more spectra.
-
-        Spread of the maps of single spectra / sqrt(n), which holds the noise of the repeats too. The noise of the
-        repeats is its lower bound (between-spectra variance is not negative), and all there is for one spectrum.
-        """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            between = np.sqrt(self._spread / (self.count - 1) / self.count)
-        return np.fmax(between, self.repeat_error)
-
-    def within(self, tolerance, fewest=10):
-        """Whether every AMP has ``fewest`` spectra and a standard error of at most ``tolerance`` times its mean."""
-        return self.count.min() >= fewest and bool(np.all(self.standard_error <= tolerance * self.mean))
-
-
 # Chunks of spectra: what travels to a worker, and what a worker does
 
 
@@ -133,15 +98,25 @@ class Settings:
     seed: int
     layout: str
     n_amps: int
+    rule: Rule | None = None  # quadrature along directions; None: random repeats
+
+    @property
+    def n_arrays(self):
+        """Arrays (n_AMPs, n_bins) of one spectrum: map and variance, or those of `quadrature`."""
+        return 2 if self.rule is None else N_ARRAYS
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some spectra, in scaled units and float32."""
+    """Some spectra, in scaled units and float32.
+
+    ``noise`` is (n, n_bins) errors, or (n, n_bins, n_bins) square roots F of covariances F F^T for random repeats, or
+    (n or 1, K, n_bins) directions for quadrature.
+    """
 
     indices: np.ndarray  # (n,) rows of org_spectrum
     spectra: np.ndarray  # (n, n_bins)
-    noise: np.ndarray  # (n, n_bins) errors, or (n, n_bins, n_bins) square roots F of covariances F F^T
+    noise: np.ndarray
     auxiliary: np.ndarray | None  # (n, k)
 
     @property
@@ -151,12 +126,21 @@ class Chunk:
 
 
 def make_chunks(indices, chunk_size, org_spectrum, org_error, is_covariance, x_mean, x_std, auxiliary=None):
-    """Yield the spectra of ``indices`` as `Chunk`s of at most ``chunk_size``; nothing is copied before its turn."""
+    """Yield the spectra of ``indices`` as `Chunk`s of at most ``chunk_size``; nothing is copied before its turn.
+
+    ``org_error`` is (N, n_bins), or (N, n_bins, n_bins) covariances or directions; a single covariance or set of
+    directions for all spectra may be (1, ..., n_bins).
+    """
+    is_shared = len(org_error) == 1 < len(org_spectrum)
+    shared = covariance_root(org_error[0], "all spectra")[None] if is_shared and is_covariance else org_error
     for start in range(0, len(indices), chunk_size):
         some = indices[start : start + chunk_size]
-        noise = org_error[some]
-        if is_covariance:
-            noise = np.stack([covariance_root(c, i) for c, i in zip(noise, some, strict=True)])
+        if is_shared:
+            noise = np.broadcast_to(shared, (len(some), *shared.shape[1:])) if is_covariance else shared
+        elif is_covariance:
+            noise = np.stack([covariance_root(org_error[i], f"spectrum {i}") for i in some])
+        else:
+            noise = org_error[some]
         noise = noise / (x_std[:, None] if is_covariance else x_std)
         spectra = (org_spectrum[some] - x_mean) / x_std
         yield Chunk(
@@ -167,15 +151,15 @@ def make_chunks(indices, chunk_size, org_spectrum, org_error, is_covariance, x_m
         )
 
 
-def covariance_root(covariance, index):
+def covariance_root(covariance, whose):
     """Matrix F with F F^T = covariance, (n_bins, n_bins); bins of zero variance are allowed.
 
     Raises
     ------
     ValueError
-        If the covariance of spectrum ``index`` is not finite, symmetric and positive semi-definite.
+        If the covariance, of the spectrum called ``whose``, is not finite, symmetric and positive semi-definite.
     """
-    name = f"org_error: expected the covariance of spectrum {index} to be"
+    name = f"org_error: expected the covariance of {whose} to be"
     size = np.abs(covariance).max()
     if not np.isfinite(size):
         raise ValueError(f"{name} finite, received NaN or infinity")
@@ -188,12 +172,15 @@ def covariance_root(covariance, index):
 
 
 def run_chunk(model, chunk, settings):
-    """Return the maps of the spectra of one chunk: (n, 2, n_AMPs, n_bins), scaled units squared.
+    """Return the maps of the spectra of one chunk: (n, n_arrays, n_AMPs, n_bins), scaled units squared.
 
-    The first is the mean over repeats, the second the variance of that mean. A pure function: the answer for a
-    spectrum depends on the model, the spectrum and its index and ``settings``, never on its neighbours.
+    Of random repeats the first is their mean, the second the variance of that mean; of quadrature see
+    `quadrature.map_chunk`. A pure function: the answer for a spectrum depends on the model, the spectrum and its index
+    and ``settings``, never on its neighbours.
     """
     predict = Predictor(model, settings.n_amps, settings.layout)
+    if settings.rule is not None:
+        return map_chunk(predict, chunk, settings)
     each = range(len(chunk.indices))
     if not predict.is_thread_safe:
         return np.stack([_run_spectrum(predict, chunk, k, settings) for k in each])

@@ -13,18 +13,21 @@ from pathlib import Path
 import numpy as np
 
 MAGIC = b"peeking maps 1\n"
+MOST_ARRAYS = 4  # of one spectrum
 
 
 class MapStore(Mapping):
-    """A mapping of int to ndarray of shape (2, n_AMPs, n_bins) that lives in a file, for ``sensitivity_map(store=)``.
+    """A mapping of int to ndarray of shape (k, n_AMPs, n_bins) that lives in a file, for ``sensitivity_map(store=)``.
 
-    In memory is the place of each map in the file, 16 bytes for each spectrum of a survey. Use as a context manager.
+    Random repeats keep k = 2 arrays of a spectrum, quadrature 4; the first map that is stored decides. In
+    memory is the place of each map in the file, 16 bytes for each spectrum of a survey. Use as a context manager.
 
     Parameters
     ----------
     path : path-like
         The file; made where there is none.
     n_amps, n_bins : int
+        Rows and columns of a map; give the number of ``directions`` for ``n_bins`` where there are any.
     key : str
         What the maps depend on. A file with another key, or another shape, is begun anew.
 
@@ -35,9 +38,8 @@ class MapStore(Mapping):
     """
 
     def __init__(self, path, n_amps, n_bins, key=""):
-        self.path, self.shape = Path(path), (2, n_amps, n_bins)
-        self._record = np.dtype([("row", "<i8"), ("maps", "<f8", self.shape), ("checksum", "<u4")])
-        self._header = MAGIC + hashlib.sha256(f"{self.shape} {key}".encode()).digest()
+        self.path, self.key = Path(path), key
+        self._settle((2, n_amps, n_bins))
         self._places = np.zeros(0, np.int64)  # record of each row, counted from 1; 0: not there
         self._count = self._records = 0
         self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
@@ -47,12 +49,22 @@ class MapStore(Mapping):
             self._file.close()
             raise
 
+    def _settle(self, shape):
+        """Decide on the shape of a spectrum's arrays, and so on the header and the records."""
+        self.shape = shape
+        self._record = np.dtype([("row", "<i8"), ("maps", "<f8", shape), ("checksum", "<u4")])
+        self._header = MAGIC + hashlib.sha256(f"{shape} {self.key}".encode()).digest()
+
     def _read(self):
         """Find the records of an earlier run; cut off what is torn."""
         self._file.seek(0)
-        if self._file.read(len(self._header)) != self._header:
-            self._file.truncate(0)
-            self._append(self._header)
+        header = self._file.read(len(self._header))
+        for n_arrays in range(2, MOST_ARRAYS + 1):
+            self._settle((n_arrays, *self.shape[1:]))
+            if header == self._header:
+                break
+        else:
+            self._begin(2)
             return
         while True:
             record = self._file.read(self._record.itemsize)
@@ -60,6 +72,12 @@ class MapStore(Mapping):
                 break
             self._note(int(np.frombuffer(record, self._record)["row"][0]))
         self._cut()
+
+    def _begin(self, n_arrays):
+        """Empty the file, for maps of that many arrays."""
+        self._settle((n_arrays, *self.shape[1:]))
+        self._file.truncate(0)
+        self._append(self._header)
 
     def _append(self, data):
         left = memoryview(data)
@@ -84,6 +102,9 @@ class MapStore(Mapping):
     def update(self, items):
         """Add many maps in one write, or none of them."""
         items = list(items.items() if hasattr(items, "items") else items)
+        n_arrays = len(items[0][1]) if items else self.shape[0]
+        if n_arrays != self.shape[0] and not self._records:
+            self._begin(n_arrays)
         table = np.zeros(len(items), self._record)
         for line, (row, maps) in zip(table, items, strict=True):
             if row < 0:

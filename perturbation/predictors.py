@@ -117,8 +117,8 @@ class Predictor:
     def __call__(self, rows, auxiliary=None, name="the rows"):
         """Return the model's answer for ``rows`` (rows, n_bins) as an array (rows, n_amps), scaled units.
 
-        ``auxiliary`` (k,) is the second input of a two-input model, the same for all rows; the model then
-        receives the list [rows, auxiliary].
+        ``auxiliary`` is the second input of a two-input model, (rows, k), or (k,) for the same in all rows; the model
+        then receives the list [rows, auxiliary].
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Predictor:
         """
         inputs = rows[:, :, None] if self.layout == "channel" else rows
         if auxiliary is not None:
-            inputs = [inputs, np.repeat(auxiliary[None], len(rows), axis=0)]  # (rows, k)
+            inputs = [inputs, np.array(np.broadcast_to(auxiliary, (len(rows), auxiliary.shape[-1])))]  # (rows, k)
         output = self.function(inputs)
         if hasattr(output, "detach"):  # a tensor that still carries its gradient
             output = output.detach().cpu()

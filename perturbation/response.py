@@ -2,12 +2,15 @@
 
 The sensitivity test (Yip et al. 2021, Section 4) squares every change, so it cannot say whether a deeper bin
 raises or lowers an AMP. Here one bin, or one group of bins that move together, is pushed by a fixed number
-of standard errors, and the change is kept with its sign. numpy only.
+of standard errors, and the change is kept with its sign. Spectra are moved as in `quadrature`, whose map returns the
+mean slope and curvature over the noise from the same pass as the map; here the whole curve is kept.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from perturbation.quadrature import changes, moved_spectra
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
 ROWS_PER_CALL = 65536  # spectra per call of the network: 27 MB of 52-bin spectra
@@ -122,27 +125,24 @@ def response_map(
     deviations = np.asarray(deviations, float)
     if deviations.ndim != 1 or not np.any(deviations):
         raise ValueError("deviations: expected a sequence with a number other than zero in it")
-    push = _pushes(spectra, errors, _members(groups, n_bins), covariance)  # (1 or N, n_groups, n_bins)
-    n_groups, n_steps = push.shape[1], len(deviations)
-    per_spectrum = n_groups * n_steps + 1
-    chunk = max(1, rows_per_call // per_spectrum)
+    push = _pushes(spectra, errors, _members(groups, n_bins), covariance)  # (n_groups, 1 or N, n_bins)
+    rows_of_one = 1 + len(push) * len(deviations)
+    at_once = max(1, rows_per_call // rows_of_one)
     total = squares = 0.0
-    for start in range(0, len(spectra), chunk):
-        x = spectra[start : start + chunk]
-        moves = push if len(push) == 1 else push[start : start + chunk]
-        moved = x[:, None, None, :] + deviations[:, None] * moves[:, :, None, :]  # (chunk, n_groups, n_steps, n_bins)
+    for start in range(0, len(spectra), at_once):
+        some = slice(start, start + at_once)
         # The reference goes through the same call as the pushed spectra, so a push of zero changes nothing.
-        batch = np.concatenate([x[:, None, :], moved.reshape(len(x), -1, n_bins)], axis=1)
-        answer = np.asarray(predict(batch.reshape(-1, n_bins)), float)
-        if answer.ndim != 2 or len(answer) != len(x) * per_spectrum:
-            raise ValueError(f"predict: expected ({len(x) * per_spectrum}, n_amps), received {answer.shape}")
-        answer = answer.reshape(len(x), per_spectrum, -1)
-        change = (answer[:, 1:] - answer[:, :1]).reshape(len(x), n_groups, n_steps, -1)
-        total = total + change.sum(axis=0)
-        squares = squares + (change**2).sum(axis=0)
+        rows = moved_spectra(spectra[some], push if push.shape[1] == 1 else push[:, some], deviations)
+        answers = np.asarray(predict(rows.reshape(-1, n_bins)), float)
+        n_rows = rows.shape[0] * rows.shape[1]
+        if answers.ndim != 2 or len(answers) != n_rows:
+            raise ValueError(f"predict: expected ({n_rows}, n_amps), received {answers.shape}")
+        change = changes(answers.reshape(*rows.shape[:2], -1), len(deviations))  # (n_deviations, n_groups, n, n_amps)
+        total = total + change.sum(axis=2)
+        squares = squares + (change**2).sum(axis=2)
     mean = total / len(spectra)
     spread = np.sqrt(np.maximum(squares / len(spectra) - mean**2, 0))
-    return ResponseMap(deviations, np.moveaxis(mean, -1, 0), np.moveaxis(spread, -1, 0), len(spectra))
+    return ResponseMap(deviations, mean.T, spread.T, len(spectra))
 
 
 def _members(groups, n_bins):
@@ -159,7 +159,7 @@ def _members(groups, n_bins):
 
 
 def _pushes(spectra, errors, members, covariance):
-    """Return the change of depth for a push of one standard error, (1 or N, n_groups, n_bins)."""
+    """Return the change of depth for a push of one standard error, (n_groups, 1 or N, n_bins)."""
     n_bins = spectra.shape[1]
     if covariance is not None:
         covariance = np.asarray(covariance, float)
@@ -170,8 +170,8 @@ def _pushes(spectra, errors, members, covariance):
         variance = np.sum(reach * weights, axis=1, keepdims=True)
         if np.any(variance <= 0):
             raise ValueError("covariance: expected a positive variance for every group")
-        return (reach / np.sqrt(variance))[None]
+        return (reach / np.sqrt(variance))[:, None]
     errors = np.atleast_2d(np.asarray(errors, float))
     if errors.shape not in (spectra.shape, (1, n_bins)):
         raise ValueError(f"errors: expected {spectra.shape} or ({n_bins},), received {errors.shape}")
-    return members * errors[:, None, :]
+    return members[:, None] * errors

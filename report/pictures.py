@@ -60,7 +60,7 @@ def _sensitivity(run):
     mean = evaluation.mean_map([m["mean"] for m in maps], [m["standard_error"] for m in maps])
     number = words.span(n for one in maps for n in np.ravel(one["n_spectra"]))
     kind = words.map_spectra(run, maps[0])
-    settings = f"scheme {maps[0]['scheme']}, {maps[0]['repeat']} repeats, {number} {kind}test spectra"
+    settings = f"scheme {maps[0]['scheme']}, {words.draws(maps[0])}, {number} {kind}test spectra"
     averaged = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
     floor, redrawn = "", "alone"
     if str(maps[0]["scheme"]) != "single":

@@ -59,6 +59,12 @@ def map_spectra(run, attributes):
     return "" if own is None or "noisy" not in attributes else "noise-free "
 
 
+def draws(attributes):
+    """How the mean of a map was taken: random repeats, or quadrature that draws nothing."""
+    nodes = int(attributes.get("nodes", 0))
+    return f"{nodes} nodes of quadrature ({attributes['rule']})" if nodes else f"{attributes['repeat']} repeats"
+
+
 def span(values):
     """Return whole numbers as "30", or as "12 to 30" where they differ."""
     values = [int(v) for v in values]

@@ -167,7 +167,7 @@ def single_map(model, scaler, spectra, errors, repeat, rng, scheme="single"):
 
     return sensitivity_map(
         model, None, spectra, errors, scaler.y_mean, scaler.y_std, no_spectra=None, repeat=repeat,
-        x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, keep_spectra=False,
+        x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, nodes=None, keep_spectra=False,
     ).mean  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
             repeat=times,
             rng=stream(run.seed, Stream.STUDY_MAPS),
             scheme=scheme,
+            nodes=None,
             keep_spectra=False,
             progress=sys.stderr.isatty(),
         ).mean

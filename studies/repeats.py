@@ -38,7 +38,7 @@ def whole_map(network, rows, scheme, repeat, rng, tolerance=None):
     spectra, errors = data.spectra[rows].astype(float), data.errors[rows].astype(float)
     return sensitivity_map(
         model, None, spectra, errors, scaler.y_mean, scaler.y_std, no_spectra=None, repeat=repeat,
-        x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, scaled=True,
+        x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, scaled=True, nodes=None,
         tolerance=tolerance,
     )  # fmt: skip
 

@@ -46,11 +46,11 @@ def problem(n=3, n_bins=13, n_amps=3, seed=0):
 def run(
     model, spectra, errors, n_amps=3, y_test=None, gases=None, no_spectra=None, repeat=20, abundance=None, **options
 ):
-    """Sensitivity map with the scaling of `problem` and AMP units of 1, 2, 3, ..."""
+    """Sensitivity map of random repeats with the scaling of `problem` and AMP units of 1, 2, 3, ..."""
     y_std = np.arange(1.0, n_amps + 1)
     return sensitivity_map(
         model, y_test, spectra, errors, np.zeros(n_amps), y_std, gases, no_spectra, repeat,
-        0.01, 0.002, abundance, **({"rng": 0} | options),
+        0.01, 0.002, abundance, **({"rng": 0, "nodes": None} | options),
     )  # fmt: skip
 
 

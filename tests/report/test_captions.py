@@ -86,6 +86,15 @@ def test_groups_and_floor_are_named_only_where_bins_moved_together(tmp_path, sch
     assert ("floor" in pictures["sensitivity_curves"].read) is (scheme == "halving")
 
 
+def test_repeats_are_named_only_where_something_was_drawn(tmp_path):
+    folder = write_run(tmp_path / "run", **SMALL, scheme="single")
+    assert "single, 20 repeats, " in make_figures(load_run(folder))["sensitivity_curves"].shows
+    with h5py.File(folder / "results.h5", "a") as file:
+        file["fold_0/sensitivity"].attrs.update(nodes=5, rule="hermite", repeat=0)
+    shows = make_figures(load_run(folder))["sensitivity_curves"].shows
+    assert "single, 5 nodes of quadrature (hermite), " in shows and "repeat" not in shows
+
+
 def test_the_number_of_spectra_spans_the_amps_and_the_folds(tmp_path):
     folder = write_run(tmp_path / "run", **{**SMALL, "n_folds": 2})
     with h5py.File(folder / "results.h5", "a") as file:

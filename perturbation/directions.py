@@ -1,0 +1,166 @@
+"""Directions in the space of spectra: what moves together, and by how much for one standard deviation.
+
+A bin that moves by its own error is one direction; an instrument's zero point or a mode of correlated noise are others.
+Each function returns an array for ``sensitivity_map(directions=)``, in the unit of depth; several are put together by
+``np.concatenate([offsets(...), tilt(...)])``. For a linear model with weights w the map of a direction d is (w . d)^2.
+"""
+
+import numpy as np
+
+from perturbation.arguments import float_array
+
+
+def offsets(channel_of_bin, sigma):
+    """Zero points of the channels of an instrument: all bins of a channel move together.
+
+    Parameters
+    ----------
+    channel_of_bin : sequence of shape (n_bins,)
+        Number or name of the channel (detector, order, visit) of each bin.
+    sigma : float or array of shape (n_channels,)
+        1-sigma uncertainty of the zero points, depth; for each channel in the order of ``numpy.unique``.
+
+    Returns
+    -------
+    ndarray of shape (n_channels, n_bins)
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit or a sigma is negative.
+
+    Examples
+    --------
+    >>> offsets(["NRS1", "NRS1", "NRS2"], 1e-5)
+    array([[1.e-05, 1.e-05, 0.e+00],
+           [0.e+00, 0.e+00, 1.e-05]])
+    """
+    channel_of_bin = np.asarray(channel_of_bin)
+    if channel_of_bin.ndim != 1 or channel_of_bin.size == 0:
+        raise ValueError(f"channel_of_bin: expected shape (n_bins,), received {channel_of_bin.shape}")
+    channels = np.unique(channel_of_bin)
+    sigma = float_array("sigma", sigma, f"() or ({len(channels)},)")
+    if sigma.shape not in ((), (len(channels),)):
+        raise ValueError(f"sigma: expected shape () or ({len(channels)},), received {sigma.shape}")
+    _not_negative("sigma", sigma)
+    return (channels[:, None] == channel_of_bin) * np.broadcast_to(sigma, len(channels))[:, None]
+
+
+def tilt(wavelength, sigma):
+    """Tilt of the whole spectrum (starlight, scattering, a baseline): a straight line in log wavelength.
+
+    It is -sigma at the shortest wavelength, zero half-way in log wavelength, and +sigma at the longest.
+
+    Parameters
+    ----------
+    wavelength : array of shape (n_bins,)
+        Micron; at least two that differ.
+    sigma : float
+        1-sigma displacement of the last bin, depth.
+
+    Returns
+    -------
+    ndarray of shape (1, n_bins)
+
+    Raises
+    ------
+    ValueError
+        If the wavelengths are not positive or all alike, or sigma is not one number of at least 0.
+    """
+    wavelength = float_array("wavelength", wavelength, "(n_bins,)", ndim=1)
+    sigma = float_array("sigma", sigma, "()")
+    if wavelength.min() <= 0 or wavelength.min() == wavelength.max():
+        raise ValueError(f"wavelength: expected positive numbers that differ, received {wavelength}")
+    if sigma.ndim:
+        raise ValueError(f"sigma: expected one number, received shape {sigma.shape}")
+    _not_negative("sigma", sigma)
+    position = np.log(wavelength)
+    middle, half = (position.max() + position.min()) / 2, np.ptp(position) / 2
+    return sigma * ((position - middle) / half)[None]
+
+
+def modes(covariance, n):
+    """Principal modes of correlated noise: eigenvectors times the root of their eigenvalue, the strongest first.
+
+    Over all modes the maps of a linear model add up to w' C w, what the whole noise does.
+
+    Parameters
+    ----------
+    covariance : array of shape (n_bins, n_bins) or (N, n_bins, n_bins)
+        Of the noise, depth squared; one for all spectra or one each.
+    n : int
+        Number of modes, 1 to n_bins.
+
+    Returns
+    -------
+    ndarray of shape (n, n_bins) or (N, n, n_bins)
+        The sign of a mode is such that its greatest component is positive.
+
+    Raises
+    ------
+    ValueError
+        If the covariance is not symmetric and positive semi-definite, or there are fewer modes than ``n``.
+    """
+    covariance = _covariance(covariance)
+    n_bins = covariance.shape[-1]
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= n_bins:
+        raise ValueError(f"n: expected a number of modes from 1 to {n_bins}, received {n!r}")
+    values, vectors = np.linalg.eigh(covariance)  # ascending
+    if (values[..., 0] < -1e-8 * values[..., -1] * n_bins).any():
+        raise ValueError(f"covariance: expected no negative eigenvalue, received {values[..., 0].min():.3g}")
+    scaled = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    strongest = np.moveaxis(scaled, -1, -2)[..., ::-1, :][..., :n, :]
+    greatest = np.take_along_axis(strongest, np.abs(strongest).argmax(axis=-1)[..., None], axis=-1)
+    return strongest * np.where(greatest < 0, -1.0, 1.0)
+
+
+def dragged(covariance, errors=None):
+    """Each bin moved by one standard deviation, the others to where they are then expected: C_ab / sqrt(C_bb).
+
+    Given the covariance of the noise, this is a push of the noise seen at one bin. Given the covariance of the
+    *training spectra* and ``errors``, a bin moves by its error and drags the others along as spectra correlate: the
+    perturbed spectra stay among those that the network knows.
+
+    Parameters
+    ----------
+    covariance : array of shape (n_bins, n_bins) or (N, n_bins, n_bins)
+        Depth squared.
+    errors : array of shape (n_bins,) or (N, n_bins), optional
+        How far the bins move, depth. Default: the standard deviations in ``covariance``.
+
+    Returns
+    -------
+    ndarray of shape (n_bins, n_bins) or (N, n_bins, n_bins)
+        Row b is the direction of bin b. For a linear model its map is (C w)_b^2 / C_bb.
+
+    Raises
+    ------
+    ValueError
+        If the covariance is not symmetric, a variance is not positive, or the shapes do not fit.
+    """
+    covariance = _covariance(covariance)
+    variance = np.diagonal(covariance, axis1=-2, axis2=-1)  # (..., n_bins)
+    if variance.min() <= 0:
+        raise ValueError(f"covariance: expected a positive variance for every bin, received {variance.min():.3g}")
+    shape = f"({covariance.shape[-1]},) or (N, {covariance.shape[-1]})"
+    reach = np.sqrt(variance) if errors is None else float_array("errors", errors, shape)
+    if reach.shape[-1:] != variance.shape[-1:] or reach.ndim > 2:
+        raise ValueError(f"errors: expected shape {shape}, received {reach.shape}")
+    _not_negative("errors", reach)
+    return covariance * (reach / variance)[..., None]
+
+
+def _covariance(covariance):
+    covariance = float_array("covariance", covariance, "(n_bins, n_bins) or (N, n_bins, n_bins)")
+    if covariance.ndim not in (2, 3) or covariance.shape[-1] != covariance.shape[-2]:
+        raise ValueError(
+            f"covariance: expected shape (n_bins, n_bins) or (N, n_bins, n_bins), received {covariance.shape}"
+        )
+    if np.abs(covariance - np.swapaxes(covariance, -1, -2)).max() > 1e-8 * np.abs(covariance).max():
+        raise ValueError("covariance: expected a symmetric one, received one that is not")
+    return covariance
+
+
+def _not_negative(name, values):
+    if values.min() < 0:
+        raise ValueError(f"{name}: expected numbers >= 0, received {values.min():g}")

@@ -1,0 +1,134 @@
+"""What a map can do: shares whose errors cover, the greatest bins, a table, a figure, a file."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from sensitivity import SensitivityMap, sensitivity_map
+
+N_BINS = 12
+WAVELENGTH = np.geomspace(0.6, 5, N_BINS)
+PROFILE = np.random.default_rng(0).uniform(0.5, 2, N_BINS)
+
+
+def population(n, seed):
+    """Errors of n planets whose scale differs by far more than their bins do, (n, n_bins)."""
+    rng = np.random.default_rng(seed)
+    scale = rng.lognormal(0, 0.8, (n, 1))
+    return 1e-4 * np.sqrt(PROFILE * scale * rng.lognormal(0, 0.3, (n, N_BINS)))
+
+
+def run(n=20, seed=0, y_test=None, **options):
+    """Map of a linear model: that of a planet is its errors squared; the second AMP's is four times as large."""
+    weights = np.stack([np.ones(N_BINS), np.full(N_BINS, 2.0)], axis=1)
+    defaults = {"scheme": "single", "gases": ["H2O", "Tp"], "no_spectra": None, "input_layout": "flat"}
+    return sensitivity_map(
+        lambda x: x @ weights, y_test, np.zeros((n, N_BINS)), population(n, seed), np.zeros(2), np.ones(2), x_mean=0,
+        x_std=1, **defaults | options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [20, 250])  # beyond 100, groups of spectra are left out
+def test_errors_of_shares_cover_the_population(n):
+    truth = PROFILE / PROFILE.sum()
+    deviations = []
+    for seed in range(60):
+        shares, errors = run(n, seed, keep_spectra=False).shares()
+        deviations.append((shares[0] - truth) / errors[0])
+    inside = np.abs(deviations)
+    assert 0.60 < (inside < 1).mean() < 0.76 and 0.90 < (inside < 2).mean() < 0.985
+
+
+def test_shares_tell_bins_apart_that_the_error_of_the_map_does_not():
+    result = run(40)
+    shares, errors = result.shares()
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_allclose(shares[0], shares[1], rtol=1e-4)  # the scale of an AMP cancels
+    assert (errors / shares).mean() < 0.5 * (result.standard_error / result.mean).mean()
+
+
+def test_errors_of_shares_are_the_delete_one_jackknife():
+    result = run(7)
+    maps = result.per_spectrum[:, 0]
+    left_out = np.stack([np.delete(maps, k, axis=0).sum(axis=0) for k in range(7)])
+    left_out /= left_out.sum(axis=1, keepdims=True)
+    expected = np.sqrt(6 / 7 * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+    np.testing.assert_allclose(result.share_error[0], expected)
+    chosen = run(7, y_test=np.stack([np.arange(7.0), np.zeros(7)], axis=1), abundance={"H2O": (0.5, 4.5)})
+    kept = maps[1:5]
+    np.testing.assert_allclose(chosen.shares()[0][0], kept.sum(axis=0) / kept.sum())
+    np.testing.assert_allclose(chosen.share_error[1], result.share_error[1])
+
+
+def test_shares_of_random_repeats_groups_and_a_silent_network():
+    shares, errors = run(groups=[[0, 1], [5]], repeat=5, rng=0).shares()
+    assert np.isnan(shares[:, 2]).all() and np.nansum(shares[0]) == pytest.approx(1) and errors[0, 0] > 0
+    silent = sensitivity_map(lambda x: np.zeros((len(x), 1)), None, np.zeros((3, 4)), np.ones(4), [0], [1],
+                             no_spectra=None, x_mean=0, x_std=1, scheme="single")  # fmt: skip
+    assert np.isnan(silent.shares()[0]).all()
+
+
+def test_top_names_the_greatest_bins():
+    result = run()
+    top = result.top(3)
+    assert top.shape == (2, 3)
+    assert top[0].tolist() == np.argsort(-result.mean[0])[:3].tolist()
+    assert WAVELENGTH[top].shape == (2, 3)
+    grouped = run(groups=[[3], [5]], repeat=5, rng=0)
+    assert set(grouped.top(2)[0]) == {3, 5}
+    for bad in (0, 13, 2.5, True):
+        with pytest.raises(ValueError, match=r"^n: expected a number from 1 to 12, received"):
+            result.top(bad)
+
+
+def test_frame_has_a_line_for_each_amp_and_bin():
+    pytest.importorskip("pandas")
+    result = run()
+    frame = result.to_frame(WAVELENGTH)
+    assert len(frame) == 2 * N_BINS
+    row = frame[(frame["amp"] == "Tp") & (frame["bin"] == 4)].iloc[0]
+    assert row["mean"] == result.mean[1, 4] and row["wavelength"] == WAVELENGTH[4]
+    assert row["share"] == result.shares()[0][1, 4] and row["slope"] == result.slope[1, 4]
+    random = run(nodes=None, repeat=3, rng=0).to_frame()
+    assert "slope" not in random and "wavelength" not in random and "repeat_error" in random
+
+
+def test_frame_without_pandas_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_frame needs pandas"):
+        run().to_frame()
+
+
+def test_plot_draws_the_shares_with_their_errors_over_the_bands():
+    result = run()
+    figure = result.plot(WAVELENGTH)
+    water, temperature = figure.axes[:2]
+    drawn = water.containers[0][0].get_xydata()
+    np.testing.assert_allclose(drawn[:, 1], 100 * result.shares()[0][0])
+    assert len(water.patches) > 0 and len(temperature.patches) == 0  # bands are known of molecules only
+    assert water.get_xscale() == "log" and "micron" in figure.get_supxlabel()
+    assert not result.plot(WAVELENGTH, bands=False).axes[0].patches
+    assert result.plot().axes[0].get_xscale() == "linear"
+    with pytest.raises(ValueError, match=r"^wavelength: expected shape \(12,\), received \(3,\)"):
+        result.plot([1, 2, 3])
+
+
+def test_saved_map_carries_all_arrays(tmp_path):
+    result = run()
+    result.save(tmp_path / "map.h5")
+    again = SensitivityMap.load(tmp_path / "map.h5")
+    for name, value in vars(result).items():
+        np.testing.assert_equal(getattr(again, name), value)
+
+
+def test_map_of_an_older_version_is_read_and_has_no_shares(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    result = run(nodes=None, repeat=3, rng=0)
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        result.save(file)
+        del file["share_error"], file.attrs["nodes"], file.attrs["rule"]
+    old = SensitivityMap.load(tmp_path / "map.h5")
+    assert np.array_equal(old.mean, result.mean) and old.nodes is None and old.rule is None
+    with pytest.raises(ValueError, match="share_error: expected"):
+        old.shares()
