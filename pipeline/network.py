@@ -76,8 +76,12 @@ class TrainedNetwork:
         ndarray (N, n_amps)
             AMPs in retrieval space (log10 where they are learnt so).
         """
-        inputs = self.scaler.inputs(np.asarray(spectra, float), self._rows(auxiliary, len(spectra)))
-        return self.scaler.amps(self.model.predict(inputs, batch_size=ROWS_PER_CALL, verbose=0))
+        spectra, second, answers = np.asarray(spectra, float), self._rows(auxiliary, len(spectra)), []
+        for start in range(0, len(spectra), ROWS_PER_CALL):
+            part = slice(start, start + ROWS_PER_CALL)
+            inputs = self.scaler.inputs(spectra[part], None if second is None else second[part])
+            answers.append(self.model.predict_on_batch(inputs))  # predict takes 50 ms to set out
+        return self.scaler.amps(np.concatenate(answers))
 
     def sensitivity(self, spectra, errors, amps=None, auxiliary=None, model=None, **options):
         """Map how far each answer moves when bins are redrawn within their errors.

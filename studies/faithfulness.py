@@ -22,8 +22,6 @@ seed are the same for all explanations. Also written, against a long single-bin 
 distance of the two maps as shares, sum |share - share| / 2: 0 for the same, above 1 where noise makes shares negative.
 """
 
-import argparse
-import csv
 import sys
 import time
 from pathlib import Path
@@ -31,17 +29,18 @@ from pathlib import Path
 import numpy as np
 
 from constants import Stream, stream
+from studies.command import study_parser
 from studies.map_agreement import gradient_map, permutation_map, shap_map
 from studies.map_scores import spearman
+from studies.tables import data_frame, mean_over_seeds, with_error, write_csv
 from studies.unmixing import cost_of_a_contrast, unmixed, unmixed_by_regression
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32, 52)
 WORSE = 10.0  # corruption "noise": the error of a bin becomes this many times as large
-BATCH = 8192
 
 
 def load_network(folder, fold=0):
-    """Model, scaler and the run itself, with the shipped data set and its test rows, of one network of a run.
+    """Return a network of a run (`pipeline.network.TrainedNetwork`), the shipped data set and its test rows.
 
     Raises
     ------
@@ -56,8 +55,7 @@ def load_network(folder, fold=0):
     data, _, test = load_rows(seed=run.seed)
     if run.y_test.shape != data.amps[test].shape or not np.allclose(run.y_test, data.amps[test]):
         raise ValueError(f"{folder}: expected a run on the shipped data set with the default test planets")
-    network = TrainedNetwork.of_run(run, fold)
-    return run, network.model, network.scaler, data, test
+    return TrainedNetwork.of_run(run, fold), data, test
 
 
 def ranking(values):
@@ -66,7 +64,7 @@ def ranking(values):
 
 
 def r2(predicted, true):
-    """Coefficient of determination per AMP, (n_amps,), over the first axis."""
+    """Coefficient of determination over the first axis."""
     return 1 - ((predicted - true) ** 2).sum(axis=0) / ((true - true.mean(axis=0)) ** 2).sum(axis=0)
 
 
@@ -121,11 +119,12 @@ def deletion_curve(predict, spectra, amps, order, corrupt, draws, counts=COUNTS)
     truth = np.tile(amps, (draws, 1))
     curve = np.empty((len(order), len(counts)))
     for a, bins in enumerate(order):
+        moved = np.tile(spectra, (len(counts), draws, 1, 1))  # (n_counts, draws, n, n_bins)
         for c, k in enumerate(counts):
-            moved = np.tile(spectra, (draws, 1, 1))
             if k:
-                moved[:, :, bins[:k]] = corrupt(bins[:k])
-            curve[a, c] = r2(predict(moved.reshape(-1, spectra.shape[1])), truth)[a]
+                moved[c][:, :, bins[:k]] = corrupt(bins[:k])
+        answers = predict(moved.reshape(-1, spectra.shape[1])).reshape(len(counts), len(truth), -1)
+        curve[a] = [r2(answer[:, a], truth[:, a]) for answer in answers]
     return curve
 
 
@@ -147,31 +146,19 @@ def share_distance(a, b):
     return float(np.abs(a / a.sum() - b / b.sum()).sum() / 2)
 
 
-class Counted:
-    """A way into the network for transit depths, in AMP units, that counts rows."""
+class CountedNetwork:
+    """Answers of a `pipeline.network.TrainedNetwork` for transit depths; counts the spectra that it was asked about."""
 
-    def __init__(self, model, scaler):
-        self.model, self.scaler, self.rows = model, scaler, 0
+    def __init__(self, network):
+        self.network, self.spectra = network, 0
 
     def __call__(self, spectra):
         """AMPs (n, n_amps) of transit depths (n, n_bins)."""
-        self.rows += len(spectra)
-        x = self.scaler.inputs(spectra)
-        parts = [self.model.predict_on_batch(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
-        return self.scaler.amps(np.concatenate(parts))
+        self.spectra += len(spectra)
+        return self.network.predict(spectra)
 
 
-def single_map(model, scaler, spectra, errors, repeat, rng, scheme="single"):
-    """Map of the sensitivity test in AMP units squared, (n_amps, n_bins)."""
-    from sensitivity import sensitivity_map
-
-    return sensitivity_map(
-        model, None, spectra, errors, scaler.y_mean, scaler.y_std, no_spectra=None, repeat=repeat,
-        x_mean=scaler.x_mean, x_std=scaler.x_std, rng=rng, scheme=scheme, nodes=None, keep_spectra=False,
-    ).mean  # fmt: skip
-
-
-def explanations(model, scaler, data, rows, background, spread, repeat, seed, with_shap):
+def explanations(network, data, rows, background, spread, repeat, seed, with_shap):
     """Yield (name, map, evaluations): every explanation of the planets ``rows``, all for about the same evaluations.
 
     Gradients are counted as one pass forward and one back for each AMP. The equal number is what the single-bin
@@ -187,42 +174,38 @@ def explanations(model, scaler, data, rows, background, spread, repeat, seed, wi
     halving_repeat = budget // (n * len(sizes))
     noisy = spectra + errors * rng.standard_normal(spectra.shape)
 
-    yield (
-        "single",
-        single_map(model, scaler, spectra, errors, repeat, stream(seed, Stream.STUDY_MAPS, 2)),
-        n * (n_bins * repeat),
-    )
-    halving = single_map(model, scaler, spectra, errors, halving_repeat, stream(seed, Stream.STUDY_MAPS, 3), "halving")
+    def perturbed(x, errors, repeat, number, scheme="single"):
+        draws = {"nodes": None, "repeat": repeat, "rng": stream(seed, Stream.STUDY_MAPS, number)}
+        return network.sensitivity(x, errors, scheme=scheme, keep_spectra=False, **draws).mean
+
+    yield "single", perturbed(spectra, errors, repeat, 2), n * (n_bins * repeat)
+    halving = perturbed(spectra, errors, halving_repeat, 3, "halving")
     yield "halving", halving, n * len(sizes) * halving_repeat
     yield "halving, closed", unmixed(halving, sizes), n * len(sizes) * halving_repeat
-    predict = Counted(model, scaler)
-    for name, found in unmixed_by_regression(predict, spectra, errors, halving_repeat, rng).items():
-        yield f"halving, {name}", found, predict.rows
+    predict = CountedNetwork(network)
+    for name, effects in unmixed_by_regression(predict, spectra, errors, halving_repeat, rng).items():
+        yield f"halving, {name}", effects, predict.spectra
     copies = max(round(budget / (n * (1 + n_amps))), 1)
     many, scale = np.tile(spectra, (copies, 1)), np.tile(errors, (copies, 1))
     drawn = many + scale * rng.standard_normal(many.shape)
-    yield "gradient", gradient_map(model, scaler, drawn, scale), len(many) * (1 + n_amps)
-    predict = Counted(model, scaler)
-    yield "permutation", permutation_map(predict, noisy, amps, repeat, stream(seed, Stream.STUDY_MAPS, 4)), predict.rows
+    yield "gradient", gradient_map(network, drawn, scale), len(many) * (1 + n_amps)
+    predict = CountedNetwork(network)
+    yield (
+        "permutation",
+        permutation_map(predict, noisy, amps, repeat, stream(seed, Stream.STUDY_MAPS, 4)),
+        predict.spectra,
+    )
     if with_shap:
         samples = max(round(budget / (n * 2 * n_amps)), 1)
-        yield "shap", shap_map(model, scaler, noisy, data.spectra[background], samples), n * 2 * n_amps * samples
+        yield "shap", shap_map(network, noisy, data.spectra[background], samples), n * 2 * n_amps * samples
     yield "random", rng.random((n_amps, n_bins)), 0
-    yield (
-        "single x 10",
-        single_map(model, scaler, spectra, errors, 10 * repeat, stream(seed, Stream.STUDY_MAPS, 5)),
-        10 * budget,
-    )
-    yield "single, noisy", single_map(model, scaler, noisy, errors, repeat, stream(seed, Stream.STUDY_MAPS, 6)), budget
-    yield (
-        "single, spread",
-        single_map(model, scaler, spectra, spread + 0 * errors, repeat, stream(seed, Stream.STUDY_MAPS, 7)),
-        budget,
-    )
-    yield "gradient, clean", gradient_map(model, scaler, spectra, errors), n * (1 + n_amps)
+    yield "single x 10", perturbed(spectra, errors, 10 * repeat, 5), 10 * budget
+    yield "single, noisy", perturbed(noisy, errors, repeat, 6), budget
+    yield "single, spread", perturbed(spectra, spread + 0 * errors, repeat, 7), budget
+    yield "gradient, clean", gradient_map(network, spectra, errors), n * (1 + n_amps)
 
 
-def run_seed(model, scaler, data, test, seed, arguments, reference):
+def run_seed(network, data, test, seed, arguments, reference):
     """Rows of the curves and of the summary for one seed."""
     rng = np.random.default_rng(stream(seed, Stream.CORRUPTION))
     shuffled = rng.permutation(test)
@@ -239,16 +222,15 @@ def run_seed(model, scaler, data, test, seed, arguments, reference):
         "conditional": given_the_rest(noisy, training, arguments.draws, rng),
         "noise": worse_noise(noisy, errors, arguments.draws, rng),
     }
-    predict = Counted(model, scaler)
     curves, summary = [], []
     start = time.perf_counter()
-    for name, found, evaluations in explanations(
-        model, scaler, data, explained, background, spread, arguments.repeat, seed, arguments.shap
+    for name, values, evaluations in explanations(
+        network, data, explained, background, spread, arguments.repeat, seed, arguments.shap
     ):
         seconds = time.perf_counter() - start
-        agreement = [(spearman(a, b), share_distance(a, b)) for a, b in zip(found, reference)]
+        agreement = [(spearman(a, b), share_distance(a, b)) for a, b in zip(values, reference)]
         for corruption, corrupt in corruptions.items():
-            curve = deletion_curve(predict, noisy, amps, ranking(found), corrupt, arguments.draws)
+            curve = deletion_curve(network.predict, noisy, amps, ranking(values), corrupt, arguments.draws)
             for a, amp in enumerate(data.amp_names):
                 what = {"explanation": name, "corruption": corruption, "amp": amp, "seed": seed}
                 curves += [what | {"k": k, "r2": round(v, 5)} for k, v in zip(COUNTS, curve[a].tolist())]
@@ -262,63 +244,32 @@ def run_seed(model, scaler, data, test, seed, arguments, reference):
     return curves, summary
 
 
-def averaged(summary, key, *by):
-    """{values of ``by``: (mean over AMPs and seeds, its standard error over seeds)}."""
-    kept = {}
-    for row in summary:
-        kept.setdefault(tuple(row[b] for b in by), {}).setdefault(row["seed"], []).append(row[key])
-    found = {}
-    for what, seeds in kept.items():
-        means = np.array([np.mean(values) for values in seeds.values()])
-        error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
-        found[what] = float(means.mean()), float(error)
-    return found
-
-
 def over_seeds(curves):
-    """Rows of the deletion curves, mean over seeds with its standard error."""
-    by = ("explanation", "corruption", "amp", "k")
-    found = averaged(curves, "r2", *by)
-    return [dict(zip(by, what)) | {"r2": f"{m:.4f}", "r2_error": f"{e:.4f}"} for what, (m, e) in found.items()]
+    """Deletion curves, mean over seeds with its standard error: a row per explanation, corruption, AMP and k."""
+    means = mean_over_seeds(curves, "r2", ["explanation", "corruption", "amp", "k"])
+    return means.rename(columns={"mean": "r2", "error": "r2_error"}).reset_index()
 
 
-def differences(summary, corruption, base="single"):
-    """{explanation: (area minus that of ``base``, its standard error over seeds)}, mean over AMPs, seed by seed."""
-    part = [row for row in summary if row["corruption"] == corruption]
-    areas = {(row["explanation"], row["seed"], row["amp"]): float(row["area"]) for row in part}
-    less = [r | {"less": areas[r["explanation"], r["seed"], r["amp"]] - areas[base, r["seed"], r["amp"]]} for r in part]
-    return averaged(less, "less", "explanation")
+def differences(summary, base="single"):
+    """Area minus that of ``base``, seed by seed: mean over AMPs and seeds and its standard error, per explanation."""
+    each = summary.groupby(["explanation", "seed"], sort=False)["area"].mean()
+    less = each.sub(each[base], level="seed").rename("less").reset_index()
+    return mean_over_seeds(less, "less", "explanation")
 
 
-def text_table(summary, corruption, names):
-    """Lines of text: a row per explanation, a column per AMP, then the mean with its error over seeds."""
-    part = [row for row in summary if row["corruption"] == corruption]
-    kept = [averaged(part, key, "explanation") for key in ("area", "spearman_single", "share_distance")]
-    kept.insert(1, differences(summary, corruption))
-    each = averaged(part, "area", "explanation", "amp")
-    yield (
-        f"{corruption:15s} "
-        + " ".join(f"{name:>7s}" for name in names)
-        + f" {'mean':>15s} {'minus single':>15s} {'Spearman':>15s} {'shares':>15s}"
-    )
-    for what in dict.fromkeys(row["explanation"] for row in part):
-        cells = " ".join(f"{each[what, name][0]:7.3f}" for name in names)
-        yield f"{what:15s} {cells} " + " ".join("{:7.3f} ± {:.3f}".format(*t[what,]) for t in kept)
-
-
-def write(path, rows):
-    """Write rows as CSV, whole or not at all."""
-    from runio.files import written_whole
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+def text_table(summary, corruption):
+    """Table to print: a row per explanation, a column per AMP, then the mean with its error over seeds."""
+    part = summary[summary["corruption"] == corruption]
+    table = part.pivot_table("area", "explanation", "amp", sort=False).map("{:.3f}".format)
+    table["mean"] = with_error(mean_over_seeds(part, "area", "explanation"), 3)
+    table["minus single"] = with_error(differences(part), 3)
+    table["Spearman"] = with_error(mean_over_seeds(part, "spearman_single", "explanation"), 3)
+    table["shares"] = with_error(mean_over_seeds(part, "share_distance", "explanation"), 3)
+    return table.rename_axis(index=None, columns=corruption).to_string()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("faithfulness", __doc__)
     parser.add_argument("run", metavar="RUN_DIR", type=Path)
     parser.add_argument("--planets", type=int, default=100, help="test planets explained (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=20, help="of the single-bin scheme; sets the evaluations of all")
@@ -332,31 +283,30 @@ def main():
     if arguments.quick:
         arguments.planets, arguments.repeat, arguments.judged, arguments.seeds = 10, 2, 50, 2
     try:
-        _, model, scaler, data, test = load_network(arguments.run)
+        network, data, test = load_network(arguments.run)
     except ValueError as error:
-        parser.exit(2, f"faithfulness.py: {error}\n")
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
     n = 10 * arguments.planets if not arguments.quick else 20
-    long = np.random.default_rng(stream(0, Stream.STUDY_PLANETS, 1)).permutation(test)[:n]
-    reference = single_map(
-        model, scaler, data.spectra[long], data.errors[long].astype(float), 40, stream(0, Stream.STUDY_MAPS, 8)
-    )
+    rows = np.random.default_rng(stream(0, Stream.STUDY_PLANETS, 1)).permutation(test)[:n]
+    spectra, errors = data.spectra[rows].astype(float), data.errors[rows].astype(float)
+    draws = {"nodes": None, "repeat": 40, "rng": stream(0, Stream.STUDY_MAPS, 8)}
+    reference = network.sensitivity(spectra, errors, scheme="single", keep_spectra=False, **draws).mean
     curves, summary = [], []
     for seed in range(arguments.seeds):
-        more = run_seed(model, scaler, data, test, seed, arguments, reference)
+        more = run_seed(network, data, test, seed, arguments, reference)
         curves, summary = curves + more[0], summary + more[1]
         print(f"seed {seed} done", file=sys.stderr, flush=True)
-    for corruption in dict.fromkeys(row["corruption"] for row in summary):
-        print(*text_table(summary, corruption, data.amp_names), "", sep="\n")
-    for name, value in averaged(summary, "evaluations", "explanation").items():
-        seconds = averaged(summary, "seconds", "explanation")[name][0]
-        print(f"{name[0]:15s} {value[0]:10,.0f} evaluations {seconds:8.2f} s")
+    curves, summary = data_frame(curves), data_frame(summary)
+    for corruption in summary["corruption"].unique():
+        print(text_table(summary, corruption), end="\n\n")
+    print(summary.groupby("explanation", sort=False)[["evaluations", "seconds"]].mean().round(2).to_string())
     from perturbation.engine import halving_sizes
 
     print("evaluations for equal effects, single = 1:", cost_of_a_contrast(halving_sizes(reference.shape[1])))
     if not arguments.quick:
-        write(arguments.out / "faithfulness_curves.csv", over_seeds(curves))
-        write(arguments.out / "faithfulness.csv", summary)
+        write_csv(arguments.out / "faithfulness_curves.csv", over_seeds(curves), "%.4f")
+        write_csv(arguments.out / "faithfulness.csv", summary)
     return 0
 
 

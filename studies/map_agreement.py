@@ -19,18 +19,18 @@ and gradient, which are in the unit of the optimal map, the sum over bins beside
 much more (mean square) noise moves the answers than those of the best estimator.
 """
 
-import argparse
-import csv
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from constants import Stream, stream
+from studies.command import study_parser
 from studies.information import STORED, fisher_map
 from studies.map_scores import band_share, shared_top, spearman
+from studies.tables import data_frame, replaced_rows, write_csv
 
-COLUMNS = (
+COLUMNS = [
     "run",
     "network",
     "map",
@@ -42,21 +42,22 @@ COLUMNS = (
     "band_share_optimal",
     "total_over_optimal",
     "planets",
-)
+]
 
 
-def gradient_map(model, scaler, spectra, errors, auxiliary=None, batch=512):
+def gradient_map(network, spectra, errors, auxiliary=None, batch=512):
     """Mean of (d AMP / d depth x error)^2 over spectra, (n_amps, n_bins), by automatic differentiation."""
     import tensorflow as tf
 
-    total = 0.0
+    scaler, total = network.scaler, 0.0
     for start in range(0, len(spectra), batch):
         part = slice(start, start + batch)
         x = tf.constant(scaler.inputs(spectra[part]))  # (n, n_bins, 1)
         inputs = x if auxiliary is None else [x, tf.constant(scaler.scaled_auxiliary(auxiliary[part]))]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
-            columns = tf.unstack(model(inputs, training=False), axis=1)  # rows do not mix: gradients of sums will do
+            answers = network.model(inputs, training=False)
+            columns = tf.unstack(answers, axis=1)  # rows do not mix: gradients of sums will do
         slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
         # (n, n_amps, n_bins), scaled units
         moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[part, None]
@@ -77,15 +78,15 @@ def permutation_map(predict, spectra, amps, repeats=5, seed=0):
     return rise / repeats
 
 
-def shap_map(model, scaler, spectra, background, samples=200, auxiliary=(None, None)):
+def shap_map(network, spectra, background, samples=200, auxiliary=(None, None)):
     """Mean absolute SHAP value by expected gradients, (n_amps, n_bins), in scaled units.
 
     ``auxiliary`` holds the second inputs of the spectra and of the background.
     """
     import shap
 
-    explainer = shap.GradientExplainer(model, scaler.inputs(background, auxiliary[1]))
-    values = explainer.shap_values(scaler.inputs(spectra, auxiliary[0]), nsamples=samples, rseed=0)
+    explainer = shap.GradientExplainer(network.model, network.scaler.inputs(background, auxiliary[1]))
+    values = explainer.shap_values(network.scaler.inputs(spectra, auxiliary[0]), nsamples=samples, rseed=0)
     values = np.asarray(values if auxiliary[0] is None else values[0])  # (n, n_bins, 1, n_amps)
     return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
 
@@ -132,9 +133,9 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
             errors,
             auxiliary=second["own"],
             repeat=times,
+            nodes=None,
             rng=stream(run.seed, Stream.STUDY_MAPS),
             scheme=scheme,
-            nodes=None,
             keep_spectra=False,
             progress=sys.stderr.isatty(),
         ).mean
@@ -143,12 +144,10 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
     for what, x in (("", spectra), (", noisy", noisy)):
         maps["single" + what] = perturbed(x, "single", repeat)
         maps["halving" + what] = perturbed(x, "halving", repeat * n_bins // len(halving_sizes(n_bins)))
-        maps["gradient" + what] = gradient_map(network.model, network.scaler, x, errors, second["own"])
+        maps["gradient" + what] = gradient_map(network, x, errors, second["own"])
         if samples:
             background = data.spectra[test[rest]]
-            maps["shap" + what] = shap_map(
-                network.model, network.scaler, x, background, samples, (second["own"], second["rest"])
-            )
+            maps["shap" + what] = shap_map(network, x, background, samples, (second["own"], second["rest"]))
     maps["permutation, noisy"] = permutation_map(
         lambda x: network.predict(x, second["own"]),
         noisy,
@@ -217,38 +216,12 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
             figure.savefig(part, format=Path(path).suffix[1:], dpi=200)
 
 
-def write_csv(path, rows):
-    """Write the comparison, whole or not at all; rows of runs that were not asked for stay."""
-    from runio.files import written_whole
-
-    def run(row):
-        return row["run"], row["network"]
-
-    if Path(path).is_file():
-        with open(path, newline="") as file:
-            asked = set(map(run, rows))
-            rows = [row for row in csv.DictReader(file) if run(row) not in asked] + rows
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="")
-        table.writeheader()
-        table.writerows(rows)
-
-
-def text_table(rows, names, key):
-    """Lines of text: a row per map, a column per AMP."""
-
-    def label(row):
-        return f"{row['run']} {row['network']} {row['map']}".strip()
-
-    wide = max(len(label(row)) for row in rows)
-    lines = [f"{key:{wide}s} " + " ".join(f"{name:>7s}" for name in names) + "    mean"]
-    for what in dict.fromkeys(map(label, rows)):
-        values = [row.get(key, "") for row in rows if label(row) == what]
-        numbers = [value for value in values if value != ""]
-        cells = " ".join(f"{value:7.2f}" if value != "" else " " * 7 for value in values)
-        lines.append(f"{what:{wide}s} {cells} {np.mean(numbers):7.2f}" if numbers else "")
-    return lines
+def text_table(table, key):
+    """Table to print: a row per map, a column per AMP; maps without any value are left out."""
+    label = (table["run"] + " " + table["network"] + " " + table["map"]).str.strip()
+    cells = table.assign(label=label).pivot_table(key, "label", "amp", sort=False)
+    cells["mean"] = cells.mean(axis=1)
+    return cells.rename_axis(index=None, columns=key).to_string(float_format="{:.2f}".format, na_rep="")
 
 
 def main():
@@ -256,7 +229,7 @@ def main():
 
     from studies.emulator import load_rows
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("map_agreement", __doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs of which to judge the first fold")
     parser.add_argument(
         "--planets", type=int, default=300, help="test planets (default: all that were sampled, at most %(default)s)"
@@ -292,7 +265,7 @@ def main():
         free = {"Fisher": fisher_map(file["jacobian"][:n].astype(float), errors).mean(axis=0)}
         if "sampler" in file:
             if not np.array_equal(file["sampler/index"][:n], index):
-                parser.exit(2, f"map_agreement.py: {arguments.information} holds other planets in sampler/\n")
+                parser.exit(2, f"{parser.prog}: {arguments.information} holds other planets in sampler/\n")
             references["sampled"] = file["sampler/optimal_map"][:n].mean(axis=0, dtype=float)
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
@@ -302,14 +275,15 @@ def main():
         try:
             network, maps = maps_of_run(*asked)
         except (ValueError, OSError) as error:
-            parser.exit(2, f"map_agreement.py: {error}\n")
-        found = compare(maps, references, names, wavelength)
-        rows += [{"run": Path(folder).name, "network": network, **row} for row in found]
-    rows = [{**row, "planets": len(index)} for row in rows]
+            parser.exit(2, f"{parser.prog}: {error}\n")
+        scores = compare(maps, references, names, wavelength)
+        rows += [{"run": Path(folder).name, "network": network, **row} for row in scores]
+    table = data_frame(rows).assign(planets=len(index)).reindex(columns=COLUMNS)
     for key in COLUMNS[4:-1]:
-        print(*text_table(rows, names, key), "", sep="\n")
+        if table[key].notna().any():
+            print(text_table(table, key), end="\n\n")
     if not arguments.quick:
-        write_csv(arguments.out, rows)
+        write_csv(arguments.out, replaced_rows(arguments.out, table, ["run", "network"]))
         if arguments.figure:
             best = references.get("sampled", references["laplace"])
             plot_maps(arguments.figure, wavelength, best, maps["single, noisy"], names, f"{network}, single bins")

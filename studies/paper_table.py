@@ -11,8 +11,6 @@ Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not 
 with ``--readme`` puts the same tables into README.md.
 """
 
-import argparse
-import csv
 import datetime
 import os
 import platform
@@ -26,12 +24,13 @@ import numpy as np
 from constants import NETWORKS, Stream, stream
 from loaders import load_dataset
 from pipeline.folds import load_split
-from pipeline.judge import predict_noisy
 from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take
 from report.evaluation import scores
 from runio.config import load_config
 from runio.files import written_whole
+from studies.command import study_parser
 from studies.limit import compare
+from studies.tables import as_markdown, data_frame, replaced_rows, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
@@ -45,11 +44,11 @@ QUICK = ["--size", "1500", "--epochs", "2"]
 def judge(predictions, truth, scalers, names, quick):
     """Return the scores of predictions (folds, n_test, n_amps): name to rows (folds or 1, n_amps)."""
     both = [scores(truth, p, s["y_mean"], s["y_std"]) for p, s in zip(predictions, scalers, strict=True)]
-    found = {"R2": np.array([b["R2"] for b in both]), "MSE": np.array([b["MSE"] for b in both])}
+    judged = {"R2": np.array([b["R2"] for b in both]), "MSE": np.array([b["MSE"] for b in both])}
     if not quick:  # else these are other test spectra than those of the limit
         limit = compare(np.asarray(predictions), truth, names)
-        found |= {"MSE/limit": limit.sampler[None], "error of MSE/limit": limit.sampler_error[None]}
-    return found
+        judged |= {"MSE/limit": limit.sampler[None], "error of MSE/limit": limit.sampler_error[None]}
+    return judged
 
 
 def train_network(name, folds, work, quick):
@@ -69,6 +68,7 @@ def judge_network(name, folds, work, quick, seconds):
     """Yield (name, scores, seconds, parameters) of the trained folds of a network, and of the mean of their answers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from models import load_model
+    from pipeline.judge import predict_noisy
     from pipeline.network import TrainedNetwork
 
     changes = {"model.name": name, "training.cv": folds, **({"data.size": 1500} if quick else {})}
@@ -144,56 +144,66 @@ def results(arguments):
         yield list(judge_network(*asked, seconds))
 
 
-def write_tables(found, names, output, note):
-    """Put what was found into the CSV file, in place of older rows of these models; write the Markdown tables."""
-    output.mkdir(parents=True, exist_ok=True)
+def write_tables(judged, names, output, note):
+    """Put judged models into the CSV file, in place of older rows of these models; write the Markdown tables.
+
+    Parameters
+    ----------
+    judged : list of (name, scores, seconds, parameters)
+        As `results` yields them.
+    names : sequence of str
+        AMP keys.
+    output : Path
+        Folder of both files.
+    note : str
+        When and where the scores were computed.
+
+    Returns
+    -------
+    str
+        The Markdown tables.
+    """
     path = output / "paper_table.csv"
-    columns = ["model", "fold", "score", *names, "parameters", "minutes", "note"]
     rows = []
-    if path.is_file():
-        with open(path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["model"] not in {entry[0] for entry in found}]
-    for model, by_score, seconds, parameters in found:
-        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
+    for model, by_score, seconds, parameters in judged:
+        size, minutes = parameters or "", "" if seconds is None else f"{seconds / 60:.1f}"
         for score, values in by_score.items():
             for k, row in enumerate(values):
                 fold, digits = k if len(values) > 1 else "all", [f"{v:.5g}" for v in row]
-                cells = [model, fold, score, *digits, parameters or "", minutes, note]
-                rows.append(dict(zip(columns, map(str, cells))))
-    with written_whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
-        table.writerows(rows)
-    text = as_markdown(rows, names)
+                rows.append(list(map(str, [model, fold, score, *digits, size, minutes, note])))
+    columns = ["model", "fold", "score", *names, "parameters", "minutes", "note"]
+    table = replaced_rows(path, data_frame(rows, columns), ["model"])
+    write_csv(path, table)
+    text = tables_of_scores(table, list(names))
     with written_whole(output / "paper_table.md") as part:
         part.write_text(text, encoding="utf-8")
     return text
 
 
-def as_markdown(rows, names):
-    """Return the tables as Markdown: R2 and MSE, mean and spread over folds; MSE over the limit with its error."""
-    lines = []
-    models = sorted({row["model"] for row in rows}, key=lambda m: (ORDER.index(m.split(",")[0]), m))
-    for score, digits in (("R2", 3), ("MSE", 4), ("MSE/limit", 2)):
-        if not any(row["score"] == score for row in rows):
-            continue
-        lines += [f"| {TITLES[score]} | " + " | ".join([*names, "mean"]) + " | folds | parameters | minutes |"]
-        lines += ["|---" * (len(names) + 5) + "|"]
-        for model in models:
-            mine = [row for row in rows if row["model"] == model and row["score"] == score]
-            if not mine:
-                continue
-            values = np.array([[float(row[name]) for name in names] for row in mine])
-            values = np.column_stack([values, values.mean(axis=1)])
-            cells = [_cell(column, digits) for column in values.T]
-            if score == "MSE/limit":
-                (errors,) = (row for row in rows if row["model"] == model and row["score"] == f"error of {score}")
-                cells = [*(f"{c} ± {float(errors[n]):.{digits}f}" for c, n in zip(cells, names)), cells[-1]]
-            size = f"{int(mine[0]['parameters']):,}" if mine[0]["parameters"] else ""
-            folds = sum(row["model"] == model.split(",")[0] and row["score"] == "R2" for row in rows)
-            lines.append(f"| {model} | " + " | ".join(cells) + f" | {folds} | {size} | {mine[0]['minutes']} |")
-        lines.append("")
-    return "\n".join(lines)
+def tables_of_scores(table, names):
+    """Return Markdown: R2 and MSE, mean and spread over folds; MSE over the limit with its error."""
+    digits = {"R2": 3, "MSE": 4, "MSE/limit": 2}
+    known = [score for score in digits if (table["score"] == score).any()]
+    return "\n".join("\n".join([*as_markdown(one_score(table, names, s, digits[s])), ""]) for s in known)
+
+
+def one_score(table, names, score, digits):
+    """Return a data frame of texts: a row per model, in their order, a column per AMP, then mean, folds and cost."""
+    part = table[table["score"] == score]
+    models = sorted(part["model"].unique(), key=lambda model: (ORDER.index(model.split(",")[0]), model))
+    values = part[names].astype(float).assign(mean=lambda row: row.mean(axis=1)).groupby(part["model"])
+    mean, error = values.mean().loc[models], values.std().loc[models]  # one row has no spread: NaN
+    if score == "MSE/limit":
+        errors = table[table["score"] == f"error of {score}"].set_index("model")[names].astype(float)
+        error = errors.reindex(index=mean.index, columns=mean.columns)
+    cells = mean.map(f"{{:.{digits}f}}".format) + error.map(f" ± {{:.{digits}f}}".format).where(error.notna(), "")
+    folds = table[table["score"] == "R2"]["model"].value_counts()
+    cost = part.groupby("model").first().loc[models]
+    cells.insert(0, TITLES[score], models)
+    cells["folds"] = [str(folds.get(model.split(",")[0], 0)) for model in models]
+    cells["parameters"] = [f"{int(size):,}" if size else "" for size in cost["parameters"]]
+    cells["minutes"] = cost["minutes"]
+    return cells
 
 
 def put_into(path, text):
@@ -212,14 +222,9 @@ def put_into(path, text):
         part.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
-def _cell(values, digits):
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
-
-
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("paper_table", __doc__)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; in folders quick/ of their own")

@@ -1,0 +1,83 @@
+"""The tables of the studies, as pandas data frames: made from rows, averaged over seeds, written and read."""
+
+from pathlib import Path
+
+from runio.files import written_whole
+
+
+def _pandas():
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "the studies need pandas for their tables: pip install -r requirements-science.txt"
+        ) from error
+    return pandas
+
+
+def data_frame(rows, columns=None):
+    """Return a data frame of rows: a list of dict from column to value, or of lists with the names of the columns."""
+    return _pandas().DataFrame(rows, columns=columns)
+
+
+def write_csv(path, table, number_format=None):
+    """Write a data frame as CSV, whole or not at all, into a folder that is made if need be."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
+        table.to_csv(part, index=False, float_format=number_format)
+
+
+def replaced_rows(path, table, keys):
+    """Return a stored table with new rows in place of the old ones that have the same values in the columns ``keys``.
+
+    Parameters
+    ----------
+    path : path-like
+        CSV file, which need not exist. Its cells are kept as the text that they are.
+    table : pandas.DataFrame
+        New rows, with all columns of the file.
+    keys : list of str
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    if not Path(path).is_file():
+        return table
+    stored = _pandas().read_csv(path, dtype=str, keep_default_na=False)
+    new = set(map(tuple, table[keys].to_numpy()))
+    stays = [tuple(row) not in new for row in stored[keys].to_numpy()]
+    return _pandas().concat([stored[stays], table], ignore_index=True) if len(table) else stored
+
+
+def mean_over_seeds(table, value, by):
+    """Mean of a column over all rows of a seed, then over seeds, with the standard error of the latter.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With a column ``seed``.
+    value : str
+        Column to average.
+    by : str or list of str
+        Columns whose values make a group, in the order in which they first appear.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``mean`` and ``error``, indexed by ``by``; the error of a single seed is NaN.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    each = table.groupby([*by, "seed"], sort=False)[value].mean()
+    return each.groupby(level=by, sort=False).agg(mean="mean", error="sem")
+
+
+def with_error(averaged, digits):
+    """Return the text "mean ± error" of each row of `mean_over_seeds`, as a pandas.Series."""
+    return averaged.apply(lambda row: f"{row['mean']:.{digits}f} ± {row['error']:.{digits}f}", axis=1)
+
+
+def as_markdown(table):
+    """Return a data frame of texts as lines of Markdown."""
+    heading, *lines = (f"| {' | '.join(cells)} |" for cells in [table.columns, *table.to_numpy()])
+    return [heading, "|" + "---|" * len(table.columns), *lines]
