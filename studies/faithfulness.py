@@ -245,7 +245,7 @@ def run_seed(network, data, test, seed, arguments, reference):
 
 
 def over_seeds(curves):
-    """Deletion curves, mean over seeds with its standard error: a row per explanation, corruption, AMP and k."""
+    """Return the deletion curves, mean over seeds with its standard error: rows of explanation, corruption, AMP, k."""
     means = mean_over_seeds(curves, "r2", ["explanation", "corruption", "amp", "k"])
     return means.rename(columns={"mean": "r2", "error": "r2_error"}).reset_index()
 

@@ -24,6 +24,7 @@ def call(*arguments):
 @pytest.mark.slow
 def test_paper_table(tmp_path):
     pytest.importorskip("sklearn")
+    pytest.importorskip("pandas")
     common = ["--quick", "--models", "mlp", "--folds", "2", "--work", tmp_path / "runs", "--output", tmp_path]
     printed = call(*common)
     with open(tmp_path / "quick/paper_table.csv", newline="") as file:
