@@ -130,9 +130,8 @@ class Stream(enum.IntEnum):
     FIXED_NOISE = 7  # noise of a copy that stays: fold, copy
     VALIDATION_NOISE = 8  # fold
     TEST_NOISE = 9
-    SENSITIVITY = 10  # the sensitivity test: fold
-    OBSERVATION_NOISE = 11  # fold
-    OBSERVATION_SENSITIVITY = 12  # fold
+    SENSITIVITY = 10  # the sensitivity test: fold, or the number of folds for their mean
+    OBSERVATION_NOISE = 11
     STUDY_PLANETS = 20  # test spectra that a study looks at: number of the choice
     STUDY_NOISE = 21  # noise on the training spectra of other estimators: fold
     STUDY_MAPS = 22  # explanations that are compared: number of the explanation

@@ -160,10 +160,13 @@ def run(config, arguments, command, log):
     stage, pool = console.Stages(), workers(arguments.scheduler)
     with stage("data"):
         split = load_split(config)
-    data, test, scalers = split.data, split.test, split.scalers
-
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
-    settings = {**config.to_dict(), "data_sha256": data.sha256(), "versions": console.versions(), "command": command}
+    settings = {
+        **config.to_dict(),
+        "data_sha256": split.data.sha256(),
+        "versions": console.versions(),
+        "command": command,
+    }
     if arguments.fold is not None:
         return train_alone(config, split, output, settings, arguments.fold, arguments.quiet)
     with RunFolder(output, settings, arguments.overwrite, arguments.resume, NO_RESULT) as folder, pool as executor:
@@ -174,31 +177,28 @@ def run(config, arguments, command, log):
         with console.quiet_stderr(), stage("imports"):
             import tensorflow as tf
 
-            from pipeline.judge import map_sensitivity, predict_noisy
-            from report import evaluation, page
+            from pipeline.judge import judge
+            from pipeline.network import save_mean
+            from report import page
             from runio import results
         tf.config.experimental.enable_op_determinism()
-        answers, mse, r2 = {}, {}, {}
         with stage("training"):
             networks = train_networks(config, split, folder.work, arguments.quiet, executor)
-        for k, network in networks.items():
-            with stage("prediction"):
-                y_pred = predict_noisy(network, data, test, config.seed)
-                mse[k], r2[k] = evaluation.scores(data.amps[test], y_pred, scalers[k].y_mean, scalers[k].y_std).values()
-            with stage("sensitivity"):
-                maps = map_sensitivity(config, split, network, folder.work, k, arguments.quiet, executor)
-            answers[k] = {"y_pred": y_pred, "scaler": scalers[k].to_dict(), **maps}
-        results.write_scores(folder.work / "MSE.csv", data.amp_names, mse)
-        results.write_scores(folder.work / "R2.csv", data.amp_names, r2)
-        results.write_results(folder.work / "results.h5", data, config.model.name, config.seed, test, answers)
+            if len(networks) > 1:
+                networks[results.ENSEMBLE] = save_mean(networks, folder.work)
+        with stage("answers and maps"):
+            judged = {
+                k: judge(config, split, network, folder.work, k, arguments.quiet, executor)
+                for k, network in networks.items()
+            }
+        results.write_run(folder.work, split.data, config, split.test, judged)
         with stage("figures"):
             finished = results.load_run(folder.work)
             page.write_report(finished, rendered=page.write_figures(finished))
-        table = console.score_table(data.amp_names, *(sum(s.values()) / len(s) for s in (mse, r2)))
-        logger.info("\n%s\n", table)
+        logger.info("\n%s\n", console.score_table(finished.amp_names, judged))
         logger.info("time: %s", stage)
         folder.finish()
-    logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, model_0.keras ...)", output)
+    logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, the networks ...)", output)
 
 
 if __name__ == "__main__":

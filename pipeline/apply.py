@@ -61,48 +61,59 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     with console.quiet_stderr():
         from pipeline.network import TrainedNetwork
     with as_input_error():
-        networks = {k: TrainedNetwork.of_run(run, k) for k in run.folds}
-    _warn_if_unlike(seen, networks)
+        best = TrainedNetwork.of_run(run)
+        folds = [TrainedNetwork.of_run(run, k) for k in run.folds] if len(run.folds) > 1 else []
+    _warn_if_unlike(seen, best)
 
-    draws = {k: _draws(network, seen, auxiliary_inputs, config.seed, k) for k, network in networks.items()}
-    rows = summarise(draws, run.amp_table)
+    answer, noisy = _draws(best, seen, auxiliary_inputs, config.seed)
+    folds = [network.predict(seen.depth[None], auxiliary_inputs)[0] for network in folds]
+    rows = summarise(answer, noisy, folds, run.amp_table)
     output = Path(output) if output else run.folder / "applied" / _plain(Path(observation_path).stem)
     output.mkdir(parents=True, exist_ok=True)
     with written_whole(output / "amps.csv") as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    logger.info("\n%s\n", _as_text(rows, len(draws)))
-    if config.sensitivity.enabled:
-        maps = [_map(network, seen, auxiliary_inputs, config, k, quiet) for k, network in networks.items()]
-        for k, one in zip(networks, maps):
-            one.save(output / (f"sensitivity_{k}.h5" if len(maps) > 1 else "sensitivity.h5"))
-        _draw(np.mean([one.mean for one in maps], axis=0), seen, run, output / "sensitivity")
+    logger.info("\n%s\n", _as_text(rows, len(folds)))
+    if config.sensitivity_single.enabled:
+        sensitivity = best.sensitivity(
+            seen.depth[None],
+            seen.error[None],
+            auxiliary=auxiliary_inputs,
+            scheme="single",
+            nodes=config.sensitivity_single.nodes,
+            progress=console.shows_progress(quiet),
+        )
+        sensitivity.save(output / "sensitivity.h5")
+        _draw(sensitivity.mean, seen, run, output / "sensitivity")
     logger.info("results: %s", output)
     return output
 
 
-def summarise(draws, amp_table):
+def summarise(answer, noisy, folds, amp_table):
     """Return a row per AMP: the answer and where its spread comes from.
 
     Parameters
     ----------
-    draws : dict of int to (answer (n_amps,), noisy (NOISE_DRAWS, n_amps))
-        Per fold: the AMPs of the spectrum as observed, and of the spectrum with further noise drawn from its errors.
+    answer : ndarray (n_amps,)
+        AMPs of the spectrum as observed: of the mean of the folds, or of the only fold.
+    noisy : ndarray (NOISE_DRAWS, n_amps)
+        The same of the spectrum with further noise drawn from its errors.
+    folds : sequence of ndarray (n_amps,)
+        Answer of each fold; empty for a run of one.
     amp_table : sequence of constants.AMP
 
     Returns
     -------
     list of dict
-        amp, unit, value (mean over folds), fold_spread (standard deviation over folds, NaN for one), noise_spread
-        (standard deviation over noise draws, root mean square over folds).
+        amp, unit, value, fold_spread (standard deviation over folds, NaN for one), noise_spread (standard deviation
+        over noise draws).
     """
-    answers = np.array([answer for answer, _ in draws.values()])
-    noise = np.sqrt(np.mean([noisy.var(axis=0, ddof=1) for _, noisy in draws.values()], axis=0))
-    folds = answers.std(axis=0, ddof=1) if len(answers) > 1 else np.full(len(noise), np.nan)
+    noise = noisy.std(axis=0, ddof=1)
+    spread = np.std(folds, axis=0, ddof=1) if len(folds) > 1 else np.full(len(noise), np.nan)
     return [
         {"amp": a.key, "unit": a.retrieval_unit, "value": float(v), "fold_spread": float(f), "noise_spread": float(n)}
-        for a, v, f, n in zip(amp_table, answers.mean(axis=0), folds, noise)
+        for a, v, f, n in zip(amp_table, answer, spread, noise)
     ]
 
 
@@ -114,37 +125,22 @@ def _auxiliary(run, given):
     return np.array([given[name] for name in names]) if names else None
 
 
-def _warn_if_unlike(seen, networks):
-    for k, network in networks.items():
-        far = np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()
-        if far > FAR:
-            logger.warning(
-                "%s lies %.0f standard deviations from the training spectra of fold %d: the network extrapolates",
-                seen.name, far, k,
-            )  # fmt: skip
-            return
+def _warn_if_unlike(seen, network):
+    far = np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()
+    if far > FAR:
+        logger.warning(
+            "%s lies %.0f standard deviations from the training spectra: the network extrapolates", seen.name, far
+        )
 
 
-def _draws(network, seen, auxiliary, seed, fold):
+def _draws(network, seen, auxiliary, seed):
     """Return the AMPs (n_amps,) of the spectrum and (NOISE_DRAWS, n_amps) of it with more noise."""
     spectra = np.repeat(seen.depth[None], NOISE_DRAWS, axis=0)
-    noisy = add_noise(spectra, seen.error, np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE, fold)))
+    noisy = add_noise(spectra, seen.error, np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE)))
     answers = network.predict(np.concatenate([seen.depth[None], noisy]), auxiliary)
     if not np.isfinite(answers).all():
         raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
     return answers[0], answers[1:]
-
-
-def _map(network, seen, auxiliary, config, fold, quiet):
-    return network.sensitivity(
-        seen.depth[None],
-        seen.error[None],
-        auxiliary=auxiliary,
-        repeat=config.sensitivity.repeat,
-        rng=stream(config.seed, Stream.OBSERVATION_SENSITIVITY, fold),
-        scheme=config.sensitivity.scheme,
-        progress=console.shows_progress(quiet),
-    )
 
 
 def _draw(sensitivity, seen, run, path):
@@ -164,7 +160,7 @@ def _as_text(rows, n_folds):
     for row in rows:
         numbers = "".join(f"{row[name]:>12.4g}" for name in ("value", "noise_spread", "fold_spread"))
         lines.append(f"{row['amp']:<10}{numbers}  {row['unit']}")
-    if n_folds == 1:
+    if n_folds < 2:
         lines.append("(one fold: no spread over folds; train with --cv 5 to see it)")
     return "\n".join(lines)
 

@@ -8,8 +8,11 @@ from constants import Stream, stream
 from models import load_model
 from perturbation.mapstore import MapStore, digest
 from perturbation.response import response_map
+from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
+from report.evaluation import scores
 from runio import console
+from runio.results import ENSEMBLE
 from sensitivity import ModelLoader, SensitivityMap
 
 logger = logging.getLogger(__name__)
@@ -17,8 +20,8 @@ logger = logging.getLogger(__name__)
 RESPONSE_SPECTRA = 100  # test spectra that the signed response map is averaged over
 
 
-def map_sensitivity(config, split, network, folder, k, quiet, executor=None):
-    """Run the sensitivity test on the test spectra; return it and the response map, both None if not wanted.
+def judge(config, split, network, folder, fold, quiet, executor=None):
+    """Let a network answer for the noisy test spectra, score the answers, and map what they rest on.
 
     Parameters
     ----------
@@ -26,45 +29,66 @@ def map_sensitivity(config, split, network, folder, k, quiet, executor=None):
     split : pipeline.folds.Split
     network : pipeline.network.TrainedNetwork
     folder : Path
-        Where ``model_<k>.keras`` is, and where the maps are kept: that of every spectrum until all are there, so that
-        an interrupted test goes on where it stopped, and then ``sensitivity_<k>.h5``.
-    k : int
-        The fold.
+        Where the network is, and where its maps are kept, so that an interrupted run goes on where it stopped.
+    fold : int or "ensemble"
     quiet : bool
         No progress bar.
     executor : concurrent.futures.Executor, optional
-        Where chunks of spectra are run.
+        Where chunks of spectra are perturbed.
 
     Returns
     -------
     dict
-        ``sensitivity`` (a `sensitivity.SensitivityMap`), ``response`` (a `perturbation.response.ResponseMap`) and
-        ``noisy``: whether both were made around spectra with noise.
+        ``y_pred`` (n_test, n_amps), ``scaler``, ``MSE`` (scaled units) and ``R2`` (n_amps,), and the maps
+        ``sensitivity``, ``sensitivity_single`` and ``response``: each None or (map, whether around noisy spectra).
     """
-    chosen, data, test = config.sensitivity, split.data, split.test
+    data, test, scaler = split.data, split.test, network.scaler
+    y_pred = predict_noisy(network, data, test, config.seed)
+    maps = {
+        name: map_sensitivity(name, config, split, network, folder, fold, quiet, executor)
+        for name in ("sensitivity", "sensitivity_single")
+    }
+    return {
+        "y_pred": y_pred,
+        "scaler": scaler.to_dict(),
+        **scores(data.amps[test], y_pred, scaler.y_mean, scaler.y_std),
+        **maps,
+        "response": map_response(config, split, network) if any(maps.values()) else None,
+    }
+
+
+def map_sensitivity(name, config, split, network, folder, fold, quiet, executor=None):
+    """Run one of the two sensitivity tests on the test spectra; else as `judge`.
+
+    Parameters
+    ----------
+    name : {"sensitivity", "sensitivity_single"}
+        The published test, or the exact map of single bins; each has a section of this name in config.yaml.
+
+    Returns
+    -------
+    (sensitivity.SensitivityMap, bool) or None
+        The map, and whether it was made around noisy spectra; None if it is not wanted.
+    """
+    chosen, data, test = getattr(config, name), split.data, split.test
     if not chosen.enabled:
-        return {"sensitivity": None, "response": None}
-    spectra = noisy_test_spectra(data, test, config.seed) if chosen.noisy else data.spectra[test]
-    errors = data.errors[test]
-    kept = folder / f"sensitivity_{k}.h5"
-    sensitivity = _kept_map(kept, k)
+        return None
+    noisy = chosen.noisy or data.noisy
+    kept = folder / f"{name}_{fold}.h5"
+    sensitivity = _kept_map(kept, fold)
     if sensitivity is None:
-        path = folder / f"model_{k}.keras"
-        with MapStore(folder / f"maps_{k}.bin", len(data.amp_names), spectra.shape[1], digest(path)) as store:
+        path = network_file(folder, fold)
+        with MapStore(
+            folder / f"maps_{name}_{fold}.bin", len(data.amp_names), data.spectra.shape[1], digest(path)
+        ) as store:
             sensitivity = network.sensitivity(
-                spectra,
-                errors,
+                noisy_test_spectra(data, test, config.seed) if noisy else data.spectra[test],
+                data.errors[test],
                 data.amps[test],
                 None if data.auxiliary is None else data.auxiliary[test],
                 model=ModelLoader(load_model, str(path.resolve())) if executor else None,
-                no_spectra=chosen.no_spectra,
-                repeat=chosen.repeat,
-                abundance=chosen.abundance,
-                rng=stream(config.seed, Stream.SENSITIVITY, k),
-                scheme=chosen.scheme,
-                batch_size=chosen.batch_size,
-                chunk_size=chosen.chunk_size,
-                tolerance=chosen.tolerance,
+                **_options(name, chosen),
+                rng=stream(config.seed, Stream.SENSITIVITY, len(split.folds) if fold == ENSEMBLE else fold),
                 keep_spectra=False,
                 progress=console.shows_progress(quiet),
                 executor=executor,
@@ -72,20 +96,41 @@ def map_sensitivity(config, split, network, folder, k, quiet, executor=None):
             )
         sensitivity.save(kept)
         store.delete()
-    some = slice(RESPONSE_SPECTRA)
-    response = response_map(network.predict, spectra[some], errors[some])  # auxiliary inputs stay at their mean
-    return {"sensitivity": sensitivity, "response": response, "noisy": chosen.noisy or data.noisy}
+    return sensitivity, noisy
 
 
-def _kept_map(path, k):
+def _options(name, chosen):
+    """Return the settings of a test as arguments of ``sensitivity_map``."""
+    if name == "sensitivity_single":
+        return {"scheme": "single", "nodes": chosen.nodes, "no_spectra": chosen.no_spectra}
+    return {
+        "scheme": chosen.scheme,
+        "nodes": None,  # random draws, as published
+        "no_spectra": chosen.no_spectra,
+        "repeat": chosen.repeat,
+        "abundance": chosen.abundance,
+        "batch_size": chosen.batch_size,
+        "chunk_size": chosen.chunk_size,
+        "tolerance": chosen.tolerance,
+    }
+
+
+def _kept_map(path, fold):
     """Return the map that an interrupted run had finished; None where there is none that can be read."""
     if not path.is_file():
         return None
     try:
         return SensitivityMap.load(path)
     except (OSError, KeyError, ValueError) as error:  # damaged on the disk
-        logger.warning("fold %d: its sensitivity map cannot be read (%s); making it again", k, error)
+        logger.warning("fold %s: its sensitivity map cannot be read (%s); making it again", fold, error)
         return None
+
+
+def map_response(config, split, network):
+    """Push single bins of some test spectra, and keep the sign: (ResponseMap, whether these spectra hold noise)."""
+    data, some = split.data, split.test[:RESPONSE_SPECTRA]
+    response = response_map(network.predict, data.spectra[some], data.errors[some])  # auxiliary inputs at their mean
+    return response, data.noisy
 
 
 def predict_noisy(network, data, test, seed):

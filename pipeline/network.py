@@ -1,13 +1,15 @@
 """A trained network together with its scaler: from transit depths to AMPs, and to what the answers rest on."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from models import load_model
+from pipeline.training import save_whole
 from preprocessing import Scaler
-from runio.results import load_run
+from runio.results import ENSEMBLE, load_run
 from sensitivity import sensitivity_map
 
 ROWS_PER_CALL = 4096  # spectra per call of the network
@@ -36,14 +38,15 @@ class TrainedNetwork:
     amp_names: tuple[str, ...]
 
     @classmethod
-    def load(cls, run_dir, fold=0):
-        """Load the network of one fold of a finished run.
+    def load(cls, run_dir, fold=None):
+        """Load a network of a finished run.
 
         Parameters
         ----------
         run_dir : path-like
             Folder of the run.
-        fold : int
+        fold : int or "ensemble", optional
+            One fold, or the mean of all. Default: the mean, or the only fold.
 
         Raises
         ------
@@ -53,12 +56,15 @@ class TrainedNetwork:
         return cls.of_run(load_run(run_dir), fold)
 
     @classmethod
-    def of_run(cls, run, fold=0):
-        """Load the network of one fold of a run that was read by `runio.results.load_run`; else as `load`."""
-        if fold not in run.folds:
-            raise ValueError(f"fold: expected one of {sorted(run.folds)}, received {fold!r}")
-        model = load_model(Path(run.folder) / f"model_{fold}.keras")
-        return cls(model, Scaler(**run.folds[fold].scaler), run.amp_names)
+    def of_run(cls, run, fold=None):
+        """Load a network of a run that was read by `runio.results.load_run`; else as `load`."""
+        judged = {**run.folds, **({ENSEMBLE: run.ensemble} if run.ensemble else {})}
+        if fold is None:
+            fold = ENSEMBLE if run.ensemble else min(run.folds)
+        if fold not in judged:
+            raise ValueError(f"fold: expected one of {', '.join(map(str, judged))}, received {fold!r}")
+        model = load_model(network_file(run.folder, fold))
+        return cls(model, Scaler(**judged[fold].scaler), run.amp_names)
 
     def predict(self, spectra, auxiliary=None):
         """Answer for each spectrum.
@@ -123,6 +129,27 @@ class TrainedNetwork:
         if auxiliary is None:
             auxiliary = self.scaler.auxiliary_mean
         return None if auxiliary is None else np.broadcast_to(auxiliary, (n, np.shape(auxiliary)[-1]))
+
+
+def network_file(folder, fold):
+    """Path of the network of a fold, or of the mean of all ("ensemble"), in the folder of a run."""
+    return Path(folder) / (f"{ENSEMBLE}.keras" if fold == ENSEMBLE else f"model_{fold}.keras")
+
+
+def save_mean(networks, folder):
+    """Keep the mean of the networks of all folds in ``folder`` as ``ensemble.keras``, once; return it.
+
+    Parameters
+    ----------
+    networks : dict of int to TrainedNetwork
+    folder : path-like
+    """
+    path, mean = network_file(folder, ENSEMBLE), mean_network(list(networks.values()))
+    if path.is_file():  # an interrupted run goes on with the file that its maps were begun with
+        with contextlib.suppress(ValueError):  # damaged
+            return TrainedNetwork(load_model(path), mean.scaler, mean.amp_names)
+    save_whole(mean.model, path)
+    return mean
 
 
 def mean_network(networks):

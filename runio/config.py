@@ -143,7 +143,7 @@ class TrainingConfig:
 
 @dataclass
 class SensitivityConfig:
-    """The sensitivity test."""
+    """The published sensitivity test: random draws of random groups of bins."""
 
     enabled: bool = setting(True)
     no_spectra: int = setting(300, low=1)
@@ -157,6 +157,16 @@ class SensitivityConfig:
 
 
 @dataclass
+class SensitivitySingleConfig:
+    """The exact map of single bins: no random draws."""
+
+    enabled: bool = setting(True)
+    no_spectra: int = setting(1000, low=-1)
+    nodes: int = setting(5, low=2)
+    noisy: bool = setting(True)
+
+
+@dataclass
 class Config:
     """All settings of a run."""
 
@@ -166,6 +176,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
+    sensitivity_single: SensitivitySingleConfig = field(default_factory=SensitivitySingleConfig)
 
     def to_dict(self):
         """Return the settings as nested plain dicts, ready for YAML."""
@@ -321,6 +332,8 @@ def _check_together(config, source, overrides=()):
 
     if config.data.size == 0:
         refuse("data.size", "-1 (all spectra) or at least 1", 0)
+    if config.sensitivity_single.no_spectra == 0:
+        refuse("sensitivity_single.no_spectra", "-1 (all spectra) or at least 1", 0)
     cut = config.sensitivity.abundance
     if cut is not None and (len(cut) != 2 or not cut[0] < cut[1]):
         refuse("sensitivity.abundance", "null or [low, high] in dex", cut)

@@ -12,6 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from constants import VERSION
@@ -162,10 +163,24 @@ def versions():
     return found
 
 
-def score_table(names, mse, r2):
-    """Return the closing table as text: MSE (scaled units) and R2 per AMP, and their means."""
+def score_table(names, judged):
+    """Return the closing table as text: MSE (scaled units) and R2 of each AMP, and their means.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of the AMPs.
+    judged : dict of int or "ensemble" to dict
+        ``MSE`` and ``R2`` (n_amps,) of each fold, and of the mean of the folds' answers if there is one.
+    """
+    folds = [scores for name, scores in judged.items() if name != "ensemble"]
+    columns = {"": {score: np.mean([one[score] for one in folds], axis=0) for score in ("MSE", "R2")}}
+    if "ensemble" in judged:
+        columns = {"mean of folds ": judged["ensemble"], "single folds ": columns[""]}
     width = max(8, *(len(name) for name in names))
-    lines = [f"{'':<{width}}  {'MSE':>9}  {'R2':>7}"]
-    lines += [f"{name:<{width}}  {m:>9.4f}  {r:>7.3f}" for name, m, r in zip(names, mse, r2)]
-    lines.append(f"{'mean':<{width}}  {mse.mean():>9.4f}  {r2.mean():>7.3f}")
+    heads = [f"{title}{score}" for title in columns for score in ("MSE", "R2")]
+    lines = [" ".join([" " * width, *(f"{head:>17}" for head in heads)])]
+    values = np.array([scores[score] for scores in columns.values() for score in ("MSE", "R2")])  # (columns, n_amps)
+    for name, row in zip([*names, "mean"], np.column_stack([values, values.mean(axis=1)]).T):
+        lines.append(" ".join([f"{name:<{width}}", *(f"{value:>17.4f}" for value in row)]))
     return "\n".join(lines)

@@ -11,6 +11,9 @@ import yaml
 from constants import AMP, VERSION, amp
 from runio.files import written_whole
 
+ENSEMBLE = "ensemble"  # the name of the mean of the folds among them, and in results.h5
+MAPS = ("sensitivity", "sensitivity_single", "response")
+
 
 @dataclass
 class Fold:
@@ -24,8 +27,9 @@ class Fold:
         x_mean, x_std (scalars) and y_mean, y_std (n_amps,).
     history : dict of str to ndarray (n_epochs,)
         Columns of history_<fold>.csv: epoch, loss, val_loss, learning_rate.
-    sensitivity : dict or None
-        mean, standard_error (n_amps, n_bins) and the attributes of the map.
+    sensitivity, sensitivity_single : dict or None
+        mean, standard_error (n_amps, n_bins) and the attributes of the map: the published one, and the exact one of
+        single bins.
     response : dict or None
         deviations (n_deviations,) in standard errors and change (n_amps, n_bins, n_deviations), the mean
         over spectra, in the AMPs' retrieval-space units (a ``perturbation.response.ResponseMap``).
@@ -35,6 +39,7 @@ class Fold:
     scaler: dict
     history: dict
     sensitivity: dict | None = None
+    sensitivity_single: dict | None = None
     response: dict | None = None
 
 
@@ -59,6 +64,12 @@ class Run:
     molecule_curves: dict
     folds: dict[int, Fold]
     data: dict
+    ensemble: Fold | None = None
+
+    @property
+    def best(self):
+        """What the run has to say: the mean of its folds, or its only fold."""
+        return self.ensemble or self.folds[min(self.folds)]
 
     @property
     def amp_names(self):
@@ -66,7 +77,7 @@ class Run:
         return tuple(a.key for a in self.amp_table)
 
 
-def write_results(path, data, model, seed, test_rows, folds):
+def write_results(path, data, model, seed, test_rows, judged):
     """Write ``results.h5``.
 
     Parameters
@@ -78,11 +89,10 @@ def write_results(path, data, model, seed, test_rows, folds):
     seed : int
     test_rows : ndarray (n_test,) of int
         Rows of the data set that were tested.
-    folds : dict of int to dict
-        Per fold: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and ``sensitivity``, None or an object with
-        ``save(group)`` (a ``sensitivity.SensitivityMap``); optionally ``noisy`` (its maps were made around spectra
-        with noise; by default whether those of the data set hold some) and ``response``, None or an
-        ``perturbation.response.ResponseMap``.
+    judged : dict of int or "ensemble" to dict
+        Per fold, and for their mean: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and the maps ``sensitivity``,
+        ``sensitivity_single`` and ``response``, each None or (an object with ``save(group)``, whether it was made
+        around spectra with noise).
     """
     text = h5py.string_dtype()
     with written_whole(path) as part, h5py.File(part, "w") as file:
@@ -104,36 +114,50 @@ def write_results(path, data, model, seed, test_rows, folds):
         file["test_rows"] = test_rows
         for key, curve in data.molecule_curves.items():
             file[f"molecule_curves/{key}"] = curve
-        for k, fold in folds.items():
-            group = file.create_group(f"fold_{k}")
+        for k, fold in judged.items():
+            group = file.create_group(k if k == ENSEMBLE else f"fold_{k}")
             group["y_test"] = data.amps[test_rows]
             group["y_pred"] = fold["y_pred"]
             for key, value in fold["scaler"].items():
                 group[f"scaler/{key}"] = value
-            for name in ("sensitivity", "response"):
+            for name in MAPS:
                 if fold.get(name) is not None:
-                    fold[name].save(group.create_group(name))
-                    group[name].attrs["noisy"] = fold.get("noisy", data.noisy)
-            if "response" in group and fold["response"].n_spectra is not None:
-                group["response"].attrs["n_spectra"] = fold["response"].n_spectra
+                    values, noisy = fold[name]
+                    values.save(group.create_group(name))
+                    group[name].attrs["noisy"] = noisy
+            if "response" in group and values.n_spectra is not None:
+                group["response"].attrs["n_spectra"] = values.n_spectra
+
+
+def write_run(folder, data, config, test_rows, judged):
+    """Write ``results.h5``, ``MSE.csv`` and ``R2.csv`` of a run into its folder; ``judged`` as in `write_results`.
+
+    Each of ``judged`` also holds its scores, ``MSE`` and ``R2`` (n_amps,).
+    """
+    for name in ("MSE", "R2"):
+        scores = {fold: answers[name] for fold, answers in judged.items()}
+        write_scores(Path(folder) / f"{name}.csv", data.amp_names, scores)
+    write_results(Path(folder) / "results.h5", data, config.model.name, config.seed, test_rows, judged)
 
 
 def write_scores(path, names, scores):
-    """Write a score table: a row per fold, then the mean; a column per AMP.
+    """Write a score table: a row per fold, then the mean of these rows, then the mean of the folds' answers.
 
     Parameters
     ----------
     path : path-like
     names : sequence of str
         AMP keys.
-    scores : dict of int to ndarray (n_amps,)
+    scores : dict of int or "ensemble" to ndarray (n_amps,)
     """
+    folds = {k: row for k, row in scores.items() if k != ENSEMBLE}
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["fold", *names])
-        for k, row in scores.items():
-            table.writerow([k, *(f"{value:.6g}" for value in row)])
-        table.writerow(["mean", *(f"{value:.6g}" for value in np.mean(list(scores.values()), axis=0))])
+        rows = {**folds, "mean": np.mean(list(folds.values()), axis=0)}
+        if ENSEMBLE in scores:
+            rows["mean of folds"] = scores[ENSEMBLE]
+        table.writerows([name, *(f"{value:.6g}" for value in row)] for name, row in rows.items())
 
 
 def read_history(path):
@@ -166,16 +190,8 @@ def _read_run(folder, file, config):
     keys, units, scales = (
         [str(v) for v in file.attrs[name]] for name in ("amp_names", "amp_linear_units", "amp_scales")
     )
-    folds = {}
-    for name in sorted((n for n in file if n.startswith("fold_")), key=lambda n: int(n[5:])):
-        group = file[name]
-        folds[int(name[5:])] = Fold(
-            y_pred=group["y_pred"][()],
-            scaler={k: v[()] for k, v in group["scaler"].items()},
-            history=read_history(folder / f"history_{name[5:]}.csv"),
-            sensitivity=_read_map(group, "sensitivity"),
-            response=_read_map(group, "response"),
-        )
+    numbers = sorted(int(name.removeprefix("fold_")) for name in file if name.startswith("fold_"))
+    folds = {k: _read_fold(file[f"fold_{k}"], read_history(folder / f"history_{k}.csv")) for k in numbers}
     if not folds:
         raise ValueError("it holds no fold")
     return Run(
@@ -191,7 +207,17 @@ def _read_run(folder, file, config):
         test_spectrum=file["test_spectrum"][()],
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
         folds=folds,
+        ensemble=_read_fold(file[ENSEMBLE], {}) if ENSEMBLE in file else None,
         data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
+    )
+
+
+def _read_fold(group, history):
+    return Fold(
+        y_pred=group["y_pred"][()],
+        scaler={key: value[()] for key, value in group["scaler"].items()},
+        history=history,
+        **{name: _read_map(group, name) for name in MAPS},
     )
 
 

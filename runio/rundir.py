@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 RESULTS = "results.h5"
 RESULT_NAMES = re.compile(
-    r"results\.h5|config\.yaml|model_\d+\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|report\.html|run\.log|applied"
+    r"results\.h5|config\.yaml|model_\d+\.keras|ensemble\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|report\.html|run\.log|applied"
 )
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer

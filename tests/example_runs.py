@@ -71,11 +71,11 @@ def write_run(
         folds[k] = {
             "y_pred": y_pred,
             "scaler": {"x_mean": 0.015, "x_std": 1e-4, "y_mean": centre, "y_std": width},
-            "sensitivity": FakeMap(change, scheme) if sensitivity else None,
-            "response": response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5]) if sensitivity else None,
         }
-        if map_noisy is not None:
-            folds[k]["noisy"] = map_noisy
+        if sensitivity:
+            noisy = survey_noisy if map_noisy is None else map_noisy
+            response = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
+            folds[k] |= {"sensitivity": (FakeMap(change, scheme), noisy), "response": (response, noisy)}
         mse[k], r2[k] = evaluation.scores(y, y_pred, centre, width).values()
         if history:
             epochs = np.arange(1, 12 + 3 * k)
