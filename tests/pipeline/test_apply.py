@@ -82,10 +82,10 @@ def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, tmp_path, ca
 
 def test_spreads_over_folds_and_noise_are_standard_deviations():
     table = [AMPS["H2O"], AMPS["Tp"]]
-    noise = np.random.default_rng(0).normal(0, [0.3, 40], (2, 2000, 2))
-    draws = {k: (np.array([-5.0 + k, 1000.0]), noise[k]) for k in (0, 1)}
-    water, temperature = summarise(draws, table)
+    noisy = np.random.default_rng(0).normal(0, [0.3, 40], (2000, 2))
+    answer, folds = np.array([-4.5, 1000.0]), [np.array([-5.0, 1000.0]), np.array([-4.0, 1000.0])]
+    water, temperature = summarise(answer, noisy, folds, table)
     assert water["value"] == -4.5 and water["fold_spread"] == pytest.approx(np.sqrt(0.5))
     assert water["noise_spread"] == pytest.approx(0.3, rel=0.05)
     assert temperature["fold_spread"] == 0 and temperature["noise_spread"] == pytest.approx(40, rel=0.05)
-    assert np.isnan(summarise({0: draws[0]}, table)[0]["fold_spread"])
+    assert np.isnan(summarise(answer, noisy, [], table)[0]["fold_spread"])
