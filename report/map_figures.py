@@ -31,6 +31,53 @@ CLIP = 95  # percentile at which the colours of dots saturate (the paper's)
 
 
 @styled
+def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, figure=None):
+    """Share of each bin in the map of its AMP, a panel per AMP; known bands are shaded.
+
+    Parameters
+    ----------
+    wavelength : ndarray (n_bins,)
+        Micron.
+    shares, error : ndarray (n_amps, n_bins)
+        Each bin's share of its row, which sums to 1, and the 1-sigma error of that share.
+    amp_table : sequence of constants.AMP
+    best : ndarray (n_amps, n_bins), optional
+        The same shares for the best possible estimator.
+    bands : dict of str to sequence of (low, high)
+        Micron, per AMP key.
+    figure : Figure or SubFigure, optional
+
+    Returns
+    -------
+    Figure or SubFigure
+    """
+    figure, axes = panel_grid(len(amp_table), figure, row_height=1.5, share_x=True)
+    edges = bin_edges(wavelength)
+    for k, (ax, amp) in enumerate(zip(axes, amp_table)):
+        for low, high in bands.get(amp.key, ()):
+            ax.axvspan(max(low, edges[0]), min(high, edges[-1]), color="#ECECEC", lw=0)
+        panel_title(ax, amp)
+        if not np.isfinite(shares[k]).any():
+            note(ax, "not sensitive", x=0.95)
+            ax.set_yticks([])
+            continue
+        if best is not None:
+            ax.stairs(100 * best[k], edges, color=INK, lw=0.7, label="best possible estimator")
+        ax.errorbar(
+            wavelength, 100 * shares[k], yerr=100 * error[k], fmt="o", color=amp.colour, ms=2, lw=0, elinewidth=0.6,
+            label="this network" if k == 0 else None,
+        )  # fmt: skip
+        ax.set_ylim(bottom=0)
+    wavelength_axis(axes[0], wavelength)
+    figure.supxlabel(WAVELENGTH)
+    figure.supylabel("Share of the AMP's sensitivity (%)")
+    if best is not None:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    return figure
+
+
+@styled
 def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spectrum, figure=None):
     """Sensitivity as coloured dots on each molecule's own curve; planet parameters on a spectrum.
 

@@ -14,8 +14,22 @@ import numpy as np
 from report import words
 from report.pictures import make_figures
 from report.style import DPI, STYLE, plotted
+from report.verdict import verdicts
+from report.yardstick import yardstick_of
 from runio.config import flatten
 from runio.files import written_whole
+
+FIRST = "sensitivity_shares"  # the figure that answers the question of the report
+YARDSTICK = (
+    "Half of an AMP's sensitivity lies in the wavelengths that are named. The limit is the mean variance of {n} sampled"
+    " posteriors of this data set: 1 cannot be beaten. Agreement is the rank correlation over bins of the exact map"
+    " with that of the best possible estimator, the posterior mean."
+)
+NO_YARDSTICK = (
+    "Half of an AMP's sensitivity lies in the wavelengths that are named. How near this comes to the best possible"
+    " estimator is not known for this data set: <code>python -m studies.information</code> and"
+    " <code>python -m studies.posterior</code> make an information.h5 for the shipped one."
+)
 
 
 def write_figures(run, folder=None):
@@ -88,15 +102,18 @@ def build_page(run, rendered, command, versions):
     """Return the report as text."""
     title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
     settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
-    figures = "\n".join(_figure(name, *one) for name, one in rendered.items())
+    first = _figure(FIRST, *rendered[FIRST]) if FIRST in rendered else ""
+    figures = "\n".join(_figure(name, *one) for name, one in rendered.items() if name != FIRST)
     links = "".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in rendered.items())
-    missing = "" if any(fold.sensitivity for fold in run.folds.values()) else (
+    missing = "" if run.best.sensitivity or run.best.sensitivity_single else (
         "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
     )  # fmt: skip
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=html.escape(title),
         links=links,
+        first=first,
+        verdicts=_verdicts(run),
         summary=_pairs(summary(run)),
         scores=_scores(run),
         figures=missing + figures,
@@ -107,6 +124,25 @@ def build_page(run, rendered, command, versions):
         settings=_pairs(settings) if settings else "<p>Not recorded.</p>",
         targets=_targets(run),
     )
+
+
+def _verdicts(run):
+    """Return the table that answers the question of the report, a row per AMP."""
+    yardstick = yardstick_of(run)
+    rows = []
+    for one in verdicts(run, yardstick):
+        row = [plain(one.amp.label), html.escape(one.sentence), f"{one.r2:.3f}"]
+        if yardstick:
+            row.append(f"{one.error_ratio:.2f} ± {one.error_ratio_error:.2f}")
+            row.append("" if one.agreement is None else f"{one.agreement:.2f}")
+        bands = "" if one.in_bands is None else f"{one.in_bands:.0%}"
+        rows.append([*row, bands + ("" if one.best_in_bands is None else f" ({one.best_in_bands:.0%})")])
+    head = ["AMP", "What its answer rests on", "R²"]
+    head += ["Squared error / limit", "Agreement with the best estimator"] if yardstick else []
+    head.append("In known bands (best estimator)" if yardstick else "In known bands")
+    caption = "Where each answer comes from, and how good it is"
+    note = NO_YARDSTICK if yardstick is None else YARDSTICK.format(n=len(yardstick.rows))
+    return _table(caption, head, rows).replace("<table>", '<table class="verdicts">') + f"<p>{note}</p>"
 
 
 def summary(run):

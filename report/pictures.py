@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from perturbation.response import slope_and_curvature
 from report import answer_figures, credibility, evaluation, map_figures, words
+from report.yardstick import yardstick_of
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,53 @@ def make_figures(run):
         File name (without suffix) to picture, in the order of the report: where the answers come from, then how
         good they are, then how they were trained.
     """
-    found = {}
-    for make in (_sensitivity, _response, _answers, _trust, _training):
-        found.update(make(run))
-    return found
+    pictures = {}
+    for make in (_shares, _sensitivity, _response, _answers, _trust, _training):
+        pictures.update(make(run))
+    return pictures
 
 
-def _folds_text(run, verb="pooled"):
+def _shares(run):
+    exact = run.best.sensitivity_single
+    if exact is None:
+        return {}
+    yardstick = yardstick_of(run)
+    best = None if yardstick is None else _share(yardstick.optimal_map)
+    kind = words.map_spectra(run, exact)
+    bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
+    shows = (
+        "How much of each AMP's sensitivity every wavelength bin holds: the mean squared change of the answer when that"
+        f" bin alone is redrawn within its error, divided by the sum over all bins ({_of_what(run)}, exact map of"
+        f" {words.span(np.ravel(exact['n_spectra']))} {kind}test spectra, {exact['nodes']} nodes). Bars are one"
+        " standard error of a share (jackknife over spectra)."
+    )
+    shows += " Grey: the molecule's known bands." if bands else ""
+    shows += " Black: the same for the best possible estimator of this data set." if best is not None else ""
+    read = (
+        "A network that has learnt the physics rests on the bins where its molecule absorbs, and on those that tell it"
+        " apart from the others; the bars say which bins differ."
+    )
+    read += " Where points leave the black line, the network looks elsewhere than it could." if best is not None else ""
+    figure = map_figures.share_panels(run.wavelength, _share(exact["mean"]), exact["share_error"], run.amp_table, best)
+    return {"sensitivity_shares": Picture(figure, "Which wavelengths each answer rests on", shows, read)}
+
+
+def _share(values):
+    """Return each row of a map divided by its sum; NaN for a row of zeros."""
+    total = np.sum(values, axis=1, keepdims=True)
+    return np.divide(values, total, out=np.full(np.shape(values), np.nan), where=total > 0)
+
+
+def _of_what(run):
+    """Say which network a picture of the best one shows."""
+    return f"mean of {len(run.folds)} folds" if run.ensemble else f"the {run.model}"
+
+
+def _folds_text(run):
     n = len(run.folds)
-    return "" if n == 1 else f" The {n} folds are {verb}."
+    if run.ensemble:
+        return f" An answer is the mean of those of {n} folds."
+    return "" if n == 1 else f" The {n} folds are pooled."
 
 
 def _sensitivity(run):
@@ -58,6 +97,9 @@ def _sensitivity(run):
     if not maps:
         return {}
     mean = evaluation.mean_map([m["mean"] for m in maps], [m["standard_error"] for m in maps])
+    shown, of_what = mean.mean, f", mean of the maps of {mean.folds} folds" if mean.folds > 1 else ""
+    if run.ensemble:
+        shown, of_what = run.ensemble.sensitivity["mean"], f", of the {_of_what(run)}"
     number = words.span(n for one in maps for n in np.ravel(one["n_spectra"]))
     kind = words.map_spectra(run, maps[0])
     settings = f"scheme {maps[0]['scheme']}, {words.draws(maps[0])}, {number} {kind}test spectra"
@@ -83,10 +125,10 @@ def _sensitivity(run):
     return {
         "sensitivity_curves": Picture(
             map_figures.sensitivity_curves(
-                run.wavelength, mean.mean, run.amp_table, run.molecule_curves, run.test_spectrum
+                run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum
             ),
-            "Where each answer comes from",
-            f"Sensitivity of every AMP at every wavelength bin ({settings}{averaged}) as dots. {where}",
+            "The published map" if floor else "Where each answer comes from",
+            f"Sensitivity of every AMP at every wavelength bin ({settings}{of_what}) as dots. {where}",
             "Dark dots are bins the answer rests on: noise there moves it most. A network that has learnt the"
             " physics is dark where its molecule absorbs. Colours run from the AMP's own least value to its"
             " 95th percentile and saturate there, so they do not compare between panels." + floor,
@@ -108,9 +150,9 @@ def _sensitivity(run):
             + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
         ),
         "sensitivity_heatmap": Picture(
-            map_figures.sensitivity_heatmap(run.wavelength, mean.mean, run.amp_table),
+            map_figures.sensitivity_heatmap(run.wavelength, shown, run.amp_table),
             "All parameters at a glance",
-            f"The same map, a row per AMP, each from its own least to its greatest value ({settings}{averaged})."
+            f"The same map, a row per AMP, each from its own least to its greatest value ({settings}{of_what})."
             + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
             (
                 "Dark cells above a molecule's own bars are expected. A dark cell elsewhere is information from"
@@ -160,15 +202,20 @@ def _response(run):
 
 
 def _predictions(run):
-    return np.stack([fold.y_pred for fold in run.folds.values()])  # (n_folds, n_test, n_amps)
+    """Return the answers that are judged, (n, n_test, n_amps): the mean of the folds, or the only fold."""
+    return np.stack([fold.y_pred for fold in _judged(run)])
+
+
+def _judged(run):
+    return [run.ensemble] if run.ensemble else list(run.folds.values())
 
 
 def _answers(run):
     y_pred = _predictions(run)
-    each = [evaluation.scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in run.folds.values()]
+    each = [evaluation.scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in _judged(run)]
     scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
     binned = evaluation.bias_variance(run.y_test, y_pred)
-    mean = ", the mean over folds" if len(run.folds) > 1 else ""
+    mean = ", the mean over folds" if len(each) > 1 else ""
     return {
         "true_vs_predicted": Picture(
             answer_figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
@@ -220,8 +267,9 @@ def _trust(run):
         ),
     }
     if len(run.folds) > 1:
+        folds = np.stack([fold.y_pred for fold in run.folds.values()])
         found["calibration"] = Picture(
-            answer_figures.calibration(evaluation.calibration(run.y_test, y_pred), run.amp_table),
+            answer_figures.calibration(evaluation.calibration(run.y_test, folds), run.amp_table),
             "Is the spread of the folds an error bar?",
             f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
             " dashed: a normal distribution.",

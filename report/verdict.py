@@ -1,0 +1,119 @@
+"""Which wavelengths each answer rests on, and whether to believe it: a row of numbers and a sentence for each AMP."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from constants import AMP, BANDS
+from report.evaluation import scores
+from report.style import bin_edges
+from report.yardstick import band_share
+
+HALF = 0.5  # of a map, that the named wavelengths hold
+MOST_RANGES = 3  # wavelength ranges that a sentence names
+ALIKE = 0.85  # rank correlation with the optimal map from which on a network looks where it should
+NERVOUS = 1.25  # sum of a map over that of the optimal one from which on noise is said to move an answer too much
+UNINFORMED = 0.1  # R2 below which an answer says little more than the prior
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a report says first of one AMP.
+
+    Attributes
+    ----------
+    amp : constants.AMP
+    r2 : float
+    ranges : list of (low, high, share)
+        Wavelengths, micron, that together hold half of the map; the weightiest first.
+    in_bands : float or None
+        Share of the map in the known bands of a molecule.
+    error_ratio, error_ratio_error, agreement, reaction, best_in_bands : float or None
+        Beside the best possible estimator: squared error over the limit and its error, rank correlation of the maps,
+        sum of the map over that of the optimal one, and the share of the optimal one in the bands.
+    """
+
+    amp: AMP
+    r2: float
+    ranges: list
+    in_bands: float | None = None
+    error_ratio: float | None = None
+    error_ratio_error: float | None = None
+    agreement: float | None = None
+    reaction: float | None = None
+    best_in_bands: float | None = None
+
+    @property
+    def sentence(self):
+        """The verdict in plain words."""
+        if not self.ranges:
+            return "Nothing moves this answer."
+        where = " and ".join(f"{low:.3g}-{high:.3g}" for low, high, _ in self.ranges[:MOST_RANGES])
+        words = [f"rests on {where} µm" + (" (and elsewhere)" if len(self.ranges) > MOST_RANGES else "")]
+        if self.agreement is not None:
+            words.append("as it should" if self.agreement >= ALIKE else "not only where the best estimator looks")
+        elif self.in_bands is not None:
+            words.append(f"{self.in_bands:.0%} of it in the molecule's own bands")
+        text = ", ".join(words)
+        if self.reaction is not None and self.reaction >= NERVOUS:
+            text += f"; reacts to noise {self.reaction:.1f} times as much as need be"
+        if self.r2 < UNINFORMED:
+            text += "; but the answer says little more than the prior"
+        return text[0].upper() + text[1:] + "."
+
+
+def verdicts(run, yardstick=None):
+    """Return a `Verdict` for each AMP of a run, from the exact map of its best network (else the published one).
+
+    Parameters
+    ----------
+    run : results.Run
+    yardstick : yardstick.Yardstick, optional
+        The best possible estimator on the run's data set.
+    """
+    best = run.best
+    kept = best.sensitivity_single or best.sensitivity
+    r2 = scores(run.y_test, best.y_pred, best.scaler["y_mean"], best.scaler["y_std"])["R2"]
+    beside = _beside(run, best, kept, yardstick) if yardstick else [{}] * len(run.amp_table)
+    edges, found = bin_edges(run.wavelength), []
+    for k, amp in enumerate(run.amp_table):
+        values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept["mean"][k])
+        ranges = half_of_the_map(values, edges) if values.sum() > 0 else []
+        bands = BANDS.get(amp.key)
+        inside = band_share(values, run.wavelength, bands) if bands and values.sum() > 0 else None
+        found.append(Verdict(amp, float(r2[k]), ranges, inside, **beside[k]))
+    return found
+
+
+def _beside(run, best, kept, yardstick):
+    """Return what is known of each AMP beside the best estimator, as a dict each."""
+    ratio, error = yardstick.error_ratio(run, best.y_pred)
+    rows = [{"error_ratio": r, "error_ratio_error": e} for r, e in zip(ratio.tolist(), error.tolist())]
+    if kept is None or str(kept["scheme"]) != "single":
+        return rows
+    agreement = yardstick.agreement(kept["mean"])
+    reaction = kept["mean"].sum(axis=1) / yardstick.optimal_map.sum(axis=1)
+    for k, (row, amp) in enumerate(zip(rows, run.amp_table)):
+        row |= {"agreement": float(agreement[k]), "reaction": float(reaction[k])}
+        if amp.key in BANDS:
+            row["best_in_bands"] = band_share(yardstick.optimal_map[k], run.wavelength, BANDS[amp.key])
+    return rows
+
+
+def half_of_the_map(values, edges):
+    """Return the wavelength ranges (low, high, share) of the fewest bins that hold half of a map, weightiest first.
+
+    Parameters
+    ----------
+    values : ndarray (n_bins,)
+        A map of one AMP, not negative.
+    edges : ndarray (n_bins + 1,)
+        Edges of the bins, micron.
+    """
+    shares = values / values.sum()
+    order = np.argsort(-shares, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(shares[order]), HALF - 1e-12)) + 1
+    chosen = np.sort(order[:enough])
+    pieces = np.split(chosen, np.flatnonzero(np.diff(chosen) > 1) + 1)
+    ranges = [(float(edges[p[0]]), float(edges[p[-1] + 1]), float(shares[p].sum())) for p in pieces]
+    return sorted(ranges, key=lambda piece: -piece[2])
