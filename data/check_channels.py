@@ -112,7 +112,9 @@ def compare_molecules(folder):
                 ("shipped", effective_cross_section(name, low, high, temperature, pressures[at_pressure]) * 1e4),
                 ("band model", channel_means(name, temperature, low, high)),
             ):
-                _print_row(f"{name:4s} {label:10s}", temperature, (np.log10(ours) - table)[absorbs], wavelength[absorbs])
+                _print_row(
+                    f"{name:4s} {label:10s}", temperature, (np.log10(ours) - table)[absorbs], wavelength[absorbs]
+                )
 
 
 def compare_cia(path):

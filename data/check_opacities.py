@@ -50,7 +50,10 @@ def scale_height(temperature, ratio, molecules):
 def table_at(table, temperature, pressure):
     """Cross-sections (n_cells, n_levels, n_g) [m2] of a table, the logarithm linear in T and log P."""
     log_k, steps = np.log(table["k"] + 1e-60), []
-    for axis, grid, value in ((1, table["temperature"], [temperature]), (2, np.log(table["pressure"]), np.log(pressure))):
+    for axis, grid, value in (
+        (1, table["temperature"], [temperature]),
+        (2, np.log(table["pressure"]), np.log(pressure)),
+    ):
         place = np.interp(value, grid, np.arange(len(grid)))
         below = np.minimum(place.astype(int), len(grid) - 2)
         steps.append((below, place - below, axis))
@@ -159,11 +162,15 @@ def main():
         models = {"shipped": ForwardModel(edges=edges, continuum=False)}
         models["before"] = ForwardModel(before, edges=edges, continuum=False)
         speed = {"shipped opacities": ForwardModel(), "band model alone": ForwardModel(before)}
-        print(f"depth against correlated k from the tables, {len(edges)} cells: rms, largest [scale heights], largest [ppm]")
+        print(
+            f"depth against correlated k from the tables, {len(edges)} cells: rms, largest [scale heights], largest [ppm]"
+        )
         print(f"  {'':24s}  {'shipped':>36s}  | {'band model alone':>36s}")
         for name, table in tables.items():
             cold = [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA]
-            worst = print_depths(name, {name: table}, models, edges, cold, HITRAN_AMMONIA_FROM if name == "NH3" else 0.0)
+            worst = print_depths(
+                name, {name: table}, models, edges, cold, HITRAN_AMMONIA_FROM if name == "NH3" else 0.0
+            )
             print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
         cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
         print_depths("all five", tables, models, edges, cold, HITRAN_AMMONIA_FROM)

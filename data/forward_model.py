@@ -236,7 +236,7 @@ class ForwardModel:
     ):
         taurex.log.setLogLevel(logging.CRITICAL)
         self.edges = np.array(ariel_grid()[2] if edges is None else edges, float)
-        if self.edges.ndim != 2 or self.edges.shape[1] != 2 or not (0 < self.edges[:, 0]).all():
+        if self.edges.ndim != 2 or self.edges.shape[1] != 2 or not (self.edges[:, 0] > 0).all():
             raise ValueError(f"edges: expected (n_bins, 2) wavelengths in micron, received shape {self.edges.shape}")
         absorption, grid = self._absorption(opacities, stock)
         chemistry = TaurexChemistry(fill_gases=["H2", "He"], ratio=HELIUM_RATIO)

@@ -163,7 +163,11 @@ class Opacities:
     def overlap(self, low, high):
         """Share of each part in each bin, (n_bins, n_parts), rows of sum 1; edges of the bins in micron, (n_bins,) each."""
         low, high = np.asarray(low, float)[:, None], np.asarray(high, float)[:, None]
-        if not (low < high).all() or low.min() < self.distributions.edges[0] or high.max() > self.distributions.edges[-1]:
+        if (
+            not (low < high).all()
+            or low.min() < self.distributions.edges[0]
+            or high.max() > self.distributions.edges[-1]
+        ):
             raise ValueError(
                 f"low, high: expected bins within {self.distributions.edges[0]:.2f} to {self.distributions.edges[-1]:.2f} "
                 f"micron with low < high, received {low.min():g} to {high.max():g}"

@@ -93,51 +93,53 @@ def _folds_text(run):
 
 
 def _sensitivity(run):
-    maps = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
-    if not maps:
+    folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
+    if not folds:
         return {}
-    mean = evaluation.mean_map([m["mean"] for m in maps], [m["standard_error"] for m in maps])
-    shown, of_what = mean.mean, f", mean of the maps of {mean.folds} folds" if mean.folds > 1 else ""
+    mean = evaluation.mean_map([m["mean"] for m in folds], [m["standard_error"] for m in folds])
+    over_folds = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
+    shown, settings = mean.mean, _settings_of(run, folds) + over_folds
     if run.ensemble:
-        shown, of_what = run.ensemble.sensitivity["mean"], f", of the {_of_what(run)}"
-    number = words.span(n for one in maps for n in np.ravel(one["n_spectra"]))
-    kind = words.map_spectra(run, maps[0])
-    settings = f"scheme {maps[0]['scheme']}, {words.draws(maps[0])}, {number} {kind}test spectra"
-    averaged = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
+        shown = run.ensemble.sensitivity["mean"]
+        settings = f"{_settings_of(run, [run.ensemble.sensitivity])}, {_of_what(run)}"
     floor, redrawn = "", "alone"
-    if str(maps[0]["scheme"]) != "single":
+    if str(folds[0]["scheme"]) != "single":
         redrawn = "together with its group"
         floor = (
             " Bins that were redrawn in the same group share their changes: a bin that does nothing still stands on"
             " a floor of a fraction of the row's sum. Compare heights above the lowest bins."
         )
-    on_curve = [a.label for a in run.amp_table if a.key in run.molecule_curves]
-    where = (
-        "The lines are each molecule's own signature, the transit depth of a reference planet with that molecule alone"
-    )
-    where += " (grey: with none)" if "none" in run.molecule_curves else ""
-    where += (
-        "; parameters without one are drawn on the median test spectrum." if len(on_curve) < len(run.amp_table) else "."
-    )
-    if not on_curve:
-        where = "The lines are the median test spectrum."
     bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
     return {
         "sensitivity_curves": Picture(
             map_figures.sensitivity_curves(
                 run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum
             ),
-            "The published map" if floor else "Where each answer comes from",
-            f"Sensitivity of every AMP at every wavelength bin ({settings}{of_what}) as dots. {where}",
+            "The published map: where each answer comes from" if floor else "Where each answer comes from",
+            f"Sensitivity of every AMP at every wavelength bin ({settings}) as dots. {_lines_of(run)}",
             "Dark dots are bins the answer rests on: noise there moves it most. A network that has learnt the"
             " physics is dark where its molecule absorbs. Colours run from the AMP's own least value to its"
             " 95th percentile and saturate there, so they do not compare between panels." + floor,
         ),
+        "sensitivity_heatmap": Picture(
+            map_figures.sensitivity_heatmap(run.wavelength, shown, run.amp_table),
+            "All parameters at a glance",
+            f"The same map, a row per AMP, each from its own least to its greatest value ({settings})."
+            + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
+            (
+                "Dark cells above a molecule's own bars are expected. A dark cell elsewhere is information from"
+                " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. "
+                if bands
+                else ""
+            )
+            + "A grey row has no value: no spectrum passed the abundance cut, or all bins are alike.",
+        ),
         "sensitivity_profiles": Picture(
             map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table),
             "Sensitivity in numbers",
-            f"The same map with its scale: mean squared change of the AMP ({settings}{averaged}). Bars are one"
-            " standard error"
+            "The published test with its scale: mean squared change of the AMP"
+            f" ({_settings_of(run, folds)}{over_folds})."
+            " Bars are one standard error"
             + (
                 ", as if the folds were independent; the band spans the lowest to the highest fold."
                 if mean.folds > 1
@@ -149,20 +151,27 @@ def _sensitivity(run):
             " the least value is more than half the greatest."
             + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
         ),
-        "sensitivity_heatmap": Picture(
-            map_figures.sensitivity_heatmap(run.wavelength, shown, run.amp_table),
-            "All parameters at a glance",
-            f"The same map, a row per AMP, each from its own least to its greatest value ({settings}{of_what})."
-            + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
-            (
-                "Dark cells above a molecule's own bars are expected. A dark cell elsewhere is information from"
-                " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. "
-                if bands
-                else ""
-            )
-            + "A grey row has no value: no spectrum passed the abundance cut, or all bins are alike.",
-        ),
     }
+
+
+def _settings_of(run, maps):
+    """Say how maps of the published test were made."""
+    number = words.span(n for one in maps for n in np.ravel(one["n_spectra"]))
+    kind = words.map_spectra(run, maps[0])
+    return f"scheme {maps[0]['scheme']}, {words.draws(maps[0])}, {number} {kind}test spectra"
+
+
+def _lines_of(run):
+    """Say what the lines of the curves are."""
+    on_curve = [a.label for a in run.amp_table if a.key in run.molecule_curves]
+    if not on_curve:
+        return "The lines are the median test spectrum."
+    text = (
+        "The lines are each molecule's own signature, the transit depth of a reference planet with that molecule alone"
+    )
+    text += " (grey: with none)" if "none" in run.molecule_curves else ""
+    rest = "; parameters without one are drawn on the median test spectrum."
+    return text + (rest if len(on_curve) < len(run.amp_table) else ".")
 
 
 def _response(run):

@@ -19,14 +19,17 @@ STRANGERS = ("Zmet", "C/O", "T_night", "cost in $ and $", "a rather long name of
 class FakeMap:
     """Stands in for a ``sensitivity.SensitivityMap``."""
 
-    def __init__(self, mean, scheme="halving"):
-        self.mean, self.scheme = mean, scheme
+    def __init__(self, mean, scheme="halving", nodes=None):
+        self.mean, self.scheme, self.nodes = mean, scheme, nodes
 
     def save(self, group):
         group["mean"] = self.mean
         group["standard_error"] = 0.1 * self.mean
         group.attrs["scheme"] = self.scheme
-        group.attrs["repeat"] = 20
+        group.attrs["repeat"] = 20 if self.nodes is None else 0
+        if self.nodes is not None:
+            group["share_error"] = np.full(self.mean.shape, 0.001)
+            group.attrs["nodes"] = self.nodes
         group.attrs["n_spectra"] = np.full(len(self.mean), 30)
         group.attrs["abundance"] = "null"
 
@@ -76,6 +79,7 @@ def write_run(
             noisy = survey_noisy if map_noisy is None else map_noisy
             response = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
             folds[k] |= {"sensitivity": (FakeMap(change, scheme), noisy), "response": (response, noisy)}
+            folds[k]["sensitivity_single"] = FakeMap(change, "single", nodes=5), True
         mse[k], r2[k] = evaluation.scores(y, y_pred, centre, width).values()
         if history:
             epochs = np.arange(1, 12 + 3 * k)
@@ -83,6 +87,10 @@ def write_run(
             (folder / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n" + rows)
         else:
             (folder / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n")
+    if n_folds > 1:
+        y_pred = np.mean([fold["y_pred"] for fold in folds.values()], axis=0)
+        folds["ensemble"] = {**folds[0], "y_pred": y_pred}
+        mse["ensemble"], r2["ensemble"] = evaluation.scores(y, y_pred, centre, width).values()
     results.write_results(folder / "results.h5", data, "mlp", 7, np.arange(n_test), folds)
     results.write_scores(folder / "MSE.csv", data.amp_names, mse)
     results.write_scores(folder / "R2.csv", data.amp_names, r2)

@@ -22,8 +22,9 @@ CASES = {
     "many": {"n_amps": 20, "n_bins": 100, "n_folds": 2},
 }
 EXPECTED = {
-    "sensitivity_curves", "sensitivity_profiles", "sensitivity_heatmap", "response_slopes", "response_map",
-    "true_vs_predicted", "bias_variance", "deviation", "credibility", "calibration", "loss_curves",
+    "sensitivity_shares", "sensitivity_curves", "sensitivity_profiles", "sensitivity_heatmap",
+    "response_slopes", "response_map", "true_vs_predicted", "bias_variance",
+    "deviation", "credibility", "calibration", "loss_curves",
 }  # fmt: skip
 PER_AMP = EXPECTED - {"sensitivity_heatmap", "response_slopes", "loss_curves"}
 

@@ -22,8 +22,6 @@ KEYS = {  # what a stream goes by beside its name
     Stream.FIXED_NOISE: (FOLDS, range(50)),
     Stream.VALIDATION_NOISE: (FOLDS,),
     Stream.SENSITIVITY: (FOLDS,),
-    Stream.OBSERVATION_NOISE: (FOLDS,),
-    Stream.OBSERVATION_SENSITIVITY: (FOLDS,),
     Stream.STUDY_NOISE: (FOLDS,),
     Stream.STUDY_MAPS: (range(12),),
     Stream.NESTED_SAMPLING: (range(50),),
