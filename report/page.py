@@ -104,7 +104,9 @@ def build_page(run, rendered, command, versions):
     settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
     first = _figure(FIRST, *rendered[FIRST]) if FIRST in rendered else ""
     figures = "\n".join(_figure(name, *one) for name, one in rendered.items() if name != FIRST)
-    links = "".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in rendered.items())
+    links = "".join(
+        f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in rendered.items() if name != FIRST
+    )
     missing = "" if run.best.sensitivity or run.best.sensitivity_single else (
         "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
     )  # fmt: skip

@@ -10,7 +10,7 @@ from report.style import bin_edges
 from report.yardstick import band_share
 
 HALF = 0.5  # of a map, that the named wavelengths hold
-MOST_RANGES = 3  # wavelength ranges that a sentence names
+MOST_RANGES = 2  # wavelength ranges that a sentence names
 ALIKE = 0.85  # rank correlation with the optimal map from which on a network looks where it should
 NERVOUS = 1.25  # sum of a map over that of the optimal one from which on noise is said to move an answer too much
 UNINFORMED = 0.1  # R2 below which an answer says little more than the prior
@@ -48,7 +48,7 @@ class Verdict:
         """The verdict in plain words."""
         if not self.ranges:
             return "Nothing moves this answer."
-        where = " and ".join(f"{low:.3g}-{high:.3g}" for low, high, _ in self.ranges[:MOST_RANGES])
+        where = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in self.ranges[:MOST_RANGES])
         words = [f"rests on {where} µm" + (" (and elsewhere)" if len(self.ranges) > MOST_RANGES else "")]
         if self.agreement is not None:
             words.append("as it should" if self.agreement >= ALIKE else "not only where the best estimator looks")
