@@ -11,8 +11,8 @@ The cross-section at wavenumber nu and temperature T is a sum over vibrational b
   spherical, symmetric or asymmetric top, counted on a 1 cm-1 grid), the anharmonic shifts of the hot bands and a
   Gaussian.
 
-It has no lines and no pressure. `data/opacities.py` takes from it the shape of the bands inside a spectral cell; how strong
-the cell is and what its lines look like comes from line lists.
+It has no lines and no pressure. `data/opacities.py` takes from it the shape of the bands inside a spectral cell; how
+strong the cell is and what its lines look like comes from line lists.
 """
 
 import numpy as np

@@ -3,10 +3,11 @@
     pip install --no-deps nemesispy==0.0.10
     python data/check_channels.py
 
-nemesispy (BSD-3) ships k-tables of H2O, CO2, CO and CH4 in the 17 channels of the WASP-43b observations (HST/WFC3 and
-Spitzer, 1.1-4.5 micron) and a CIA table. Printed per molecule: the effective cross-section of a channel (what a ray feels,
-`data/opacities.py`) of the shipped opacities, and the mean of the band model alone (the opacities before), both over the
-k-table's. Also printed: water's lowest rotational levels and each molecule's integrated intensity in the band model.
+nemesispy (BSD-3) ships k-tables of H2O, CO2, CO and CH4 in the 17 channels of the WASP-43b observations (HST/WFC3
+and Spitzer, 1.1-4.5 micron) and a CIA table. Printed per molecule: the effective cross-section of a channel (what a
+ray feels, `data/opacities.py`) of the shipped opacities, and the mean of the band model alone (the opacities
+before), both over the k-table's. Also printed: water's lowest rotational levels and each molecule's integrated
+intensity in the band model.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def _print_row(label, temperature, difference, wavelength):
 
 
 def compare_molecules(folder):
-    """Print log10(ours / k-table) of effective cross-sections, over the channels within four decades of the strongest."""
+    """Print log10(ours / k-table), effective, over the channels within four decades of the strongest."""
     print(f"log10(ours / nemesispy k-table), effective, at {PRESSURE:g} Pa: channels, mean, rms, largest, at (micron)")
     for name in ("H2O", "CH4", "CO", "CO2"):
         wavelength, pressures, temperatures, k, weights = read_k_table(folder / f"{name.lower()}wasp43.kta")
@@ -112,9 +113,8 @@ def compare_molecules(folder):
                 ("shipped", effective_cross_section(name, low, high, temperature, pressures[at_pressure]) * 1e4),
                 ("band model", channel_means(name, temperature, low, high)),
             ):
-                _print_row(
-                    f"{name:4s} {label:10s}", temperature, (np.log10(ours) - table)[absorbs], wavelength[absorbs]
-                )
+                difference = (np.log10(ours) - table)[absorbs]
+                _print_row(f"{name:4s} {label:10s}", temperature, difference, wavelength[absorbs])
 
 
 def compare_cia(path):

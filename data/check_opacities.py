@@ -2,14 +2,16 @@
 
     python data/check_opacities.py --tables DIR [--coarse DIR]
 
-The tables are those of `fit_opacities.py`. For planets of 1 Jupiter mass and 1.2 Jupiter radii with one molecule, or all, at one
-volume mixing ratio, and no other absorber, `correlated_k` computes the depth straight from a table on the table's own cells:
-an independent path in NumPy, with its own geometry and layers. Against it stand the shipped forward model and the band model
-alone (the opacities before: no lines). Printed per planet: the rms and the largest difference in scale heights over the cells in
-which the atmosphere stands more than one scale height above the bottom, and the largest in ppm.
-Then log10 of the effective cross-sections, shipped over table, at 1, 10 and 100 mbar.
+The tables are those of `fit_opacities.py`. For planets of 1 Jupiter mass and 1.2 Jupiter radii with one molecule, or
+all, at one volume mixing ratio, and no other absorber, `correlated_k` computes the depth straight from a table on
+the table's own cells: an independent path in NumPy, with its own geometry and layers. Against it stand the shipped
+forward model and the band model alone (the opacities before: no lines). Printed per planet: the rms and the largest
+difference in scale heights over the cells in which the atmosphere stands more than one scale height above the
+bottom, and the largest in ppm. Then log10 of the effective cross-sections, shipped over table, at 1, 10 and 100
+mbar.
 
-HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 is compared with the coarse table in its wide bins.
+HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 is compared with the coarse table in
+its wide bins.
 """
 
 import argparse
@@ -50,10 +52,8 @@ def scale_height(temperature, ratio, molecules):
 def table_at(table, temperature, pressure):
     """Cross-sections (n_cells, n_levels, n_g) [m2] of a table, the logarithm linear in T and log P."""
     log_k, steps = np.log(table["k"] + 1e-60), []
-    for axis, grid, value in (
-        (1, table["temperature"], [temperature]),
-        (2, np.log(table["pressure"]), np.log(pressure)),
-    ):
+    wanted = ((1, table["temperature"], [temperature]), (2, np.log(table["pressure"]), np.log(pressure)))
+    for axis, grid, value in wanted:
         place = np.interp(value, grid, np.arange(len(grid)))
         below = np.minimum(place.astype(int), len(grid) - 2)
         steps.append((below, place - below, axis))
@@ -107,7 +107,10 @@ def within(table):
 
 
 def print_depths(label, tables, models, edges, temperatures=TEMPERATURES, start=0.0):
-    """Print a row per temperature and mixing ratio, of the cells from `start` micron on; return the shipped model's largest rms."""
+    """Print a row per temperature and mixing ratio; return the shipped model's largest rms.
+
+    Cells that begin below `start` [micron] are left out.
+    """
     worst, unknown = 0.0, edges[:, 0] < 0.99 * start
     for temperature in temperatures:
         for ratio in RATIOS:
@@ -162,15 +165,13 @@ def main():
         models = {"shipped": ForwardModel(edges=edges, continuum=False)}
         models["before"] = ForwardModel(before, edges=edges, continuum=False)
         speed = {"shipped opacities": ForwardModel(), "band model alone": ForwardModel(before)}
-        print(
-            f"depth against correlated k from the tables, {len(edges)} cells: rms, largest [scale heights], largest [ppm]"
-        )
+        print(f"depth against correlated k from the tables, {len(edges)} cells:")
+        print("rms and largest difference in scale heights, and the largest in ppm")
         print(f"  {'':24s}  {'shipped':>36s}  | {'band model alone':>36s}")
         for name, table in tables.items():
             cold = [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA]
-            worst = print_depths(
-                name, {name: table}, models, edges, cold, HITRAN_AMMONIA_FROM if name == "NH3" else 0.0
-            )
+            start = HITRAN_AMMONIA_FROM if name == "NH3" else 0.0
+            worst = print_depths(name, {name: table}, models, edges, cold, start)
             print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
         cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
         print_depths("all five", tables, models, edges, cold, HITRAN_AMMONIA_FROM)

@@ -3,15 +3,15 @@
     python data/fit_opacities.py --tables DIR --coarse DIR [--out data/kdistributions.npz]
 
 --tables: `H2O.h5`, `CH4.h5`, `CO.h5`, `CO2.h5`, `NH3.h5` of github.com/Nicholaswogan/photochem_clima_data
-(`photochem_clima_data/data/kdistributions`, GPL-3): k-tables made with HELIOS-K from HITEMP 2010 (H2O, CO2), HITEMP 2019 (CO),
-HITEMP 2020 (CH4) and HITRAN 2016 (NH3), 8 ordinates, 50-2000 K, 1e-6 to 1e3 bar.
---coarse: `NH3_g8_11.txt` of github.com/ELeeAstro/Exo-FMS_column_ck (`opac_data/ck`): NH3 with hot lines, in 11 wide bins.
+(`photochem_clima_data/data/kdistributions`, GPL-3): k-tables made with HELIOS-K from HITEMP 2010 (H2O, CO2), HITEMP
+2019 (CO), HITEMP 2020 (CH4) and HITRAN 2016 (NH3), 8 ordinates, 50-2000 K, 1e-6 to 1e3 bar.
+--coarse: `NH3_g8_11.txt` of github.com/ELeeAstro/Exo-FMS_column_ck (`opac_data/ck`): NH3 with hot lines, 11 bins.
 
-The tables are read here and in `check_opacities.py` and are not part of the repository; of every ordinate, a smooth surface over
-temperature and pressure is kept, 16 numbers (`kdistribution.py`). HITRAN's NH3 has no hot lines and none below 0.85 micron. There
-the coarse table takes over: for hot gas each cross-section that the fine table has at 1000 K is replaced by the one of equal rank in
-the wide bin (so the wide bin gets the hot table's distribution, and HITRAN says which wavelength is strong); below 0.85 micron
-the band model says which cell is strong.
+The tables are read here and in `check_opacities.py` and are not part of the repository; of every ordinate, a smooth
+surface over temperature and pressure is kept, 16 numbers (`kdistribution.py`). HITRAN's NH3 has no hot lines and
+none below 0.85 micron. There the coarse table takes over: for hot gas each cross-section that the fine table has at
+1000 K is replaced by the one of equal rank in the wide bin (so the wide bin gets the hot table's distribution, and
+HITRAN says which wavelength is strong); below 0.85 micron the band model says which cell is strong.
 """
 
 import argparse
@@ -31,8 +31,9 @@ WAVELENGTHS = (0.39, 9.03)  # micron: the cells that are kept
 SMALLEST = 1e-33  # cm2, added to every k: far below what a planet shows, and the logarithm stays finite
 NO_LINES_BELOW = 0.85  # micron: HITRAN's NH3
 SOURCE = (
-    "Own fit to k-tables of github.com/Nicholaswogan/photochem_clima_data (HELIOS-K; HITEMP 2010: H2O, CO2; HITEMP 2019: CO; "
-    "HITEMP 2020: CH4; HITRAN 2016: NH3) and, for NH3 above 1000 K and below 0.85 micron, of github.com/ELeeAstro/Exo-FMS_column_ck"
+    "Own fit to k-tables of github.com/Nicholaswogan/photochem_clima_data (HELIOS-K; HITEMP 2010: H2O, CO2; "
+    "HITEMP 2019: CO; HITEMP 2020: CH4; HITRAN 2016: NH3) and, for NH3 above 1000 K and below 0.85 micron, "
+    "of github.com/ELeeAstro/Exo-FMS_column_ck"
 )
 
 
@@ -42,8 +43,8 @@ def read_table(folder, molecule):
     Returns
     -------
     dict
-        edges (n_cells + 1,) micron, weights (n_g,), temperature (n_T,) K, pressure (n_P,) Pa and k (n_cells, n_T, n_P, n_g)
-        cm2 per molecule; the cells within WAVELENGTHS, the temperatures within TEMPERATURE_RANGE.
+        edges (n_cells + 1,) micron, weights (n_g,), temperature (n_T,) K, pressure (n_P,) Pa and k (n_cells, n_T,
+        n_P, n_g) cm2 per molecule; the cells within WAVELENGTHS, the temperatures within TEMPERATURE_RANGE.
     """
     with h5py.File(Path(folder) / f"{molecule}.h5") as file:
         edges, weights = file["wavelengths"][()].astype(float), file["weights"][()].astype(float)
@@ -114,7 +115,7 @@ def band_strength(molecule, edges, temperature):
 
 
 def ammonia(fine, coarse):
-    """NH3 in two tables, cold and hot gas, as `read_table`: `fine` where HITRAN has lines, else `coarse` (see above)."""
+    """NH3 in two tables, cold and hot gas, as `read_table`: `fine` where HITRAN has lines, else `coarse`."""
     weights, pressure = fine["weights"], fine["pressure"]
     last = fine["k"][:, fine["temperature"] == HOT_FROM][:, 0]  # (n_cells, n_P, n_g)
     cold_gas, hot_gas = fine["temperature"] <= HOT_FROM, coarse["temperature"] >= HOT_FROM

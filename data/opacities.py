@@ -1,17 +1,19 @@
-"""Opacities: k-distributions from line lists, spread over the wavelengths of a cell by a band model; and the band model's tables.
+"""Opacities: k-distributions from line lists, spread over the wavelengths of a cell by a band model.
 
-`data/kdistribution.py` says how strong a cell is and which cross-sections its lines make, not where in the cell they lie. A
-cell is as wide as several bins of an instrument, so it is cut into parts of resolution 500, and the band model
-(`data/bandmodel.py`) says how the strength f_i runs over the parts i. With lines spread around it at random, log k in part i
-is log f_i plus a scatter, so the table
+`data/kdistribution.py` says how strong a cell is and which cross-sections its lines make, not where in the cell they
+lie. A cell is as wide as several bins of an instrument, so it is cut into parts of resolution 500, and the band
+model (`data/bandmodel.py`) says how the strength f_i runs over the parts i. With lines spread around it at random,
+log k in part i is log f_i plus a scatter, so the table
 
     coupling[i, g] ~ width_i w_g exp(-(ln k_g - ln f_i - shift)^2 / (2 s^2)),    s^2 = var(ln k) - var(ln f),
 
-scaled until its rows sum to the widths and its columns to the weights (Sinkhorn's iteration), says which share of part i has
-the cross-section k_g. Whatever the band model says, the whole cell keeps exactly the k-distribution of the line lists. For a joint
-normal distribution this coupling is exact; s is kept from vanishing where the band model varies more than the table.
+scaled until its rows sum to the widths and its columns to the weights (Sinkhorn's iteration), says which share of
+part i has the cross-section k_g. Whatever the band model says, the whole cell keeps exactly the k-distribution of
+the line lists. For a joint normal distribution this coupling is exact; s is kept from vanishing where the band model
+varies more than the table.
 
-`write_tables` stores the band model alone, without lines, in the HDF5 layout that TauREx 3 reads: the opacities before these.
+`write_tables` stores the band model alone, without lines, in the HDF5 layout that TauREx 3 reads: the opacities
+before these.
 """
 
 import hashlib
@@ -29,7 +31,7 @@ from data.molecules import MOLECULES, REFERENCE_TEMPERATURE
 __all__ = ["FINE_GRID", "REFERENCE_TEMPERATURE", "STEP", "cross_section"]  # of the band model, for those who ask here
 
 PART_RESOLUTION = 500  # wavenumber over width of the parts of a cell
-COUPLING_TEMPERATURES = np.arange(500.0, 2501.0, 500.0)  # K: linear in between
+COUPLING_TEMPERATURES = np.arange(500.0, 2501.0, 250.0)  # K: linear in between
 COUPLING_PRESSURE = 1e3  # Pa: 10 mbar, where transmission spectra are formed
 SMALLEST_SCATTER = 0.25  # of the variance of ln k: the least that is left to the lines
 STORED_COUPLINGS = Path(__file__).with_name("tables") / "couplings.npz"  # written on first use
@@ -123,7 +125,7 @@ class Opacities:
     @classmethod
     @cache
     def load(cls):
-        """Opacities that the repository ships; the couplings are computed on first use (seconds) and kept in `data/tables`."""
+        """Opacities that the repository ships; the couplings are computed on first use (seconds) and kept."""
         distributions, version = KDistributions.load(), code_version()
         try:
             with np.load(STORED_COUPLINGS) as file:
@@ -161,16 +163,13 @@ class Opacities:
         return (1 - part) * table[below] + part * table[below + 1]
 
     def overlap(self, low, high):
-        """Share of each part in each bin, (n_bins, n_parts), rows of sum 1; edges of the bins in micron, (n_bins,) each."""
+        """Share of each part in each bin, (n_bins, n_parts), rows of sum 1; edges (n_bins,) of the bins in micron."""
         low, high = np.asarray(low, float)[:, None], np.asarray(high, float)[:, None]
-        if (
-            not (low < high).all()
-            or low.min() < self.distributions.edges[0]
-            or high.max() > self.distributions.edges[-1]
-        ):
+        first, last = self.distributions.edges[[0, -1]]
+        if not (low < high).all() or low.min() < first or high.max() > last:
             raise ValueError(
-                f"low, high: expected bins within {self.distributions.edges[0]:.2f} to {self.distributions.edges[-1]:.2f} "
-                f"micron with low < high, received {low.min():g} to {high.max():g}"
+                f"low, high: expected bins with low < high within {first:.2f} to {last:.2f} micron, "
+                f"received {low.min():g} to {high.max():g}"
             )
         inside = np.minimum(1e4 / low, self.edges[:-1]) - np.maximum(1e4 / high, self.edges[1:])
         inside = np.clip(inside, 0, None)
@@ -180,8 +179,8 @@ class Opacities:
 def effective_cross_section(molecule, low, high, temperature, pressure):
     """Effective cross-section of a molecule in spectral bins: that of a grey gas as dark as the bin to a ray.
 
-    The mean of exp(-k u) over the bin is exp(-0.56) at the column u = 0.56 / s; 0.56 is the optical depth along the line of
-    sight at the apparent edge of a planet.
+    The mean of exp(-k u) over the bin is exp(-0.56) at the column u = 0.56 / s; 0.56 is the optical depth along the
+    line of sight at the apparent edge of a planet.
 
     Parameters
     ----------

@@ -36,15 +36,15 @@ JUPITER_RADIUS = 6.9911e7  # m, mean radius (TauREx's own Jupiter is the equator
 # One row per AMP, in the paper's order: key, unit of the linear quantity, scale, prior as (low, high) in that unit.
 # A log10 AMP is log-uniform, a linear one uniform.
 PRIORS = {
-    "H2O": ("", "log10", (1e-9, 1e-3)),
-    "CH4": ("", "log10", (1e-9, 1e-3)),
-    "CO": ("", "log10", (1e-9, 1e-3)),
-    "CO2": ("", "log10", (1e-9, 1e-3)),
-    "NH3": ("", "log10", (1e-9, 1e-3)),
-    "Mp": ("kg", "log10", (0.3 * JUPITER_MASS, 3.0 * JUPITER_MASS)),
-    "Rp": ("m", "linear", (0.8 * JUPITER_RADIUS, 1.6 * JUPITER_RADIUS)),
-    "Tp": ("K", "linear", (700.0, 2300.0)),
-    "Pclouds": ("Pa", "log10", (1e2, 1e6)),
+    "H2O": ("", "log10", (1e-7, 1e-3)),
+    "CH4": ("", "log10", (1e-8, 1e-3)),
+    "CO": ("", "log10", (3e-5, 1e-2)),
+    "CO2": ("", "log10", (1e-8, 1e-3)),
+    "NH3": ("", "log10", (1e-7, 1e-3)),
+    "Mp": ("kg", "log10", (0.18 * JUPITER_MASS, 2.0 * JUPITER_MASS)),
+    "Rp": ("m", "linear", (0.8 * JUPITER_RADIUS, 1.4 * JUPITER_RADIUS)),
+    "Tp": ("K", "linear", (700.0, 2000.0)),
+    "Pclouds": ("Pa", "log10", (1e3, 1e6)),
 }
 # Planet of the single-molecule curves, in retrieval space: 1 M_J, 1.2 R_J, 1500 K, no cloud above 1e6 Pa.
 REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * JUPITER_RADIUS, 1500.0, 6.0)
@@ -52,6 +52,7 @@ REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * 
 CHUNK = 100  # planets per chunk, the unit of work and of resuming
 DEPTH_STEP = 2.0**-24  # 0.060 ppm: depths are rounded to multiples of this
 ERROR_STEP = 2.0**-27  # 0.0075 ppm: and errors to multiples of this
+OPACITIES = "correlated k, fitted to tables from HITEMP (H2O, CH4, CO, CO2) and HITRAN (NH3) line lists; data/README.md"
 LAYOUT = 1  # raise when the content of a chunk changes meaning
 
 
@@ -153,7 +154,7 @@ def _opacities_id(opacities):
     if opacities is None:
         from data.opacities import code_version
 
-        return f"band-model opacities {code_version()}"
+        return f"shipped k-distributions {code_version()}"
     files = sorted(path for path in Path(opacities).iterdir() if path.is_file())
     listing = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     return "user's tables " + hashlib.sha256(listing.encode()).hexdigest()[:12]
@@ -162,7 +163,7 @@ def _opacities_id(opacities):
 def _physics_version():
     """Short hash of the forward model's source, for resuming."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    for name in ("forward_model.py", "cia.py", "ariel.py"):
+    for name in ("forward_model.py", "contributions.py", "cia.py", "ariel.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -205,7 +206,7 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True):
     out : path-like
         HDF5 file to write; replaced whole at the end.
     opacities : path-like, optional
-        Folder of TauREx tables; None takes our band-model opacities.
+        Folder of TauREx tables; None takes the shipped k-distributions.
     processes : int
         Number of worker processes.
     progress : bool
@@ -220,7 +221,7 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True):
 
     out = Path(out)
     parts = out.with_name(out.name + ".parts")
-    reference = ForwardModel(opacities)  # also writes our tables and checks the user's before any worker starts
+    reference = ForwardModel(opacities)  # also prepares our opacities and checks the user's before any worker starts
     parts.mkdir(parents=True, exist_ok=True)
     tasks = _tasks(n, seed, opacities, parts)
     todo = [task for task in tasks if not _finished(*task)]
@@ -297,7 +298,7 @@ def _file_attributes(n, seed, opacities):
     priors = {key: {"unit": unit, "scale": scale, "range": limits} for key, (unit, scale, limits) in PRIORS.items()}
     return {
         "title": "Transmission spectra of H2/He planets on an Ariel-Tier-2-like grid",
-        "opacities": "band-model opacities" if opacities is None else "user's tables",
+        "opacities": OPACITIES if opacities is None else "user's tables",
         "seed": seed,
         "command": f"python data/simulate.py --n {n} --seed {seed}" + (" --opacities DIR" if opacities else ""),
         "versions": json.dumps({"taurex": taurex.__version__, "numpy": np.__version__, "layout": LAYOUT}),
@@ -320,7 +321,7 @@ def main():
     parser.add_argument("--n", type=int, default=30000, help="number of planets (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of planets and noise (default %(default)s)")
     parser.add_argument("--out", default="data/ariel_spectra.h5", help="file to write (default %(default)s)")
-    parser.add_argument("--opacities", metavar="DIR", help="your own TauREx tables instead of the band model's")
+    parser.add_argument("--opacities", metavar="DIR", help="your own TauREx tables instead of ours")
     parser.add_argument("--processes", type=int, default=2, help="worker processes (default %(default)s)")
     arguments = parser.parse_args()
     if arguments.n < 1 or arguments.seed < 0 or arguments.processes < 1:
