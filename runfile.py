@@ -44,7 +44,7 @@ def parse_arguments(argv=None):
     for flag, (_, kind, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", type=kind, help=text)
     parser.add_argument("--output", metavar="DIR", help="folder for the results (default: a new one for every run)")
-    parser.add_argument("--no-sensitivity", action="store_true", help="skip the sensitivity test")
+    parser.add_argument("--no-sensitivity", action="store_true", help="make no sensitivity maps")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace results in DIR once the new ones are complete"
     )
@@ -78,7 +78,8 @@ def read_settings(arguments):
     overrides = {key: getattr(arguments, flag) for flag, (key, _, _) in FLAGS.items()}
     if arguments.model == "all":
         overrides["model.name"] = None
-    overrides["sensitivity.enabled"] = False if arguments.no_sensitivity else None
+    for name in ("sensitivity", "sensitivity_single"):
+        overrides[f"{name}.enabled"] = False if arguments.no_sensitivity else None
     return load_config(arguments.config or Path(__file__).with_name("config.yaml"), overrides)
 
 

@@ -87,7 +87,7 @@ def map_sensitivity(name, config, split, network, folder, fold, quiet, executor=
                 data.amps[test],
                 None if data.auxiliary is None else data.auxiliary[test],
                 model=ModelLoader(load_model, str(path.resolve())) if executor else None,
-                **_options(name, chosen),
+                **_options(name, chosen, len(test)),
                 rng=stream(config.seed, Stream.SENSITIVITY, len(split.folds) if fold == ENSEMBLE else fold),
                 keep_spectra=False,
                 progress=console.shows_progress(quiet),
@@ -99,10 +99,11 @@ def map_sensitivity(name, config, split, network, folder, fold, quiet, executor=
     return sensitivity, noisy
 
 
-def _options(name, chosen):
+def _options(name, chosen, n_test):
     """Return the settings of a test as arguments of ``sensitivity_map``."""
     if name == "sensitivity_single":
-        return {"scheme": "single", "nodes": chosen.nodes, "no_spectra": chosen.no_spectra}
+        no_spectra = -1 if chosen.no_spectra >= n_test else chosen.no_spectra
+        return {"scheme": "single", "nodes": chosen.nodes, "no_spectra": no_spectra}
     return {
         "scheme": chosen.scheme,
         "nodes": None,  # random draws, as published

@@ -43,7 +43,7 @@ def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys
     assert "H2O" in capsys.readouterr().out
     folder = run / "applied/my_planet"
     names = {p.name for p in folder.iterdir()}
-    assert names == {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity_0.h5", "sensitivity_1.h5"}
+    assert names == {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity.h5"}
     with open(folder / "amps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["amp"] for row in rows] == list(data.amp_names)

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from synthetic import configured, dataset
 
+from constants import Stream, stream
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -74,7 +76,13 @@ def test_results_are_those_of_the_contract(finished):
 def test_score_tables_follow_from_the_predictions(finished):
     folder, data = finished
     mse, r2 = table(folder / "MSE.csv"), table(folder / "R2.csv")
-    assert mse[0] == ["fold", *data.amp_names] and [row[0] for row in mse] == ["fold", "0", "1", "mean"]
+    assert mse[0] == ["fold", *data.amp_names] and [row[0] for row in mse] == [
+        "fold",
+        "0",
+        "1",
+        "mean",
+        "mean of folds",
+    ]
     with h5py.File(folder / "results.h5") as file:
         fold = file["fold_1"]
         truth, answer, std = fold["y_test"][()], fold["y_pred"][()], fold["scaler/y_std"][()]
@@ -82,6 +90,30 @@ def test_score_tables_follow_from_the_predictions(finished):
     assert np.allclose(np.array(r2[2][1:], float), 1 - ((answer - truth) ** 2).mean(0) / truth.var(0), rtol=1e-4)
     mean = np.array([row[1:] for row in mse[1:3]], float).mean(0)
     assert np.allclose(np.array(mse[3][1:], float), mean, rtol=1e-4)
+
+
+def test_the_folds_end_as_one_network_with_the_mean_answer(finished):
+    from pipeline.network import TrainedNetwork
+
+    folder, data = finished
+    with h5py.File(folder / "results.h5") as file:
+        folds = np.array([file[f"fold_{k}/y_pred"][()] for k in (0, 1)])
+        group, test = file["ensemble"], file["test_rows"][()]
+        assert set(group) == set(file["fold_0"]) >= {"y_test", "y_pred", "scaler", "sensitivity", "sensitivity_single"}
+        answer, std = group["y_pred"][()], group["scaler/y_std"][()]
+        np.testing.assert_allclose(answer, folds.mean(axis=0), atol=1e-5 * std.max(), rtol=1e-5)
+        exact = group["sensitivity_single"]
+        assert exact.attrs["scheme"] == "single" and exact.attrs["nodes"] == 5 and exact.attrs["noisy"]
+        assert list(exact.attrs["n_spectra"]) == [len(test)] * len(data.amp_names)
+        mean = exact["mean"][()]
+    (row,) = [row for row in table(folder / "MSE.csv") if row[0] == "mean of folds"]
+    expected = (((answer - data.amps[test]) / std) ** 2).mean(axis=0)
+    np.testing.assert_allclose(np.array(row[1:], float), expected, rtol=1e-4)
+    network = TrainedNetwork.load(folder)
+    from preprocessing import noisy_test_spectra
+
+    again = network.sensitivity(noisy_test_spectra(data, test, 0), data.errors[test], scheme="single")
+    np.testing.assert_allclose(again.mean, mean, rtol=1e-3)
 
 
 def test_resolved_settings_are_kept_and_run_again(runfile, finished, tmp_path):
@@ -149,10 +181,10 @@ def test_a_loaded_network_answers_and_maps_as_the_run_did(finished):
         kept = file["fold_1/sensitivity/mean"][()]
     network = TrainedNetwork.load(folder, 1)
     assert np.array_equal(network.predict(noisy_test_spectra(data, test, 0)), expected)
-    settings = {"no_spectra": 5, "repeat": 10, "rng": [0, 7]}
+    settings = {"no_spectra": 5, "repeat": 10, "rng": stream(0, Stream.SENSITIVITY, 1)}
     again = network.sensitivity(data.spectra[test], data.errors[test], data.amps[test], **settings)
     assert np.array_equal(again.mean, kept)
-    with pytest.raises(ValueError, match=r"fold: expected one of \[0, 1\], received 7"):
+    with pytest.raises(ValueError, match="fold: expected one of 0, 1, ensemble, received 7"):
         TrainedNetwork.load(folder, 7)
     with pytest.raises(ValueError, match="expected the folder of a finished run"):
         TrainedNetwork.load(folder / "figures")
