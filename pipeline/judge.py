@@ -41,8 +41,10 @@ def judge(config, split, network, folder, fold, quiet, executor=None):
     dict
         ``y_pred`` (n_test, n_amps), ``scaler``, ``MSE`` (scaled units) and ``R2`` (n_amps,), and the maps
         ``sensitivity``, ``sensitivity_single`` and ``response``: each None or (map, whether around noisy spectra).
+        ``response`` is made for the mean of the folds, or the only fold.
     """
     data, test, scaler = split.data, split.test, network.scaler
+    is_answer = fold == ENSEMBLE or len(split.folds) == 1  # what the run has to say: of this one the signs, too
     y_pred = predict_noisy(network, data, test, config.seed)
     maps = {
         name: map_sensitivity(name, config, split, network, folder, fold, quiet, executor)
@@ -53,7 +55,7 @@ def judge(config, split, network, folder, fold, quiet, executor=None):
         "scaler": scaler.to_dict(),
         **scores(data.amps[test], y_pred, scaler.y_mean, scaler.y_std),
         **maps,
-        "response": map_response(config, split, network) if any(maps.values()) else None,
+        "response": map_response(config, split, network) if any(maps.values()) and is_answer else None,
     }
 
 

@@ -175,39 +175,55 @@ def _lines_of(run):
 
 
 def _response(run):
-    maps = [fold.response for fold in run.folds.values() if fold.response is not None]
-    if not maps:
+    return {**_slopes(run), **_pushes(run)}
+
+
+def _slopes(run):
+    exact, pushed = run.best.sensitivity_single, run.best.response
+    if exact is not None:
+        slope, curvature = exact["slope"], exact["curvature"]
+        number = words.span(np.ravel(exact["n_spectra"]))
+        how = (
+            "from the same evaluations as the exact map, averaged over"
+            f" {number} {words.map_spectra(run, exact)}test spectra ({_of_what(run)})"
+        )
+    elif pushed is not None:
+        slope, curvature = slope_and_curvature(pushed["deviations"], pushed["change"])
+        how = "fitted to the response map below"
+    else:
         return {}
-    deviations = maps[0]["deviations"]
-    change = np.mean([m["change"] for m in maps], axis=0)
-    slope, curvature = slope_and_curvature(deviations, change)
-    averaged = f", and over {len(maps)} folds" if len(maps) > 1 else ""
-    spectra = f"{words.map_spectra(run, maps[0])}test spectra"
-    if "n_spectra" in maps[0]:
-        spectra = f"the first {maps[0]['n_spectra']} {spectra}"
+    figure = map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table)
+    picture = Picture(
+        figure,
+        "Which way each bin pulls",
+        f"Slope and curvature of each AMP's change when one bin is pushed, {how}."
+        " Each row is divided by its greatest absolute value, printed at the right.",
+        "Red: a deeper transit in this bin raises the answer; blue: it lowers it. Curvature is what a linear"
+        " network does not have: red where a push up and an equal push down raise the answer on average, blue"
+        " where they lower it. A grey row has none.",
+    )
+    return {"response_slopes": picture}
+
+
+def _pushes(run):
+    response = run.best.response
+    if response is None:
+        return {}
+    deviations, spectra = response["deviations"], f"{words.map_spectra(run, response)}test spectra"
+    if "n_spectra" in response:
+        spectra = f"the first {response['n_spectra']} {spectra}"
     inputs = words.among(words.setting(run, "data.auxiliary") or [])
-    if inputs:
-        averaged += f", with {inputs} at the training mean"
-    return {
-        "response_slopes": Picture(
-            map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table),
-            "Which way each bin pulls",
-            "Slope and curvature of each AMP's change when one bin is pushed, fitted to the response map below."
-            " Each row is divided by its greatest absolute value, printed at the right.",
-            "Red: a deeper transit in this bin raises the answer; blue: it lowers it. Curvature is what a linear"
-            " network does not have: red where a push up and an equal push down raise the answer on average, blue"
-            " where they lower it. A grey row has none.",
-        ),
-        "response_map": Picture(
-            map_figures.response_map(run.wavelength, deviations, change, run.amp_table),
-            "Signed response map",
-            f"Change of each AMP when one bin is pushed from {deviations.min():g} to {deviations.max():g} of its"
-            f" standard errors, averaged over {spectra}{averaged}. Numbers above the panels are the"
-            " colour bar's ends.",
-            "A column that goes from blue below to red above is a bin whose greater depth raises the answer. The"
-            " sensitivity test squares these changes and so loses their sign.",
-        ),
-    }
+    held = f", with {inputs} at the training mean" if inputs else ""
+    picture = Picture(
+        map_figures.response_map(run.wavelength, deviations, response["change"], run.amp_table),
+        "Signed response map",
+        f"Change of each AMP when one bin is pushed from {deviations.min():g} to {deviations.max():g} of its"
+        f" standard errors, averaged over {spectra}{held} ({_of_what(run)}). Numbers above the panels are the"
+        " colour bar's ends.",
+        "A column that goes from blue below to red above is a bin whose greater depth raises the answer. The"
+        " sensitivity test squares these changes and so loses their sign.",
+    )
+    return {"response_map": picture}
 
 
 def _predictions(run):

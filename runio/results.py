@@ -31,8 +31,9 @@ class Fold:
         mean, standard_error (n_amps, n_bins) and the attributes of the map: the published one, and the exact one of
         single bins.
     response : dict or None
-        deviations (n_deviations,) in standard errors and change (n_amps, n_bins, n_deviations), the mean
-        over spectra, in the AMPs' retrieval-space units (a ``perturbation.response.ResponseMap``).
+        Of the mean of the folds, or of the only fold: deviations (n_deviations,) in standard errors and change (n_amps,
+        n_bins, n_deviations), the mean over spectra, in the AMPs' retrieval-space units
+        (a ``perturbation.response.ResponseMap``).
     """
 
     y_pred: np.ndarray

@@ -29,6 +29,7 @@ class FakeMap:
         group.attrs["repeat"] = 20 if self.nodes is None else 0
         if self.nodes is not None:
             group["share_error"] = np.full(self.mean.shape, 0.001)
+            group["slope"], group["curvature"] = np.sqrt(self.mean), 0.1 * np.sqrt(self.mean)
             group.attrs["nodes"] = self.nodes
         group.attrs["n_spectra"] = np.full(len(self.mean), 30)
         group.attrs["abundance"] = "null"

@@ -102,7 +102,7 @@ def test_the_number_of_spectra_spans_the_amps_and_the_folds(tmp_path):
         file["fold_1/sensitivity"].attrs["n_spectra"] = [12, 30]
     pictures = make_figures(load_run(folder))
     assert "20 repeats, 12 to 30 noise-free test spectra, mean of 2 folds" in pictures["sensitivity_profiles"].shows
-    assert "averaged over the first 5 noise-free test spectra, and over 2 folds" in pictures["response_map"].shows
+    assert "averaged over the first 5 noise-free test spectra (mean of 2 folds)" in pictures["response_map"].shows
 
 
 def test_bands_are_named_only_where_they_are_drawn(tmp_path):
