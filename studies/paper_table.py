@@ -1,14 +1,13 @@
-"""Train the four networks and three classical regressions on the same splits; write the tables of the README.
+"""Train the four networks and three classical regressions on the same splits; write their tables of scores.
 
-    python -m studies.paper_table --readme            # all networks, five folds: some three hours on one core
+    python -m studies.paper_table                     # all networks, five folds: some three hours on one core
     python -m studies.paper_table --folds 1           # one fold each
     python -m studies.paper_table --quick             # minutes; shows that it runs, not how good it is
 
 Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated), with
 ``configs/tuned.yaml``, the lstm with ``configs/lstm.yaml``. "Mean of folds" is the mean answer of a network's folds.
 MSE / limit is what `limit.py` prints for sampled posteriors, with its bootstrap error over spectra.
-Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``;
-with ``--readme`` puts the same tables into README.md.
+Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``.
 """
 
 import datetime
@@ -37,7 +36,6 @@ CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml"
 COPIES = 3  # noisy copies that the regressions learn from
 ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
 TITLES = {"R2": "R2", "MSE": "MSE (scaled units)", "MSE/limit": "MSE / limit"}
-MARKS = "<!-- tables of paper_table.py: begin -->", "<!-- end -->"  # in README.md
 QUICK = ["--size", "1500", "--epochs", "2"]
 
 
@@ -206,22 +204,6 @@ def one_score(table, names, score, digits):
     return cells
 
 
-def put_into(path, text):
-    """Replace what stands between the two marks of the tables in a Markdown file.
-
-    Raises
-    ------
-    ValueError
-        If the marks are not there.
-    """
-    before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not end:
-        raise ValueError(f"{path}: expected the lines {MARKS[0]} and {MARKS[1]} around the tables, found none")
-    with written_whole(path) as part:
-        part.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
-
-
 def main():
     """Run the command line."""
     parser = study_parser("paper_table", __doc__)
@@ -230,13 +212,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; in folders quick/ of their own")
     parser.add_argument("--no-regressions", action="store_true", help="networks only")
     parser.add_argument("--no-training", action="store_true", help="judge the folds that are trained already")
-    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=ROOT / "studies/results", help="where the tables go")
     arguments = parser.parse_args()
     if arguments.quick:
-        if arguments.readme:
-            parser.error("--readme: expected without --quick, whose numbers mean nothing")
         arguments.work, arguments.output = arguments.work / "quick", arguments.output / "quick"
     names = load_dataset(ROOT / load_config(ROOT / "config.yaml").data.path).amp_names
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
@@ -245,8 +224,6 @@ def main():
     for entries in results(arguments):
         text = write_tables(entries, names, arguments.output, note)
         print(text)
-    if arguments.readme:
-        put_into(ROOT / "README.md", text)
 
 
 if __name__ == "__main__":

@@ -81,3 +81,26 @@ def as_markdown(table):
     """Return a data frame of texts as lines of Markdown."""
     heading, *lines = (f"| {' | '.join(cells)} |" for cells in [table.columns, *table.to_numpy()])
     return [heading, "|" + "---|" * len(table.columns), *lines]
+
+
+def put_between_marks(path, marks, text):
+    """Replace what stands between two marks in a Markdown file.
+
+    Parameters
+    ----------
+    path : Path
+    marks : (str, str)
+        Lines before and behind the place.
+    text : str
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    before, begin, rest = path.read_text(encoding="utf-8").partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not end:
+        raise ValueError(f"{path}: expected the lines {marks[0]} and {marks[1]} around the table, received none")
+    with written_whole(path) as part:
+        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

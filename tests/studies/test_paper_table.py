@@ -1,4 +1,4 @@
-"""The table of the networks is made, in its quick form, and put into the README."""
+"""The table of the networks is made, in its quick form, and goes on from what is trained."""
 
 import csv
 import subprocess
@@ -38,16 +38,3 @@ def test_paper_table(tmp_path):
     again = call(*common, "--no-regressions", "--no-training")
     assert again.count("| mlp, mean of folds |") == 2  # R2 and MSE; rows of the regressions stay
     assert again.count("| ridge |") == 2
-
-
-def test_tables_are_put_between_their_marks_or_not_at_all(tmp_path):
-    from studies import paper_table
-
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{paper_table.MARKS[0]}\nold\n{paper_table.MARKS[1]}\nafter\n")
-    paper_table.put_into(page, "new")
-    assert page.read_text() == f"before\n{paper_table.MARKS[0]}\n\nnew\n{paper_table.MARKS[1]}\nafter\n"
-    page.write_text("no marks")
-    with pytest.raises(ValueError, match="expected the lines"):
-        paper_table.put_into(page, "new")
-    assert page.read_text() == "no marks"

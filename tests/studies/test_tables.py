@@ -41,3 +41,14 @@ def test_stored_markdown_is_made_from_the_stored_scores(tmp_path):
     text = paper_table.write_tables([], names, tmp_path, "")
     assert text == (STORED / "paper_table.md").read_text(encoding="utf-8")
     assert (tmp_path / "paper_table.csv").read_text() == (STORED / "paper_table.csv").read_text()
+
+
+def test_a_table_is_put_between_its_marks_or_not_at_all(tmp_path):
+    page, marks = tmp_path / "page.md", ("<!-- begin -->", "<!-- end -->")
+    page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n")
+    tables.put_between_marks(page, marks, "new")
+    assert page.read_text() == f"before\n{marks[0]}\n\nnew\n\n{marks[1]}\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="expected the lines"):
+        tables.put_between_marks(page, marks, "new")
+    assert page.read_text() == "no marks"

@@ -1,0 +1,103 @@
+"""How good are the answers of finished runs, and do they look where they should? From the folders of the runs alone.
+
+    python -m studies.run_table RUN_DIR [RUN_DIR ...]
+    python -m studies.run_table RUN_DIR [RUN_DIR ...] --readme     # also the results table of README.md
+
+Prints, for the mean of the folds of each run (or its only fold), a row per AMP: R2, squared error over the limit, rank
+correlation of the exact map that the run wrote with that of the best possible estimator, the sum of the one over the
+sum of the other, and the share of both in the known bands. Then a row per run, which goes into README.md. What is held
+against the best estimator needs the posteriors of data/information.h5 (`report.yardstick`).
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from models import load_model
+from report.verdict import verdicts
+from report.yardstick import yardstick_of
+from runio.files import written_whole
+from runio.results import ENSEMBLE, load_run
+from studies.command import study_parser
+from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in README.md
+
+
+def rows_of_run(run):
+    """Return a row per AMP of what the run answers: a list of dict.
+
+    Raises
+    ------
+    ValueError
+        If the data set of the run has no sampled posteriors.
+    """
+    yardstick = yardstick_of(run)
+    if yardstick is None:
+        raise ValueError(f"{run.folder}: expected a run on a data set with sampled posteriors beside it, found none")
+    return [
+        {
+            "amp": one.amp.key,
+            "R2": one.r2,
+            "error_over_limit": one.error_ratio,
+            "its_error": one.error_ratio_error,
+            "spearman": one.agreement,
+            "total_over_optimal": one.reaction,
+            "in_bands": one.in_bands,
+            "optimal_in_bands": one.best_in_bands,
+        }
+        for one in verdicts(run, yardstick)
+    ]
+
+
+def summary_of_run(run, rows):
+    """Return the row of a run in README.md: a dict of texts."""
+    ratio, agreement = (np.array([row[key] for row in rows], float) for key in ("error_over_limit", "spearman"))
+    several = f", mean of {len(run.folds)} folds" if run.ensemble else ""
+    name = ENSEMBLE if run.ensemble else f"model_{min(run.folds)}"
+    return {
+        "network": run.model + several,
+        "mean R²": f"{np.mean([row['R2'] for row in rows]):.3f}",
+        "squared error / limit": f"{ratio.mean():.2f} ({ratio.min():.2f} to {ratio.max():.2f})",
+        "agreement with the best estimator": f"{agreement.mean():.2f} (at least {agreement.min():.2f})",
+        "parameters": f"{load_model(run.folder / f'{name}.keras').count_params():,}",
+        "minutes": f"{seconds_of_run(run.folder) / 60:.1f}",
+    }
+
+
+def seconds_of_run(folder):
+    """Return how long a run took, from the line of times at the end of its log."""
+    (line,) = re.findall(r"time: (.*)", (Path(folder) / "run.log").read_text(encoding="utf-8"))[-1:]
+    return sum(float(seconds) for seconds in re.findall(r"(\d+) s", line))
+
+
+def main():
+    """Run the command line."""
+    parser = study_parser("run_table", __doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--output", type=Path, default=ROOT / "studies/results", help="where run_table.csv goes")
+    parser.add_argument("--readme", action="store_true", help="put the row of each run into README.md")
+    arguments = parser.parse_args()
+    table, summary = [], []
+    try:
+        for folder in arguments.runs:
+            run = load_run(folder)
+            rows = rows_of_run(run)
+            print(folder, data_frame(rows).round(3).to_string(index=False), "", sep="\n")
+            table += [{"run": Path(folder).name, "network": run.model, "folds": len(run.folds), **row} for row in rows]
+            summary.append(summary_of_run(run, rows))
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    text = "\n".join(as_markdown(data_frame(summary)))
+    print(text)
+    write_csv(arguments.output / "run_table.csv", data_frame(table), "%.4f")
+    with written_whole(arguments.output / "run_table.md") as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    if arguments.readme:
+        put_between_marks(ROOT / "README.md", MARKS, text)
+
+
+if __name__ == "__main__":
+    main()
