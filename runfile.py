@@ -14,7 +14,7 @@ from pathlib import Path
 
 from constants import NETWORKS
 from runio.config import load_config
-from runio.errors import InputError
+from runio.errors import InputError, one_line
 
 logger = logging.getLogger("runfile")
 
@@ -103,7 +103,10 @@ def main(argv=None):
                 from pipeline.apply import apply_run
 
                 auxiliary = read_auxiliary(arguments.auxiliary)
-                apply_run(arguments.apply, arguments.observation, config, auxiliary, arguments.output, arguments.quiet)
+                apply_run(
+                    arguments.apply, arguments.observation, config, auxiliary,
+                    arguments.output, arguments.quiet, arguments.overwrite,
+                )  # fmt: skip
             else:
                 command = shlex.join(["python", "runfile.py", *(sys.argv[1:] if argv is None else argv)])
                 for one_config, one_arguments in networks(config, arguments):
@@ -124,7 +127,7 @@ def main(argv=None):
 
 
 def _fail(error, status):
-    logger.error("%s", " ".join(str(error).split()))
+    logger.error("%s", one_line(error))
     return status
 
 
@@ -170,7 +173,7 @@ def run(config, arguments, command, log):
     }
     if arguments.fold is not None:
         return train_alone(config, split, output, settings, arguments.fold, arguments.quiet)
-    with RunFolder(output, settings, arguments.overwrite, arguments.resume, NO_RESULT) as folder, pool as executor:
+    with pool as executor, RunFolder(output, settings, arguments.overwrite, arguments.resume, NO_RESULT) as folder:
         if folder.finished:
             return logger.info("%s: this run is already finished, nothing to do", output)
         log.to_file(folder.work / "run.log")

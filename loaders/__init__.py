@@ -11,6 +11,7 @@ from pathlib import Path
 from loaders.formats import pick_format
 from loaders.survey import LayoutError, finish
 from preprocessing import check_dataset
+from runio.errors import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,8 @@ def load_dataset(path, format="auto", targets=None, auxiliary=(), depth_unit="au
     except ValueError as error:
         raise ValueError(_one_line(path, error)) from error
     except Exception as error:  # whatever a broken file provokes in h5py, csv or json, the user gets one line
-        raise ValueError(
-            f"{path}: not readable as {layout.name} ({layout.description}): {_one_line(path, error)}"
-        ) from error
+        where = f"{path}: not readable as {layout.name} ({layout.description})"
+        raise ValueError(one_line(f"{where}: {_one_line(path, error)}")) from error
     logger.info(
         "%s: %d spectra of %d bins, targets %s (%s)",
         path,
@@ -66,5 +66,5 @@ def load_dataset(path, format="auto", targets=None, auxiliary=(), depth_unit="au
 
 
 def _one_line(path, error):
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, LayoutError) or str(path) in text else f"{path}: {text}"
+    text = one_line(error) or type(error).__name__
+    return text if isinstance(error, LayoutError) or one_line(path) in text else one_line(f"{path}: {text}")

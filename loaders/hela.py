@@ -10,6 +10,8 @@ from loaders.paper import COLUMN_NAMES
 from loaders.survey import LayoutError, Survey, Target, numbers
 from loaders.tables import EMPTY, read_npy, read_text
 
+LONGEST = 1_000_000  # bytes of the description
+
 
 def _hela_json(path):
     if path.is_dir():
@@ -20,8 +22,8 @@ def _hela_json(path):
 
 def _looks_like_hela(path):
     try:
-        return {"metadata", "training_data"} <= set(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return {"metadata", "training_data"} <= set(json.loads(read_text(path, LONGEST)))
+    except (ValueError, TypeError, RecursionError):
         return False
 
 
@@ -69,7 +71,7 @@ def load_hela(path):
 
 def _hela_header(source):
     try:
-        head = json.loads(read_text(source))
+        head = json.loads(read_text(source, LONGEST))
         meta = head["metadata"]
         names, n_bins = [str(name) for name in meta["names"]], meta["num_features"]
         ranges = [(float(low), float(high)) for low, high in meta.get("ranges") or [(0, 0)] * len(names)]

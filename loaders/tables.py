@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from loaders.survey import LayoutError
+from runio.files import read_bounded
+from runio.yamlfile import ConfigError, parse_yaml
 
+LARGEST_TEXT = 500_000_000  # bytes of a table of a survey
+LARGEST_SPECTRUM = 20_000_000  # bytes of a table of one spectrum
+LONGEST_HEADER = 100_000  # letters of the header of an ECSV file
 EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
 
 
@@ -82,14 +86,14 @@ def _number(cell):
         return None
 
 
-def read_text(path):
-    """Return the text of a file, or refuse it in one line."""
+def read_text(path, limit=LARGEST_TEXT):
+    """Return the text of a regular file of at most ``limit`` bytes, or refuse it in one line."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LayoutError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return read_bounded(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
+    except (OSError, ValueError) as error:
+        raise LayoutError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def read_npy(path, where):
@@ -149,7 +153,7 @@ def read_table(path):
     Lines that start with '#' are comments; the last of them, or the first line, may name the columns, with units
     in brackets: ``wavelength [micron]``.
     """
-    text = read_text(path)
+    text = read_text(path, LARGEST_SPECTRUM)
     lines = text.splitlines()
     if "\x00" in text:
         raise LayoutError(f"{path}: not a text file (it holds zero bytes)")
@@ -180,19 +184,24 @@ def _read_ipac(path, lines):
 
 def _read_ecsv(path, lines):
     comments = [line for line in lines if line.startswith("#")]
+    header = "\n".join(re.sub(r"^# ?", "", line) for line in comments[1:] if line[:3] != "# %")
+    if len(header) > LONGEST_HEADER:
+        raise LayoutError(f"{path}: ECSV header of {len(header)} letters, expected at most {LONGEST_HEADER}")
     try:
-        head = yaml.safe_load("\n".join(re.sub(r"^# ?", "", line) for line in comments[1:] if line[:3] != "# %"))
+        head = parse_yaml(header, path)
         columns = {str(c["name"]): c for c in head["datatype"]}
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        units = {name: str(c["unit"]) for name, c in columns.items() if c.get("unit") is not None}
+    except ConfigError as error:
+        raise LayoutError(f"{error}, in the ECSV header") from error
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise LayoutError(f"{path}: ECSV header is not readable ({type(error).__name__})") from error
     delimiter = head.get("delimiter", " ")
     if delimiter not in (" ", ","):
-        raise LayoutError(f"{path}: ECSV delimiter is {delimiter!r}, expected a blank or a comma")
+        raise LayoutError(f"{path}: ECSV delimiter is {str(delimiter)[:20]!r}, expected a blank or a comma")
     body = "\n".join("" if line.startswith("#") else line for line in lines)
     rows = _csv_rows(path, body, delimiter, first_line=1)
     if not rows or rows[0][1] != list(columns):
         raise LayoutError(f"{path}: ECSV column names do not match its header ({', '.join(columns)})")
-    units = {name: str(c["unit"]) for name, c in columns.items() if c.get("unit") is not None}
     return _table(path, list(columns), rows[1:], units)
 
 

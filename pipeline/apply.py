@@ -14,17 +14,20 @@ from runio import console
 from runio.errors import InputError, as_input_error
 from runio.files import written_whole
 from runio.results import load_run
+from runio.rundir import RunFolder, unique_folder
 
 logger = logging.getLogger(__name__)
 
+ANSWERS = re.compile(r"amps\.csv|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json")  # files of an application
 NOISE_DRAWS = 200  # per fold
 FAR = 5  # standard deviations of the training spectra beyond which a depth is called unlike them
 
 
-def apply_run(run_folder, observation_path, config, auxiliary=None, output=None, quiet=False):
+def apply_run(run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False):
     """Predict the AMPs of one observation with every fold of a run, and map their sensitivity.
 
-    Writes ``amps.csv``, ``sensitivity.h5`` and the sensitivity figure.
+    Writes ``amps.csv``, ``sensitivity.h5``, the sensitivity figure, and ``config.yaml`` with what they were made from;
+    all of them or none, and never over what is there unless asked.
 
     Parameters
     ----------
@@ -37,9 +40,11 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     auxiliary : dict of str to float, optional
         Values of the run's auxiliary inputs.
     output : path-like, optional
-        Folder to write to; by default one named after the observation, in ``applied`` of the run's folder.
+        Folder to write to; by default a new one named after the observation, in ``applied`` of the run's folder.
     quiet : bool
         No progress bar.
+    overwrite : bool
+        Replace earlier answers in ``output``.
 
     Returns
     -------
@@ -49,7 +54,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     Raises
     ------
     InputError
-        If the run, the observation or an auxiliary input cannot be used.
+        If the run, the observation or an auxiliary input cannot be used, or the folder holds other answers.
     """
     with as_input_error():
         run = load_run(run_folder)
@@ -68,26 +73,40 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     answer, noisy = _draws(best, seen, auxiliary_inputs, config.seed)
     folds = [network.predict(seen.depth[None], auxiliary_inputs)[0] for network in folds]
     rows = summarise(answer, noisy, folds, run.amp_table)
-    output = Path(output) if output else run.folder / "applied" / _plain(Path(observation_path).stem)
-    output.mkdir(parents=True, exist_ok=True)
-    with written_whole(output / "amps.csv") as part, open(part, "w", newline="") as file:
+    if output is None:
+        output = unique_folder(run.folder / "applied", _plain(Path(observation_path).stem))
+    made_from = {
+        "run": str(Path(run_folder).resolve()),
+        "observation": str(Path(observation_path).resolve()),
+        "auxiliary": auxiliary or {},
+        "settings": config.to_dict(),
+        "versions": console.versions(),
+    }
+    rules = {"marker": "amps.csv", "names": ANSWERS, "resumable": False}
+    with RunFolder(output, made_from, overwrite, **rules) as folder:
+        _write_table(folder.work / "amps.csv", rows)
+        logger.info("\n%s\n", _as_text(rows, len(folds)))
+        if config.sensitivity_single.enabled:
+            sensitivity = best.sensitivity(
+                seen.depth[None],
+                seen.error[None],
+                auxiliary=auxiliary_inputs,
+                scheme="single",
+                nodes=config.sensitivity_single.nodes,
+                progress=console.shows_progress(quiet),
+            )
+            sensitivity.save(folder.work / "sensitivity.h5")
+            _draw(sensitivity.mean, seen, run, folder.work / "sensitivity")
+        folder.finish()
+    logger.info("results: %s", output)
+    return Path(output)
+
+
+def _write_table(path, rows):
+    with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    logger.info("\n%s\n", _as_text(rows, len(folds)))
-    if config.sensitivity_single.enabled:
-        sensitivity = best.sensitivity(
-            seen.depth[None],
-            seen.error[None],
-            auxiliary=auxiliary_inputs,
-            scheme="single",
-            nodes=config.sensitivity_single.nodes,
-            progress=console.shows_progress(quiet),
-        )
-        sensitivity.save(output / "sensitivity.h5")
-        _draw(sensitivity.mean, seen, run, output / "sensitivity")
-    logger.info("results: %s", output)
-    return output
 
 
 def summarise(answer, noisy, folds, amp_table):
@@ -166,4 +185,5 @@ def _as_text(rows, n_folds):
 
 
 def _plain(name):
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "observation"
+    """Return a file name as the name of a folder: letters of any script, no dots in front, not too long."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "observation"

@@ -3,6 +3,8 @@
 import sys
 
 from report.page import write_figures, write_report
+from runio.errors import one_line
+from runio.manifest import note_again
 from runio.results import load_run
 
 
@@ -15,9 +17,12 @@ def main(argv=None):
         return 0 if asked else 2
     try:
         run = load_run(arguments[0])
-        path = write_report(run, rendered=write_figures(run))
+        rendered = write_figures(run)
+        path = write_report(run, rendered=rendered)
+        drawn = (run.folder / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf"))
+        note_again(run.folder, [path, *drawn])
     except (OSError, ValueError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + one_line(error), file=sys.stderr)
         return 2
     print(path)
     return 0

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from constants import VERSION
+from runio.errors import one_line, printable
 
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
 
@@ -24,8 +25,16 @@ class _OneLine(logging.Formatter):
     """A record on the screen: the message, with its level before it when it is a warning or worse."""
 
     def format(self, record):
-        message = " ".join(record.getMessage().split()) if record.levelno >= logging.WARNING else record.getMessage()
-        return f"{record.levelname.lower()}: {message}" if record.levelno >= logging.WARNING else message
+        if record.levelno >= logging.WARNING:
+            return f"{record.levelname.lower()}: {one_line(record.getMessage())}"
+        return printable(record.getMessage(), keep="\n")
+
+
+class _Whole(logging.Formatter):
+    """A record in run.log, with time, level and place; tracebacks keep their lines."""
+
+    def format(self, record):
+        return printable(super().format(record), keep="\n\t")
 
 
 class _Screen(logging.Handler):
@@ -33,7 +42,8 @@ class _Screen(logging.Handler):
 
     def emit(self, record):
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        tqdm.write(self.format(record), file=stream)
+        with contextlib.suppress(OSError, ValueError):  # who listened has gone: no reason to end a run
+            tqdm.write(self.format(record), file=stream)
 
 
 class RunLog:
@@ -76,7 +86,7 @@ class RunLog:
         self.path = Path(path)
         file = logging.FileHandler(path, encoding="utf-8")
         file.handleError = lambda record: None  # a full disk is reported by those who write results
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        file.setFormatter(_Whole("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
         self.memory.setTarget(file)
         self.memory.flush()
         self.memory.capacity = 1  # from here on every record goes straight through

@@ -1,6 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read within bounds."""
 
+import errno
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,3 +20,25 @@ def written_whole(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_bounded(path, limit):
+    """Return the bytes of a regular file of at most ``limit`` bytes; a pipe or a device is not waited for.
+
+    Raises
+    ------
+    ValueError
+        If it is larger, or not a regular file. The message does not name the file.
+    OSError
+        If it cannot be read.
+    """
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(kind):
+        raise ValueError("a pipe or a device, expected a file")
+    with open(path, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"more than {limit // 1000} kB")
+    return content

@@ -7,11 +7,14 @@ What a folder holds is read from its files alone:
 - ``.unfinished/config.yaml``: a run that is under way, or died;
 - ``.unfinished/COMPLETE``, then ``.unfinished/MOVE``: a finished run that died while it was moved; the next
   start on the folder moves the rest;
+- ``manifest.json``: the names and contents of the files that the run wrote; no other file is ever removed;
 - ``.replaced``: rubbish;
 - ``.lock``: the process at work, for as long as that process holds the lock on it.
 """
 
+import contextlib
 import errno
+import itertools
 import logging
 import os
 import re
@@ -25,6 +28,7 @@ import yaml
 from runio.config import flatten
 from runio.errors import InputError
 from runio.files import written_whole
+from runio.manifest import MANIFEST, is_unchanged, read_manifest, result_files, write_manifest
 
 try:
     import fcntl
@@ -35,7 +39,8 @@ log = logging.getLogger(__name__)
 
 RESULTS = "results.h5"
 RESULT_NAMES = re.compile(
-    r"results\.h5|config\.yaml|model_\d+\.keras|ensemble\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|report\.html|run\.log|applied"
+    r"results\.h5|config\.yaml|manifest\.json|(model_\d+|ensemble)\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|"
+    r"report\.html|run\.log"
 )
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
@@ -47,6 +52,25 @@ class RunFolderError(InputError):
 
 class FolderInUse(RunFolderError):
     """Another process works in the folder."""
+
+
+def unique_folder(root, name):
+    """Make ``root/name``, or ``root/name_2`` and so on where there is one; simultaneous callers get one each.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be made.
+    """
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = Path(root) / (name if number == 1 else f"{name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
 
 
 def new_folder(root, model_name):
@@ -90,11 +114,17 @@ class RunFolder:
         Go on with an unfinished run of the same settings; where there is none, start one.
     ignore : sequence of str
         Dotted keys that may differ on resuming, because they cannot change a number.
+    marker : str
+        The file whose presence says that the results are finished.
+    names : re.Pattern
+        What results may be called, by the first part of their path; ``finish`` keeps these and nothing else.
+    resumable : bool
+        False for work of a moment: what an interrupted one left is discarded, by itself or by the next start.
 
     Attributes
     ----------
     work : Path
-        Where to write. Only the names of ``RESULT_NAMES`` are kept by ``finish``; all else there is scratch.
+        Where to write.
     resumed : bool
         There is earlier work in ``work``.
     finished : bool
@@ -106,7 +136,10 @@ class RunFolder:
         On entering, if the folder is in use, holds what would be lost, or cannot be written.
     """
 
-    def __init__(self, path, settings, overwrite=False, resume=False, ignore=("output",)):
+    def __init__(
+        self, path, settings, overwrite=False, resume=False, ignore=("output",),
+        *, marker=RESULTS, names=RESULT_NAMES, resumable=True,
+    ):  # fmt: skip
         if overwrite and resume:
             raise RunFolderError("--overwrite starts again, --resume goes on: expected one of them, received both")
         self.path = Path(path)
@@ -115,6 +148,7 @@ class RunFolder:
         self.overwrite = overwrite
         self.resume = resume
         self.ignore = tuple(ignore)
+        self.marker, self.names, self.resumable = marker, names, resumable
         self.resumed = False
         self.finished = False
         self._trash = self.path / ".replaced"
@@ -136,8 +170,13 @@ class RunFolder:
         return self
 
     def __exit__(self, kind, error, traceback):
+        if not self.resumable and self.work.exists():
+            self._discard(self.work)
         self._release_lock()
-        if error is not None and self.work.exists():
+        if not self.resumable:
+            with contextlib.suppress(OSError):  # it holds something
+                self.path.rmdir()
+        elif error is not None and self.work.exists():
             log.info("%s: not finished; go on with --resume --output %s", self.path, self.path)
         self._refuse_full_disk(error)
 
@@ -155,10 +194,12 @@ class RunFolder:
     def finish(self):
         """Move the results from ``work`` into the folder, in place of old ones, and delete ``work``.
 
-        A kill at any moment leaves the old results, or none until the next start has moved the rest.
+        Only files that the old run wrote are removed; one that was changed since is kept under another name. A kill
+        at any moment leaves the old results, or none until the next start has moved the rest.
         """
-        if not (self.work / RESULTS).is_file():
-            raise RunFolderError(f"{self.work}: holds no {RESULTS}, so the run is not finished")
+        if not (self.work / self.marker).is_file():
+            raise RunFolderError(f"{self.work}: holds no {self.marker}, so the run is not finished")
+        write_manifest(self.work, result_files(self.work, self.names))
         self._trash.mkdir(exist_ok=True)
         (self.work / "COMPLETE").touch()
         self._move()
@@ -166,12 +207,49 @@ class RunFolder:
     def _move(self):
         complete, move = self.work / "COMPLETE", self.work / "MOVE"
         if not move.exists():
-            for name in _result_names(self.path):  # results.h5 comes first: without it nothing looks finished
-                _put(self.path / name, self._trash)
+            self._clear_old()
             os.replace(complete, move)
-        for name in reversed(_result_names(self.work)):  # results.h5 comes last
-            os.replace(self.work / name, self.path / name)
+        for name in self._ordered(result_files(self.work, self.names), last=self.marker):
+            path = self.path / name
+            if path.parent != self.path and (path.parent.is_symlink() or path.parent.is_file()):
+                self._keep(path.parent.name)
+            if path.is_symlink() or path.exists():  # not of the old run: that one is cleared
+                self._keep(name)
+            path.parent.mkdir(exist_ok=True, parents=True)
+            os.replace(self.work / name, path)
         self._discard(self.work)
+
+    def _clear_old(self):
+        """Move the files of the old run to the rubbish; keep those that are not as it wrote them."""
+        digests = read_manifest(self.path, self.names)
+        if digests is None:  # a run of an early version: its figures stay until new ones take their place
+            files = [name for name in result_files(self.path, self.names) if "/" not in name]
+        else:
+            files = [*digests, MANIFEST]
+        for name in self._ordered(files, last=MANIFEST, first=self.marker):  # without the marker nothing looks finished
+            path = self.path / name
+            if path.parent.is_symlink():  # it leads elsewhere
+                continue
+            if path.exists() and (name == MANIFEST or is_unchanged(self.path, name, digests)):
+                _put(path, self._trash)
+            elif path.exists():
+                self._keep(name)
+        for folder in {(self.path / name).parent for name in files} - {self.path}:
+            with contextlib.suppress(OSError):  # it holds something else
+                folder.rmdir()
+
+    def _keep(self, name):
+        """Give a file that is not the run's own, or was changed, a name that no run uses."""
+        for number in itertools.count(1):
+            kept = self.path / f"{name}.kept{'' if number == 1 else number}"
+            if not (kept.exists() or kept.is_symlink()):
+                break
+        os.replace(self.path / name, kept)
+        log.warning("%s: not as a run wrote it; kept as %s", self.path / name, kept.name)
+
+    @staticmethod
+    def _ordered(files, last, first=None):
+        return sorted(files, key=lambda name: (name == last, name != first, name))
 
     def _discard(self, path):
         """Delete a folder so that a kill half-way cannot leave part of it in its place."""
@@ -185,11 +263,11 @@ class RunFolder:
             self._move()
         if self._trash.exists():
             shutil.rmtree(self._trash)
-        if (self.work / "config.yaml").exists():
+        if (self.work / "config.yaml").exists() and self.resumable:
             if not self.overwrite:
                 return self._go_on()
             log.info("%s: the unfinished run is discarded", self.path)
-        elif (self.path / RESULTS).exists():
+        elif (self.path / self.marker).exists():
             if self.resume:
                 self._check_same(self.path / "config.yaml", "finished results")
                 self.finished = True
@@ -200,10 +278,10 @@ class RunFolder:
                 )
         elif self.resume:
             log.info("%s: nothing to resume here, so a new run starts", self.path)
-        strangers = _result_names(self.path)
-        if strangers and RESULTS not in strangers:
+        strangers = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
+        if strangers and self.marker not in strangers:
             raise RunFolderError(
-                f"{self.path}: holds {', '.join(strangers)} but no {RESULTS}, so these are not replaced; "
+                f"{self.path}: holds {', '.join(strangers[:9])} but no {self.marker}, so these are not replaced; "
                 "choose another --output, or move them away"
             )
         if self.work.exists():
@@ -280,12 +358,6 @@ class RunFolder:
                 self._lock_path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
-
-
-def _result_names(folder):
-    """Names of results in a folder, ``results.h5`` first."""
-    names = [p.name for p in folder.iterdir() if RESULT_NAMES.fullmatch(p.name)]
-    return sorted(names, key=lambda name: (name != RESULTS, name))
 
 
 def _put(path, trash):

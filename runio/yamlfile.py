@@ -1,26 +1,34 @@
-"""Read a settings file: plain YAML, no surprises, one line when it cannot be used."""
+"""Read YAML of others: plain values, bounded in size and time, one line when it cannot be used."""
 
 import yaml
 
 from runio.errors import InputError
+from runio.files import read_bounded
 
 LONGEST = 1_000_000  # bytes of a settings file
+MOST_VALUES = 20_000  # keys and values, lists and mappings; more take seconds to read
+DEEPEST = 30  # of lists and mappings in one another
 
 
 class ConfigError(InputError):
     """A setting that does not exist or cannot be used; the message is one line that names the key."""
 
-    def __init__(self, message):
-        super().__init__(" ".join(str(message).split()))
-
 
 class _PlainLoader(yaml.SafeLoader):
     """YAML without Python objects, aliases (a few lines could unfold to gigabytes) and repeated keys."""
 
+    values = depth = 0
+
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"an alias (*{self.peek_event().anchor}): expected every value written out")
-        return super().compose_node(parent, index)
+        self.values += 1
+        self.depth += 1
+        if self.values > MOST_VALUES or self.depth > DEEPEST:
+            raise yaml.YAMLError(f"expected at most {MOST_VALUES} values, nested {DEEPEST} deep at most")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node, deep=False):
         if isinstance(node, yaml.MappingNode):
@@ -42,17 +50,28 @@ def read_yaml(path):
         If the file cannot be read, or holds anything but plain values.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(LONGEST + 1)
+        content = read_bounded(path, LONGEST)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file, expected a YAML file such as config.yaml") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file such as config.yaml") from None
-    if len(content) > LONGEST:
-        raise ConfigError(f"{path}: expected a settings file, received more than {LONGEST // 1000} kB")
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected a settings file, received {error}") from None
+    return parse_yaml(content, path)
+
+
+def parse_yaml(content, path):
+    """Return what YAML in ``content`` (bytes or str) holds; empty gives an empty dict. ``path`` is for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it holds anything but plain values, or too many.
+    """
     try:
-        tree = yaml.load(content.decode("utf-8-sig"), _PlainLoader)  # safe: _PlainLoader is a SafeLoader
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        tree = yaml.load(text, _PlainLoader)  # safe: _PlainLoader is a SafeLoader
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected text in UTF-8, received byte {error.start} that is not") from None
     except Exception as error:  # PyYAML lets KeyError, AttributeError and more out for odd scalars and tags

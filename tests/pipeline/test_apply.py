@@ -43,7 +43,8 @@ def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys
     assert "H2O" in capsys.readouterr().out
     folder = run / "applied/my_planet"
     names = {p.name for p in folder.iterdir()}
-    assert names == {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity.h5"}
+    answers = {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity.h5"}
+    assert names == answers | {"config.yaml", "manifest.json"}
     with open(folder / "amps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["amp"] for row in rows] == list(data.amp_names)
@@ -70,6 +71,48 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, c
         assert message in error and error.startswith("error: ")
         assert all("guessed" in line for line in guesses)
         assert not (tmp_path / "out").exists()
+
+
+def apply(finished, seen, *flags):
+    runfile, run, _ = finished
+    flags = ["--apply", str(run), "--observation", str(seen), "--auxiliary", "star_radius=7e8", *flags]
+    return runfile.main([*flags, "--no-sensitivity", "--quiet"])
+
+
+def test_answers_are_never_replaced_unless_asked(finished, tmp_path, capsys):
+    data, out = finished[2], tmp_path / "out"
+    seen = observe(tmp_path / "planet.txt", data, row=5)
+    assert apply(finished, seen, "--output", str(out)) == 0
+    (out / "mine.txt").write_text("mine")
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    observe(seen, data, row=6)
+    assert apply(finished, seen, "--output", str(out)) == 2
+    assert "holds finished results" in capsys.readouterr().err.splitlines()[-1]
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert apply(finished, seen, "--output", str(out), "--overwrite") == 0
+    assert (out / "amps.csv").read_bytes() != before["amps.csv"] and (out / "mine.txt").read_text() == "mine"
+    assert {p.name for p in out.iterdir()} == set(before)
+
+
+def test_every_application_gets_a_folder_of_its_own(finished, tmp_path):
+    _, run, data = finished
+    before = {p.name for p in run.iterdir()}
+    names = ["planet", "planet_2", "\u03b5 Eri b", "\u6c34\u661f", "..", "...", "x" * 240]
+    for i, name in enumerate(["a/planet.txt", "b/planet.txt", *(f"{n}.txt" for n in names[2:])]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        assert apply(finished, observe(path, data, row=i)) == 0
+    made = {p.name for p in (run / "applied").iterdir()} - {"my_planet"}
+    assert made == {"planet", "planet_2", "\u03b5_Eri_b", "\u6c34\u661f", "observation", "observation_2", "x" * 100}
+    assert {p.name for p in run.iterdir()} == before | {"applied"}
+    assert all((run / "applied" / name / "amps.csv").is_file() for name in made)
+
+
+def test_application_that_fails_leaves_nothing(finished, tmp_path, monkeypatch):
+    seen, out = observe(tmp_path / "planet.txt", finished[2]), tmp_path / "out"
+    monkeypatch.setattr("pipeline.apply._write", lambda folder, *rest: (folder / "none" / "amps.csv").write_text(""))
+    assert apply(finished, seen, "--output", str(out)) == 1
+    assert not out.exists()
 
 
 def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, tmp_path, capsys):

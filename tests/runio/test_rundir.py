@@ -1,8 +1,12 @@
 """The run folder: nothing lost, nothing mixed, one process at a time."""
 
 import errno
+import hashlib
+import json
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +18,7 @@ import pytest
 import yaml
 
 from runio import rundir
-from runio.rundir import RunFolder, RunFolderError, new_folder
+from runio.rundir import RunFolder, RunFolderError, new_folder, unique_folder
 
 ROOT = Path(rundir.__file__).parents[1]
 SETTINGS = {"seed": 3, "output": "runs", "training": {"lr": 1e-3, "units": [4, 5]}, "versions": {"numpy": "2.0"}}
@@ -47,7 +51,7 @@ def assert_whole(path, label, folds=2):
     found = contents(path)
     names = {"results.h5", "MSE.csv", "R2.csv", "report.html", "run.log", f"figures/{label}.png"}
     names |= {name for k in range(folds) for name in (f"model_{k}.keras", f"history_{k}.csv")}
-    assert set(found) - {"mine.txt", "model_best.keras"} == names | {"config.yaml"}
+    assert set(found) - {"mine.txt", "model_best.keras"} == names | {"config.yaml", "manifest.json"}
     assert all(found[name] == label.encode() for name in names)
     assert yaml.safe_load(found["config.yaml"])["label"] == label
 
@@ -83,6 +87,95 @@ def test_overwrite_replaces_all_old_results_and_no_other_file(tmp_path):
     assert_whole(tmp_path, "b", folds=1)
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert (tmp_path / "model_best.keras").read_text() == "mine too"
+
+
+def test_overwrite_removes_no_file_that_the_run_did_not_write(tmp_path, caplog):
+    finished(tmp_path, "a")
+    mine = {"figures/my.pdf": b"mine", "applied/planet/amps.csv": b"answers", "figures/deep/er.txt": b"mine"}
+    for name, content in mine.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(content)
+    finished(tmp_path, "b", overwrite=True)
+    found = contents(tmp_path)
+    assert {name: found.pop(name) for name in mine} == mine and "figures/a.png" not in found
+    assert caplog.text == "" and found["figures/b.png"] == b"b"
+
+
+def test_overwrite_keeps_and_names_what_was_changed_since_the_run_wrote_it(tmp_path, caplog):
+    finished(tmp_path, "a")
+    for name in ("figures/a.png", "report.html", "results.h5"):
+        (tmp_path / name).write_text("edited")
+    (tmp_path / "report.html.kept").write_text("kept before")
+    finished(tmp_path, "b", overwrite=True)
+    found = contents(tmp_path)
+    kept = {"figures/a.png.kept", "report.html.kept2", "results.h5.kept"}
+    assert {name for name in found if found[name] == b"edited"} == kept
+    assert found["report.html.kept"] == b"kept before" and found["report.html"] == found["results.h5"] == b"b"
+    assert all(f"kept as {Path(name).name}" in caplog.text for name in kept)
+
+
+def test_overwrite_of_a_run_without_a_manifest_leaves_other_files_in_figures(tmp_path):
+    finished(tmp_path, "a", folds=3)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "figures/b.png").write_text("mine")
+    finished(tmp_path, "b", folds=1, overwrite=True)
+    found = contents(tmp_path)
+    assert found["figures/a.png"] == b"a" and found["figures/b.png.kept"] == b"mine" and found["figures/b.png"] == b"b"
+    assert "model_1.keras" not in found and found["model_0.keras"] == b"b"
+
+
+@pytest.mark.parametrize("place", ["outside.txt", "run/mine.txt"])
+def test_manifest_that_names_files_of_others_removes_none(tmp_path, place):
+    (tmp_path / "run").mkdir()
+    (tmp_path / place).write_text("mine")
+    finished(tmp_path / "run", "a")
+    path = tmp_path / "run/manifest.json"
+    names = json.loads(path.read_text())
+    digest = hashlib.sha256(b"mine").hexdigest()
+    more = ("../outside.txt", "figures/../../outside.txt", str(tmp_path / "outside.txt"), "mine.txt", "")
+    names["sha256"].update(dict.fromkeys(more, digest))
+    path.write_text(json.dumps(names))
+    finished(tmp_path / "run", "b", overwrite=True)
+    assert (tmp_path / place).read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"sha256": 3}', b"\xff", b"[" * 100_000, None])
+def test_manifest_that_cannot_be_read_is_none(tmp_path, content):
+    finished(tmp_path, "a")
+    path = tmp_path / "manifest.json"
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    finished(tmp_path, "b", overwrite=True)
+    assert contents(tmp_path)["results.h5"] == b"b"
+
+
+@pytest.mark.parametrize("make", ["link", "file"])
+def test_figures_that_are_no_folder_are_kept(tmp_path, make):
+    finished(tmp_path / "run", "a")
+    shutil.move(tmp_path / "run/figures", tmp_path / "elsewhere")
+    figures = tmp_path / "run/figures"
+    figures.symlink_to(tmp_path / "elsewhere") if make == "link" else figures.write_text("mine")
+    finished(tmp_path / "run", "b", overwrite=True)
+    assert (tmp_path / "elsewhere/a.png").read_text() == "a" and figures.is_dir()
+    assert (tmp_path / "run/figures.kept").exists() and os.listdir(figures) == ["b.png"]
+
+
+def test_work_that_cannot_be_resumed_leaves_nothing_when_it_fails(tmp_path):
+    path = tmp_path / "answers"
+    for leave in (False, True):  # a folder with something of the user's in it stays
+        with pytest.raises(ZeroDivisionError), RunFolder(path, SETTINGS, marker="amps.csv", resumable=False) as folder:
+            (folder.work / "amps.csv").write_text("half")
+            if leave:
+                (path / "mine.txt").write_text("mine")
+            raise ZeroDivisionError
+        assert path.exists() == leave
+    assert contents(path) == {"mine.txt": b"mine"}
+    (path / ".unfinished").mkdir()
+    (path / ".unfinished/config.yaml").write_text("killed")
+    with RunFolder(path, SETTINGS, marker="amps.csv", names=re.compile("amps.csv"), resumable=False) as folder:
+        (folder.work / "amps.csv").write_text("whole")
+        folder.finish()
+    assert contents(path).keys() == {"mine.txt", "amps.csv"}
 
 
 def test_files_that_are_no_results_of_a_run_are_never_replaced(tmp_path):
@@ -399,6 +492,14 @@ def test_new_folders_are_numbered_by_model_and_day(tmp_path):
     (tmp_path / "runs" / f"mlp_{today}_1200").mkdir()
     (tmp_path / "runs" / f"mlp_{today}_old").mkdir()
     assert new_folder(tmp_path / "runs", "mlp").name == f"mlp_{today}_1201"
+
+
+def test_folders_of_one_name_are_numbered(tmp_path):
+    names = [unique_folder(tmp_path / "applied", "planet").name for _ in range(3)]
+    assert names == ["planet", "planet_2", "planet_3"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match="no folder can be made here"):
+        unique_folder(tmp_path / "file", "planet")
 
 
 def test_simultaneous_runs_get_a_folder_each(tmp_path):
