@@ -36,7 +36,8 @@ class Dataset:
     auxiliary : ndarray (N, n_auxiliary) or None
         Further inputs of the network, in ``auxiliary_names`` order.
     noisy : bool
-        True when the spectra already hold noise, so that none may be added.
+        True when the spectra already hold noise. Networks are then validated and judged on them as they are, and what
+        is added in training is a setting, ``training.extra_noise``.
     test_rows : ndarray of int or None
         Rows that the data set itself sets aside for testing; None leaves the split to the seed.
     molecule_curves : dict of str to ndarray (n_bins,)
@@ -416,13 +417,16 @@ def add_noise(spectra, errors, rng):
 
 
 def noisy_test_spectra(data, test, seed):
-    """Return the test spectra (n_test, n_bins) with the noise on which a run with this seed judges its networks."""
+    """Return the test spectra (n_test, n_bins) with the noise on which a run with this seed judges its networks.
+
+    Those of a noisy data set are returned as they are.
+    """
     if data.noisy:
         return data.spectra[test]
     return add_noise(data.spectra[test], data.errors[test], np.random.default_rng(stream(seed, Stream.TEST_NOISE)))
 
 
-def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
+def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows, noise_size=1.0):
     """Yield one epoch of training data: every spectrum ``copies`` times, shuffled, with noise.
 
     The order and the noise follow from ``seed`` and ``epoch`` alone, so an interrupted training goes on
@@ -444,6 +448,8 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
     epoch : int
     chunk_rows : int
         Spectra per chunk.
+    noise_size : float
+        Standard deviation of the noise that is added, in units of the errors: 1 for noise-free spectra.
 
     Yields
     ------
@@ -459,11 +465,11 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows):
         picked = rows[part % len(rows)]
         spectra = data.spectra[picked]
         if noise == "fresh":
-            spectra = add_noise(spectra, data.errors[picked], rng)
+            spectra = add_noise(spectra, noise_size * data.errors[picked], rng)
         elif noise == "fixed":
             copies_rng = (np.random.default_rng(stream(seed, Stream.FIXED_NOISE, fold, int(i))) for i in part)
             draws = np.array([rng.standard_normal(spectra.shape[1]) for rng in copies_rng])
-            spectra = spectra + data.errors[picked] * draws
+            spectra = spectra + noise_size * data.errors[picked] * draws
         auxiliary = None if data.auxiliary is None else data.auxiliary[picked]
         inputs = scaler.inputs(spectra, auxiliary)
         yield (tuple(inputs) if isinstance(inputs, list) else inputs), scaler.targets(data.amps[picked])

@@ -195,10 +195,11 @@ def _batches(data, rows, scaler, settings, seed, first_epoch):
     """Return a tf.data pipeline over all epochs from ``first_epoch`` on, one after the other."""
     import tensorflow as tf
 
-    size = settings.batch_size
+    size, noise_size = settings.batch_size, settings.extra_noise if data.noisy else 1.0
 
     def chunks(epoch):
-        return epoch_chunks(data, rows, scaler, settings.copies, settings.noise, seed, int(epoch), CHUNK_BATCHES * size)
+        arguments = settings.copies, settings.noise, seed, int(epoch), CHUNK_BATCHES * size, noise_size
+        return epoch_chunks(data, rows, scaler, *arguments)
 
     n_bins, n_amps = data.spectra.shape[1], data.amps.shape[1]
     inputs = tf.TensorSpec((None, n_bins, 1), tf.float32)
@@ -214,11 +215,14 @@ def _batches(data, rows, scaler, settings, seed, first_epoch):
 
 
 def _validation_data(data, rows, scaler, settings, seed):
-    """Return the validation spectra with noise, every spectrum ``copies`` times, the same in every epoch."""
-    copies = settings.copies if settings.noise != "none" else 1
-    rows = np.tile(rows, copies)
+    """Return the validation spectra with noise, every spectrum ``copies`` times, the same in every epoch.
+
+    Spectra that hold noise already are taken once, as they are: so they will be judged, and so observed.
+    """
+    noise_is_added = settings.noise != "none" and not data.noisy
+    rows = np.tile(rows, settings.copies if noise_is_added else 1)
     spectra = data.spectra[rows]
-    if settings.noise != "none":
+    if noise_is_added:
         rng = np.random.default_rng(stream(seed[0], Stream.VALIDATION_NOISE, seed[1]))
         spectra = add_noise(spectra, data.errors[rows], rng)
     auxiliary = None if data.auxiliary is None else data.auxiliary[rows]

@@ -312,6 +312,7 @@ def _training(run):
         return {}
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
     loss, label = words.loss(run)
+    extras = words.among(words.only_in_training(run))
     ax = answer_figures.loss_curves(training, validation, best, label=label)
     return {
         "loss_curves": Picture(
@@ -320,7 +321,7 @@ def _training(run):
             f"{loss} against epoch"
             + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
             + (" Marks at the foot: the epoch of least validation loss, whose network was kept." if best else ""),
-            f"Training loss is taken while weights change{' and with dropout' if words.dropout(run) else ''}, so it can"
+            f"Training loss is taken while weights change{' and with ' + extras if extras else ''}, so it can"
             " lie above validation loss. A validation loss that rises while training loss falls is over-fitting.",
         )
     }

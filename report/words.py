@@ -24,10 +24,15 @@ def loss(run):
     return ("Loss", "Loss") if name is None else (f"Loss ({words})", f"Loss ({label})")
 
 
-def dropout(run):
-    """Say whether the network of the run was trained with dropout; None where this was not recorded."""
-    rate = setting(run, f"model.{run.model}.dropout")
-    return None if rate is None else rate > 0
+def only_in_training(run):
+    """Return what made training spectra harder than validation spectra: names of it, none of them not recorded."""
+    extras = []
+    if setting(run, f"model.{run.model}.dropout"):
+        extras.append("dropout")
+    added = setting(run, "training.noise") != "none" and setting(run, "training.extra_noise")
+    if survey_noise(run) and added:
+        extras.append("extra noise")
+    return extras
 
 
 def survey_noise(run):

@@ -124,6 +124,7 @@ class TrainingConfig:
     copies: int = setting(10, low=1)
     loss: str = setting("mse", choices=("mse", "log_mse"))
     noise: str = setting("fresh", choices=("fresh", "fixed", "none"))
+    extra_noise: float = setting(1.0, low=0)
     cv: int = setting(1, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))
     weight_decay: float = setting(0.0, low=0)

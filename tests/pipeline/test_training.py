@@ -187,3 +187,28 @@ def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, caplog):
     (tmp_path / "model_0.keras").write_bytes(b"damaged")
     assert np.array_equal(weights(train(tmp_path)), before)
     assert "training the fold again" in caplog.text
+
+
+def seen_in_training(noisy, extra_noise):
+    """Noise of the inputs of one epoch and of the validation, in units of the errors, for spectra that are flat."""
+    data = dataset()
+    scaler = Scaler.fit(data, np.arange(len(data)))
+    flat = replace(data, spectra=np.full_like(data.spectra, 0.01), errors=np.full_like(data.errors, 1e-4), noisy=noisy)
+    settings, rows = replace(SETTINGS, extra_noise=extra_noise, epochs=1), np.arange(200)
+    batches = [x.numpy() for x, _ in training._batches(flat, rows, scaler, settings, (0, 0), 0)]
+    validation, _ = training._validation_data(flat, rows, scaler, settings, (0, 0))
+    return [np.std(x) * scaler.x_std / 1e-4 for x in (np.concatenate(batches), validation)]
+
+
+def test_spectra_that_hold_noise_get_the_extra_noise_in_training_and_none_in_validation():
+    for size in (0.0, 0.5):
+        np.testing.assert_allclose(seen_in_training(noisy=True, extra_noise=size), [size, 0], atol=0.02)
+    np.testing.assert_allclose(seen_in_training(noisy=False, extra_noise=0.5), [1, 1], atol=0.03)
+
+
+def test_spectra_that_hold_noise_are_validated_once_each():
+    data = replace(dataset(), noisy=True)
+    scaler = Scaler.fit(data, np.arange(400))
+    x, y = training._validation_data(data, np.arange(7), scaler, SETTINGS, (0, 0))
+    np.testing.assert_array_equal(x, scaler.inputs(data.spectra[:7]))
+    np.testing.assert_array_equal(y, scaler.targets(data.amps[:7]))

@@ -77,6 +77,14 @@ def test_dropout_is_named_only_where_there_was_some(tmp_path, rate):
     assert ("dropout" in pictures["loss_curves"].read) is (rate > 0)
 
 
+@pytest.mark.parametrize(("survey_noisy", "size"), [(True, 0.5), (True, 0.0), (False, 0.5)])
+def test_extra_noise_is_named_only_where_it_was_added(tmp_path, survey_noisy, size):
+    tree = Config().to_dict()
+    tree["training"]["extra_noise"] = size
+    _, pictures = example(tmp_path, settings=tree, survey_noisy=survey_noisy)
+    assert ("with extra noise" in pictures["loss_curves"].read) is (survey_noisy and size > 0)
+
+
 @pytest.mark.parametrize("scheme", ["halving", "single"])
 def test_groups_and_floor_are_named_only_where_bins_moved_together(tmp_path, scheme):
     _, pictures = example(tmp_path, scheme=scheme)

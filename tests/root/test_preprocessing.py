@@ -44,8 +44,6 @@ def test_split_follows_the_seed():
 
 
 def test_test_rows_of_the_data_set_are_kept():
-    from dataclasses import replace
-
     data = replace(dataset(), test_rows=np.array([7, 3, 5]))
     rest, test = split_test(data, 0.2, 0)
     assert list(test) == [3, 5, 7] and len(rest) == 397
@@ -73,8 +71,6 @@ def test_scaler_uses_its_rows_alone_and_inverts():
     assert np.isscalar(scaler.x_mean) and np.isscalar(scaler.x_std)
     changed = data.spectra.copy()
     changed[100:] = 1.0
-    from dataclasses import replace
-
     assert Scaler.fit(replace(data, spectra=changed), rows).x_mean == scaler.x_mean
     assert np.allclose(scaler.amps(scaler.targets(data.amps)), data.amps, rtol=1e-6)
     assert scaler.inputs(data.spectra).shape == (400, 13, 1)
@@ -123,6 +119,17 @@ def test_fixed_noise_gives_the_same_copies_in_every_epoch():
     first, second = (epoch(data, noise="fixed", epoch=e)[0] for e in (0, 1))
     assert not np.array_equal(first, second)  # another order
     assert np.array_equal(np.sort(first[:, 0]), np.sort(second[:, 0]))
+
+
+@pytest.mark.parametrize("noise", ["fresh", "fixed"])
+@pytest.mark.parametrize("size", [0.0, 0.5, 1.0])
+def test_noise_of_an_epoch_has_the_size_that_is_asked_for(noise, size):
+    data = dataset(noise=1e-4)
+    clean = replace(data, spectra=np.full_like(data.spectra, 0.01), errors=np.full_like(data.errors, 1e-4))
+    scaler = Scaler.fit(data, np.arange(400))
+    chunks = epoch_chunks(clean, np.arange(400), scaler, 5, noise, (1, 0), 0, 100, noise_size=size)
+    added = np.concatenate([x for x, _ in chunks])[..., 0] * scaler.x_std + scaler.x_mean - 0.01
+    assert added.std() / 1e-4 == pytest.approx(size, abs=0.02)
 
 
 def test_an_epoch_is_the_same_again():
