@@ -6,8 +6,7 @@ LONGEST = 900  # letters of a message
 
 
 def one_line(text, limit=LONGEST):
-    """Return a text as one line that a terminal can be given: no control characters, cut in the middle if too long.
-    """
+    """Return a text as one line that a terminal can be given: no control characters, cut in the middle if too long."""
     text = str(text)
     if len(text) > 10 * limit:  # before work is put into it
         text = f"{text[: 5 * limit]} {text[-5 * limit :]}"

@@ -110,7 +110,9 @@ def test_every_application_gets_a_folder_of_its_own(finished, tmp_path):
 
 def test_application_that_fails_leaves_nothing(finished, tmp_path, monkeypatch):
     seen, out = observe(tmp_path / "planet.txt", finished[2]), tmp_path / "out"
-    monkeypatch.setattr("pipeline.apply._write", lambda folder, *rest: (folder / "none" / "amps.csv").write_text(""))
+    monkeypatch.setattr(
+        "pipeline.apply._write_table", lambda path, rows: (path.parent / "none" / path.name).write_text("")
+    )
     assert apply(finished, seen, "--output", str(out)) == 1
     assert not out.exists()
 
