@@ -18,7 +18,7 @@ from constants import NETWORKS
 DENSE = (240, 160, 80)  # units of the layers behind convolutions and LSTMs; the paper has one narrow one
 
 
-def whitening(spectrum):
+def whitening_layer(spectrum):
     """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
 
     Not in the paper. Neighbouring bins rise and fall together, so that what tells molecules apart is a few
@@ -131,7 +131,7 @@ def _with_seeds(config, rng):
     return [_with_seeds(value, rng) for value in config] if isinstance(config, list) else config
 
 
-def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **settings):
+def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, **settings):
     """Build one of the four networks.
 
     Parameters
@@ -144,8 +144,8 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **se
     n_auxiliary : int
         Scaled auxiliary inputs; they join after the spectral part, and the network then takes a list
         [spectrum (N, n_bins, 1), auxiliary (N, n_auxiliary)].
-    front : (kernel (n_bins, n_bins), bias (n_bins,)), optional
-        Whitening of the spectrum, a fixed first layer; none gives the paper's networks.
+    whitening : (kernel (n_bins, n_bins), bias (n_bins,)), optional
+        Weights of a fixed first layer, from ``preprocessing.whitening``; none gives the paper's networks.
     seed : int, sequence of int or numpy.random.SeedSequence, optional
         Of the initial weights and of dropout: the same seed, the same network, whatever else draws random numbers in
         this process. None: from Python's global random state, as Keras does.
@@ -167,7 +167,7 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **se
     if n_bins < 1 or n_amps < 1:
         raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
     spectrum = keras.Input((n_bins, 1), name="spectrum")
-    x = spectrum if front is None else whitening(spectrum)
+    x = spectrum if whitening is None else whitening_layer(spectrum)
     x = BUILDERS[name](x, **settings)
     inputs = spectrum
     if n_auxiliary:
@@ -178,14 +178,9 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, front=None, seed=None, **se
     model = keras.Model(inputs, layers.Dense(n_amps, name="amps")(x), name=name)
     if seed is not None:
         model = keras.Model.from_config(_with_seeds(model.get_config(), np.random.default_rng(seed)))
-    if front is not None:
-        model.get_layer("whitening").set_weights(front)
+    if whitening is not None:
+        model.get_layer("whitening").set_weights(whitening)
     return model
-
-
-def save_model(model, path):
-    """Save a network as a ``.keras`` file."""
-    model.save(path)
 
 
 def load_model(path):

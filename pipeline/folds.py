@@ -63,7 +63,7 @@ def prepare_tensorflow():
     tf.config.experimental.enable_op_determinism()
 
 
-def train_fold(config, split, folder, k, quiet):
+def train_network(config, split, folder, k, quiet):
     """Train the network of fold ``k``, or take it where it is trained; return it at its best epoch."""
     from tqdm import tqdm
 
@@ -74,12 +74,14 @@ def train_fold(config, split, folder, k, quiet):
     name, data, scaler = config.model.name, split.data, split.scalers[k]
     train, valid = split.folds[k]
     n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
-    front = whitening(data, train, scaler) if config.model.whiten else None
+    kernel_and_bias = whitening(data, train, scaler) if config.model.whiten else None
 
     def build():
         layers = vars(getattr(config.model, name))
         shape = data.spectra.shape[1], len(data.amp_table), n_auxiliary
-        return build_model(name, *shape, front=front, seed=stream(config.seed, Stream.WEIGHTS, k), **layers)
+        return build_model(
+            name, *shape, whitening=kernel_and_bias, seed=stream(config.seed, Stream.WEIGHTS, k), **layers
+        )
 
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
     with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:
@@ -179,7 +181,7 @@ def train_on_worker(task):
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
     with fold_lock(task.folder, task.fold):
-        train_fold(config, split, Path(task.folder), task.fold, quiet=True)
+        train_network(config, split, Path(task.folder), task.fold, quiet=True)
     threads = tensorflow_threads()
     if threads == task.threads:
         return []
@@ -226,7 +228,7 @@ def train_networks(config, split, folder, quiet, executor=None):
     elif n > 1:
         with process_pool(n, tensorflow_threads()) as pool:
             train_folds(pool, config, split, folder, quiet)
-    models = {k: train_fold(config, split, folder, k, quiet) for k in range(len(split.folds))}
+    models = {k: train_network(config, split, folder, k, quiet) for k in range(len(split.folds))}
     return {k: TrainedNetwork(model, split.scalers[k], split.data.amp_names) for k, model in models.items()}
 
 
@@ -271,5 +273,5 @@ def train_alone(config, split, output, settings, k, quiet):
         return
     prepare_tensorflow()
     with fold_lock(work, k):
-        train_fold(config, split, work, k, quiet)
+        train_network(config, split, work, k, quiet)
     logger.info("fold %d: trained; when all folds are, finish the run with --resume --output %s", k, output)

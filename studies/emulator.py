@@ -14,7 +14,6 @@ ln(P0 / P) = (z / H) / (1 + z / Rp). A closed form for a grey bin gives most of 
 what is left, which is smooth and small.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ import numpy as np
 from constants import Stream, stream
 from data.simulate import PRIORS
 from runio.files import written_whole
+from studies.command import study_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "emulator.npz"
@@ -296,7 +296,7 @@ def report(emulator, data, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("emulator", __doc__)
     parser.add_argument("--quick", action="store_true", help="a few epochs of a small network, for a look at the code")
     parser.add_argument("--epochs", type=int, default=700)
     parser.add_argument("--units", type=int, nargs="+", default=[192, 192, 192])

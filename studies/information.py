@@ -24,7 +24,6 @@ Layout of data/information.h5, n planets, 9 AMPs, 52 bins, AMPs in retrieval spa
     sampler/, true/                written by posterior.py, described there
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -34,6 +33,7 @@ import numpy as np
 from constants import Stream, stream
 from data.simulate import PRIORS
 from runio.files import written_whole
+from studies.command import study_parser
 from studies.emulator import SPLIT_SEED, TEST_FRACTION, load_rows, prior_limits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,7 +200,7 @@ def write(path, arrays, attributes, kept=()):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("information", __doc__)
     parser.add_argument("--planets", type=int, default=300, help="test planets (default %(default)s)")
     parser.add_argument("--checked", type=int, default=30, help="of these, with other steps (default %(default)s)")
     parser.add_argument("--out", type=Path, default=STORED, help="default: data/information.h5")

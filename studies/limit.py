@@ -16,7 +16,6 @@ posterior mean has exactly that. Two limits are printed (`data/information.h5`):
 Error bars are bootstrap over spectra. Folds are averaged: each network is judged by itself, unless --ensemble is given.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from constants import Stream, stream
+from studies.command import study_parser
 
 STORED = Path(__file__).resolve().parent.parent / "data" / "information.h5"
 RESAMPLES = 1000
@@ -161,7 +161,7 @@ def table(found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("limit", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
     parser.add_argument("--ensemble", action="store_true", help="judge the mean answer of a run's folds")
     parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
@@ -170,7 +170,7 @@ def main():
         try:
             found = limit_ratio(folder, arguments.information, arguments.ensemble)
         except (ValueError, OSError) as error:
-            parser.exit(2, f"limit.py: {error}\n")
+            parser.exit(2, f"{parser.prog}: {error}\n")
         print(folder, *table(found), sep="\n")
     return 0
 

@@ -10,13 +10,13 @@ run. The file also holds an auxiliary input, log_error: log10 of the median erro
 knows and a network that reads depths alone has to guess from their scatter.
 """
 
-import argparse
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from runio.files import written_whole
+from studies.command import study_parser
 from studies.emulator import load_rows
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data/ariel_spectra.h5"
@@ -51,14 +51,14 @@ def merge(more, out):
 
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("more_planets", __doc__)
     parser.add_argument("more", type=Path, help="file written by data/simulate.py with another seed than 1")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:
         merge(arguments.more, arguments.out)
     except (ValueError, OSError) as error:
-        parser.exit(2, f"more_planets.py: {error}\n")
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

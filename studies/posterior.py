@@ -16,7 +16,6 @@ last in AMP units squared; m spectra with the true model: true/{index, rows, eff
 mean_emulator, variance_emulator (m, 9)}.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -34,6 +33,7 @@ from data.simulate import PRIORS
 from data.workers import end_with_parent
 from preprocessing import noisy_test_spectra
 from runio.files import written_whole
+from studies.command import study_parser
 from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
 from studies.emulator import STORED as EMULATOR
 from studies.information import STORED, pick_planets
@@ -310,7 +310,7 @@ def _row(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("posterior", __doc__)
     parser.add_argument("--spectra", type=int, default=100, help="spectra to sample (default %(default)s)")
     parser.add_argument("--true", type=int, default=6, help="with the true forward model (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2)

@@ -8,8 +8,6 @@ Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``): scaled mean
 test spectra, its mean, and the mean on training planets with new noise.
 """
 
-import argparse
-import csv
 import tempfile
 import time
 from pathlib import Path
@@ -17,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from constants import Stream, stream
-from pipeline.folds import load_split, prepare_tensorflow, train_fold
+from pipeline.folds import load_split, prepare_tensorflow, train_network
 from preprocessing import add_noise
 from runio.config import load_config
-from runio.files import written_whole
+from studies.command import study_parser
+from studies.tables import data_frame, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = {
@@ -52,7 +51,7 @@ def errors(model, split, rows, seed):
 
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("tuning", __doc__)
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; into results/quick/")
     parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
@@ -71,7 +70,7 @@ def main():
         config.data.path = str(ROOT / config.data.path)
         split, start = load_split(config), time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            model = train_fold(config, split, Path(folder), 0, quiet=False)
+            model = train_network(config, split, Path(folder), 0, quiet=False)
         test = errors(model, split, split.test, stream(config.seed, Stream.TEST_NOISE))
         train = errors(model, split, split.folds[0][0], stream(config.seed, Stream.STUDY_NOISE))
         row = {"variant": name, **{k: f"{v:.5f}" for k, v in zip(split.data.amp_names, test)}}
@@ -79,11 +78,7 @@ def main():
         row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
         rows.append(row)
         print(row, flush=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(output) as part, open(part, "w", newline="") as file:
-            table = csv.DictWriter(file, row)
-            table.writeheader()
-            table.writerows(rows)
+        write_csv(output, data_frame(rows))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_auxiliary_inputs_reach_the_answer():
 
 def test_whitening_is_a_fixed_first_layer():
     kernel, bias = np.diag(np.arange(1.0, 14.0)), np.arange(13.0)
-    model = models.build_model("mlp", 13, 2, front=(kernel, bias))
+    model = models.build_model("mlp", 13, 2, whitening=(kernel, bias))
     layer = model.get_layer("whitening")
     x = np.ones((2, 13), np.float32)
     assert np.allclose(layer(x), x @ kernel + bias)
@@ -138,7 +138,7 @@ def test_unknown_network_is_refused():
 
 def test_saved_network_answers_the_same(tmp_path):
     model = models.build_model("hybrid", 13, 3)
-    models.save_model(model, tmp_path / "m.keras")
+    model.save(tmp_path / "m.keras")
     x = np.random.default_rng(0).normal(size=(4, 13, 1)).astype(np.float32)
     assert np.array_equal(model.predict(x, verbose=0), models.load_model(tmp_path / "m.keras").predict(x, verbose=0))
 
@@ -156,12 +156,12 @@ def test_unsafe_or_broken_model_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "hybrid"])
 def test_a_seed_gives_the_weights_whatever_else_draws_random_numbers(name):
-    front = np.eye(13), np.zeros(13)
+    whitening = np.eye(13), np.zeros(13)
     networks = []
     for seed in (7, 7, 8):
-        networks.append(models.build_model(name, 13, 2, front=front, seed=(seed, 0)))
+        networks.append(models.build_model(name, 13, 2, whitening=whitening, seed=(seed, 0)))
         random.random()  # as another thread may do at any time
     weights = [np.concatenate([w.ravel() for w in network.get_weights()]) for network in networks]
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
-    np.testing.assert_array_equal(networks[0].get_layer("whitening").get_weights()[0], front[0])
+    np.testing.assert_array_equal(networks[0].get_layer("whitening").get_weights()[0], whitening[0])

@@ -25,11 +25,11 @@ def trained(tmp_path_factory):
     rest, test = split_test(data, 0.1, 0)
     ((train, valid),) = split_folds(rest, 1, "kfold", 0.1, 0)
     scaler = Scaler.fit(data, train)
-    front = whitening(data, train, scaler)
+    kernel_and_bias = whitening(data, train, scaler)
     settings = TrainingConfig(epochs=12, batch_size=128, lr=0.002, copies=2, plateau_patience=1)
 
     def build():
-        return build_model("mlp", 52, 9, front=front, seed=0, units=(160, 80))
+        return build_model("mlp", 52, 9, whitening=kernel_and_bias, seed=0, units=(160, 80))
 
     folder = tmp_path_factory.mktemp("trained")
     return data, test, scaler, train_fold(build, data, train, valid, scaler, settings, 0, folder)
