@@ -79,11 +79,15 @@ def measure_overhead(n_workers, chunks, rounds):
 
 def measure_networks(sizes, repeat, rounds):
     """Return {network: {way: seconds}} for {network: spectra}: in this process, with a store, on 1 and 2 workers."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder, open_scheduler("local:1") as one, open_scheduler("local:2") as two:
+    quickest = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_scheduler("local:1") as single,
+        open_scheduler("local:2") as pair,
+    ):
         for name, n in sizes.items():
             loader = saved_network(folder, name)
-            executors = {"in-process": None, "in-process, store": None, "1 worker": one, "2 workers": two}
+            executors = {"in-process": None, "in-process, store": None, "1 worker": single, "2 workers": pair}
             times, digests = {way: [] for way in executors}, set()
             for k in range(rounds + 1):
                 for way, executor in executors.items():
@@ -95,8 +99,8 @@ def measure_networks(sizes, repeat, rounds):
                         times[way].append(seconds)
             if len(digests) != 1:
                 raise RuntimeError(f"{name}: the maps differ")
-            found[name] = {way: min(seconds) for way, seconds in times.items()}
-    return found
+            quickest[name] = {way: min(seconds) for way, seconds in times.items()}
+    return quickest
 
 
 def measure_bytes(chunk_size):

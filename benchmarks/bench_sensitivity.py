@@ -174,12 +174,12 @@ def measure(name, n_spectra, repeat):
                 called += rows_per_call
     bare_share = n_spectra * repeat * n_groups / called  # the last call may have done more rows than were due
 
-    one = np.zeros((1, N_BINS, 1), np.float32)
-    network.predict(one, verbose=0)
+    spectrum = np.zeros((1, N_BINS, 1), np.float32)
+    network.predict(spectrum, verbose=0)
     published = Stopwatch()
     with published:
         for _ in range(PUBLISHED_CALLS):
-            network.predict(one, verbose=0)
+            network.predict(spectrum, verbose=0)
     # one call for the spectrum itself and one for each group, for every AMP
     calls = n_spectra * repeat * N_AMPS * (n_groups + 1)
     published_s = published.wall / PUBLISHED_CALLS * calls

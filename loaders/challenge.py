@@ -180,12 +180,12 @@ def _refuse_duplicates(ids, where):
         raise LayoutError(f"{where} repeats IDs in {rows_text(np.array(bad), ids)}")
 
 
-def _match(wanted, held, wanted_path, held_path):
-    """Return the row of each wanted ID among those held; the two sets must be the same."""
-    place = {value: i for i, value in enumerate(held)}
+def _match(wanted, stored, wanted_path, stored_path):
+    """Return the row of each wanted ID among the stored ones; the two sets must be the same."""
+    place = {value: i for i, value in enumerate(stored)}
     for ids, others, here, there in (
-        (wanted, place, wanted_path, held_path),
-        (held, set(wanted), held_path, wanted_path),
+        (wanted, place, wanted_path, stored_path),
+        (stored, set(wanted), stored_path, wanted_path),
     ):
         bad = np.array([value not in others for value in ids])
         if bad.any():
@@ -223,8 +223,8 @@ def _read_folder(spectra, truth, extra):
         extra = read_csv(extra)
         rows = _match(ids, _table_ids(extra), truth, extra.path)
         auxiliary = {name: values[rows] for name, values in _numeric_columns(extra).items()}
-    held, spectra_of, errors_of, wavelength, bin_width = _read_planets(spectra)
-    rows = _match(ids, held, truth, spectra)
+    planet_ids, spectra_of, errors_of, wavelength, bin_width = _read_planets(spectra)
+    rows = _match(ids, planet_ids, truth, spectra)
     return Planets(spectra_of[rows], errors_of[rows], wavelength, bin_width, _numeric_columns(table), auxiliary)
 
 
@@ -312,18 +312,18 @@ def _read_planets(path):
 
 def _first_shape(file, name, path):
     group = file[name]
-    held = group.get(FIELDS[0]) if isinstance(group, h5py.Group) else None
-    if not isinstance(held, h5py.Dataset) or held.ndim != 1 or held.size == 0:
+    wavelengths = group.get(FIELDS[0]) if isinstance(group, h5py.Group) else None
+    if not isinstance(wavelengths, h5py.Dataset) or wavelengths.ndim != 1 or wavelengths.size == 0:
         raise LayoutError(f"{path}: {name} holds no list {FIELDS[0]}, expected groups with {', '.join(FIELDS)}")
-    return held.size
+    return wavelengths.size
 
 
 def _read_into(file, name, field_name, out, path):
     try:
-        held = h5d.open(file, f"{name}/{field_name}".encode())
-        if held.shape == out.shape:
-            held.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
+        stored = h5d.open(file, f"{name}/{field_name}".encode())
+        if stored.shape == out.shape:
+            stored.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
             return
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise LayoutError(f"{path}: {name} has no readable {field_name} ({' '.join(str(error).split())})") from error
-    raise LayoutError(f"{path}: {name}/{field_name} has shape {held.shape}, expected {out.shape}")
+    raise LayoutError(f"{path}: {name}/{field_name} has shape {stored.shape}, expected {out.shape}")

@@ -15,8 +15,8 @@ LONGEST = 1_000_000  # bytes of the description
 
 def _hela_json(path):
     if path.is_dir():
-        found = [p for p in sorted(path.glob("*.json")) if _looks_like_hela(p)]
-        return found[0] if len(found) == 1 else None
+        files = [file for file in sorted(path.glob("*.json")) if _looks_like_hela(file)]
+        return files[0] if len(files) == 1 else None
     return path if path.suffix == ".json" and path.is_file() else None
 
 
@@ -29,8 +29,8 @@ def _looks_like_hela(path):
 
 def detect_hela(path):
     """Look for a JSON file with metadata and training_data, or a folder with one."""
-    found = _hela_json(path)
-    return found is not None and _looks_like_hela(found)
+    file = _hela_json(path)
+    return file is not None and _looks_like_hela(file)
 
 
 def load_hela(path):

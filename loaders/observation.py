@@ -216,7 +216,7 @@ def _guess_width(values, wavelength, name):
     )
 
 
-def match_grid(observation, wavelength, bin_width=None, tolerance=0.05, rebin=True):
+def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
     """Bring an observation to the grid of a trained network, exactly or not at all.
 
     The same grid is taken as it is. A finer one is re-binned only if every trained bin is a union of whole observed
@@ -232,8 +232,6 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05, rebin=Tr
         Trained full widths, micron; without them only the same grid will do.
     tolerance : float
         Largest distance of two centres or edges that still are the same, in units of the narrower bin's spacing.
-    rebin : bool
-        Whether exact re-binning is wanted.
 
     Returns
     -------
@@ -249,7 +247,7 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05, rebin=Tr
         return replace(observation, wavelength=wavelength, bin_width=bin_width)
     reason = "no bin widths to re-bin by" if bin_width is None or observation.bin_width is None else None
     groups = None if reason else _groups(observation, wavelength, bin_width, tolerance)
-    if groups is not None and rebin:
+    if groups is not None:
         logger.warning(
             "%s: %d bins re-binned to the %d trained ones, edge on edge",
             observation.name,
@@ -257,7 +255,7 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05, rebin=Tr
             len(wavelength),
         )
         return _rebinned(observation, wavelength, bin_width, groups)
-    reason = reason or ("re-binning was not wanted" if groups is not None else "the edges of the bins do not coincide")
+    reason = reason or "the edges of the bins do not coincide"
     seen = observation.wavelength
     raise LayoutError(
         f"{observation.name}: expected {len(wavelength)} bins from {wavelength[0]:.4g} to {wavelength[-1]:.4g} micron, "

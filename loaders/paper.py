@@ -38,10 +38,10 @@ def _pair(path):
     if path.is_file() and path.suffix == ".npy":
         spectra = path
     else:
-        found = sorted(path.glob("*spectra.npy")) if path.is_dir() else []
-        if len(found) != 1:
+        files = sorted(path.glob("*spectra.npy")) if path.is_dir() else []
+        if len(files) != 1:
             return None, None
-        spectra = found[0]
+        spectra = files[0]
     prefix = spectra.name.removesuffix("spectra.npy") if spectra.name.endswith("spectra.npy") else ""
     tables = sorted(spectra.parent.glob("*.csv"))
     tables = [t for t in tables if prefix and t.name.startswith(prefix)] or tables
@@ -100,8 +100,8 @@ def _paper_columns(table):
     names = [name for name in table.columns if name not in ("", "Unnamed: 0")]
     known = [COLUMN_NAMES.get(re.sub(r"[\[(].*|_(kg|m|k|pa)$|[ _]", "", name.lower())) for name in names]
     if any(known):
-        found = [key for key in known if key]
-        if len(set(found)) != len(found):
+        keys = [key for key in known if key]
+        if len(set(keys)) != len(keys):
             raise LayoutError(f"{table.path}: two columns for one AMP among {', '.join(names)}")
         return {key or name: name for key, name in zip(known, names)}
     if len(names) < len(PAPER_AMPS):

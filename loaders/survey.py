@@ -280,12 +280,12 @@ def _refuse_missing(values, what):
 def _auxiliary(survey, names):
     if not names:
         return None
-    plain = {re.sub(r"_(m|kg|k)$", "", held): held for held in survey.auxiliary}
+    plain = {re.sub(r"_(m|kg|k)$", "", name): name for name in survey.auxiliary}
     names = [name if name in survey.auxiliary else plain.get(name, name) for name in names]
     missing = [name for name in names if name not in survey.auxiliary]
     if missing:
-        held = ", ".join(survey.auxiliary) or "none"
-        raise LayoutError(f"{survey.name}: no auxiliary input {', '.join(missing)}; it holds {held}")
+        known = ", ".join(survey.auxiliary) or "none"
+        raise LayoutError(f"{survey.name}: no auxiliary input {', '.join(missing)}; it holds {known}")
     columns = [survey.auxiliary[name] for name in names]
     if any(len(column) != len(survey.spectra) for column in columns):
         raise LayoutError(

@@ -223,8 +223,8 @@ def _read_plain(path, lines):
         header, rows = rows[0][1], rows[1:]
     else:
         for comment in comments:  # the last comment with as many words as there are columns
-            found = split(comment.strip().lstrip("#").strip())
-            header = found if len(found) == width and all(_number(word) is None for word in found) else header
+            words = split(comment.strip().lstrip("#").strip())
+            header = words if len(words) == width and all(_number(word) is None for word in words) else header
     if header is None:
         return _table(path, [f"column {i + 1}" for i in range(width)], rows, named=False)
     names, units = zip(*(_name_and_unit(word) for word in header))

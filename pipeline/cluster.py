@@ -106,11 +106,11 @@ def run_checked(expected, task):
     return function(*args, **kwargs)
 
 
-def _difference(found, expected):
+def _difference(received, expected):
     """Say in words what differs between two fingerprints; None if nothing does."""
     for name, value in expected.items():
-        if found.get(name) != value:
-            return f"has {name} {found.get(name)}, expected {value} as in this process"
+        if received.get(name) != value:
+            return f"has {name} {received.get(name)}, expected {value} as in this process"
     return None
 
 
@@ -223,12 +223,12 @@ class Workers(concurrent.futures.Executor):
 
             return fingerprint()
 
-        for worker, found in self._client.run(look, on_error="return").items():
-            problem = f"cannot run this software ({found})"
-            if isinstance(found, ImportError):
+        for worker, answer in self._client.run(look, on_error="return").items():
+            problem = f"cannot run this software ({answer})"
+            if isinstance(answer, ImportError):
                 problem += f"; start it with PYTHONPATH={Path(__file__).parents[1]}"
-            elif isinstance(found, dict):
-                problem = _difference(found, fingerprint())
+            elif isinstance(answer, dict):
+                problem = _difference(answer, fingerprint())
             if problem:
                 raise InputError(f"--scheduler: worker {worker} {problem}")
 

@@ -271,7 +271,7 @@ def _trust(run):
         f" {credibility.BIN_WIDTH_PER_STD:.2f} training standard deviations for others, though no more than"
         f" {credibility.BIN_WIDTH_DEX:g} dex; at least {credibility.MIN_SPECTRA} spectra)"
     )
-    found = {
+    pictures = {
         "deviation": Picture(
             answer_figures.deviation(credibility.deviation(run.y_test, y_pred, width), run.amp_table),
             "Error seen from the answer",
@@ -293,7 +293,7 @@ def _trust(run):
     }
     if len(run.folds) > 1:
         folds = np.stack([fold.y_pred for fold in run.folds.values()])
-        found["calibration"] = Picture(
+        pictures["calibration"] = Picture(
             answer_figures.calibration(evaluation.calibration(run.y_test, folds), run.amp_table),
             "Is the spread of the folds an error bar?",
             f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
@@ -302,7 +302,7 @@ def _trust(run):
             " their spread knows the training and not the photon noise, so it must not be quoted as the error of"
             " an answer.",
         )
-    return found
+    return pictures
 
 
 def _training(run):

@@ -75,14 +75,14 @@ def verdicts(run, yardstick=None):
     kept = best.sensitivity_single or best.sensitivity
     r2 = scores(run.y_test, best.y_pred, best.scaler["y_mean"], best.scaler["y_std"])["R2"]
     beside = _beside(run, best, kept, yardstick) if yardstick else [{}] * len(run.amp_table)
-    edges, found = bin_edges(run.wavelength), []
+    edges, verdicts = bin_edges(run.wavelength), []
     for k, amp in enumerate(run.amp_table):
         values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept["mean"][k])
         ranges = half_of_the_map(values, edges) if values.sum() > 0 else []
         bands = BANDS.get(amp.key)
         inside = band_share(values, run.wavelength, bands) if bands and values.sum() > 0 else None
-        found.append(Verdict(amp, float(r2[k]), ranges, inside, **beside[k]))
-    return found
+        verdicts.append(Verdict(amp, float(r2[k]), ranges, inside, **beside[k]))
+    return verdicts
 
 
 def _beside(run, best, kept, yardstick):

@@ -164,13 +164,13 @@ def shows_progress(quiet):
 
 def versions():
     """Return the versions of this software, of Python and of the packages, without importing them."""
-    found = {"software": VERSION, "python": platform.python_version()}
+    by_package = {"software": VERSION, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_package[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package
 
 
 def score_table(names, judged):

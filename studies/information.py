@@ -116,7 +116,7 @@ def jacobians(amps, steps, what="Jacobians"):
     from data.forward_model import ForwardModel
 
     model = ForwardModel()
-    return np.array([jacobian(model.depth, one, steps) for one in tqdm(amps, unit="planet", desc=what, disable=None)])
+    return np.array([jacobian(model.depth, row, steps) for row in tqdm(amps, unit="planet", desc=what, disable=None)])
 
 
 def step_check(amps, error, reference):
@@ -152,7 +152,7 @@ def explain(path=STORED):
     from studies.map_scores import band_share
 
     with h5py.File(path) as file:
-        found, wavelength, rows = file["jacobian"][()].astype(float), file["wavelength"][()], file["rows"][()]
+        slopes, wavelength, rows = file["jacobian"][()].astype(float), file["wavelength"][()], file["rows"][()]
     error = load_rows()[0].errors[rows].astype(float)
     names = list(PRIORS)
     planet = [names.index(name) for name in ("Mp", "Rp", "Tp", "Pclouds")]
@@ -165,11 +165,11 @@ def explain(path=STORED):
         for k, name in enumerate(BANDS):
             variance = prior_variance()
             variance[[i for i in known if i != k]] *= 1e-12
-            values = optimal_map(laplace(found, error, variance)[1], error).mean(axis=0)[k]
+            values = optimal_map(laplace(slopes, error, variance)[1], error).mean(axis=0)[k]
             inside = band_share(values, wavelength, BANDS[name])
             cells.append(f"{100 * inside:4.0f} / {100 * values[0] / values.sum():2.0f} %")
         lines.append(f"{case:24s} " + " ".join(f"{cell:>11s}" for cell in cells))
-    covariance = laplace(found, error, prior_variance())[0]
+    covariance = laplace(slopes, error, prior_variance())[0]
     deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     size = np.median(np.abs(covariance / deviation[:, :, None] / deviation[:, None, :]), axis=0)
     pairs = sorted(((size[i, k], names[i], names[k]) for i in range(len(names)) for k in range(i)), reverse=True)
@@ -217,11 +217,11 @@ def main():
     rows = test[index]
     amps, error = data.amps[rows], data.errors[rows].astype(float)
 
-    found = jacobians(amps, STEPS)
-    covariance, gain = laplace(found, error, prior_variance())
+    slopes = jacobians(amps, STEPS)
+    covariance, gain = laplace(slopes, error, prior_variance())
     maps = optimal_map(gain, error)
     variance = np.diagonal(covariance, axis1=1, axis2=2)
-    check = step_check(amps[:checked], error[:checked], found[:checked])
+    check = step_check(amps[:checked], error[:checked], slopes[:checked])
     print(f"{'':8s} {'limit (rms)':>12s} {'of prior':>9s} {'steps /2':>9s} {'x 2':>7s}   of variance; of map")
     for k, name in enumerate(PRIORS):
         limit, changes = np.sqrt(variance[:, k].mean()), check["step_check_variance"][:, k]
@@ -233,9 +233,9 @@ def main():
         arrays = {
             "rows": rows,
             "index": index,
-            "jacobian": found,
+            "jacobian": slopes,
             "laplace_variance": variance,
-            "fisher_map": fisher_map(found, error).mean(axis=0),
+            "fisher_map": fisher_map(slopes, error).mean(axis=0),
             "optimal_map": maps.mean(axis=0),
             "optimal_map_per_planet": maps,
             "wavelength": data.wavelength,

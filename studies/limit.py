@@ -149,14 +149,14 @@ def refuse_other_test(run, information=STORED):
         raise ValueError(f"{run.folder}: expected AMPs {' '.join(names)}, received {run.amp_names}")
 
 
-def table(found):
+def table(ratio):
     """Lines of text: a row per AMP."""
     lines = [f"{'':8s} {'R2':>7s}  {'MSE/Laplace':>15s}  {'MSE/sampler':>15s}  {'direct':>15s}"]
-    for k, name in enumerate(found.amp_names):
-        pairs = [(found.laplace, found.laplace_error)]
-        pairs += [(found.sampler, found.sampler_error), (found.direct, found.direct_error)] if found.n_sampler else []
-        lines.append(f"{name:8s} {found.r2[k]:7.4f}  " + "  ".join(f"{v[k]:7.3f} +- {e[k]:.3f}" for v, e in pairs))
-    lines.append(f"planets: {found.n_laplace} Laplace, {found.n_sampler} sampled")
+    for k, name in enumerate(ratio.amp_names):
+        pairs = [(ratio.laplace, ratio.laplace_error)]
+        pairs += [(ratio.sampler, ratio.sampler_error), (ratio.direct, ratio.direct_error)] if ratio.n_sampler else []
+        lines.append(f"{name:8s} {ratio.r2[k]:7.4f}  " + "  ".join(f"{v[k]:7.3f} +- {e[k]:.3f}" for v, e in pairs))
+    lines.append(f"planets: {ratio.n_laplace} Laplace, {ratio.n_sampler} sampled")
     return lines
 
 
@@ -168,10 +168,10 @@ def main():
     arguments = parser.parse_args()
     for folder in arguments.runs:
         try:
-            found = limit_ratio(folder, arguments.information, arguments.ensemble)
+            ratio = limit_ratio(folder, arguments.information, arguments.ensemble)
         except (ValueError, OSError) as error:
             parser.exit(2, f"{parser.prog}: {error}\n")
-        print(folder, *table(found), sep="\n")
+        print(folder, *table(ratio), sep="\n")
     return 0
 
 

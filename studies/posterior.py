@@ -67,8 +67,8 @@ class Batch:
 
     def run(self):
         """Evaluate those that wait."""
-        for one, value in zip(self.waiting, self.function(np.array([one.point for one in self.waiting]))):
-            one.value = float(value)
+        for proposal, value in zip(self.waiting, self.function(np.array([p.point for p in self.waiting]))):
+            proposal.value = float(value)
         self.waiting = []
 
 
@@ -147,7 +147,7 @@ def nested_posterior(depth, spectrum, error, limits, rng):
     def log_likelihood(amps):
         return -0.5 * (((depth(amps) - spectrum) / error) ** 2).sum(axis=1)
 
-    found = nestle.sample(
+    sampled = nestle.sample(
         None,  # `Batch` knows it
         lambda unit: low + (high - low) * unit,
         len(low),
@@ -158,12 +158,12 @@ def nested_posterior(depth, spectrum, error, limits, rng):
         queue_size=WAITING,
         pool=Batch(log_likelihood),
     )
-    counted = found.weights > 1e-6 * found.weights.max()
-    draws, weights = found.samples[counted], found.weights[counted] / found.weights[counted].sum()
-    return summarise(draws, weights, depth(draws), error, calls=found.ncall, log_evidence=found.logz)
+    counted = sampled.weights > 1e-6 * sampled.weights.max()
+    draws, weights = sampled.samples[counted], sampled.weights[counted] / sampled.weights[counted].sum()
+    return summarise(draws, weights, depth(draws), error, calls=sampled.ncall, log_evidence=sampled.logz)
 
 
-def reweight(model, emulator, found, spectrum, error, rng, n=TRUE_DRAWS):
+def reweight(model, emulator, posterior, spectrum, error, rng, n=TRUE_DRAWS):
     """Re-weight draws of the emulator's posterior by the true forward model.
 
     Returns
@@ -175,7 +175,7 @@ def reweight(model, emulator, found, spectrum, error, rng, n=TRUE_DRAWS):
     mean_emulator, variance_emulator : ndarray (n_amps,)
         Of the same draws before re-weighting.
     """
-    picked = found.draws[rng.choice(len(found.draws), n, p=found.weights)]
+    picked = posterior.draws[rng.choice(len(posterior.draws), n, p=posterior.weights)]
     chi2 = [(((depth(picked) - spectrum) / error) ** 2).sum(axis=1) for depth in (model.depth, emulator.depth)]
     weights = np.exp(-0.5 * (chi2[0] - chi2[1] - (chi2[0] - chi2[1]).min()))
     weights /= weights.sum()
@@ -204,9 +204,9 @@ def _sample(place):
 
 
 def _nest(place):
-    found = _sample(place)
-    maps = ((found.gain * _work["error"][place]) ** 2).astype(np.float32)
-    return found.calls, found.log_evidence, found.mean, found.variance, maps
+    posterior = _sample(place)
+    maps = ((posterior.gain * _work["error"][place]) ** 2).astype(np.float32)
+    return posterior.calls, posterior.log_evidence, posterior.mean, posterior.variance, maps
 
 
 def _reweight(place):
@@ -283,17 +283,17 @@ def sample_all(pool, name, index, test, path, write):
     return joined if rows else arrays
 
 
-def summary(found, truth):
+def summary(results, truth):
     """Agreement of the sampler with the truth and of the emulator with the true model, as lines of text."""
     lines = []
-    if found.get("sampler"):
-        sampled = found["sampler"]
+    if results.get("sampler"):
+        sampled = results["sampler"]
         z2 = (truth[: len(sampled["mean"])] - sampled["mean"]) ** 2 / sampled["variance"]
         lines.append(f"{len(z2)} spectra, {sampled['calls'].mean():.0f} calls of the likelihood each")
         lines.append("mean of (truth - mean)^2 / variance, expected 1: " + _row(z2.mean(axis=0)))
         lines.append("    its standard error: " + _row(z2.std(axis=0, ddof=1) / np.sqrt(len(z2))))
-    if found.get("true"):
-        true = found["true"]
+    if results.get("true"):
+        true = results["true"]
         shift = (true["mean"] - true["mean_emulator"]) / np.sqrt(true["variance_emulator"])
         ratio = true["variance"].mean(axis=0) / true["variance_emulator"].mean(axis=0)
         lines.append(
@@ -321,11 +321,11 @@ def main():
         arguments.spectra, arguments.true = 2, 0
     data, _, test = load_rows()
     index = pick_planets(len(test), max(arguments.spectra, arguments.true))
-    found = {}
+    results = {}
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _start) as pool:
         for name, n in (("sampler", arguments.spectra), ("true", arguments.true)):
-            found[name] = sample_all(pool, name, index[:n], test, arguments.out, not arguments.quick)
-    print("\n".join(summary(found, data.amps[test][index])))
+            results[name] = sample_all(pool, name, index[:n], test, arguments.out, not arguments.quick)
+    print("\n".join(summary(results, data.amps[test][index])))
     return 0
 
 

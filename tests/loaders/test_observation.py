@@ -237,12 +237,6 @@ def test_rebinning_a_constant_is_exact_and_white_noise_averages_down():
     np.testing.assert_allclose(result.error, 1e-4 / np.sqrt(10))
 
 
-def test_rebinning_can_be_declined():
-    fine = observed(1.005 + 0.01 * np.arange(50), 0.01)
-    with pytest.raises(ValueError, match="not wanted"):
-        match_grid(fine, 1.05 + 0.1 * np.arange(5), np.full(5, 0.1), rebin=False)
-
-
 @pytest.mark.parametrize(
     "seen, width",
     [
