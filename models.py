@@ -30,27 +30,36 @@ def whitening_layer(spectrum):
     return layers.Reshape((n_bins, 1), name="whitened_spectrum")(x)  # (N, n_bins, 1)
 
 
-def mlp(spectrum, units=(320, 240, 160, 80), dropout=0.0):
+def mlp(spectrum, units=(320, 240, 160, 80), activation="gelu", dropout=0.0):
     """Fully connected front: (N, n_bins, 1) -> (N, units[-1])."""
     x = layers.Flatten(name="bins")(spectrum)  # (N, n_bins)
     for i, n in enumerate(units, 1):
-        x = layers.Dense(n, activation="relu", name=f"dense_{i}")(x)
+        x = layers.Dense(n, activation=activation, name=f"dense_{i}")(x)
         x = _dropout(x, dropout, f"dropout_{i}")
     return x
 
 
-def cnn(spectrum, filters=(32, 32, 32), kernel_size=3, pooling=False, batch_norm=False, dense=DENSE, dropout=0.0):
+def cnn(
+    spectrum,
+    filters=(32, 32, 32),
+    kernel_size=3,
+    pooling=False,
+    batch_norm=False,
+    dense=DENSE,
+    activation="gelu",
+    dropout=0.0,
+):
     """Convolutional front: (N, n_bins, 1) -> (N, dense[-1])."""
-    x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm)
-    return _head(layers.Flatten(name="all_bins")(x), dense, dropout)
+    x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm, activation)
+    return _head(layers.Flatten(name="all_bins")(x), dense, activation, dropout)
 
 
-def lstm(spectrum, units=(96,), patch=4, all_steps=True, dense=DENSE, dropout=0.0):
+def lstm(spectrum, patch=4, units=(96,), all_steps=True, dense=DENSE, activation="gelu", dropout=0.0):
     """Bidirectional LSTM layers over patches of bins: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _padded(spectrum, patch)
     if patch > 1:
         x = layers.Reshape((-1, patch), name="patches")(x)  # (N, steps, patch)
-    return _head(_recurrent(x, units, all_steps), dense, dropout)
+    return _head(_recurrent(x, units, all_steps), dense, activation, dropout)
 
 
 def hybrid(
@@ -64,18 +73,19 @@ def hybrid(
     units=64,
     all_steps=True,
     dense=DENSE,
+    activation="gelu",
     dropout=0.0,
 ):
     """Convolutional front, then a bidirectional LSTM over patches: (N, n_bins, 1) -> (N, dense[-1])."""
-    x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm)
+    x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm, activation)
     if patch > 1:
         x = _padded(x, patch)
-        x = layers.Conv1D(patch_filters, patch, strides=patch, activation="relu", name="patches")(x)
+        x = layers.Conv1D(patch_filters, patch, strides=patch, activation=activation, name="patches")(x)
         # (N, steps, patch_filters)
-    return _head(_recurrent(x, (units,), all_steps), dense, dropout)
+    return _head(_recurrent(x, (units,), all_steps), dense, activation, dropout)
 
 
-def _convolutions(x, filters, kernel_size, pooling, batch_norm):
+def _convolutions(x, filters, kernel_size, pooling, batch_norm, activation):
     """Convolutions over the bins: (N, n_bins, 1) -> (N, n_bins, filters[-1]), with pooling (N, n_bins // 4, ...).
 
     The paper's have batch normalisation in each and max-pooling after the first two. Pooling keeps the largest of two
@@ -85,7 +95,8 @@ def _convolutions(x, filters, kernel_size, pooling, batch_norm):
         x = layers.Conv1D(n, kernel_size, padding="same", name=f"conv_{i}")(x)
         if batch_norm:
             x = layers.BatchNormalization(name=f"batch_norm_{i}")(x)
-        x = layers.ReLU(name=f"relu_{i}")(x)
+        name = f"{activation}_{i}"
+        x = layers.ReLU(name=name)(x) if activation == "relu" else layers.Activation(activation, name=name)(x)
         if pooling and i <= 2:
             x = layers.MaxPooling1D(2, padding="same", name=f"pool_{i}")(x)  # 'same': one bin is enough
     return x
@@ -105,11 +116,12 @@ def _recurrent(x, units, all_steps):
     return layers.Flatten(name="all_steps")(x) if all_steps else x
 
 
-def _head(x, dense, dropout):
-    """Dense, LeakyReLU(0.2), dropout, for each number of units: (N, n) -> (N, dense[-1])."""
+def _head(x, dense, activation, dropout):
+    """Dense layers, dropout after each: (N, n) -> (N, dense[-1]). Where others have ReLU these have LeakyReLU(0.2)."""
     for i, n in enumerate(dense, 1):
-        x = layers.Dense(n, name=f"dense_{i}")(x)
-        x = layers.LeakyReLU(negative_slope=0.2, name=f"leaky_relu_{i}")(x)
+        x = layers.Dense(n, activation=None if activation == "relu" else activation, name=f"dense_{i}")(x)
+        if activation == "relu":
+            x = layers.LeakyReLU(negative_slope=0.2, name=f"leaky_relu_{i}")(x)
         x = _dropout(x, dropout, f"dropout_{i}")
     return x
 

@@ -143,7 +143,7 @@ class FoldState(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Give the network its averaged weights, to be validated with."""
-        if self.settings.average:
+        if self.settings.average_epochs:
             self.stepped = [weight.numpy() for weight in self.model.trainable_weights]
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
 
@@ -153,7 +153,7 @@ class FoldState(keras.callbacks.Callback):
         row = {"epoch": epoch, "loss": logs["loss"], "val_loss": logs["val_loss"], "learning_rate": self.rate}
         if logs["val_loss"] < min(self.val_losses, default=np.inf):
             save_whole(self.model, self.best)
-        if self.settings.average:  # the training goes on from the weights themselves
+        if self.settings.average_epochs:  # the training goes on from the weights themselves
             for weight, value in zip(self.model.trainable_weights, self.stepped, strict=True):
                 weight.assign(value)
         self.history.append(row)
@@ -318,9 +318,11 @@ def _mirrored():
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _optimizer(settings):
-    """Return Adam, with decay of the weights (AdamW) and their moving average where the settings ask for them."""
-    average = {"use_ema": True, "ema_momentum": settings.average} if settings.average else {}
+def _optimizer(settings, steps):
+    """Return Adam; with decay of the weights (AdamW), and with their moving average, where the settings ask for them."""
+    average = {}
+    if settings.average_epochs:
+        average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / (settings.average_epochs * steps))}
     return keras.optimizers.AdamW(
         settings.lr, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm, **average
     )
@@ -336,7 +338,7 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
         if model is None:
             model = build()
             model.compile(
-                optimizer=_optimizer(settings),
+                optimizer=_optimizer(settings, steps),
                 loss=LOSSES[settings.loss],
                 steps_per_execution=1 if settings.strategy == "mirrored" else _steps_per_call(steps),
                 jit_compile=False,  # deterministic operations and the XLA compiler exclude each other

@@ -40,6 +40,9 @@ def setting(default, *, low=None, high=None, above=None, below=None, choices=Non
     return field(default=default, metadata=rules)
 
 
+ACTIVATIONS = ("relu", "gelu", "silu")
+
+
 @dataclass
 class DataConfig:
     """Which data set, which part of it, which targets."""
@@ -60,6 +63,7 @@ class MlpConfig:
     """Fully connected network."""
 
     units: list[int] = setting([320, 240, 160, 80], low=1)
+    activation: str = setting("gelu", choices=ACTIVATIONS)
     dropout: float = setting(0.0, low=0, below=1)
 
 
@@ -72,6 +76,7 @@ class CnnConfig:
     pooling: bool = setting(False)
     batch_norm: bool = setting(False)
     dense: list[int] = setting([240, 160, 80], low=1)
+    activation: str = setting("gelu", choices=ACTIVATIONS)
     dropout: float = setting(0.0, low=0, below=1)
 
 
@@ -83,6 +88,7 @@ class LstmConfig:
     units: list[int] = setting([96], low=1)
     all_steps: bool = setting(True)
     dense: list[int] = setting([240, 160, 80], low=1)
+    activation: str = setting("gelu", choices=ACTIVATIONS)
     dropout: float = setting(0.0, low=0, below=1)
 
 
@@ -99,6 +105,7 @@ class HybridConfig:
     units: int = setting(64, low=1)
     all_steps: bool = setting(True)
     dense: list[int] = setting([240, 160, 80], low=1)
+    activation: str = setting("gelu", choices=ACTIVATIONS)
     dropout: float = setting(0.0, low=0, below=1)
 
 
@@ -128,7 +135,7 @@ class TrainingConfig:
     cv: int = setting(1, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))
     weight_decay: float = setting(0.0, low=0)
-    average: float = setting(0.0, low=0, below=1)
+    average_epochs: float = setting(0.0, low=0)
     clipnorm: float | None = setting(1.0, above=0)
     warmup_epochs: int = setting(1, low=0)
     schedule: str = setting("plateau", choices=("plateau", "cosine"))

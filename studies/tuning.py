@@ -1,36 +1,67 @@
-"""What each choice in the training buys: the mlp on one fold with configs/tuned.yaml, one change at a time.
+"""What each choice in networks and training buys: one fold, one change to config.yaml at a time, three seeds.
 
-    python -m studies.tuning                  # about half an hour on one core
-    python -m studies.tuning --quick          # shows that it runs
-    python -m studies.tuning --more-planets   # of configs/more_planets.yaml, whose data more_planets.py makes
+    python -m studies.tuning                       # all variants, three seeds: about two hours on one core
+    python -m studies.tuning --only mlp cnn        # those whose names hold one of these words
+    python -m studies.tuning --quick               # shows that it runs
+    python -m studies.tuning --more-planets        # of configs/more_planets.yaml, whose data more_planets.py makes
 
-Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``): scaled mean squared error per AMP on the noisy
-test spectra, its mean, and the mean on training planets with new noise.
+Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``), a row per variant and seed; rows of variants not
+asked for stay. Seeds are those of weights and training noise; split and test noise are those of seed 0. Columns:
+scaled mean squared error per AMP on the noisy test spectra, its mean, and the mean on training planets with new noise;
+squared error over the sampled limit, mean over AMPs (`limit.py`); Spearman correlation of the single-bin map around
+noisy spectra with the optimal map, mean over AMPs and the smallest, and how much more noise moves the answers than
+those of the best estimator, mean over AMPs (`map_agreement.py`); minutes.
 """
 
+import argparse
+import csv
+import dataclasses
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from constants import Stream, stream
-from pipeline.folds import load_split, prepare_tensorflow, train_network
-from preprocessing import add_noise
+from pipeline.folds import load_split, prepare_tensorflow
+from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
 from runio.config import load_config
-from studies.command import study_parser
-from studies.tables import data_frame, write_csv
+from runio.files import written_whole
+from studies.limit import STORED, compare
+from studies.map_scores import spearman
 
 ROOT = Path(__file__).resolve().parents[1]
+TOLD = "told the size of the errors"  # a second input that the shipped data set does not hold
+RESIDUAL = "residual dense blocks"  # a network that is none of the four
 VARIANTS = {
-    "configs/tuned.yaml": {},
-    "loss of the paper (mse)": {"training.loss": "mse"},
-    "batches of 64, rate 0.001": {"training.batch_size": 64, "training.lr": 0.001},
-    "input of the paper (not whitened)": {"model.whiten": False},
-    "noise of the paper (fixed copies)": {"training.noise": "fixed"},
-    "dropout 0.1": {"model.mlp.dropout": 0.1},
-    "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
-    "half as many training planets": {"data.valid_fraction": 0.6},
+    "mlp: config.yaml": {},
+    "mlp: loss of the paper (mse)": {"training.loss": "mse"},
+    "mlp: activation of the paper (relu)": {"model.mlp.activation": "relu"},
+    "mlp: activation silu": {"model.mlp.activation": "silu"},
+    "mlp: no decay of the weights (Adam)": {"training.weight_decay": 0.0},
+    "mlp: twice the decay": {"training.weight_decay": 0.2},
+    "mlp: no average of the weights": {"training.average_epochs": 0.0},
+    "mlp: rate halved on plateaus": {"training.schedule": "plateau"},
+    "mlp: plateaus, no average": {"training.schedule": "plateau", "training.average_epochs": 0.0},
+    "mlp: batches of 64, rate 0.001": {"training.batch_size": 64, "training.lr": 0.001},
+    "mlp: rate 0.01": {"training.lr": 0.01},
+    "mlp: a third of the epochs": {"training.epochs": 33},
+    "mlp: input of the paper (not whitened)": {"model.whiten": False},
+    "mlp: noise of the paper (fixed copies)": {"training.noise": "fixed"},
+    "mlp: dropout 0.1": {"model.mlp.dropout": 0.1},
+    "mlp: twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
+    "mlp: half as many training planets": {"training.cv": 1, "data.valid_fraction": 0.6},
+    f"mlp: {TOLD}": {},
+    f"mlp: {RESIDUAL}": {},
+    "cnn: config.yaml": {"model.name": "cnn"},
+    "cnn: pooling": {"model.name": "cnn", "model.cnn.pooling": True},
+    "cnn: batch normalisation": {"model.name": "cnn", "model.cnn.batch_norm": True, "training.average_epochs": 0.0},
+    "cnn: dense layers of the paper (64)": {"model.name": "cnn", "model.cnn.dense": [64]},
+    "lstm: config.yaml": {"model.name": "lstm"},
+    "lstm: last step alone": {"model.name": "lstm", "model.lstm.all_steps": False},
+    "hybrid: config.yaml": {"model.name": "hybrid"},
+    "hybrid: last step alone": {"model.name": "hybrid", "model.hybrid.all_steps": False},
 }
 MORE_PLANETS = {
     "configs/more_planets.yaml": {},
@@ -38,48 +69,132 @@ MORE_PLANETS = {
     "three times as many passes": {"training.copies": 3},
     "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
 }
+QUICK = {"data.size": 1500, "training.epochs": 2}
 
 
-def errors(model, split, rows, seed):
-    """Return the scaled mean squared error of each AMP (n_amps,) on the given rows with one draw of noise."""
-    data, scaler = split.data, split.scalers[0]
-    spectra = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng(seed))
-    auxiliary = None if data.auxiliary is None else data.auxiliary[rows]
-    answer = model.predict(scaler.inputs(spectra, auxiliary), batch_size=4096, verbose=0)
-    return np.mean((answer - scaler.targets(data.amps[rows])) ** 2, axis=0)
+def residual_mlp(spectrum, width=320, inner=(160, 160, 160), activation="gelu", **_):
+    """Dense layers each of which adds to what the one before found: (N, n_bins, 1) -> (N, width)."""
+    from keras import layers
+
+    x = layers.Dense(width, activation=activation)(layers.Flatten()(spectrum))  # (N, width)
+    for n in inner:
+        x = layers.Add()([x, layers.Dense(width)(layers.Dense(n, activation=activation)(x))])
+    return layers.Activation(activation)(x)
+
+
+def prepare(variant, config):
+    """Return the split of a variant's data; with the size of the errors as second input where it is told."""
+    split = load_split(config)
+    if TOLD not in variant:
+        return split
+    size = np.log10(np.median(split.data.errors, axis=1, keepdims=True))
+    data = dataclasses.replace(split.data, auxiliary=size, auxiliary_names=("log_error",))
+    return dataclasses.replace(split, data=data, scalers=[Scaler.fit(data, train) for train, _ in split.folds])
+
+
+def train(variant, config, split, seed):
+    """Train the first fold of a split with the given seed; return the network with its scaler."""
+    import models
+    from pipeline.network import TrainedNetwork
+    from pipeline.training import train_fold
+
+    models.NETWORKS[RESIDUAL] = residual_mlp
+    data, scaler, (rows, valid) = split.data, split.scalers[0], split.folds[0]
+    name = RESIDUAL if RESIDUAL in variant else config.model.name
+    front = whitening(data, rows, scaler) if config.model.whiten else None
+
+    def build():
+        n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
+        shape = data.spectra.shape[1], data.amps.shape[1], n_auxiliary
+        return models.build_model(
+            name, *shape, front=front, seed=(seed, 0), **vars(getattr(config.model, config.model.name))
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = train_fold(build, data, rows, valid, scaler, config.training, seed, folder)
+    return TrainedNetwork(model, scaler, data.amp_names)
+
+
+def errors(network, split, spectra, rows):
+    """Return the scaled mean squared error of each AMP, (n_amps,), and the answers (N, n_amps)."""
+    data, scaler = split.data, network.scaler
+    answers = network.predict(spectra, None if data.auxiliary is None else data.auxiliary[rows])
+    return np.mean(((answers - data.amps[rows]) / scaler.y_std) ** 2, axis=0), answers
+
+
+def agreement(network, split, noisy, repeat=20):
+    """Spearman correlation with the optimal map and sum over that of the optimal map, per AMP, (n_amps,) each."""
+    with h5py.File(STORED) as file:
+        index, optimal = file["sampler/index"][()], file["sampler/optimal_map"][()].mean(axis=0, dtype=float)
+    rows = split.test[index]
+    auxiliary = None if split.data.auxiliary is None else split.data.auxiliary[rows]
+    values = network.sensitivity(
+        noisy[index], split.data.errors[rows].astype(float), auxiliary=auxiliary, scheme="single", repeat=repeat,
+        rng=[0, 7], keep_spectra=False, progress=False,
+    ).mean  # fmt: skip
+    return np.array([spearman(a, b) for a, b in zip(values, optimal)]), values.sum(axis=1) / optimal.sum(axis=1)
+
+
+def score(network, split, has_limit):
+    """Return the columns of one trained network; ``has_limit`` where its test spectra are those of the limit."""
+    data, train_rows = split.data, split.folds[0][0]
+    noisy = noisy_test_spectra(data, split.test, 0)
+    test, answers = errors(network, split, noisy, split.test)
+    again = add_noise(data.spectra[train_rows], data.errors[train_rows], np.random.default_rng([0, 10]))
+    row = {name: f"{value:.5f}" for name, value in zip(data.amp_names, test)}
+    row |= {"mean": f"{test.mean():.5f}", "train_mean": f"{errors(network, split, again, train_rows)[0].mean():.5f}"}
+    if has_limit:
+        ratio = compare(answers[None], data.amps[split.test], data.amp_names).sampler
+        ranks, totals = agreement(network, split, noisy)
+        row |= {"over_limit": f"{ratio.mean():.3f}", "spearman": f"{ranks.mean():.3f}"}
+        row |= {"spearman_least": f"{ranks.min():.3f}", "moved_by_noise": f"{totals.mean():.2f}"}
+    return row
+
+
+def write_rows(path, rows):
+    """Write the table, whole or not at all; rows of variants and seeds that are not in ``rows`` stay."""
+    if path.is_file():
+        with open(path, newline="") as file:
+            done = {(row["variant"], row["seed"]) for row in rows}
+            rows = [row for row in csv.DictReader(file) if (row["variant"], row.get("seed")) not in done] + rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, max(rows, key=len), restval="")
+        table.writeheader()
+        table.writerows(rows)
 
 
 def main():
     """Run the command line."""
-    parser = study_parser("tuning", __doc__)
-    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; into results/quick/")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs, one seed; into results/quick/")
     parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="variants whose names hold one of these words")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1 ... of each variant (default %(default)s)")
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
     arguments = parser.parse_args()
-    kind, variants = ("more_planets", MORE_PLANETS) if arguments.more_planets else ("tuned", VARIANTS)
-    file_name = "tuning_more_planets.csv" if arguments.more_planets else "tuning.csv"
+    file, variants = ("config.yaml", VARIANTS)
+    if arguments.more_planets:
+        file, variants = ("configs/more_planets.yaml", MORE_PLANETS)
     results = ROOT / "studies/results" / ("quick" if arguments.quick else "")
-    output = arguments.output or results / file_name
+    output = arguments.output or results / f"tuning{'_more_planets' * arguments.more_planets}.csv"
     prepare_tensorflow()
-    rows = []
     for name, changes in variants.items():
-        changes = dict(changes)
-        if arguments.quick:
-            changes |= {"data.size": 1500, "training.epochs": 2}
-        config = load_config(ROOT / f"configs/{kind}.yaml", changes)
+        if arguments.only and not any(word in name for word in arguments.only):
+            continue
+        changes = {"training.cv": 5, **changes, **(QUICK if arguments.quick else {})}
+        config = load_config(ROOT / file, changes)
         config.data.path = str(ROOT / config.data.path)
-        split, start = load_split(config), time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            model = train_network(config, split, Path(folder), 0, quiet=False)
-        test = errors(model, split, split.test, stream(config.seed, Stream.TEST_NOISE))
-        train = errors(model, split, split.folds[0][0], stream(config.seed, Stream.STUDY_NOISE))
-        row = {"variant": name, **{k: f"{v:.5f}" for k, v in zip(split.data.amp_names, test)}}
-        row |= {"mean": f"{test.mean():.5f}", "train_mean": f"{train.mean():.5f}"}
-        row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
-        rows.append(row)
-        print(row, flush=True)
-        write_csv(output, data_frame(rows))
+        split = prepare(name, config)
+        for seed in range(1 if arguments.quick else arguments.seeds):
+            start = time.perf_counter()
+            network = train(name, config, split, seed)
+            row = {"variant": name, "seed": str(seed)}
+            row |= score(network, split, not (arguments.quick or arguments.more_planets))
+            row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
+            print(row, flush=True)
+            write_rows(output, [row])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,9 +15,9 @@ from preprocessing import Scaler, split_folds, split_test
 from runio.config import TrainingConfig
 
 SETTINGS = TrainingConfig(
-    epochs=4, batch_size=32, lr=0.003, copies=2, schedule="plateau", average=0.0, weight_decay=0.0
+    epochs=4, batch_size=32, lr=0.003, copies=2, schedule="plateau", average_epochs=0.0, weight_decay=0.0
 )
-AVERAGED = replace(SETTINGS, schedule="cosine", average=0.9, weight_decay=0.1)
+AVERAGED = replace(SETTINGS, schedule="cosine", average_epochs=0.5, weight_decay=0.1)
 
 
 def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0):
@@ -125,11 +125,11 @@ def test_average_of_the_weights_is_that_of_every_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "FoldState", Recorder)
     monkeypatch.setattr(training, "STEPS_PER_CALL", 1)
-    model = train(tmp_path, replace(AVERAGED, epochs=2, average=0.8))
+    model = train(tmp_path, replace(AVERAGED, epochs=2, average_epochs=5 / 16))
+    assert len(steps) == 2 * 16
     average = steps[0]
-    for step in steps[1:]:
+    for step in steps[1:]:  # reaches back over 5 of the 16 steps of an epoch
         average = 0.8 * average + 0.2 * step
-    assert len(steps) == 32
     np.testing.assert_allclose(weights(model), average, rtol=1e-4, atol=1e-6)
 
 

@@ -1,0 +1,186 @@
+"""Why do networks with pooling look in the wrong bins? One cnn with max-pooling and one without, else alike.
+
+    python -m studies.pooling --figure docs/pooling.png      # some ten minutes on one core
+    python -m studies.pooling --quick                        # shows that it runs
+
+Both are trained on the first fold of five with config.yaml. Printed, and drawn with ``--figure``:
+
+- the single-bin map of one molecule around noisy spectra, beside the optimal map (`information.h5`);
+- what is left of each bin behind the convolutions: the share of its variance over noisy test spectra that a linear
+  function of what the dense layers see can tell (R2 of a ridge regression fitted to training spectra). Bins are those
+  of the whitened spectrum, which the convolutions read;
+- how alike the dense layers see two bins: cosine between the changes of their input when one bin or the other moves
+  by one standard deviation, against the distance of the two, mean over test spectra.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.folds import load_split, prepare_tensorflow
+from preprocessing import add_noise, noisy_test_spectra
+from runio.config import load_config
+from studies.limit import STORED
+from studies.map_scores import spearman
+from studies.tuning import QUICK, ROOT, train
+
+NETWORKS = {"with pooling": True, "without pooling": False}
+COLOURS = {"with pooling": "#D55E00", "without pooling": "#0072B2"}
+DISTANCES = 9  # bins
+
+
+def parts(model):
+    """Cut a cnn in two: (spectrum -> whitened spectrum, whitened spectrum -> what the dense layers see)."""
+    import keras
+
+    whitened, seen = model.get_layer("whitened_spectrum").output, model.get_layer("all_bins").output
+    return keras.Model(model.input, whitened), keras.Model(whitened, seen)
+
+
+def recovered(features, bins, other_features, other_bins, penalty=1e-3):
+    """Share of the variance of each bin that a linear function of the features explains on other spectra.
+
+    Parameters
+    ----------
+    features, other_features : ndarray (n, n_features), (m, n_features)
+    bins, other_bins : ndarray (n, n_bins), (m, n_bins)
+    penalty : float
+        Of the ridge regression, beside the mean variance of a feature.
+
+    Returns
+    -------
+    ndarray (n_bins,)
+        R2 on the other spectra.
+    """
+    mean, level = features.mean(axis=0), bins.mean(axis=0)
+    x = (features - mean).astype(float)
+    gram = x.T @ x
+    gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(gram)
+    weights = np.linalg.solve(gram, x.T @ (bins - level))
+    rest = other_bins - level - (other_features - mean) @ weights
+    return 1 - rest.var(axis=0) / other_bins.var(axis=0)
+
+
+def likeness(convolutions, spectra, step=0.1, distances=DISTANCES):
+    """Cosine between the changes that two bins make in the features, by the distance of the bins.
+
+    Parameters
+    ----------
+    convolutions : callable
+        From whitened spectra (n, n_bins, 1) to features (n, n_features).
+    spectra : ndarray (n, n_bins)
+        Whitened.
+    step : float
+        By which a bin moves.
+    distances : int
+
+    Returns
+    -------
+    ndarray (distances,)
+        Mean over spectra and pairs of bins, from distance 0 (1 by definition) on.
+    """
+    n_bins = spectra.shape[1]
+    moved = spectra[:, None] + step * np.eye(n_bins)  # (n, n_bins, n_bins): row b has bin b moved
+    features = np.asarray(convolutions(moved.reshape(-1, n_bins, 1))).reshape(len(spectra), n_bins, -1)
+    change = features - np.asarray(convolutions(spectra[..., None]))[:, None]
+    change = change / np.maximum(np.linalg.norm(change, axis=-1, keepdims=True), 1e-12)
+    cosine = np.einsum("nbf,ncf->bc", change, change) / len(spectra)
+    return np.array([np.diagonal(cosine, distance).mean() for distance in range(distances)])
+
+
+def measure(network, split, n_spectra=100, n_fit=8000):
+    """Return what is printed and drawn of one network: its map, and the two measures of its convolutions."""
+    data, scaler, rows = split.data, network.scaler, split.folds[0][0][:n_fit]
+    whiten, convolutions = parts(network.model)
+    noisy = noisy_test_spectra(data, split.test, 0)
+    fitted = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng([0, 10]))
+    bins = [whiten.predict(scaler.inputs(x), batch_size=4096, verbose=0)[..., 0] for x in (fitted, noisy)]
+    features = [convolutions.predict(x[..., None], batch_size=1024, verbose=0) for x in bins]
+    with h5py.File(STORED) as file:
+        index = file["sampler/index"][()]
+    index = index[index < len(split.test)]
+    values = network.sensitivity(
+        noisy[index],
+        data.errors[split.test[index]].astype(float),
+        scheme="single",
+        repeat=20,
+        rng=[0, 7],
+        keep_spectra=False,
+        progress=False,
+    )
+    return {
+        "map": values.mean,
+        "left": recovered(features[0], bins[0], features[1], bins[1]),
+        "likeness": likeness(convolutions, bins[1][:n_spectra]),
+    }
+
+
+def plot(path, found, optimal, wavelength, k, name):
+    """Draw the maps of AMP ``k``, what is left of each bin, and how alike neighbours are seen."""
+    import matplotlib
+
+    from constants import BANDS, amp
+    from report.style import STYLE, WAVELENGTH, bin_edges, wavelength_axis
+    from runio.files import written_whole
+
+    with matplotlib.rc_context(STYLE):
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+        for low, high in BANDS.get(name, ()):
+            axes[0].axvspan(low, high, color="#E8E8E8", lw=0)
+        share = 100 * optimal[k] / optimal[k].sum()
+        axes[0].stairs(share, bin_edges(wavelength), color="#000000", lw=1.1, label="best estimator")
+        for what, network in found.items():
+            colour, values = COLOURS[what], network["map"][k]
+            label = f"{what} ({spearman(values, optimal[k]):.2f})"
+            axes[0].stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=label)
+            axes[1].stairs(100 * network["left"], bin_edges(wavelength), color=colour, lw=1.1, label=what)
+            axes[2].plot(network["likeness"], "o-", color=colour, ms=3, lw=1.1, label=what)
+        axes[0].set(title=f"{amp(name).label}: single-bin map", ylabel="share of the map (%)", ylim=(0, None))
+        axes[1].set(title="Left of each bin behind the convolutions", ylabel="variance (%)", ylim=(0, 103))
+        axes[2].set(title="How alike two bins are seen", xlabel="distance (bins)", ylabel="cosine", ylim=(-0.05, 1.05))
+        for ax in axes[:2]:
+            ax.set_xlabel(WAVELENGTH)
+            wavelength_axis(ax, wavelength)
+        axes[0].legend(frameon=False)
+        with written_whole(path) as part:
+            figure.savefig(part, format=Path(path).suffix[1:], dpi=200)
+        plt.close(figure)
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--amp", default="CO2", help="whose map is drawn (default %(default)s)")
+    parser.add_argument("--figure", type=Path, help="picture to write")
+    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
+    arguments = parser.parse_args()
+    prepare_tensorflow()
+    found = {}
+    for what, pooling in NETWORKS.items():
+        changes = {"model.name": "cnn", "model.cnn.pooling": pooling, "training.cv": 5}
+        config = load_config(ROOT / "config.yaml", changes | (QUICK if arguments.quick else {}))
+        config.data.path = str(ROOT / config.data.path)
+        split = load_split(config)
+        found[what] = measure(train(what, config, split, config.seed), split)
+    with h5py.File(STORED) as file:
+        optimal = file["sampler/optimal_map"][()].mean(axis=0, dtype=float)
+    names = split.data.amp_names
+    for what, network in found.items():
+        print(f"{what}: left of a bin, mean {network['left'].mean():.3f}, least {network['left'].min():.3f}")
+        print("  likeness by distance:", " ".join(f"{value:.2f}" for value in network["likeness"]))
+        ranks = [spearman(a, b) for a, b in zip(network["map"], optimal)]
+        totals = network["map"].sum(axis=1) / optimal.sum(axis=1)
+        print("  map, Spearman with the optimal one:", " ".join(f"{n} {r:.2f}" for n, r in zip(names, ranks)))
+        print("  sum over that of the optimal map:  ", " ".join(f"{n} {t:.2f}" for n, t in zip(names, totals)))
+    if arguments.figure:
+        k = names.index(arguments.amp)
+        plot(arguments.figure, found, optimal, split.data.wavelength, k, arguments.amp)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
