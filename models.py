@@ -41,20 +41,23 @@ def mlp(spectrum, units=(320, 240, 160, 80), activation="gelu", dropout=0.0):
 
 def cnn(
     spectrum,
-    filters=(32, 32, 32),
+    filters=(32, 32),
     kernel_size=3,
     pooling=False,
     batch_norm=False,
+    patch=4,
+    patch_filters=64,
     dense=DENSE,
     activation="gelu",
     dropout=0.0,
 ):
-    """Convolutional front: (N, n_bins, 1) -> (N, dense[-1])."""
+    """Convolutions over the bins, then over patches of them: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm, activation)
+    x = _patches(x, patch, patch_filters, activation)
     return _head(layers.Flatten(name="all_bins")(x), dense, activation, dropout)
 
 
-def lstm(spectrum, patch=4, units=(96,), all_steps=True, dense=DENSE, activation="gelu", dropout=0.0):
+def lstm(spectrum, patch=4, units=(64,), all_steps=True, dense=DENSE, activation="gelu", dropout=0.0):
     """Bidirectional LSTM layers over patches of bins: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _padded(spectrum, patch)
     if patch > 1:
@@ -69,7 +72,7 @@ def hybrid(
     pooling=False,
     batch_norm=False,
     patch=4,
-    patch_filters=96,
+    patch_filters=64,
     units=64,
     all_steps=True,
     dense=DENSE,
@@ -78,10 +81,7 @@ def hybrid(
 ):
     """Convolutional front, then a bidirectional LSTM over patches: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm, activation)
-    if patch > 1:
-        x = _padded(x, patch)
-        x = layers.Conv1D(patch_filters, patch, strides=patch, activation=activation, name="patches")(x)
-        # (N, steps, patch_filters)
+    x = _patches(x, patch, patch_filters, activation)
     return _head(_recurrent(x, (units,), all_steps), dense, activation, dropout)
 
 
@@ -100,6 +100,13 @@ def _convolutions(x, filters, kernel_size, pooling, batch_norm, activation):
         if pooling and i <= 2:
             x = layers.MaxPooling1D(2, padding="same", name=f"pool_{i}")(x)  # 'same': one bin is enough
     return x
+
+
+def _patches(x, patch, filters, activation):
+    """Convolve patches that do not overlap: (N, n_bins, k) -> (N, steps, filters); not if they are bins."""
+    if patch == 1:
+        return x
+    return layers.Conv1D(filters, patch, strides=patch, activation=activation, name="patches")(_padded(x, patch))
 
 
 def _padded(x, patch):

@@ -319,10 +319,10 @@ def _mirrored():
 
 
 def _optimizer(settings, steps):
-    """Return Adam; with decay of the weights (AdamW), and with their moving average, where the settings ask for them."""
-    average = {}
-    if settings.average_epochs:
-        average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / (settings.average_epochs * steps))}
+    """Return AdamW, which is Adam where the weights do not decay; with a moving average of the weights if asked for."""
+    average, epochs = {}, min(settings.average_epochs, settings.epochs / 10)  # a short training is mostly beginning
+    if epochs:
+        average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / (epochs * steps))}
     return keras.optimizers.AdamW(
         settings.lr, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm, **average
     )

@@ -71,10 +71,12 @@ class MlpConfig:
 class CnnConfig:
     """Convolutional network."""
 
-    filters: list[int] = setting([32, 32, 32], low=1)
+    filters: list[int] = setting([32, 32], low=1)
     kernel_size: int = setting(3, low=1)
     pooling: bool = setting(False)
     batch_norm: bool = setting(False)
+    patch: int = setting(4, low=1)
+    patch_filters: int = setting(64, low=1)
     dense: list[int] = setting([240, 160, 80], low=1)
     activation: str = setting("gelu", choices=ACTIVATIONS)
     dropout: float = setting(0.0, low=0, below=1)
@@ -85,7 +87,7 @@ class LstmConfig:
     """Bidirectional LSTM network."""
 
     patch: int = setting(4, low=1)
-    units: list[int] = setting([96], low=1)
+    units: list[int] = setting([64], low=1)
     all_steps: bool = setting(True)
     dense: list[int] = setting([240, 160, 80], low=1)
     activation: str = setting("gelu", choices=ACTIVATIONS)
@@ -101,7 +103,7 @@ class HybridConfig:
     pooling: bool = setting(False)
     batch_norm: bool = setting(False)
     patch: int = setting(4, low=1)
-    patch_filters: int = setting(96, low=1)
+    patch_filters: int = setting(64, low=1)
     units: int = setting(64, low=1)
     all_steps: bool = setting(True)
     dense: list[int] = setting([240, 160, 80], low=1)
@@ -126,16 +128,16 @@ class TrainingConfig:
     """Optimiser, schedule, noise and folds."""
 
     epochs: int = setting(100, low=1)
-    batch_size: int = setting(64, low=1)
-    lr: float = setting(0.001, above=0)
-    copies: int = setting(10, low=1)
-    loss: str = setting("mse", choices=("mse", "log_mse"))
+    batch_size: int = setting(256, low=1)
+    lr: float = setting(0.003, above=0)
+    copies: int = setting(2, low=1)
+    loss: str = setting("log_mse", choices=("mse", "log_mse"))
     noise: str = setting("fresh", choices=("fresh", "fixed", "none"))
     extra_noise: float = setting(1.0, low=0)
-    cv: int = setting(1, low=1)
+    cv: int = setting(5, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))
-    weight_decay: float = setting(0.0, low=0)
-    average_epochs: float = setting(0.0, low=0)
+    weight_decay: float = setting(0.1, low=0)
+    average_epochs: float = setting(5.0, low=0)
     clipnorm: float | None = setting(1.0, above=0)
     warmup_epochs: int = setting(1, low=0)
     schedule: str = setting("plateau", choices=("plateau", "cosine"))
@@ -349,6 +351,8 @@ def _check_together(config, source, overrides=()):
         for layers in ("units", "filters", "dense"):
             if getattr(getattr(config.model, name), layers, None) == []:
                 refuse(f"model.{name}.{layers}", "at least one layer", [])
+    if getattr(getattr(config.model, config.model.name), "batch_norm", False) and config.training.average_epochs:
+        refuse(f"model.{config.model.name}.batch_norm", "false, or training.average_epochs: 0", True)
     targets, auxiliary = config.data.targets, config.data.auxiliary
     if targets == []:
         refuse("data.targets", "null (all) or a list of AMPs", targets)

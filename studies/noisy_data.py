@@ -4,7 +4,7 @@
     python -m studies.noisy_data FOLDER --quick    # shows that it runs
 
 HELA's example data set (github.com/exoclime/HELA, example_dataset/) has the layout of data/FORMATS.md. Trains the mlp
-on one fold with configs/tuned.yaml, validates it and judges it on the spectra as they are, and writes
+on one fold with the settings of RECIPE, validates it and judges it on the spectra as they are, and writes
 ``studies/results/noisy_data.csv``: R2 per AMP on the test spectra and their mean, the mean on the training spectra, the
 epoch that was kept, one row per size of the noise and seed.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.folds import load_split, prepare_tensorflow, train_fold
+from pipeline.folds import load_split, prepare_tensorflow, train_network
 from pipeline.network import TrainedNetwork
 from report.evaluation import scores
 from runio.config import load_config
@@ -26,6 +26,17 @@ from runio.results import read_history
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)  # in units of the errors
+
+RECIPE = {  # Adam, plateaus, no average of the weights
+    "model.mlp.activation": "relu",
+    "training.cv": 1,
+    "training.epochs": 60,
+    "training.lr": 0.01,
+    "training.copies": 5,
+    "training.weight_decay": 0.0,
+    "training.average_epochs": 0.0,
+    "training.stop_patience": 8,
+}
 
 
 def r2(network, data, rows):
@@ -39,11 +50,11 @@ def measure(folder, size, seed, quick=False):
     changes = {"training.extra_noise": size, "seed": seed}
     if quick:
         changes |= {"data.size": 1000, "training.epochs": 2}
-    config = load_config(ROOT / "configs" / "tuned.yaml", changes)
+    config = load_config(ROOT / "config.yaml", {**RECIPE, **changes})
     config.data.path, config.data.format = str(folder), "hela"
     split, start = load_split(config), time.perf_counter()
     with tempfile.TemporaryDirectory() as results:
-        model = train_fold(config, split, Path(results), 0, quiet=True)
+        model = train_network(config, split, Path(results), 0, quiet=True)
         losses = read_history(Path(results) / "history_0.csv")["val_loss"]
     network = TrainedNetwork(model, split.scalers[0], split.data.amp_names)
     test, training = (r2(network, split.data, rows) for rows in (split.test, split.folds[0][0]))

@@ -5,7 +5,7 @@
     python -m studies.paper_table --quick             # minutes; shows that it runs, not how good it is
 
 Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated), with
-``configs/tuned.yaml``, the lstm with ``configs/lstm.yaml``. "Mean of folds" is the mean answer of a network's folds.
+``config.yaml``. "Mean of folds" is the mean answer of a network's folds.
 MSE / limit is what `limit.py` prints for sampled posteriors, with its bootstrap error over spectra.
 Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``.
 """
@@ -32,7 +32,7 @@ from studies.limit import compare
 from studies.tables import as_markdown, data_frame, replaced_rows, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {name: "configs/lstm.yaml" if name == "lstm" else "configs/tuned.yaml" for name in NETWORKS}
+CONFIG = ROOT / "config.yaml"
 COPIES = 3  # noisy copies that the regressions learn from
 ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
 TITLES = {"R2": "R2", "MSE": "MSE (scaled units)", "MSE/limit": "MSE / limit"}
@@ -52,7 +52,7 @@ def judge(predictions, truth, scalers, names, quick):
 def train_network(name, folds, work, quick):
     """Run runfile.py for one network, or go on with it; return the seconds it took."""
     folder = work / name
-    command = [sys.executable, str(ROOT / "runfile.py"), "--config", str(ROOT / CONFIGS[name]), "--model", name]
+    command = [sys.executable, str(ROOT / "runfile.py"), "--config", str(CONFIG), "--model", name]
     command += ["--cv", str(folds), "--output", str(folder), "--no-sensitivity", "--resume", *(QUICK if quick else [])]
     start = time.perf_counter()
     try:
@@ -70,7 +70,7 @@ def judge_network(name, folds, work, quick, seconds):
     from pipeline.network import TrainedNetwork
 
     changes = {"model.name": name, "training.cv": folds, **({"data.size": 1500} if quick else {})}
-    config = load_config(ROOT / CONFIGS[name], changes)
+    config = load_config(CONFIG, changes)
     config.data.path = str(ROOT / config.data.path)
     split, place = load_split(config), work / name
     if not (place / "results.h5").is_file():

@@ -20,6 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, noisy_test_spectra
 from runio.config import load_config
@@ -96,7 +97,7 @@ def measure(network, split, n_spectra=100, n_fit=8000):
     data, scaler, rows = split.data, network.scaler, split.folds[0][0][:n_fit]
     whiten, convolutions = parts(network.model)
     noisy = noisy_test_spectra(data, split.test, 0)
-    fitted = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng([0, 10]))
+    fitted = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng(stream(0, Stream.STUDY_NOISE)))
     bins = [whiten.predict(scaler.inputs(x), batch_size=4096, verbose=0)[..., 0] for x in (fitted, noisy)]
     features = [convolutions.predict(x[..., None], batch_size=1024, verbose=0) for x in bins]
     with h5py.File(STORED) as file:
@@ -106,10 +107,7 @@ def measure(network, split, n_spectra=100, n_fit=8000):
         noisy[index],
         data.errors[split.test[index]].astype(float),
         scheme="single",
-        repeat=20,
-        rng=[0, 7],
         keep_spectra=False,
-        progress=False,
     )
     return {
         "map": values.mean,
@@ -157,16 +155,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--amp", default="CO2", help="whose map is drawn (default %(default)s)")
     parser.add_argument("--figure", type=Path, help="picture to write")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/pooling", help="where the networks are kept")
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs")
     arguments = parser.parse_args()
+    work = arguments.work / ("quick" if arguments.quick else "")
     prepare_tensorflow()
     found = {}
     for what, pooling in NETWORKS.items():
-        changes = {"model.name": "cnn", "model.cnn.pooling": pooling, "training.cv": 5}
+        changes = {"model.name": "cnn", "model.cnn.pooling": pooling, "model.cnn.patch": 1, "training.cv": 5}
         config = load_config(ROOT / "config.yaml", changes | (QUICK if arguments.quick else {}))
         config.data.path = str(ROOT / config.data.path)
         split = load_split(config)
-        found[what] = measure(train(what, config, split, config.seed), split)
+        found[what] = measure(train(what, config, split, config.seed, work / what.replace(" ", "_")), split)
     with h5py.File(STORED) as file:
         optimal = file["sampler/optimal_map"][()].mean(axis=0, dtype=float)
     names = split.data.amp_names

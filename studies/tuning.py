@@ -5,6 +5,7 @@
     python -m studies.tuning --quick               # shows that it runs
     python -m studies.tuning --more-planets        # of configs/more_planets.yaml, whose data more_planets.py makes
 
+Networks are kept in ``--work``, and taken from there when the command is repeated.
 Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``), a row per variant and seed; rows of variants not
 asked for stay. Seeds are those of weights and training noise; split and test noise are those of seed 0. Columns:
 scaled mean squared error per AMP on the noisy test spectra, its mean, and the mean on training planets with new noise;
@@ -16,14 +17,15 @@ those of the best estimator, mean over AMPs (`map_agreement.py`); minutes.
 import argparse
 import csv
 import dataclasses
+import re
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
 from runio.config import load_config
@@ -41,9 +43,13 @@ VARIANTS = {
     "mlp: activation silu": {"model.mlp.activation": "silu"},
     "mlp: no decay of the weights (Adam)": {"training.weight_decay": 0.0},
     "mlp: twice the decay": {"training.weight_decay": 0.2},
-    "mlp: no average of the weights": {"training.average_epochs": 0.0},
-    "mlp: rate halved on plateaus": {"training.schedule": "plateau"},
-    "mlp: plateaus, no average": {"training.schedule": "plateau", "training.average_epochs": 0.0},
+    "mlp: no average of the weights": {"training.average_epochs": 0},
+    "mlp: cosine schedule": {"training.schedule": "cosine", "training.stop_patience": 0},
+    "mlp: cosine schedule, no average": {
+        "training.schedule": "cosine",
+        "training.stop_patience": 0,
+        "training.average_epochs": 0,
+    },
     "mlp: batches of 64, rate 0.001": {"training.batch_size": 64, "training.lr": 0.001},
     "mlp: rate 0.01": {"training.lr": 0.01},
     "mlp: a third of the epochs": {"training.epochs": 33},
@@ -56,7 +62,7 @@ VARIANTS = {
     f"mlp: {RESIDUAL}": {},
     "cnn: config.yaml": {"model.name": "cnn"},
     "cnn: pooling": {"model.name": "cnn", "model.cnn.pooling": True},
-    "cnn: batch normalisation": {"model.name": "cnn", "model.cnn.batch_norm": True, "training.average_epochs": 0.0},
+    "cnn: batch normalisation": {"model.name": "cnn", "model.cnn.batch_norm": True, "training.average_epochs": 0},
     "cnn: dense layers of the paper (64)": {"model.name": "cnn", "model.cnn.dense": [64]},
     "lstm: config.yaml": {"model.name": "lstm"},
     "lstm: last step alone": {"model.name": "lstm", "model.lstm.all_steps": False},
@@ -92,26 +98,30 @@ def prepare(variant, config):
     return dataclasses.replace(split, data=data, scalers=[Scaler.fit(data, train) for train, _ in split.folds])
 
 
-def train(variant, config, split, seed):
-    """Train the first fold of a split with the given seed; return the network with its scaler."""
+def train(variant, config, split, seed, folder):
+    """Train the first fold of a split with the given seed, or take it from ``folder``; return it with its scaler."""
     import models
     from pipeline.network import TrainedNetwork
     from pipeline.training import train_fold
 
-    models.NETWORKS[RESIDUAL] = residual_mlp
+    models.BUILDERS["mlp"] = residual_mlp if RESIDUAL in variant else models.mlp
     data, scaler, (rows, valid) = split.data, split.scalers[0], split.folds[0]
-    name = RESIDUAL if RESIDUAL in variant else config.model.name
+    name = config.model.name
     front = whitening(data, rows, scaler) if config.model.whiten else None
 
     def build():
         n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
         shape = data.spectra.shape[1], data.amps.shape[1], n_auxiliary
         return models.build_model(
-            name, *shape, front=front, seed=(seed, 0), **vars(getattr(config.model, config.model.name))
+            name,
+            *shape,
+            front=front,
+            seed=stream(seed, Stream.WEIGHTS, 0),
+            **vars(getattr(config.model, name)),
         )
 
-    with tempfile.TemporaryDirectory() as folder:
-        model = train_fold(build, data, rows, valid, scaler, config.training, seed, folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    model = train_fold(build, data, rows, valid, scaler, config.training, seed, folder)
     return TrainedNetwork(model, scaler, data.amp_names)
 
 
@@ -122,28 +132,35 @@ def errors(network, split, spectra, rows):
     return np.mean(((answers - data.amps[rows]) / scaler.y_std) ** 2, axis=0), answers
 
 
-def agreement(network, split, noisy, repeat=20):
+def agreement(network, split, noisy):
     """Spearman correlation with the optimal map and sum over that of the optimal map, per AMP, (n_amps,) each."""
     with h5py.File(STORED) as file:
         index, optimal = file["sampler/index"][()], file["sampler/optimal_map"][()].mean(axis=0, dtype=float)
-    rows = split.test[index]
-    auxiliary = None if split.data.auxiliary is None else split.data.auxiliary[rows]
-    values = network.sensitivity(
-        noisy[index], split.data.errors[rows].astype(float), auxiliary=auxiliary, scheme="single", repeat=repeat,
-        rng=[0, 7], keep_spectra=False, progress=False,
-    ).mean  # fmt: skip
+    rows, auxiliary = split.test[index], split.data.auxiliary
+    second = None if auxiliary is None else auxiliary[rows]
+    own_errors = split.data.errors[rows].astype(float)
+    values = network.sensitivity(noisy[index], own_errors, auxiliary=second, scheme="single", keep_spectra=False).mean
     return np.array([spearman(a, b) for a, b in zip(values, optimal)]), values.sum(axis=1) / optimal.sum(axis=1)
 
 
-def score(network, split, has_limit):
-    """Return the columns of one trained network; ``has_limit`` where its test spectra are those of the limit."""
+def has_limit(split):
+    """Say whether the limit and the optimal map were made for these test spectra."""
+    with h5py.File(STORED) as file:
+        index, rows = file["index"][()], file["rows"][()]
+    return len(split.test) > index.max() and np.array_equal(split.test[index], rows)
+
+
+def score(network, split, limited):
+    """Return the columns of one trained network; ``limited`` where its test spectra are those of the limit."""
     data, train_rows = split.data, split.folds[0][0]
     noisy = noisy_test_spectra(data, split.test, 0)
     test, answers = errors(network, split, noisy, split.test)
-    again = add_noise(data.spectra[train_rows], data.errors[train_rows], np.random.default_rng([0, 10]))
+    again = add_noise(
+        data.spectra[train_rows], data.errors[train_rows], np.random.default_rng(stream(0, Stream.STUDY_NOISE))
+    )
     row = {name: f"{value:.5f}" for name, value in zip(data.amp_names, test)}
     row |= {"mean": f"{test.mean():.5f}", "train_mean": f"{errors(network, split, again, train_rows)[0].mean():.5f}"}
-    if has_limit:
+    if limited:
         ratio = compare(answers[None], data.amps[split.test], data.amp_names).sampler
         ranks, totals = agreement(network, split, noisy)
         row |= {"over_limit": f"{ratio.mean():.3f}", "spearman": f"{ranks.mean():.3f}"}
@@ -171,6 +188,7 @@ def main():
     parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="variants whose names hold one of these words")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1 ... of each variant (default %(default)s)")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/tuning", help="where the networks are kept")
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
     arguments = parser.parse_args()
     file, variants = ("config.yaml", VARIANTS)
@@ -178,6 +196,7 @@ def main():
         file, variants = ("configs/more_planets.yaml", MORE_PLANETS)
     results = ROOT / "studies/results" / ("quick" if arguments.quick else "")
     output = arguments.output or results / f"tuning{'_more_planets' * arguments.more_planets}.csv"
+    work = arguments.work / ("quick" if arguments.quick else "")
     prepare_tensorflow()
     for name, changes in variants.items():
         if arguments.only and not any(word in name for word in arguments.only):
@@ -188,9 +207,9 @@ def main():
         split = prepare(name, config)
         for seed in range(1 if arguments.quick else arguments.seeds):
             start = time.perf_counter()
-            network = train(name, config, split, seed)
+            network = train(name, config, split, seed, work / f"{re.sub('[^a-z0-9]+', '_', name)}_{seed}")
             row = {"variant": name, "seed": str(seed)}
-            row |= score(network, split, not (arguments.quick or arguments.more_planets))
+            row |= score(network, split, has_limit(split))
             row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
             print(row, flush=True)
             write_rows(output, [row])

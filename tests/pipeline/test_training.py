@@ -127,9 +127,9 @@ def test_average_of_the_weights_is_that_of_every_step(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STEPS_PER_CALL", 1)
     model = train(tmp_path, replace(AVERAGED, epochs=2, average_epochs=5 / 16))
     assert len(steps) == 2 * 16
-    average = steps[0]
-    for step in steps[1:]:  # reaches back over 5 of the 16 steps of an epoch
-        average = 0.8 * average + 0.2 * step
+    average, momentum = steps[0], 1 - 1 / (16 * 2 / 10)  # 5 of the 16 steps of an epoch are more than a tenth of all
+    for step in steps[1:]:
+        average = momentum * average + (1 - momentum) * step
     np.testing.assert_allclose(weights(model), average, rtol=1e-4, atol=1e-6)
 
 
