@@ -6,12 +6,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import yaml
 
 from constants import AMP, VERSION, amp
-from runio.files import written_whole
+from runio.errors import one_line
+from runio.files import read_bounded, written_whole
+from runio.schema import check_results
+from runio.yamlfile import read_yaml
 
 ENSEMBLE = "ensemble"  # the name of the mean of the folds among them, and in results.h5
+LONGEST_HISTORY = 50_000_000  # bytes
 MAPS = ("sensitivity", "sensitivity_single", "response")
 
 
@@ -128,6 +131,7 @@ def write_results(path, data, model, seed, test_rows, judged):
                     group[name].attrs["noisy"] = noisy
             if "response" in group and values.n_spectra is not None:
                 group["response"].attrs["n_spectra"] = values.n_spectra
+        check_results(file)
 
 
 def write_run(folder, data, config, test_rows, judged):
@@ -162,10 +166,22 @@ def write_scores(path, names, scores):
 
 
 def read_history(path):
-    """Read ``history_<fold>.csv`` into a dict of arrays, one per column."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]} if rows else {}
+    """Read ``history_<fold>.csv`` into a dict of arrays, one per column.
+
+    Raises
+    ------
+    ValueError
+        If it is no table of numbers.
+    OSError
+        If it cannot be read.
+    """
+    rows = list(csv.reader(read_bounded(path, LONGEST_HISTORY).decode("utf-8").splitlines()))
+    if len(rows) < 2:
+        return {}
+    head, *rows = rows
+    if any(len(row) != len(head) for row in rows) or len(set(head)) != len(head):
+        raise ValueError(f"{Path(path).name}: expected rows of {len(head)} cells, as in its header")
+    return {key: np.array([float(cell) for cell in column]) for key, column in zip(head, zip(*rows))}
 
 
 def load_run(folder):
@@ -180,11 +196,29 @@ def load_run(folder):
     path = folder / "results.h5"
     if not path.is_file():
         raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
+    config = read_yaml(folder / "config.yaml")
     try:
-        with h5py.File(path) as file, open(folder / "config.yaml") as config:
-            return _read_run(folder, file, yaml.safe_load(config) or {})
-    except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a readable results file ({error})") from error
+        with h5py.File(path) as file:
+            check_results(file)
+            run = _read_run(folder, file, config)
+    except Exception as error:  # whatever a damaged file provokes in h5py or NumPy, the user gets one line
+        reason = str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+        raise ValueError(one_line(f"{path}: not a readable results file ({reason})")) from error
+    _check_settings(run)
+    return run
+
+
+def _check_settings(run):
+    """Refuse settings that are not those of the results beside them."""
+    settings = run.config if isinstance(run.config, dict) else None
+    sections = {name: settings.get(name, {}) for name in ("data", "model", "training")} if settings is not None else {}
+    if settings is None or not all(isinstance(section, dict) for section in sections.values()):
+        raise ValueError(f"{run.folder / 'config.yaml'}: expected settings as 'name: value'")
+    stated = sections["model"].get("name", run.model)
+    if stated != run.model:
+        raise ValueError(
+            one_line(f"{run.folder / 'config.yaml'}: model.name is {stated!r}, but results.h5 is of {run.model!r}")
+        )
 
 
 def _read_run(folder, file, config):

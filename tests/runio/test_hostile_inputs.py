@@ -4,15 +4,19 @@ A row is (kind, name, what is done, piece of the line). What is done to is made 
 ``ATTACKS``, which returns the refusal.
 """
 
+import os
+import shutil
 import time
 
 import h5py
 import numpy as np
 import pytest
+from example_runs import write_run
 from synthetic import dataset, write
 
 from pipeline.folds import load_split
 from runio.config import build_config
+from runio.results import load_run
 
 DATA = dataset(n=60, n_bins=8, keys=("H2O", "CO2", "Tp"), auxiliary=True)
 FILL = 9.96921e36  # netCDF's
@@ -123,17 +127,175 @@ def _data_set(place, change):
     return refusal
 
 
+@pytest.fixture(scope="module")
+def good_run(tmp_path_factory):
+    return write_run(
+        tmp_path_factory.mktemp("run") / "run",
+        n_amps=3,
+        n_bins=5,
+        n_folds=2,
+        n_test=20,
+        settings={"model": {"name": "mlp"}},
+    )
+
+
+def in_results(change):
+    """Return the change of a run's folder by that of its results.h5."""
+
+    def changed(folder):
+        with h5py.File(folder / "results.h5", "a") as file:
+            change(file)
+
+    return changed
+
+
+def array(name, values):
+    """Return the change of a whole array of results.h5; None deletes it."""
+
+    def change(file):
+        old = file[name][()]
+        del file[name]
+        if values is not None:
+            file[name] = values(old) if callable(values) else values
+
+    return in_results(change)
+
+
+def of_file(name, value):
+    return in_results(lambda file: file.attrs.__setitem__(name, value))
+
+
+def text(name, content):
+    """Return the change of a file of the run's folder; None deletes it."""
+
+    def changed(folder):
+        (folder / name).unlink()
+        if isinstance(content, str):
+            (folder / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+        elif content is not None:
+            content(folder / name)
+
+    return changed
+
+
+def spoilt(*index):
+    def change(values):
+        values = values.astype(float)
+        values[index] = np.nan
+        return values
+
+    return change
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk"))
+
+
+@attack(
+    "run",
+    ("x_std NaN", array("fold_0/scaler/x_std", np.nan), "fold_0/scaler/x_std: expected positive numbers, received nan"),
+    ("x_std 0", array("fold_1/scaler/x_std", 0.0), "fold_1/scaler/x_std: expected positive"),
+    ("x_mean infinite", array("fold_0/scaler/x_mean", np.inf), "fold_0/scaler/x_mean: expected finite"),
+    ("x_mean of every bin", array("fold_0/scaler/x_mean", np.ones(5)), "expected shape (), received (5,)"),
+    ("y_std negative", array("fold_0/scaler/y_std", -np.ones(3)), "y_std: expected positive"),
+    ("y_std too short", array("fold_0/scaler/y_std", np.ones(2)), "y_std: expected shape (3,), received (2,)"),
+    ("y_mean missing", array("fold_1/scaler/y_mean", None), "y_mean: expected in the file, and for every fold"),
+    ("scaler of text", array("fold_0/scaler/x_std", "one"), "x_std: expected numbers"),
+    ("names shortened", of_file("amp_names", ["H2O"]), "expected 1 texts, as many as amp_names, received 3"),
+    (
+        "all names shortened",
+        in_results(
+            lambda f: [
+                f.attrs.__setitem__(n, f.attrs[n][:1])
+                for n in ("amp_names", "amp_units", "amp_linear_units", "amp_scales")
+            ]
+        ),
+        "y_test: expected shape (20, 1)",
+    ),
+    ("names one text", of_file("amp_names", "H2O"), "attribute amp_names: expected a list of texts"),
+    ("names numbers", of_file("amp_names", [1, 2, 3]), "attribute amp_names: expected a list of texts"),
+    ("names repeat", of_file("amp_names", ["H2O", "H2O", "Tp"]), "expected each name once"),
+    ("names missing", in_results(lambda f: f.attrs.__delitem__("amp_names")), "amp_names: expected in the file"),
+    ("scales nonsense", of_file("amp_scales", ["ln", "cube", "x"]), "amp_scales: expected log10 or linear"),
+    ("scales of others", of_file("amp_scales", ["linear"] * 3), "amp_units"),
+    ("answers NaN", array("fold_0/y_pred", spoilt(3, 1)), "fold_0/y_pred: expected finite numbers, received nan (1 of"),
+    (
+        "answers of other spectra",
+        array("fold_0/y_pred", lambda v: v[:9]),
+        "y_pred: expected shape (20, 3), received (9",
+    ),
+    ("answers of other AMPs", array("ensemble/y_pred", lambda v: v[:, :2]), "ensemble/y_pred: expected shape (20, 3)"),
+    ("truths differ", array("fold_1/y_test", lambda v: v + 1), "y_test: expected that of"),
+    ("a map of other bins", array("fold_0/sensitivity/mean", np.ones((3, 4))), "mean: expected shape (3, 5)"),
+    ("a map below zero", array("fold_0/sensitivity/mean", -np.ones((3, 5))), "mean: expected not negative"),
+    (
+        "a map of NaN",
+        array("fold_1/sensitivity_single/mean", spoilt(0, 0)),
+        "sensitivity_single/mean: expected not neg",
+    ),
+    ("a response of other bins", array("fold_0/response/change", np.ones((3, 4, 13))), "change: expected shape (3, 5"),
+    ("wavelengths descend", array("wavelength", lambda v: v[::-1]), "wavelength: expected ascending"),
+    ("wavelength NaN", array("wavelength", spoilt(1)), "wavelength: expected positive"),
+    ("wavelengths too few", array("wavelength", lambda v: v[:4]), "expected shape (4,), received (5,)"),
+    (
+        "wavelength is a group",
+        in_results(lambda f: (f.__delitem__("wavelength"), f.create_group("wavelength"))),
+        "wavelength: expected in the file",
+    ),
+    ("no folds", in_results(lambda f: [f.__delitem__(n) for n in list(f) if n.startswith("fold")]), "it holds no fold"),
+    ("an odd fold", in_results(lambda f: f.create_group("fold_x")), "fold_x"),
+    ("an empty fold", in_results(lambda f: f.create_group("fold_7")), "y_test: expected in the file, and for every"),
+    ("a fold is an array", in_results(lambda f: (f.__delitem__("fold_1"), f.__setitem__("fold_1", 3))), "every fold"),
+    ("seed of text", of_file("seed", "seven"), "not a readable results file"),
+    ("another network", of_file("model", "lstm"), "model.name is 'mlp', but results.h5 is of 'lstm'"),
+    ("no model", in_results(lambda f: f.attrs.__delitem__("model")), "not a readable results file"),
+    ("settings missing", text("config.yaml", None), "config.yaml: no such file"),
+    ("settings of another network", text("config.yaml", "model: {name: cnn}"), "model.name is 'cnn', but results.h5"),
+    ("settings a list", text("config.yaml", "- 1"), "expected settings as 'name: value'"),
+    ("settings of text", text("config.yaml", "data: 3"), "expected settings as 'name: value'"),
+    ("settings with nested aliases", text("config.yaml", LAUGHS), "an alias (*a)"),
+    ("settings that run code", text("config.yaml", "!!python/object/apply:os.system ['touch owned']"), "constructor"),
+    ("settings nested deep", text("config.yaml", "[" * 20_000), "nested 30 deep at most"),
+    ("settings a long list", text("config.yaml", "[" + "1," * 300_000 + "1]"), "expected at most 20000 values"),
+    ("settings a pipe", text("config.yaml", os.mkfifo), "a pipe or a device"),
+    ("settings /dev/zero", text("config.yaml", lambda p: p.symlink_to("/dev/zero")), "a pipe or a device"),
+    ("settings a folder", text("config.yaml", os.mkdir), "Is a directory"),
+    ("settings not UTF-8", text("config.yaml", "a: caf\udce9"), "expected text in UTF-8"),
+    ("history a pipe", text("history_0.csv", os.mkfifo), "a pipe or a device"),
+    ("history missing", text("history_1.csv", None), "No such file"),
+    ("history of words", text("history_0.csv", "epoch,loss\n1,low\n"), "could not convert"),
+    ("history ragged", text("history_0.csv", "epoch,loss\n1\n"), "history_0.csv: expected rows of 2 cells"),
+    ("history binary", text("history_0.csv", "\udcff\udcfe"), "not a readable results file"),
+    ("results empty", text("results.h5", ""), "not a readable results file"),
+    ("results a pipe", text("results.h5", os.mkfifo), "no results.h5 here"),
+    ("results a folder", text("results.h5", os.mkdir), "no results.h5 here"),
+    ("results /dev/zero", text("results.h5", lambda p: p.symlink_to("/dev/zero")), "no results.h5 here"),
+)
+def _run(place, change):
+    change(place / "run")
+    with pytest.raises(ValueError) as refusal:
+        load_run(place / "run")
+    return refusal
+
+
 @pytest.mark.parametrize(("kind", "name", "done", "piece"), ROWS, ids=[f"{row[0]}: {row[1]}" for row in ROWS])
-def test_hostile_input_is_refused_at_once_in_one_line(tmp_path, monkeypatch, good_file, kind, name, done, piece):
+def test_hostile_input_is_refused_at_once_in_one_line(
+    tmp_path, monkeypatch, good_file, good_run, kind, name, done, piece
+):
     monkeypatch.chdir(tmp_path)
     with open(good_file, "rb") as good:
         (tmp_path / "data.h5").write_bytes(good.read())
+    if kind == "run":
+        shutil.copytree(good_run, tmp_path / "run")
     start = time.process_time()
     line = str(ATTACKS[kind](tmp_path, done).value)
     assert time.process_time() - start < 2
     assert piece in line
     assert len(line.splitlines()) == 1 and line.isprintable() and len(line) < 1000
     assert not (tmp_path / "owned").exists()
+
+
+def test_the_good_run_of_this_table_is_good(good_run):
+    assert len(load_run(good_run).folds) == 2
 
 
 def test_the_good_data_set_of_this_table_is_good(good_file):
