@@ -39,9 +39,9 @@ class ForwardModel:
 
     Parameters
     ----------
-    opacities : path-like, optional
-        Folder of TauREx cross-section tables (ExoMolOP `.h5`, `.pickle`, ...) of all five molecules. None takes the
-        k-distributions that the repository ships.
+    opacities : path-like or data.opacities.Opacities, optional
+        Folder of TauREx cross-section tables (ExoMolOP `.h5`, `.pickle`, ...) of all five molecules, or
+        k-distributions. None takes the k-distributions that the repository ships.
     edges : array-like, shape (n_bins, 2), optional
         Lower and upper edge of each bin [micron], within 0.39 to 9.03; None takes the Ariel grid.
     star_radius : float
@@ -105,8 +105,8 @@ class ForwardModel:
 
     def _absorption(self, opacities, stock):
         """Absorption by the molecules and the wavenumber grid [cm-1] that it is computed on."""
-        if opacities is None:
-            shipped = Opacities.load()
+        if opacities is None or isinstance(opacities, Opacities):
+            shipped = opacities or Opacities.load()
             parts = np.flatnonzero((shipped.overlap(*self.edges.T) > 0).any(axis=0))
             parts = np.arange(max(parts[0] - 1, 0), min(parts[-1] + 2, len(shipped.cell)))  # gaps between bins included
             return LineAbsorption(shipped, parts), ((shipped.edges[1:] + shipped.edges[:-1]) / 2)[parts][::-1]

@@ -40,6 +40,9 @@ HELIUM_RATIO, H2_WEIGHT, HE_WEIGHT = 0.17, 2.016, 4.0026
 BOTTOM, LOG_BOTTOM = 1e6, 6.0  # Pa: where the planet's radius is measured
 GREY = 0.56  # optical depth along the line of sight at the effective height of an exponential atmosphere
 LN10 = np.log(10.0)
+TEMPERATURES = np.arange(700.0, 2001.0, 100.0)  # K, nodes of the baseline's cross-sections
+PRESSURES = np.array([1e0, 1e1, 1e2, 1e3, 1e4, 1e5])  # Pa
+HOT_AMMONIA = (1000.0, 1400.0)  # K: NH3's opacity goes over from one list to another (data/kdistribution.py)
 KNEE = 0.5  # sigma: errors of the emulator above this count linearly in training, below squared
 
 
@@ -59,17 +62,18 @@ def scale_height(amps):
 
 
 def features(amps):
-    """Scale what the network reads, about -1 to 1 each, (N, 9).
+    """Scale what the network reads, about -1 to 1 each, (N, 10).
 
     The level depends on mass and radius through the curvature Rp / H and the length of the
-    line of sight sqrt(Rp H), so these replace them.
+    line of sight sqrt(Rp H), so these replace them. The last says how far NH3 has gone over to its hot opacity.
     """
     low, high = prior_limits()
     height = scale_height(amps)
     scaled = 2 * (amps - low) / (high - low) - 1
     scaled[:, 5] = (np.log(amps[:, 6] / height) - 5.0) / 1.3
     scaled[:, 6] = (np.log(amps[:, 6] * height) / 2 - 15.6) / 0.8
-    return scaled.astype(np.float32)
+    hot = 2 * np.clip((amps[:, 7:8] - HOT_AMMONIA[0]) / np.diff(HOT_AMMONIA), 0, 1) - 1
+    return np.concatenate([scaled, hot], axis=1).astype(np.float32)
 
 
 def level_from_depth(depth, amps):
@@ -90,16 +94,22 @@ def slope_of_depth(depth, amps):
     return 2 * radius**3 / amps[:, 6:7] ** 2 * scale_height(amps)[:, None] / SUN_RADIUS**2
 
 
+def hats(values, nodes):
+    """Weights (N, n_nodes) of linear interpolation at ``values`` (N,) between ascending ``nodes``, held at the ends."""
+    place = np.interp(values, nodes, np.arange(len(nodes)))
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Baseline:
     """Level of a grey bin: that of optical depth 0.56 along the line of sight, or of the cloud top.
 
     Attributes
     ----------
-    molecules : ndarray (5, n_bins, 5)
-        Polynomials in temperature of the mean of ln(cross-section [m2]) over the bin.
-    collisions : ndarray (n_bins, 5)
-        The same of the collision-induced absorption per squared density, m5.
+    molecules : ndarray (5, n_temperatures, n_bins, n_pressures)
+        ln of the effective cross-section [m2] of each bin at TEMPERATURES and PRESSURES.
+    collisions : ndarray (n_temperatures, n_bins)
+        ln of the collision-induced absorption per squared density, m5.
     scattering : ndarray (n_bins,)
         Rayleigh cross-section per molecule of air, m2.
     """
@@ -110,51 +120,54 @@ class Baseline:
 
     @classmethod
     def measure(cls):
-        """Read it off the forward model's tables (needs TauREx)."""
+        """Read it off the forward model's opacities (needs TauREx)."""
         from taurex.util.scattering import rayleigh_sigma_from_name
 
+        from data.ariel import ariel_grid
         from data.cia import PAIRS, KnotCIA
-        from data.forward_model import TABLES, binning_matrix, load_tables, native_grid
-        from data.opacities import write_tables
+        from data.forward_model import binning_matrix
+        from data.opacities import TABLE_RANGE, effective_cross_section
 
-        tables = load_tables(write_tables(TABLES))
-        grid = native_grid(tables)
-        binning, temperatures = binning_matrix(grid), np.arange(700.0, 2301.0, 100.0)
-        powers = np.vander(_scaled_temperature(temperatures), 5)
-
-        def polynomials(cross_section):  # of the bin's mean logarithm
-            rows = [binning @ np.log(cross_section(t)) for t in temperatures]
-            return np.linalg.lstsq(powers, np.array(rows), rcond=None)[0].T  # (n_bins, 5)
-
+        low, high = ariel_grid()[2].T
+        grid = np.geomspace(*TABLE_RANGE, 2000)  # cm-1, for what is smooth
+        binning = binning_matrix(grid)
         share = {"H2": 1 / (1 + HELIUM_RATIO), "He": HELIUM_RATIO / (1 + HELIUM_RATIO)}
         pairs = [(KnotCIA(pair), np.prod([share[gas] for gas in pair.split("-")])) for pair in PAIRS]
+        cross_sections = [
+            [[effective_cross_section(name, low, high, t, p) for p in PRESSURES] for t in TEMPERATURES]
+            for name in WEIGHTS
+        ]
         return cls(
-            np.array([polynomials(lambda t, name=name: tables[name].opacity(t, 1e2, grid)) for name in WEIGHTS]),
-            polynomials(lambda t: sum(part * cia.cia(t, grid) for cia, part in pairs)),
+            np.log(np.array(cross_sections)).swapaxes(-1, -2),
+            np.array([np.log(binning @ sum(part * cia.cia(t, grid) for cia, part in pairs)) for t in TEMPERATURES]),
             sum(part * (binning @ rayleigh_sigma_from_name(gas, grid)) for gas, part in share.items()),
         )
 
     def level(self, amps):
         """ln(P0 / P), (N, n_bins)."""
         temperature, height, radius = amps[:, 7], scale_height(amps), amps[:, 6]
-        powers = np.vander(_scaled_temperature(temperature), 5).astype(np.float32)  # (N, 5)
+        at_temperature = hats(temperature, TEMPERATURES)  # (N, n_temperatures)
+        shape = (len(amps), len(self.scattering), len(PRESSURES))
+        logarithms = [at_temperature @ table.reshape(len(table), -1).astype(np.float32) for table in self.molecules]
+        logarithms = [found.reshape(shape) + np.float32(60) for found in logarithms]  # they are about e^-60 m2
         density = BOTTOM / (BOLTZMANN * temperature)
         path = np.sqrt(2 * np.pi * radius * height)
-        n_bins, shift = len(self.scattering), np.float32(60)  # cross-sections are about e^-60 m2
-        once = np.exp(shift) * self.scattering.astype(np.float32)
-        for k, coefficients in enumerate(self.molecules):
-            logarithm = powers @ coefficients.T.astype(np.float32) + (amps[:, k : k + 1] * LN10).astype(np.float32)
-            once = once + np.exp(logarithm + shift)
-        once = once * (density * path * np.exp(-60.0)).astype(np.float32)[:, None] / GREY
+        to_depth = (density * path * np.exp(-60.0)).astype(np.float32)[:, None] / GREY
         shift = np.log(density**2 * path / np.sqrt(2) / GREY).astype(np.float32)[:, None]
-        twice = np.exp(powers @ self.collisions.T.astype(np.float32) + shift)
-        gas = np.log((once + np.sqrt(once**2 + 4 * twice)) / 2)  # solves once u + twice u^2 = 1 for ln(1 / u)
-        clouds = np.broadcast_to((LN10 * (LOG_BOTTOM - amps[:, 8:9])).astype(np.float32), (len(amps), n_bins))
+        twice = np.exp(at_temperature @ self.collisions.astype(np.float32) + shift)
+        scattering = np.exp(np.float32(60)) * self.scattering.astype(np.float32)
+        mixing = (amps[:, :5] * LN10).astype(np.float32)
+        gas = np.full(shape[:2], np.log(BOTTOM / PRESSURES[len(PRESSURES) // 2]), np.float32)
+        for _ in range(2):  # the cross-sections are those at the pressure of the level
+            pressure = np.log(BOTTOM) - gas.ravel()
+            weights = hats(pressure, np.log(PRESSURES)).reshape(shape)
+            once = scattering
+            for k, logarithm in enumerate(logarithms):
+                once = once + np.exp((logarithm * weights).sum(axis=2) + mixing[:, k : k + 1])
+            once = once * to_depth
+            gas = np.log((once + np.sqrt(once**2 + 4 * twice)) / 2)  # solves once u + twice u^2 = 1 for ln(1 / u)
+        clouds = np.broadcast_to((LN10 * (LOG_BOTTOM - amps[:, 8:9])).astype(np.float32), shape[:2])
         return np.logaddexp(np.logaddexp(2 * gas, 2 * clouds), np.float32(0)) / 2  # a soft maximum
-
-
-def _scaled_temperature(temperature):
-    return (temperature - 1500.0) / 800.0
 
 
 @dataclass(frozen=True)
@@ -235,7 +248,7 @@ def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=
     base = baseline.level(amps)
     left = level_from_depth(depth, amps) - base
     scale = np.array([base.mean(axis=0), base.std(axis=0), left.mean(axis=0), left.std(axis=0)], np.float32)
-    x = np.concatenate([features(amps), (base - scale[0]) / scale[1]], axis=1)  # (N, 9 + n_bins)
+    x = np.concatenate([features(amps), (base - scale[0]) / scale[1]], axis=1)  # (N, 10 + n_bins)
     y = ((left - scale[2]) / scale[3]).astype(np.float32)
     weight = (slope_of_depth(depth, amps) / errors * scale[3]).astype(np.float32)  # turns an error into sigma
 

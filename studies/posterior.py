@@ -1,6 +1,6 @@
 """Posterior mean and variance of noisy test spectra: the answer that a perfect network would give.
 
-    python -m studies.posterior --spectra 100 --true 6
+    python -m studies.posterior --spectra 300 --true 6
 
 adds to data/information.h5 what nested sampling (nestle) finds on the emulator (`emulator.py`) with the priors of
 `data/simulate.py`, and re-weights a few posteriors with the true forward model instead of the emulator. The noise is
@@ -11,9 +11,9 @@ one with more --spectra, goes on from there.
 The sensitivity of the best estimator needs no derivative: for Gaussian noise, d E[AMP | x] / d x_b is the posterior
 covariance of the AMP with the modelled depth of bin b, divided by the squared error of the bin.
 
-Layout, n spectra: sampler/{index, rows, calls, log_evidence (n,), mean, variance (n, 9), optimal_map (n, 9, 52)}, the
-last in AMP units squared; m spectra with the true model: true/{index, rows, effective_fraction (m,), mean, variance,
-mean_emulator, variance_emulator (m, 9)}.
+Layout, n spectra: sampler/{index, rows, calls, log_evidence (n,), mean, variance, rank (n, 9), optimal_map
+(n, 9, 52)}, rank the share of the posterior below the truth, the last in AMP units squared; m spectra with the true
+model: true/{index, rows, effective_fraction (m,), mean, variance, mean_emulator, variance_emulator (m, 9)}.
 """
 
 import os
@@ -38,7 +38,8 @@ from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
 from studies.emulator import STORED as EMULATOR
 from studies.information import STORED, pick_planets
 
-LIVE_POINTS = 250  # with 1000, the means of two spectra moved by less than 0.1 posterior deviations
+LIVE_POINTS = 400
+ENLARGE = 1.5  # volume of the ellipsoids over that of the live points they hold: 1.2, nestle's default, loses far modes
 WAITING = 40  # proposals that are evaluated at once
 STORE_EVERY = 10  # spectra
 TRUE_DRAWS = 800  # evaluations of the true forward model per re-weighted posterior
@@ -67,8 +68,8 @@ class Batch:
 
     def run(self):
         """Evaluate those that wait."""
-        for proposal, value in zip(self.waiting, self.function(np.array([p.point for p in self.waiting]))):
-            proposal.value = float(value)
+        for one, value in zip(self.waiting, self.function(np.array([one.point for one in self.waiting]))):
+            one.value = float(value)
         self.waiting = []
 
 
@@ -147,23 +148,45 @@ def nested_posterior(depth, spectrum, error, limits, rng):
     def log_likelihood(amps):
         return -0.5 * (((depth(amps) - spectrum) / error) ** 2).sum(axis=1)
 
-    sampled = nestle.sample(
+    found = nestle.sample(
         None,  # `Batch` knows it
         lambda unit: low + (high - low) * unit,
         len(low),
         method="multi",
         npoints=LIVE_POINTS,
         dlogz=0.1,
+        enlarge=ENLARGE,
         rstate=np.random.RandomState(rng.integers(2**31)),  # what nestle takes
         queue_size=WAITING,
         pool=Batch(log_likelihood),
     )
-    counted = sampled.weights > 1e-6 * sampled.weights.max()
-    draws, weights = sampled.samples[counted], sampled.weights[counted] / sampled.weights[counted].sum()
-    return summarise(draws, weights, depth(draws), error, calls=sampled.ncall, log_evidence=sampled.logz)
+    counted = found.weights > 1e-6 * found.weights.max()
+    draws, weights = found.samples[counted], found.weights[counted] / found.weights[counted].sum()
+    return summarise(draws, weights, depth(draws), error, calls=found.ncall, log_evidence=found.logz)
 
 
-def reweight(model, emulator, posterior, spectrum, error, rng, n=TRUE_DRAWS):
+def ranks(draws, weights, truth):
+    """Share of the posterior below the truth, (n_amps,): uniform from 0 to 1 over planets if posteriors are right.
+
+    Simulation-based calibration (Talts et al. 2018, arXiv:1804.06788) with weighted draws.
+
+    Parameters
+    ----------
+    draws, weights : ndarray (n, n_amps), (n,)
+        Posterior as weighted points; the weights sum to 1.
+    truth : ndarray (n_amps,)
+    """
+    return weights @ (draws < truth) + 0.5 * (weights @ (draws == truth))
+
+
+def uniformity(found):
+    """p-value of the Kolmogorov-Smirnov test of uniform ranks (n, n_amps), per AMP (n_amps,)."""
+    from scipy.stats import kstest
+
+    return np.array([kstest(column, "uniform").pvalue for column in np.asarray(found).T])
+
+
+def reweight(model, emulator, found, spectrum, error, rng, n=TRUE_DRAWS):
     """Re-weight draws of the emulator's posterior by the true forward model.
 
     Returns
@@ -175,7 +198,7 @@ def reweight(model, emulator, posterior, spectrum, error, rng, n=TRUE_DRAWS):
     mean_emulator, variance_emulator : ndarray (n_amps,)
         Of the same draws before re-weighting.
     """
-    picked = posterior.draws[rng.choice(len(posterior.draws), n, p=posterior.weights)]
+    picked = found.draws[rng.choice(len(found.draws), n, p=found.weights)]
     chi2 = [(((depth(picked) - spectrum) / error) ** 2).sum(axis=1) for depth in (model.depth, emulator.depth)]
     weights = np.exp(-0.5 * (chi2[0] - chi2[1] - (chi2[0] - chi2[1]).min()))
     weights /= weights.sum()
@@ -194,7 +217,7 @@ def _start():
     end_with_parent()
     data, _, test = load_rows()
     _work.update(emulator=Emulator.load(EMULATOR), noisy=noisy_test_spectra(data, test, SPLIT_SEED))
-    _work.update(error=data.errors[test].astype(float), limits=np.array(prior_limits()))
+    _work.update(error=data.errors[test].astype(float), limits=np.array(prior_limits()), truth=data.amps[test])
 
 
 def _sample(place):
@@ -204,9 +227,10 @@ def _sample(place):
 
 
 def _nest(place):
-    posterior = _sample(place)
-    maps = ((posterior.gain * _work["error"][place]) ** 2).astype(np.float32)
-    return posterior.calls, posterior.log_evidence, posterior.mean, posterior.variance, maps
+    found = _sample(place)
+    maps = ((found.gain * _work["error"][place]) ** 2).astype(np.float32)
+    below = ranks(found.draws, found.weights, _work["truth"][place])
+    return found.calls, found.log_evidence, found.mean, found.variance, below, maps
 
 
 def _reweight(place):
@@ -223,7 +247,7 @@ def _reweight(place):
 
 
 GROUPS = {
-    "sampler": (_nest, ("calls", "log_evidence", "mean", "variance", "optimal_map")),
+    "sampler": (_nest, ("calls", "log_evidence", "mean", "variance", "rank", "optimal_map")),
     "true": (_reweight, ("effective_fraction", "mean", "variance", "mean_emulator", "variance_emulator")),
 }
 
@@ -283,17 +307,18 @@ def sample_all(pool, name, index, test, path, write):
     return joined if rows else arrays
 
 
-def summary(results, truth):
+def summary(found, truth):
     """Agreement of the sampler with the truth and of the emulator with the true model, as lines of text."""
     lines = []
-    if results.get("sampler"):
-        sampled = results["sampler"]
+    if found.get("sampler"):
+        sampled = found["sampler"]
         z2 = (truth[: len(sampled["mean"])] - sampled["mean"]) ** 2 / sampled["variance"]
         lines.append(f"{len(z2)} spectra, {sampled['calls'].mean():.0f} calls of the likelihood each")
         lines.append("mean of (truth - mean)^2 / variance, expected 1: " + _row(z2.mean(axis=0)))
         lines.append("    its standard error: " + _row(z2.std(axis=0, ddof=1) / np.sqrt(len(z2))))
-    if results.get("true"):
-        true = results["true"]
+        lines.append("Kolmogorov-Smirnov p of uniform ranks of the truths: " + _row(uniformity(sampled["rank"])))
+    if found.get("true"):
+        true = found["true"]
         shift = (true["mean"] - true["mean_emulator"]) / np.sqrt(true["variance_emulator"])
         ratio = true["variance"].mean(axis=0) / true["variance_emulator"].mean(axis=0)
         lines.append(
@@ -311,7 +336,7 @@ def _row(values):
 
 def main():
     parser = study_parser("posterior", __doc__)
-    parser.add_argument("--spectra", type=int, default=100, help="spectra to sample (default %(default)s)")
+    parser.add_argument("--spectra", type=int, default=300, help="spectra to sample (default %(default)s)")
     parser.add_argument("--true", type=int, default=6, help="with the true forward model (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=STORED, help="default: data/information.h5")
@@ -321,11 +346,11 @@ def main():
         arguments.spectra, arguments.true = 2, 0
     data, _, test = load_rows()
     index = pick_planets(len(test), max(arguments.spectra, arguments.true))
-    results = {}
+    found = {}
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _start) as pool:
         for name, n in (("sampler", arguments.spectra), ("true", arguments.true)):
-            results[name] = sample_all(pool, name, index[:n], test, arguments.out, not arguments.quick)
-    print("\n".join(summary(results, data.amps[test][index])))
+            found[name] = sample_all(pool, name, index[:n], test, arguments.out, not arguments.quick)
+    print("\n".join(summary(found, data.amps[test][index])))
     return 0
 
 

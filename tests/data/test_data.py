@@ -16,8 +16,8 @@ SUN = 6.957e8  # m
 
 # Where each molecule must absorb [micron], and a window where it must be clearer than in the bands beside it.
 BANDS = {
-    "H2O": ([1.4, 1.9, 2.7, 6.3], 3.95),
-    "CH4": ([1.7, 2.3, 3.3, 7.3], 4.6),  # 7.3: the grid ends inside the 7.7 micron band
+    "H2O": ([1.4, 1.9, 2.7, 6.3], 2.22),
+    "CH4": ([1.7, 2.3, 3.3, 7.3], 1.97),  # 7.3: the grid ends inside the 7.7 micron band
     "CO": ([2.35, 4.7], 3.3),
     "CO2": ([2.0, 2.7, 4.3], 3.5),
     "NH3": ([1.5, 2.0, 2.3, 3.0, 6.1], 1.0),
@@ -89,8 +89,8 @@ def test_amps_fill_their_priors_and_are_independent(data):
 
 def test_provenance_is_stated(data):
     attributes = data["attributes"]
-    assert attributes["opacities"] == "band-model opacities"
-    assert attributes["layers"] == 100
+    assert attributes["opacities"].startswith("correlated k, fitted to tables from HITEMP")
+    assert attributes["layers"] == 200
     for key in ("command", "versions", "priors", "star", "atmosphere", "noise", "licence", "citation"):
         assert attributes[key]
 
@@ -99,7 +99,7 @@ def test_depths_are_finite_and_larger_than_the_bare_planet(data):
     bare = (data["column"]["Rp"] / SUN)[:, None] ** 2
     assert np.isfinite(data["spectra"]).all()
     assert (data["spectra"] > bare).all()  # the radius is that of the bottom of the atmosphere
-    assert (data["spectra"] < 4 * bare).all()
+    assert (data["spectra"] < 5 * bare).all()
 
 
 def test_errors_are_positive_and_as_described(data):
@@ -114,13 +114,13 @@ def test_molecule_absorbs_in_its_bands(data, molecule):
     excess = (data["curves"][molecule] - data["curves"]["none"]) * 1e6  # ppm
     assert (excess > -3).all()  # a heavier gas shrinks the atmosphere a little
     for band in bands:
-        assert excess[at(data, band)] > 100, f"{molecule} at {band} micron"
+        assert excess[at(data, band)] > 40, f"{molecule} at {band} micron"
         assert excess[at(data, band)] > 2 * excess[at(data, window)], f"{molecule} at {band} micron"
 
 
 @pytest.mark.parametrize(
     "molecule, peak",
-    [("H2O", (2.5, 2.75)), ("CH4", (3.2, 3.5)), ("CO", (4.5, 4.9)), ("CO2", (4.2, 4.4)), ("NH3", (2.85, 3.1))],
+    [("H2O", (2.5, 3.0)), ("CH4", (3.2, 3.5)), ("CO", (4.5, 4.9)), ("CO2", (4.2, 4.4)), ("NH3", (2.85, 3.1))],
 )
 def test_strongest_bin_below_5_micron_is_the_strongest_band(data, molecule, peak):
     excess = data["curves"][molecule] - data["curves"]["none"]
@@ -148,7 +148,8 @@ def test_abundant_molecule_raises_its_band(data, molecule, band, beside):
     contrast = (data["spectra"][:, at(data, band)] - data["spectra"][:, at(data, beside)]).astype(float)
     contrast /= scale_height_depth(data)
     log_ratio = data["column"][molecule]
-    rich, poor = contrast[log_ratio > -4.5], contrast[log_ratio < -7.5]
+    low, high = np.quantile(log_ratio, [0.25, 0.75])
+    rich, poor = contrast[log_ratio > high], contrast[log_ratio < low]
     error = np.hypot(rich.std() / np.sqrt(len(rich)), poor.std() / np.sqrt(len(poor)))
     assert rich.mean() - poor.mean() > 10 * error
 
@@ -172,5 +173,5 @@ def test_depth_grows_with_temperature_and_falls_with_mass(data):
 
 def test_high_clouds_flatten_the_spectrum(data):
     spread = np.ptp(data["spectra"].astype(float), axis=1) / scale_height_depth(data)
-    high, low = data["column"]["Pclouds"] < 2.5, data["column"]["Pclouds"] > 5
-    assert np.median(spread[high]) < 0.7 * np.median(spread[low])
+    high, low = data["column"]["Pclouds"] < 3.5, data["column"]["Pclouds"] > 5.5
+    assert np.median(spread[high]) < 0.8 * np.median(spread[low])
