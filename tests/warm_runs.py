@@ -1,37 +1,41 @@
 """Real processes of ``runfile.py`` for the tests: children of one process that has imported everything.
 
 Each run is a forked child, so it can be killed by SIGKILL, and costs no second import of TensorFlow. The parent
-executes no operation of TensorFlow, which is what makes forking safe.
+executes no operation of TensorFlow, which is what makes forking safe. What is done to a run is done at an event, a
+change on disk, and never at a time: so it happens on a slow machine as on a fast one.
 """
 
 import errno
+import gc
 import importlib
 import json
 import os
+import runpy
+import select
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 600  # seconds until a run is taken to hang
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 
 
 @dataclass
 class Outcome:
-    """How a run ended: exit status (-9 when killed), output, CPU seconds and changes on disk that it made."""
+    """How a run ended: exit status (-9 when killed), output, and changes on disk that it made."""
 
     status: int
     stdout: str
     stderr: str
-    cpu: float
     changes: int
 
 
 class Warm:
-    """A process that runs ``runfile.main`` in children; ``run`` returns the `Outcome`."""
+    """A process that runs ``runfile.main``, or a script, in children; each returns the `Outcome`."""
 
     def __init__(self):
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1", "COLUMNS": "200"}
@@ -48,21 +52,27 @@ class Warm:
         """Run the command line ``argv``; files of the run's output go to ``scratch``.
 
         Options: ``watch``, the folder whose changes count; ``kill_at_change``, die before that change;
-        ``kill_at_cpu``, be killed after so many seconds of CPU; ``interrupt_at_change``, Ctrl-C before that
-        change; ``full_at``, no space is left for files of this name; ``file_limit``, the largest file in bytes;
-        ``nan_model``, the network predicts NaN for the first spectrum; ``quick_figures``, one small file in place
-        of the figures and the report, which take longer than all the rest of a tiny run.
+        ``kill_at_open``, die before a file of this name is opened there, to be read or written;
+        ``interrupt_at_change``, Ctrl-C before that change; ``copy_at``, numbers of changes before which the folder
+        is copied to ``scratch/<number>``: what a run that dies there leaves; ``full_at``, no space is left for files
+        of this name; ``file_limit``, the largest file in bytes; ``nan_model``, the network predicts NaN for the first
+        spectrum; ``quick_figures``, one small file in place of the figures and the report, which take longer than
+        all the rest of a tiny run; ``env``, changes of the environment, made before anything else.
         """
         job = {"argv": [str(a) for a in argv], "scratch": str(scratch), **options}
         self.process.stdin.write(json.dumps(job, default=str) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
         read = [(Path(scratch) / name).read_text(errors="replace") for name in ("stdout", "stderr")]
-        return Outcome(answer["status"], *read, answer["cpu"], answer["changes"])
+        return Outcome(answer["status"], *read, answer["changes"])
+
+    def script(self, path, argv, scratch, **options):
+        """Run the Python file ``path``, or the module of that name, as ``python PATH *argv`` would."""
+        return self.run(argv, scratch, script=str(path), **options)
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(60)
         self.process.stdout.close()
 
 
@@ -78,39 +88,30 @@ def serve():
 
     for name in ("loaders", "pipeline.judge", "pipeline.training", "report.page", "report.pictures", "sensitivity"):
         importlib.import_module(name)
-    for line in sys.stdin:
+    gc.freeze()  # so that children share this memory instead of copying it as they look through it
+    for line in iter(sys.stdin.readline, ""):
         print(json.dumps(follow(json.loads(line))), file=answers, flush=True)
 
 
 def follow(job):
-    """Fork, wait for the child, kill it when its time has come."""
+    """Fork, wait for the child; end it when it hangs, or when the tests are gone."""
     scratch = Path(job["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / "changes").unlink(missing_ok=True)
+    ended, held_by_the_child = os.pipe()
     child = os.fork()
     if not child:
         run_child(job, scratch)
-    limit, start = job.get("kill_at_cpu"), time.monotonic()
-    while True:
-        ended, status, usage = os.wait4(child, os.WNOHANG)
-        if ended:
-            break
-        if (limit is not None and cpu_seconds(child) >= limit) or time.monotonic() - start > 300:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.005)
+    os.close(held_by_the_child)
+    if ended not in select.select([ended, sys.stdin], [], [], PATIENCE)[0]:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(ended)
     count = scratch / "changes"
     return {
         "status": os.waitstatus_to_exitcode(status),
-        "cpu": usage.ru_utime + usage.ru_stime,
         "changes": int(count.read_text()) if count.exists() else -1,
     }
-
-
-def cpu_seconds(process):
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_child(job, scratch):
@@ -120,7 +121,8 @@ def run_child(job, scratch):
         for number, name in ((1, "stdout"), (2, "stderr")):
             file = os.open(scratch / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
-        (scratch / "changes").unlink(missing_ok=True)
+            os.close(file)
+        os.environ.update(job.get("env", {}))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if job.get("file_limit"):
             import resource
@@ -135,12 +137,13 @@ def run_child(job, scratch):
             page.write_figures = quick_figures
             page.write_report = lambda run, **rest: (run.folder / "report.html").write_text("report")
         changes = watch(job)
-        import runfile
-
         try:
-            status = runfile.main(job["argv"])
+            status = run_script(job) if job.get("script") else run_main(job["argv"])
         except SystemExit as end:
-            status = end.code
+            status = end.code or 0
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
         sys.stdout.flush()
         if job.get("file_limit"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -153,13 +156,35 @@ def run_child(job, scratch):
         os._exit(status if isinstance(status, int) else 98)
 
 
+def run_main(argv):
+    import runfile
+
+    return runfile.main(argv)
+
+
+def run_script(job):
+    """Be ``python script *argv``."""
+    script = job["script"]
+    sys.argv[:] = [script, *job["argv"]]
+    if script.endswith(".py"):
+        sys.path[0] = str(Path(script).parent)
+        runpy.run_path(script, run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
+    return 0
+
+
 def watch(job):
     """Count the changes on disk below ``job["watch"]``, and do what the job wants at one of them."""
-    count, folder = [0], job.get("watch")
+    count, folder, copying = [0], job.get("watch"), []
 
     def hook(event, arguments):
+        if copying:
+            return
         if event == "open":
             path, _, flags = arguments
+            if job.get("kill_at_open") and str(path).endswith("/" + job["kill_at_open"]):
+                os.kill(os.getpid(), signal.SIGKILL)
             if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
         elif event in WRITES:
@@ -171,6 +196,11 @@ def watch(job):
         if job.get("full_at") and Path(os.fsdecode(path)).name.strip(".").removesuffix(".part") == job["full_at"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         count[0] += 1
+        if count[0] in job.get("copy_at", ()):
+            copying.append(True)
+            if Path(folder).exists():
+                shutil.copytree(folder, Path(job["scratch"]) / str(count[0]), symlinks=True)
+            copying.clear()
         if count[0] == job.get("kill_at_change"):
             os.kill(os.getpid(), signal.SIGKILL)
         if count[0] == job.get("interrupt_at_change"):

@@ -4,59 +4,51 @@
 networks. That holds on one machine without a GPU.
 """
 
-import queue
 import shutil
 import subprocess
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
 import pytest
+from processes import children, left_of
 from synthetic import dataset, write
 
 pytest.importorskip("tensorflow")
-
-from warm_runs import Warm
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = """
 data: {path: DATA}
 model: {name: mlp, mlp: {units: [8], dropout: 0.2}}
-training: {epochs: 3, batch_size: 16, copies: 2, cv: 2, lr: 0.01}
+training: {epochs: 3, batch_size: 16, copies: 2, cv: 2, lr: 0.01, processes: 1}
 sensitivity: {no_spectra: 8, repeat: 20}
 """
 RESULTS = {"config.yaml", "MSE.csv", "R2.csv", "results.h5", "report.html", "run.log", "figures"}
 RESULTS |= {f"{kind}_{k}.{ending}" for k in (0, 1) for kind, ending in (("model", "keras"), ("history", "csv"))}
 KILLS = 20  # the last three with all figures, the others with a quick one
+REAL_KILLS = 3
 
 
 class Runs:
-    """Runs of one small configuration, two at a time."""
+    """Runs of one small configuration."""
 
-    def __init__(self, place):
-        self.place = place
+    def __init__(self, place, warm):
+        self.place, self.warm = place, warm
         write(place / "data.h5", dataset(n=80, n_bins=8, keys=("H2O", "CO2", "Tp")))
         (place / "settings.yaml").write_text(SETTINGS.replace("DATA", str(place / "data.h5")))
-        self.idle = queue.Queue()
-        self.processes = [Warm(), Warm()]
-        for process in self.processes:
-            self.idle.put(process)
 
     def folder(self, name):
         return self.place / name / "out"
+
+    def scratch(self, name):
+        return self.place / "scratch" / name
 
     def run(self, name, *flags, quick_figures=True, output=None, warnings=False, **options):
         """Run in ``folder(name)``; return the outcome, after checking what holds for every outcome."""
         folder = output or self.folder(name)
         argv = ["--config", self.place / "settings.yaml", "--output", folder, *flags]
-        process = self.idle.get()
-        try:
-            scratch = self.place / "scratch" / name
-            outcome = process.run(argv, scratch, watch=str(folder), quick_figures=quick_figures, **options)
-        finally:
-            self.idle.put(process)
+        outcome = self.warm.run(argv, self.scratch(name), watch=str(folder), quick_figures=quick_figures, **options)
         assert "Traceback" not in outcome.stdout + outcome.stderr, outcome.stderr
         lines = [s for s in outcome.stderr.splitlines() if not (warnings and s.startswith("warning: "))]
         if outcome.status != -9:
@@ -65,11 +57,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    runs = Runs(tmp_path_factory.mktemp("runs"))
-    yield runs
-    for process in runs.processes:
-        process.close()
+def runs(tmp_path_factory, warm):
+    return Runs(tmp_path_factory.mktemp("runs"), warm)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +104,7 @@ def assert_equal(folder, expected):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_same_seed_gives_the_same_numbers_twice(runs, whole):
-    assert runs.run("twice").status == 0
+def test_same_seed_gives_the_same_numbers_twice(runs, whole, copies):
     assert_equal(runs.folder("twice"), whole[1])
     assert any(name.startswith("model_1/") for name in whole[1]) and len(whole[1]) > 40
 
@@ -131,43 +119,51 @@ def test_another_seed_gives_other_numbers(runs, whole):
 
 
 @pytest.fixture(scope="module")
-def kills(runs, whole):
-    """Kill runs at random moments, half of them before a change on disk, half after some CPU time; resume each."""
-    rng = np.random.default_rng(20)
-    full = runs.run("all figures", quick_figures=False)
-    assert full.status == 0
+def copies(runs, whole):
+    """Copy the folder of a run before each of its changes on disk: what a run that dies there leaves behind."""
+    outcome = runs.run("twice", copy_at=list(range(whole[0].changes + 1)))
+    assert outcome.status == 0 and outcome.changes == whole[0].changes
+    return {int(folder.name): folder for folder in runs.scratch("twice").iterdir() if folder.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def deaths(runs, whole, copies):
+    """Changes on disk, chosen at random, as (number, what a run that dies there leaves behind, quick figures)."""
+    rng, changes = np.random.default_rng(20), whole[0].changes
+    chosen = rng.choice(sorted(copies), KILLS - 3, replace=False)
+    with_figures = rng.choice(np.arange(round(0.9 * changes), changes + 50), 3, replace=False).tolist()
+    assert runs.run("all figures", quick_figures=False, copy_at=with_figures).status == 0
     assert_equal(runs.folder("all figures"), whole[1])
-    moments = []
-    for i in range(KILLS):
-        quick = i < KILLS - 3
-        outcome = whole[0] if quick else full
-        low = 0.02 if quick else 0.6  # of the slow ones only the figures are of interest
-        part = rng.uniform(low, 0.98)
-        moment = (
-            {"kill_at_change": max(1, round(part * outcome.changes))}
-            if i % 2
-            else {"kill_at_cpu": part * 0.9 * outcome.cpu}
-        )
-        moments.append({**moment, "quick_figures": quick})
-
-    def kill_and_resume(i):
-        name, quick = f"kill {i}", moments[i]["quick_figures"]
-        killed = runs.run(name, **moments[i])
-        folder = runs.folder(name)
-        left = {p.name for p in folder.iterdir()} if folder.exists() else set()
-        return killed, left, runs.run(name, "--resume", quick_figures=quick)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(zip(moments, pool.map(kill_and_resume, range(KILLS))))
+    quick = [(int(n), copies[n], True) for n in chosen]
+    return quick + [(n, runs.scratch("all figures") / str(n), False) for n in with_figures]
 
 
 @pytest.mark.parametrize("i", range(KILLS))
-def test_run_killed_at_a_random_moment_is_resumed_to_the_same_numbers(runs, whole, kills, i):
-    moment, (killed, left, resumed) = kills[i]
-    assert killed.status == -9, moment
-    assert "results.h5" not in left or left >= RESULTS, moment
-    assert resumed.status == 0, (moment, resumed.stderr)
-    assert_equal(runs.folder(f"kill {i}"), whole[1])
+def test_run_killed_at_a_random_change_on_disk_is_resumed_to_the_same_numbers(runs, whole, deaths, i):
+    change, place, quick = deaths[i]
+    folder = runs.folder(f"kill {i}")
+    folder.parent.mkdir()
+    shutil.copytree(place, folder)
+    left = {p.name for p in folder.iterdir()}
+    assert "results.h5" not in left or left >= RESULTS, change
+    resumed = runs.run(f"kill {i}", "--resume", quick_figures=quick)
+    assert resumed.status == 0, (change, resumed.stderr)
+    assert_equal(folder, whole[1])
+
+
+@pytest.mark.parametrize("i", range(REAL_KILLS))
+def test_what_a_killed_run_leaves_is_what_was_copied_from_a_run_that_went_on(runs, deaths, i):
+    change, place, quick = deaths[i]
+    assert runs.run(f"killed {i}", quick_figures=quick, kill_at_change=change).status == -9
+    found, expected = (contents(folder) for folder in (runs.folder(f"killed {i}"), place))
+    assert found == expected
+
+
+def contents(folder):
+    """Return the files of a folder, hidden ones too, with their bytes: those that hold neither a time nor a process."""
+    times = (".log", ".lock", ".keras", ".yaml")
+    paths = [p for p in folder.rglob("*") if p.is_file()]
+    return {str(p.relative_to(folder)): None if p.name.endswith(times) else p.read_bytes() for p in paths}
 
 
 def test_run_killed_again_and_again_still_ends_the_same(runs, whole):
@@ -177,6 +173,16 @@ def test_run_killed_again_and_again_still_ends_the_same(runs, whole):
         statuses.append(runs.run("again", "--resume", kill_at_change=int(rng.integers(8, 40))).status)
     assert statuses[-1] == 0 and len(statuses) > 2
     assert_equal(runs.folder("again"), whole[1])
+
+
+def test_folds_side_by_side_end_when_their_run_is_killed_and_are_resumed(runs, whole):
+    before, settings = children(), runs.place / "side by side.yaml"
+    settings.write_text((runs.place / "settings.yaml").read_text().replace("processes: 1", "processes: 2"))
+    options = {"kill_at_open": "history_1.csv"}  # which the main process reads as soon as there is one
+    assert runs.run("side by side", "--config", settings, **options).status == -9
+    assert not left_of(children() - before)
+    assert runs.run("side by side", "--resume").status == 0
+    assert_equal(runs.folder("side by side"), whole[1])
 
 
 def test_killed_run_does_less_on_resuming(runs, whole):
@@ -266,6 +272,17 @@ def test_disk_full_while_the_figures_are_drawn_is_one_clear_line(runs, whole):
 # Damaged files
 
 
+def first_copy(copies, names, epochs):
+    """Return what a run leaves that dies as soon as it has these files, and so many epochs of its second fold."""
+    for number in sorted(copies):
+        work = copies[number] / ".unfinished"
+        if not work.is_dir() or not {*names, "history_1.csv"} <= {p.name for p in work.iterdir()}:
+            continue
+        if len((work / "history_1.csv").read_text().splitlines()) > epochs:
+            return copies[number]
+    raise AssertionError(f"expected a moment with {names}")
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -280,18 +297,9 @@ def test_disk_full_while_the_figures_are_drawn_is_one_clear_line(runs, whole):
         ("sensitivity_0.h5", "noise"),
     ],
 )
-def test_damaged_file_of_an_unfinished_run_is_made_anew(runs, whole, name, damage):
+def test_damaged_file_of_an_unfinished_run_is_made_anew(runs, whole, copies, name, damage):
     folder = runs.folder(f"damaged {name} {damage}")
-    if not (runs.folder("half") / ".unfinished").exists():  # the second fold has trained two epochs
-        stop = whole[0].changes * 3 // 5
-        while True:
-            shutil.rmtree(runs.folder("half"), ignore_errors=True)
-            runs.run("half", kill_at_change=stop)
-            have = {p.name for p in (runs.folder("half") / ".unfinished").iterdir()}
-            if {"model_0.keras", "sensitivity_0.h5", "last_1.keras", "best_1.keras"} <= have:
-                break
-            stop += -3 if "model_1.keras" in have else 3
-    shutil.copytree(runs.folder("half"), folder)
+    shutil.copytree(first_copy(copies, {"model_0.keras", name}, epochs=2), folder)
     path = folder / ".unfinished" / name
     content = path.read_bytes()
     path.write_bytes({"cut": content[: len(content) // 2], "noise": bytes(range(256)) * 9, "empty": b""}[damage])
@@ -311,8 +319,13 @@ def test_damaged_results_are_never_taken_for_good_ones(runs, whole, tmp_path, co
         load_run(tmp_path / "out")
     refused = runs.run("damaged results", output=tmp_path / "out")
     assert refused.status == 2 and "--overwrite" in refused.stderr
-    assert runs.run("damaged results", "--overwrite", output=tmp_path / "out").status == 0
-    assert_equal(tmp_path / "out", whole[1])
+    begins = None if content is None else 8  # the change at which it ends: that one is made anew shows soon
+    again = runs.run("damaged results", "--overwrite", output=tmp_path / "out", kill_at_change=begins)
+    if content is None:
+        assert again.status == 0
+        assert_equal(tmp_path / "out", whole[1])
+    else:
+        assert again.status == -9 and (tmp_path / "out/.unfinished").is_dir()
 
 
 # Numbers that are no numbers
