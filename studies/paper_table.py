@@ -96,8 +96,8 @@ def _add_up(path, seconds):
     return total or None
 
 
-def regressions(seed):
-    """Return the classical regressions, name to unfitted estimator."""
+def regressions(seed, quick=False):
+    """Return the classical regressions, name to unfitted estimator; with ``quick`` of few trees."""
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
     from sklearn.linear_model import RidgeCV
     from sklearn.multioutput import MultiOutputRegressor
@@ -105,9 +105,11 @@ def regressions(seed):
     return {
         "ridge": RidgeCV(np.logspace(-4, 3, 8)),
         "random forest": RandomForestRegressor(
-            100, min_samples_leaf=5, max_features=0.33, n_jobs=-1, random_state=seed
+            10 if quick else 100, min_samples_leaf=5, max_features=0.33, n_jobs=-1, random_state=seed
         ),
-        "gradient boosting": MultiOutputRegressor(HistGradientBoostingRegressor(max_iter=300, random_state=seed)),
+        "gradient boosting": MultiOutputRegressor(
+            HistGradientBoostingRegressor(max_iter=10 if quick else 300, random_state=seed)
+        ),
     }
 
 
@@ -125,7 +127,8 @@ def train_regressions(folds, quick):
             rows = np.tile(train, COPIES)
             rng = np.random.default_rng(stream(config.seed, Stream.STUDY_NOISE, k))
             noisy = add_noise(data.spectra[rows], data.errors[rows], rng)
-            model = regressions(config.seed)[name].fit(scaler.inputs(noisy)[..., 0], scaler.targets(data.amps[rows]))
+            model = regressions(config.seed, quick)[name]
+            model.fit(scaler.inputs(noisy)[..., 0], scaler.targets(data.amps[rows]))
             answers.append(scaler.amps(model.predict(scaler.inputs(seen)[..., 0])))
             scalers.append(scaler.to_dict())
         seconds = time.perf_counter() - start

@@ -43,3 +43,21 @@ def warm():
     warm_processes.add(process.process.pid)
     yield process
     process.close()
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Runs of ``runfile.main`` in this process write one small figure instead of all: a second instead of six."""
+    from warm_runs import replace_figures
+
+    replace_figures(monkeypatch.setattr)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the files of tests to the processes whole, so that what a file prepares is prepared once."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)

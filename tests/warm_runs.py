@@ -132,10 +132,7 @@ def run_child(job, scratch):
         if job.get("nan_model"):
             predict_nan()
         if job.get("quick_figures"):
-            from report import page
-
-            page.write_figures = quick_figures
-            page.write_report = lambda run, **rest: (run.folder / "report.html").write_text("report")
+            replace_figures(setattr)
         changes = watch(job)
         try:
             status = run_script(job) if job.get("script") else run_main(job["argv"])
@@ -210,7 +207,15 @@ def watch(job):
     return count
 
 
-def quick_figures(run):
+def replace_figures(set_attribute):
+    """Put ``quick_figures`` in place of the figures, and a word in place of the report."""
+    from report import page
+
+    set_attribute(page, "write_figures", quick_figures)
+    set_attribute(page, "write_report", lambda run, **rest: (run.folder / "report.html").write_text("report"))
+
+
+def quick_figures(run, *rest):
     """Write one small figure."""
     (run.folder / "figures").mkdir(exist_ok=True)
     (run.folder / "figures/one.png").write_bytes(run.folds[0].y_pred.tobytes())

@@ -1,15 +1,16 @@
 """The simulation: same planets whatever the run, resuming, the cloud deck, tables of the user's, the band model."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from processes import LINUX, left_of
 
 pytest.importorskip("taurex")
 
@@ -95,31 +96,50 @@ def test_nothing_is_left_beside_a_finished_file(small_run):
     assert [path.name for path in small_run.parent.iterdir()] == ["five.h5"]
 
 
-def test_killed_run_goes_on_from_its_finished_chunks(tmp_path):
-    out, parts = tmp_path / "out.h5", tmp_path / "out.h5.parts"
-    n = 450  # five chunks
-    process = subprocess.Popen(
-        [*COMMAND, "--n", str(n), "--out", str(out), "--processes", "1"], cwd=REPOSITORY, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not list(parts.glob("*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    finished = sorted(parts.glob("*.npz"))
-    assert 1 <= len(finished) < 5
-    assert not out.exists()
-    with np.load(finished[0]) as chunk:
+KILLED = """
+import os, pathlib, signal, sys, time
+sys.path.insert(0, os.environ["REPOSITORY"])
+from data import simulate
+
+simulate.CHUNK, make_chunk = 4, simulate._make_chunk
+
+
+def make_chunk_or_kill_the_parent(task):
+    if task[1]["start"] == 4:
+        pathlib.Path("worker").write_text(str(os.getpid()))
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(3600)
+    return make_chunk(task)
+
+
+simulate._make_chunk = make_chunk_or_kill_the_parent
+if __name__ == "__main__":
+    simulate.main()
+"""
+
+
+def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_path, monkeypatch):
+    out, parts, n = tmp_path / "out.h5", tmp_path / "out.h5.parts", 18
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, "killed.py", "--seed", "7", "--n", str(n), "--out", str(out), "--processes", "1"]
+    environment = {**os.environ, "REPOSITORY": str(REPOSITORY)}
+    killed = subprocess.run(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    assert killed.returncode == -9
+    assert not LINUX or not left_of({int((tmp_path / "worker").read_text())})
+    assert [path.name for path in parts.glob("*.npz")] == ["0000000-0000004.npz"] and not out.exists()
+    finished = parts / "0000000-0000004.npz"
+    with np.load(finished) as chunk:
         settings, amps, depth = str(chunk["settings"]), chunk["amps"], chunk["depth"]
     # A mark shows that the chunk was kept; a chunk of other settings must be made anew.
-    np.savez(finished[0], settings=settings, amps=amps, depth=np.full_like(depth, 0.25))
-    other = json.dumps({**json.loads(settings), "seed": 8, "start": 100, "stop": 200})
-    np.savez(parts / "0000100-0000200.npz", settings=other, amps=amps, depth=np.full_like(depth, 0.5))
-    (parts / "0000200-0000300.npz").write_bytes(b"half a file")
-    assert run("--n", n, "--out", out).returncode == 0
+    np.savez(finished, settings=settings, amps=amps, depth=np.full_like(depth, 0.25))
+    other = json.dumps({**json.loads(settings), "seed": 8, "start": 4, "stop": 8})
+    np.savez(parts / "0000004-0000008.npz", settings=other, amps=amps, depth=np.full_like(depth, 0.5))
+    (parts / "0000008-0000012.npz").write_bytes(b"half a file")
+    monkeypatch.setattr(simulate, "CHUNK", 4)
+    simulate.simulate(n, 7, out, processes=1, progress=False)
     result = read(out)
-    assert (result["spectra"][:100] == 0.25).all()
-    assert result["spectra"][100:].max() < 0.2
+    assert (result["spectra"][:4] == 0.25).all()
+    assert result["spectra"][4:].max() < 0.2
     np.testing.assert_array_equal(result["amps"], simulate.draw_amps(n, 7))
     assert not parts.exists()
 

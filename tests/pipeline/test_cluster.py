@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from processes import LINUX, left_of
 from synthetic import dataset, write
 
 pytest.importorskip("dask.distributed")
@@ -59,6 +60,23 @@ def two():
     """Two worker processes of one thread each."""
     with open_scheduler("local:2") as executor:
         yield executor
+
+
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_local_workers_end_when_their_parent_is_killed():
+    code = """
+import os, signal
+from pipeline.cluster import open_scheduler
+
+if __name__ == "__main__":
+    with open_scheduler("local:2") as executor:
+        print(*executor._client.run(os.getpid).values(), flush=True)
+        executor.submit(os.kill, os.getpid(), signal.SIGKILL).result()
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    workers = {int(word) for word in killed.stdout.split()}
+    assert killed.returncode == -9 and len(workers) == 2
+    assert not left_of(workers)
 
 
 def worker_processes(executor):
@@ -272,7 +290,7 @@ def settings(folder, **changes):
     tree = {
         "data": {"path": write(folder / "data.h5", dataset(n=120))},
         "model": {"mlp": {"units": [16, 8], "dropout": 0.1}},
-        "training": {"epochs": 2, "batch_size": 32, "copies": 1, "cv": 2},
+        "training": {"epochs": 2, "batch_size": 32, "copies": 1, "cv": 2, "processes": 1},
         "sensitivity": {"no_spectra": 9, "repeat": 20, "batch_size": 512},
         **changes,
     }
@@ -299,7 +317,7 @@ def run(arguments):
     return subprocess.run([sys.executable, ROOT / "runfile.py", *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
-def test_folds_and_maps_on_workers_or_as_single_jobs_equal_those_of_one_process(tmp_path):
+def test_folds_and_maps_on_workers_or_as_single_jobs_equal_those_of_one_process(tmp_path, quick_figures):
     pytest.importorskip("tensorflow")
     import runfile
 

@@ -45,7 +45,7 @@ def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn"])  # sums in a convolution's gradient are cut by threads
-def test_folds_side_by_side_have_the_weights_of_one_after_the_other(tmp_path, name):
+def test_folds_side_by_side_have_the_weights_of_one_after_the_other(tmp_path, quick_figures, name):
     pytest.importorskip("tensorflow")
     import keras
 

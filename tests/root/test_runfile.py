@@ -35,7 +35,9 @@ def finished(runfile, tmp_path_factory):
     return folder / "out", data
 
 
-def test_the_map_stops_at_its_tolerance_and_can_be_made_around_noisy_spectra(runfile, finished, tmp_path):
+def test_the_map_stops_at_its_tolerance_and_can_be_made_around_noisy_spectra(
+    runfile, finished, tmp_path, quick_figures
+):
     test = {"no_spectra": 40, "repeat": 10, "tolerance": 10.0, "noisy": True}
     path = configured(tmp_path, dataset(), sensitivity=test)
     assert runfile.main(["--config", path, "--output", str(tmp_path / "out"), "--quiet"]) == 0
@@ -120,7 +122,7 @@ def test_the_folds_end_as_one_network_with_the_mean_answer(finished):
     np.testing.assert_allclose(again.mean, mean, rtol=1e-3)
 
 
-def test_resolved_settings_are_kept_and_run_again(runfile, finished, tmp_path):
+def test_resolved_settings_are_kept_and_run_again(runfile, finished, tmp_path, quick_figures):
     folder, _ = finished
     with open(folder / "config.yaml") as file:
         tree = yaml.safe_load(file)
@@ -145,14 +147,17 @@ def test_flags_override_the_file_only_when_given(runfile):
     assert read() == Config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "lstm", "hybrid"])
-def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, name):
+def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, request, name):
+    if name != "cnn":
+        request.getfixturevalue("quick_figures")
     config = configured(
         tmp_path,
         dataset(n=60, auxiliary=name == "cnn"),
         data={"path": str(tmp_path / "data.h5"), "auxiliary": ["star_radius"] if name == "cnn" else []},
         model={"lstm": {"units": [4, 4]}, "hybrid": {"units": 4}},
-        training={"epochs": 1, "copies": 1},
+        training={"epochs": 1, "copies": 1, "cv": 2, "processes": 1},
         sensitivity={"no_spectra": 2, "repeat": 2, "scheme": "single"},
     )
     command = ["--config", config, "--model", name, "--output", str(tmp_path / "out"), "--quiet"]
@@ -160,8 +165,13 @@ def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, name):
     assert (tmp_path / "out/report.html").is_file()
 
 
-def test_every_run_without_output_gets_a_folder_of_its_own(runfile, tmp_path):
-    config = configured(tmp_path, dataset(n=60), sensitivity={"enabled": False}, training={"epochs": 1, "copies": 1})
+def test_every_run_without_output_gets_a_folder_of_its_own(runfile, tmp_path, quick_figures):
+    config = configured(
+        tmp_path,
+        dataset(n=60),
+        sensitivity={"enabled": False},
+        training={"epochs": 1, "copies": 1, "cv": 2, "processes": 1},
+    )
     assert [runfile.main(["--config", config, "--quiet"]) for _ in range(2)] == [0, 0]
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 2 and all((f / "results.h5").is_file() for f in folders)

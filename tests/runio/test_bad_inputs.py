@@ -25,7 +25,7 @@ DATA = dataset(n=60, n_bins=8, keys=("H2O", "CO2", "Tp"))
 SETTINGS = """
 data: {path: data.h5}
 model: {name: mlp, mlp: {units: [8]}}
-training: {epochs: 1, batch_size: 16, copies: 1}
+training: {epochs: 1, batch_size: 16, copies: 1, processes: 1}
 sensitivity: {no_spectra: 2, repeat: 2}
 """
 
@@ -302,7 +302,7 @@ def test_resume_with_other_settings_is_refused(place):
     assert_refused(place, [*GOOD, "--output", "out", "--resume"], "holds an unfinished run with seed = 1, received 0")
 
 
-def test_resume_with_other_data_is_refused(place):
+def test_resume_with_other_data_is_refused(place, quick_figures):
     pytest.importorskip("tensorflow")
     assert run(*GOOD, "--output", "out")[0] == 0
     with h5py.File("data.h5", "a") as file:

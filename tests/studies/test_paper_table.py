@@ -1,8 +1,6 @@
 """The table of the networks is made, in its quick form, and goes on from what is trained."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,20 @@ pytest.importorskip("keras")
 ROOT = Path(__file__).parents[2]
 
 
-def call(*arguments):
-    """Run the study; return what it printed."""
-    command = [sys.executable, "-m", "studies.paper_table", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture
+def call(warm, tmp_path):
+    """A function that runs the study and returns what it printed."""
+
+    def run(*arguments):
+        done = warm.script("studies.paper_table", arguments, tmp_path / "output")
+        assert done.status == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.mark.slow
-def test_paper_table(tmp_path):
+def test_paper_table(tmp_path, call):
     pytest.importorskip("sklearn")
     pytest.importorskip("pandas")
     common = ["--quick", "--models", "mlp", "--folds", "2", "--work", tmp_path / "runs", "--output", tmp_path]
