@@ -87,7 +87,7 @@ def measure_networks(sizes, repeat, rounds):
     ):
         for name, n in sizes.items():
             loader = saved_network(folder, name)
-            executors = {"in-process": None, "in-process, store": None, "1 worker": single, "2 workers": pair}
+            executors = {"in-process": None, "in-process, store": None, "1 worker": one, "2 workers": two}
             times, digests = {way: [] for way in executors}, set()
             for k in range(rounds + 1):
                 for way, executor in executors.items():
