@@ -3,8 +3,8 @@
     python benchmarks/bench_cluster.py [--quick]
 
 Prints the measurements, and from them a model (not a measurement) of the wall time of large surveys; writes both to
-``benchmarks/results/cluster_measured.csv`` and ``cluster_model.csv``. Each round runs every way once, and of all
-rounds the quickest counts, as on a machine with other work the others tell about that work.
+``benchmarks/results/cluster_measured.csv`` and ``cluster_model.csv``. Each round runs every way once, and the quickest
+round counts: on a machine with other work, slower rounds measure that work.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def measure_networks(sizes, repeat, rounds):
     ):
         for name, n in sizes.items():
             loader = saved_network(folder, name)
-            executors = {"in-process": None, "in-process, store": None, "1 worker": one, "2 workers": two}
+            executors = {"in-process": None, "in-process, store": None, "1 worker": single, "2 workers": pair}
             times, digests = {way: [] for way in executors}, set()
             for k in range(rounds + 1):
                 for way, executor in executors.items():

@@ -81,7 +81,7 @@ def read_observation(path, depth_unit="auto", width="auto"):
     Raises
     ------
     ValueError
-        With one line: missing columns, values that are missing or no numbers, wavelengths out of order, errors
+        With one line: missing columns, values that are missing or not numbers, wavelengths out of order, errors
         that are not positive, units or widths that cannot be guessed safely.
     """
     if width not in ("auto", "full", "half"):
@@ -231,7 +231,7 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
     bin_width : ndarray (n_bins,) or None
         Trained full widths, micron; without them only the same grid will do.
     tolerance : float
-        Largest distance of two centres or edges that still are the same, in units of the narrower bin's spacing.
+        Largest distance of two centres or edges that still count as the same, in units of the narrower bin's spacing.
 
     Returns
     -------

@@ -3,7 +3,7 @@
     with open_scheduler("tcp://10.0.0.1:8786") as executor:
         result = sensitivity_map(ModelLoader(load_model, "model_0.keras"), ..., executor=executor)
 
-Every task goes to a worker of the same versions as this process, or the run ends and says which worker is not.
+Every task goes to a worker with the same versions as this process; else the run ends and names the worker.
 A task whose worker dies is run again by Dask, three times; then the run ends and names the task. No more tasks are
 handed to the scheduler than there are worker threads: so a task that kills its worker has no others queued behind
 it that would be blamed too, and the scheduler holds little whatever the length of the survey.
@@ -61,7 +61,7 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
     ------
     InputError
         If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
-        or a worker has not the same versions as this process.
+        or a worker has other versions than this process.
     RuntimeError
         On entering, if no worker comes.
     """
@@ -80,7 +80,7 @@ def project_modules(root):
     """Return the paths, sorted, of all modules of the project whose root folder is ``root``.
 
     These are the Python files of the root and of its rooms, found by looking: a new module counts without being
-    entered anywhere. Hidden folders (virtual environments) and those of ``NOT_RUN`` do not count.
+    listed anywhere. Hidden folders (virtual environments) and those of ``NOT_RUN`` do not count.
     """
     paths = sorted([*Path(root).glob("*.py"), *Path(root).glob("[!.]*/*.py")])
     return [path for path in paths if path.relative_to(root).parts[0] not in NOT_RUN]

@@ -64,7 +64,7 @@ def prepare_tensorflow():
 
 
 def train_network(config, split, folder, k, quiet):
-    """Train the network of fold ``k``, or take it where it is trained; return it at its best epoch."""
+    """Return the network of fold ``k`` at its best epoch: train it, or go on with, or load, what is there."""
     from tqdm import tqdm
 
     from models import build_model
@@ -234,7 +234,7 @@ def train_networks(config, split, folder, quiet, executor=None):
 
 @contextlib.contextmanager
 def fold_lock(folder, k):
-    """Let one process at a time train fold ``k``: a worker that was given up for lost may still be at it."""
+    """Let one process at a time train fold ``k``: a worker that was given up for lost may still be training it."""
     try:
         import fcntl
     except ImportError:  # not POSIX

@@ -86,7 +86,7 @@ class TrainedNetwork:
         for start in range(0, len(spectra), ROWS_PER_CALL):
             part = slice(start, start + ROWS_PER_CALL)
             inputs = self.scaler.inputs(spectra[part], None if second is None else second[part])
-            answers.append(self.model.predict_on_batch(inputs))  # predict takes 50 ms to set out
+            answers.append(self.model.predict_on_batch(inputs))  # `predict` takes 50 ms before it begins
         return self.scaler.amps(np.concatenate(answers))
 
     def sensitivity(self, spectra, errors, amps=None, auxiliary=None, model=None, **options):

@@ -138,7 +138,7 @@ class FoldState(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = self.rate * min(1.0, done / max(warmup, 1))
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop at once when the loss is no number."""
+        """Stop at once when the loss is NaN or infinite."""
         self._refuse_nan(logs["loss"])
 
     def on_test_begin(self, logs=None):
@@ -275,7 +275,7 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
     Raises
     ------
     TrainingDiverged
-        If the loss is no number, more often than ``settings.retries`` allow.
+        If the loss is NaN or infinite more often than ``settings.retries`` allows.
     """
     folder = Path(folder)
     final = folder / f"model_{fold}.keras"

@@ -3,12 +3,13 @@
     python -m studies.emulator
 
 trains it on the training rows of the shipped data set (the split of seed 0; no test planet is seen), measures its error
-on the test planets in units of their noise, and writes `data/emulator.npz`. Training needs TensorFlow, use only NumPy:
+on the test planets in units of their noise, and writes `data/emulator.npz`. Training needs TensorFlow; using it needs
+only NumPy:
 
     from studies.emulator import Emulator
     depth = Emulator.load().depth(amps)  # (N, 9) in retrieval space -> (N, 52)
 
-Not the depth is learnt but the pressure level at which the planet seems to end: the effective height
+What is learnt is not the depth but the pressure level at which the planet seems to end: the effective height
 z = sqrt(depth) R_star - Rp in scale heights, corrected for gravity that falls with height,
 ln(P0 / P) = (z / H) / (1 + z / Rp). A closed form for a grey bin gives most of it (`Baseline`); a small network learns
 what is left, which is smooth and small.

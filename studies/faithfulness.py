@@ -13,8 +13,8 @@ test planets the first k bins are then corrupted, and R2 is measured again:
 
 Explanations: the two schemes of the sensitivity test (single, halving), three un-mixings of the halving draws (closed:
 `unmixed`; ols, wls: `unmixed_by_regression`), gradient x error, permutation importance, SHAP, and a random order. To
-find out why one loses, variants: single with ten times the repeats, at noisy spectra, and with each bin's spread given
-all other bins in place of its error; the gradient at noise-free spectra only.
+show why one loses, there are variants: single with ten times the repeats, at noisy spectra, and with each bin's spread
+given all other bins in place of its error; the gradient at noise-free spectra only.
 
 The score is the area under the share of R2 lost, 1 - max(R2, 0) / R2(k=0), over log2(1 + k): 1 if the first bin takes
 all skill, so larger is more faithful. Every seed draws planets, explanations and corruptions anew; the planets of one

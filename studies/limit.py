@@ -10,7 +10,7 @@ posterior mean has exactly that. Two limits are printed (`data/information.h5`):
   Gaussian, so the ratio can come out below 1.
 - sampler: 1 + mean((prediction - posterior mean)^2) / mean(posterior variance), spectrum by spectrum. In expectation
   this is mean squared error / limit (the error of the posterior mean is uncorrelated with anything computed from the
-  spectrum) but without the chance in how far the true AMPs lie from the posterior means. The direct ratio,
+  spectrum) but without the scatter of the true AMPs about the posterior means. The direct ratio,
   mean((prediction - truth)^2) / mean((posterior mean - truth)^2), is in the result too.
 
 Error bars are bootstrap over spectra. Folds are averaged: each network is judged by itself, unless --ensemble is given.

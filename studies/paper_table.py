@@ -4,7 +4,7 @@
     python -m studies.paper_table --folds 1           # one fold each
     python -m studies.paper_table --quick             # minutes; shows that it runs, not how good it is
 
-Every network is a whole run of runfile.py (kept in ``--work``, and gone on with when the command is repeated), with
+Every network is a whole run of runfile.py (kept in ``--work``; the same command given again goes on with it), with
 ``config.yaml``. "Mean of folds" is the mean answer of a network's folds.
 MSE / limit is what `limit.py` prints for sampled posteriors, with its bootstrap error over spectra.
 Writes ``paper_table.csv`` (a row per model, fold and score; rows of models not asked for stay) and ``paper_table.md``.

@@ -7,12 +7,12 @@ both schemes at the same numbers of model evaluations per spectrum. Each gets, p
 
 - error: sum over bins of |map - reference of this scheme| / sum of the reference
 - spearman, top_ten: rank correlation and shared ten largest bins with the reference of the single-bin scheme
-- total_error: the standard error, relative, of the sum over bins that the map itself tells without a reference
+- total_error: relative standard error of the sum over bins, as the map itself gives it without a reference
 - z: root mean square over bins of (map - reference) / error bar, 1 for honest error bars
 - repeat_part: error bar from the repeats alone over the whole error bar, mean over bins (largest number of spectra)
 
-A second table is of ``tolerance``: the spectra at which the test stopped, the error, and how far each AMP's sum over
-bins then was from the reference (off), to be held against the tolerance.
+A second table is about ``tolerance``: after how many spectra the test stopped, the error, and how far each AMP's sum
+over bins then was from the reference (off), to compare with the tolerance.
 """
 
 import sys
