@@ -5,7 +5,6 @@ python data/check_model.py [--n 200]
 
 import argparse
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
 from data.forward_model import ForwardModel
+from data.kdistribution import KDistributions
 from data.molecules import MOLECULES
-from data.opacities import TABLE_TEMPERATURES, write_tables
+from data.opacities import Opacities
 from data.simulate import _limits, draw_amps, draw_errors
 
 SHIPPED = Path(__file__).with_name("ariel_spectra.h5")
@@ -32,7 +32,7 @@ def print_change(label, model, amps, depth, errors):
 
 
 def print_convergence(n):
-    """Print changes of the depth with layers, top pressure, opacity tables and TauREx's own classes."""
+    """Print changes of the depth with layers, top pressure, parts of the cells and TauREx's own classes."""
     amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
     model = ForwardModel()
     model.depth(amps[:2])
@@ -43,21 +43,23 @@ def print_convergence(n):
     stock.depth(amps[:2])
     start = time.perf_counter()
     difference = np.abs(stock.depth(amps[:20]) / depth[:20] - 1).max()
-    print(
-        f"with TauREx's own absorption, Rayleigh and CIA: {(time.perf_counter() - start) / 20 * 1e3:.1f} ms; ", end=""
-    )
+    print(f"with TauREx's own Rayleigh and CIA: {(time.perf_counter() - start) / 20 * 1e3:.1f} ms; ", end="")
     print(f"largest relative difference {difference:.1e}")
     print(f"largest change of each of {n} planets, median, 90 % and 99 %, when instead there are")
-    print_change("200 layers", ForwardModel(layers=200), amps, depth, errors)
+    print_change("100 layers", ForwardModel(layers=100), amps, depth, errors)
     print_change("400 layers", ForwardModel(layers=400), amps, depth, errors)
-    print_change("120 layers up to 1e-6 Pa", ForwardModel(layers=120, pressure_range=(1e-6, 1e6)), amps, depth, errors)
+    print_change("240 layers up to 1e-6 Pa", ForwardModel(layers=240, pressure_range=(1e-6, 1e6)), amps, depth, errors)
     few = slice(0, max(n // 4, 1))
-    finer = {"opacity tables at resolution 1000": (TABLE_TEMPERATURES, 1000)}
-    finer["opacity tables every 50 K"] = (np.arange(500.0, 2501.0, 50.0), 500)
-    for label, (temperatures, resolution) in finer.items():
-        with tempfile.TemporaryDirectory() as folder:
-            tables = write_tables(folder, tuple(MOLECULES), temperatures, resolution)
-            print_change(label, ForwardModel(tables), amps[few], depth[few], errors[few])
+    finer = {
+        "parts of resolution 1000": {"resolution": 1000},
+        "couplings every 125 K": {"temperatures": np.arange(500.0, 2501.0, 125.0)},
+        "couplings at 1 mbar": {"pressure": 1e2},
+        "couplings at 100 mbar": {"pressure": 1e4},
+        "no band shape inside a cell": {"flat": True},
+    }
+    for label, settings in finer.items():
+        other = ForwardModel(Opacities(KDistributions.load(), **settings))
+        print_change(label, other, amps[few], depth[few], errors[few])
 
 
 def print_extended():
@@ -67,7 +69,7 @@ def print_extended():
     model = ForwardModel()
     radius = np.sqrt(model.depth(amps).max()) * 6.957e8
     print(f"most extended planet of the priors: largest transit radius {radius / amps[6]:.2f} x Rp; ", end="")
-    deep = ForwardModel(layers=140, pressure_range=(1e-8, 1e6)).depth(amps)
+    deep = ForwardModel(layers=280, pressure_range=(1e-8, 1e6)).depth(amps)
     print(f"a top at 1e-8 Pa adds at most {(deep - model.depth(amps)).max() * 1e6:.0f} ppm")
 
 

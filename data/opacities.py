@@ -112,15 +112,27 @@ class Opacities:
     edges : ndarray (n_parts + 1,)
         Edges of the parts, descending [cm-1].
     cell : ndarray (n_parts,)
+    temperatures : ndarray (n_temperatures,)
     couplings : dict
-        {molecule: (n_temperatures, n_parts, n_g) float32} at COUPLING_TEMPERATURES.
+        {molecule: (n_temperatures, n_parts, n_g) float32}.
     """
 
-    def __init__(self, distributions, couplings=None):
+    def __init__(
+        self,
+        distributions,
+        couplings=None,
+        *,
+        resolution=PART_RESOLUTION,
+        temperatures=COUPLING_TEMPERATURES,
+        pressure=COUPLING_PRESSURE,
+        flat=False,
+    ):
+        """Couple the parts of resolution `resolution` to their cells; `flat` leaves the band model's shape out."""
         self.distributions = distributions
-        self.edges, self.cell = part_edges(distributions.edges)
+        self.edges, self.cell = part_edges(distributions.edges, resolution)
         self.width = -np.diff(self.edges)  # cm-1
-        self.couplings = couplings or {name: self._couplings(name) for name in MOLECULES}
+        self.temperatures = temperatures
+        self.couplings = couplings or {name: self._couplings(name, pressure, flat) for name in MOLECULES}
 
     @classmethod
     @cache
@@ -141,24 +153,25 @@ class Opacities:
         os.replace(draft, STORED_COUPLINGS)
         return opacities
 
-    def _couplings(self, molecule):
-        """Shares of a molecule at all COUPLING_TEMPERATURES, (n_temperatures, n_parts, n_g)."""
-        shares = np.empty((len(COUPLING_TEMPERATURES), len(self.cell), len(self.distributions.weights)), np.float32)
+    def _couplings(self, molecule, pressure, flat):
+        """Shares of a molecule, (n_temperatures, n_parts, n_g)."""
+        weights = self.distributions.weights
+        shares = np.tile(weights.astype(np.float32), (len(self.temperatures), len(self.cell), 1))
         transitions = {}
-        for t, temperature in enumerate(COUPLING_TEMPERATURES):
+        for t, temperature in enumerate(() if flat else self.temperatures):
             strength = _means(cross_section(molecule, temperature, transitions), self.edges[::-1])[::-1]
             strength = np.maximum(strength, 1e-8 * strength.max())  # where the band model has no band it knows nothing
-            k = self.distributions.cross_sections(molecule, temperature, COUPLING_PRESSURE)
+            k = self.distributions.cross_sections(molecule, temperature, pressure)
             for c in range(len(k)):
                 parts = self.cell == c
                 width = self.width[parts] / self.width[parts].sum()
-                shares[t, parts] = couple(strength[parts], width, k[c], self.distributions.weights)
+                shares[t, parts] = couple(strength[parts], width, k[c], weights)
         return shares
 
     def shares(self, molecule, temperature):
         """Share of each part that has the cell's cross-section k_g, (n_parts, n_g)."""
-        place = np.interp(temperature, COUPLING_TEMPERATURES, np.arange(len(COUPLING_TEMPERATURES)))
-        below = min(int(place), len(COUPLING_TEMPERATURES) - 2)
+        place = np.interp(temperature, self.temperatures, np.arange(len(self.temperatures)))
+        below = min(int(place), len(self.temperatures) - 2)
         table, part = self.couplings[molecule], np.float32(place - below)
         return (1 - part) * table[below] + part * table[below + 1]
 

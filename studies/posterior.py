@@ -38,10 +38,10 @@ from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
 from studies.emulator import STORED as EMULATOR
 from studies.information import STORED, pick_planets
 
-LIVE_POINTS = 400
-ENLARGE = 1.5  # volume of the ellipsoids over that of the live points they hold: 1.2, nestle's default, loses far modes
+LIVE_POINTS = 150
+ENLARGE = 1.3  # volume of the ellipsoids over that of the live points they hold; nestle's default is 1.2
 WAITING = 40  # proposals that are evaluated at once
-STORE_EVERY = 10  # spectra
+STORE_EVERY = 5  # spectra
 TRUE_DRAWS = 800  # evaluations of the true forward model per re-weighted posterior
 
 
