@@ -164,7 +164,7 @@ def run_script(job):
     script = job["script"]
     sys.argv[:] = [script, *job["argv"]]
     if script.endswith(".py"):
-        sys.path[0] = str(Path(script).parent)
+        sys.path.insert(0, str(Path(script).parent))
         runpy.run_path(script, run_name="__main__")
     else:
         runpy.run_module(script, run_name="__main__", alter_sys=True)

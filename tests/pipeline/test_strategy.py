@@ -1,13 +1,9 @@
 """A network trained on several devices of one machine: two logical CPUs, in a process of their own."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 
 CODE = """
 import sys
@@ -20,6 +16,7 @@ import tensorflow as tf
 half = tf.config.LogicalDeviceConfiguration()
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [half, half])
 tf.config.experimental.enable_op_determinism()
+sys.path.insert(0, sys.argv[2])
 import test_training
 from pipeline import training
 
@@ -48,14 +45,7 @@ print("the same gradients")
 
 
 @pytest.mark.slow
-def test_two_devices_train_the_same_network_and_go_on_after_a_kill(tmp_path):
-    pytest.importorskip("tensorflow")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/pipeline'}",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", CODE, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+def test_two_devices_train_the_same_network_and_go_on_after_a_kill(tmp_path, warm):
+    (tmp_path / "code.py").write_text(CODE)
+    ended = warm.script(tmp_path / "code.py", [tmp_path, Path(__file__).parent], tmp_path / "output")
     assert ended.stdout.splitlines() == ["goes on", "the same gradients"], ended.stderr[-3000:]
