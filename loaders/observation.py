@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loaders.survey import DEPTH_UNITS, LayoutError, depth_factor, rows_text, wavelength_order
+from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, depth_factor, rows_text, wavelength_order
 from loaders.tables import read_table
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ NAMES = {
 }
 ROLES = {name: role for role, names in NAMES.items() for name in names.split()}
 
-MICRON = {"micron": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micrometer": 1.0, "nm": 1e-3}
-MICRON |= {"nanometer": 1e-3, "angstrom": 1e-4, "aa": 1e-4, "a": 1e-4, "m": 1e6, "": 1.0, "micrometre": 1.0}
 STATED_DEPTH = {"%": "percent", "percent": "percent", "ppm": "ppm", "fraction": "fraction", "1": "fraction"}
 
 

@@ -1,8 +1,18 @@
 """The layout of this project: one HDF5 file (data/FORMATS.md)."""
 
-import h5py
+import re
 
-from loaders.survey import LayoutError, Survey, Target, numbers
+import h5py
+import numpy as np
+
+from loaders.survey import MICRON, LayoutError, Survey, Target, numbers
+
+FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
+DEPTH_WORDS = {  # what a stated unit is known by: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
+    "percent": (r"%", r"\bper ?cents?\b"),
+    "ppm": (r"\bppm\b", r"\bparts per million\b"),
+    "fraction": (r"\bfractions?\b", r"\bdimensionless\b", r"^1$", r"^\(?rp/rs\)?(\^|\*\*)2$"),
+}
 
 
 def is_hdf5(path):
@@ -43,22 +53,61 @@ def load_own(path):
         return Survey(
             spectra=spectra,
             errors=numbers(file["errors"], f"{path}: /errors", 2),
-            wavelength=numbers(file["wavelength"], f"{path}: /wavelength", 1),
-            bin_width=numbers(file["bin_width"], f"{path}: /bin_width", 1) if "bin_width" in file else None,
-            depth_unit=_unit_attribute(file["spectra"]),
+            wavelength=_micron(file, "wavelength", path),
+            bin_width=_micron(file, "bin_width", path) if "bin_width" in file else None,
+            depth_unit=_depth_unit(file, path),
             targets=targets,
             auxiliary=auxiliary,
-            noisy=bool(file.attrs.get("noisy", False)),
+            noisy=_flag(file.attrs, "noisy", path),
             test_rows=file["test_rows"][()] if "test_rows" in file else None,
             molecule_curves={k: numbers(v, f"{path}: /molecule_curves/{k}", 1) for k, v in curves.items()},
             name=str(path),
         )
 
 
-def _unit_attribute(dataset):
-    stated = dataset.attrs.get("unit", "fraction")
-    stated = stated.decode() if isinstance(stated, bytes) else str(stated)
-    return stated if stated in ("percent", "ppm") else "fraction"
+def _text(value, where):
+    """Return an attribute that is one text, as a str; refuse any other."""
+    value = value[0] if isinstance(value, np.ndarray) and value.shape == (1,) else value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        raise LayoutError(f"{where}: expected one text, received {value}")
+    return value.strip()
+
+
+def _flag(attributes, name, path):
+    """Return an attribute that is true or false; words are taken when they are clear."""
+    value = attributes.get(name, False)
+    value = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+    word = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    word = word.strip().lower()
+    if word not in FLAGS:
+        raise LayoutError(f"{path}: attribute {name!r} is {value}, expected true or false (1 or 0)")
+    return FLAGS[word]
+
+
+def _depth_unit(file, path):
+    """Return the unit that /spectra states; that of /errors, where there is one, has to agree."""
+    units = {}
+    for name in ("spectra", "errors"):
+        where = f"{path}: /{name} attribute 'unit'"
+        stated = _text(file[name].attrs.get("unit", ""), where).lower()
+        found = {unit for unit, words in DEPTH_WORDS.items() if any(re.search(word, stated) for word in words)}
+        if len(found) > 1 or (stated and not found):
+            raise LayoutError(f"{where} is {stated!r}, expected fraction, percent or ppm")
+        units[name] = found.pop() if found else None
+    if units["errors"] not in (None, units["spectra"] or "fraction"):
+        raise LayoutError(f"{path}: /errors are in {units['errors']}, /spectra in {units['spectra'] or 'fraction'}")
+    return units["spectra"] or "fraction"
+
+
+def _micron(file, name, path):
+    """Return wavelengths or widths in micron, from the unit that they state; without one they are in micron."""
+    where = f"{path}: /{name} attribute 'unit'"
+    unit = _text(file[name].attrs.get("unit", ""), where).lower()
+    if unit not in MICRON:
+        raise LayoutError(f"{where} is {unit!r}, expected micron, nm, angstrom or m")
+    return numbers(file[name], f"{path}: /{name}", 1) * MICRON[unit]
 
 
 def _texts(attributes, name, size, path, optional=False, where="/amps"):
@@ -67,7 +116,10 @@ def _texts(attributes, name, size, path, optional=False, where="/amps"):
             return [None] * size
         raise LayoutError(f"{path}: {where} has no attribute {name!r}, expected {size} texts, one per column")
     values = attributes[name]
-    values = [v.decode() if isinstance(v, bytes) else str(v) for v in (values if hasattr(values, "__len__") else [])]
-    if len(values) != size or (len(set(values)) != size and name == "names"):
+    if not isinstance(values, np.ndarray):
+        values = [values]  # one text: of the only column, never its letters
+    good = np.ndim(values) == 1 and all(isinstance(v, str | bytes) for v in values)
+    values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values] if good else str(values)
+    if not good or len(values) != size or (len(set(values)) != size and name == "names"):
         raise LayoutError(f"{path}: {where} attribute {name!r} is {values}, expected {size} texts, one per column")
     return values

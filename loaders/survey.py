@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 
+import h5py
 import numpy as np
 
 from constants import amp
@@ -17,6 +18,9 @@ DEPTH_UNITS = {"fraction": 1.0, "percent": 1e-2, "ppm": 1e-6}
 # Median depth, as stored, for which one unit alone is credible. Transmission spectra are taken of planets with
 # depths of about 50 ppm (55 Cnc e is 340 ppm) to 5 % (giants of M dwarfs reach 3 %). What falls between is refused.
 CREDIBLE = {"fraction": (1e-5, 0.03), "percent": (0.2, 6.0), "ppm": (50.0, 6e4)}
+
+MICRON = {"micron": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micrometer": 1.0, "nm": 1e-3}
+MICRON |= {"nanometer": 1e-3, "angstrom": 1e-4, "aa": 1e-4, "a": 1e-4, "m": 1e6, "": 1.0, "micrometre": 1.0}
 
 MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are taken for nanometre, angstrom or metre, and refused
 
@@ -87,7 +91,18 @@ def numbers(values, where, ndim):
     )
     if dtype.kind not in "iuf" or len(shape) != ndim:
         raise LayoutError(f"{where} has type {dtype} and shape {shape}, expected numbers with {ndim} axes")
-    return np.asarray(values[()] if hasattr(values, "id") else values, dtype=np.float64)
+    if isinstance(values, h5py.Dataset):
+        _refuse_empty_promise(values, where)
+        values = values[()]
+    return np.asarray(values, dtype=np.float64)
+
+
+def _refuse_empty_promise(dataset, where):
+    """Refuse an array of which the file holds nothing: one never written fills the memory, one elsewhere may wait."""
+    if dataset.external or dataset.is_virtual:
+        raise LayoutError(f"{where} lies in other files, expected its values in this one")
+    if dataset.size and not dataset.id.get_storage_size():
+        raise LayoutError(f"{where} has shape {dataset.shape} but was never written")
 
 
 def rows_text(bad, labels=None, limit=5):

@@ -165,11 +165,12 @@ def _draws(network, seen, auxiliary, seed):
 def _draw(sensitivity, seen, run, path):
     """Write the sensitivity figure, on the observed spectrum, as PNG and PDF."""
     from report import map_figures
+    from report.style import our_style
 
     curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
     figure = map_figures.sensitivity_curves(seen.wavelength, sensitivity, run.amp_table, curves, seen.depth)
     for kind in ("png", "pdf"):
-        with written_whole(path.with_suffix(f".{kind}")) as part:
+        with our_style(), written_whole(path.with_suffix(f".{kind}")) as part:
             figure.savefig(part, format=kind, dpi=200)
 
 

@@ -8,12 +8,11 @@ import logging
 from pathlib import Path
 from string import Template
 
-import matplotlib
 import numpy as np
 
 from report import words
 from report.pictures import make_figures
-from report.style import DPI, STYLE, plotted
+from report.style import DPI, our_style, plotted
 from report.verdict import verdicts
 from report.yardstick import yardstick_of
 from runio.config import flatten
@@ -50,7 +49,7 @@ def write_figures(run, folder=None):
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rendered = {}
-    with matplotlib.rc_context(STYLE):
+    with our_style():
         for name, picture in make_figures(run).items():
             rendered[name] = picture, _png(picture.figure, DPI)
             with written_whole(folder / f"{name}.png") as part:
@@ -90,7 +89,7 @@ def write_report(run, path=None, rendered=None, command=None, versions=None):
     """
     path = Path(run.folder) / "report.html" if path is None else Path(path)
     if rendered is None:
-        with matplotlib.rc_context(STYLE):
+        with our_style():
             rendered = {name: (picture, _png(picture.figure, DPI)) for name, picture in make_figures(run).items()}
     page = build_page(run, rendered, command or run.config.get("command"), versions or run.config.get("versions"))
     with written_whole(path) as part:

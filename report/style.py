@@ -1,5 +1,6 @@
 """What all figures share: one style, panel grids, units and axes. No figure is made without it, none here."""
 
+import contextlib
 import functools
 import math
 import re
@@ -60,12 +61,21 @@ STYLE = {
 }
 
 
+@contextlib.contextmanager
+def our_style():
+    """Draw with matplotlib's defaults and ``STYLE`` alone, whatever the user's matplotlibrc says, and restore it."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def styled(function):
-    """Draw inside ``STYLE``, leaving the caller's matplotlib settings alone."""
+    """Draw inside `our_style`, leaving the caller's matplotlib settings alone."""
 
     @functools.wraps(function)
     def inside(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
+        with our_style():
             return function(*args, **kwargs)
 
     return inside

@@ -107,6 +107,37 @@ def test_unknown_targets_are_carried_through(tmp_path, truth):
 # Units and targets
 
 
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("%", 100), ("Percent", 100), ("per cent", 100), ("PPM", 1e6), ("", 1), ("fraction", 1), ("(Rp/Rs)^2", 1),
+     ("transit depth (Rp/Rs)^2, dimensionless, noise-free", 1), (np.array(["ppm"], dtype=object), 1e6)],
+)  # fmt: skip
+def test_own_layout_takes_the_unit_that_it_states(tmp_path, truth, unit, factor):
+    path = layouts.write_own(tmp_path / "d.h5", truth)
+    with h5py.File(path, "a") as file:
+        for name in ("spectra", "errors", "molecule_curves/H2O"):
+            if name in file:
+                file[name][...] *= factor
+        file["spectra"].attrs["unit"] = unit
+        file["wavelength"][...] *= 1000
+        file["wavelength"].attrs["unit"] = "nm"
+    data = load_dataset(path)
+    np.testing.assert_allclose(data.spectra, truth.spectra)
+    np.testing.assert_allclose(data.wavelength, truth.wavelength)
+
+
+@pytest.mark.parametrize(
+    ("value", "noisy"),
+    [("false", False), ("0", False), ("No", False), (0, False), (np.array([False]), False), (b"true", True), (1, True),
+     ("True", True), (np.True_, True), ("yes", True)],
+)  # fmt: skip
+def test_own_layout_takes_a_flag_for_what_it_says(tmp_path, truth, value, noisy):
+    path = layouts.write_own(tmp_path / "d.h5", truth)
+    with h5py.File(path, "a") as file:
+        file.attrs["noisy"] = value
+    assert load_dataset(path).noisy is noisy
+
+
 @pytest.mark.parametrize("unit, factor", [("fraction", 1.0), ("percent", 100.0), ("ppm", 1e6)])
 @pytest.mark.parametrize("stated", [True, False])
 def test_units_are_stated_or_guessed(tmp_path, truth, unit, factor, stated, caplog):

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import browser
+import matplotlib
 import pytest
 from example_runs import write_run
 
@@ -110,6 +111,16 @@ def test_same_run_gives_the_same_files(tmp_path):
     assert pages[0].read_bytes() == pages[1].read_bytes()
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_the_users_matplotlib_settings_have_no_say(tmp_path):
+    run = load_run(write_run(tmp_path / "run", n_amps=1, n_bins=5, n_folds=1, sensitivity=False))
+    write_figures(run, tmp_path / "plain")
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "savefig.facecolor": "red"}):
+        write_figures(run, tmp_path / "theirs")
+        assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["font.size"] == 40
+    for path in (tmp_path / "plain").glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "theirs" / path.name).read_bytes(), path.name
 
 
 def test_a_bare_run_still_has_a_report(tmp_path):

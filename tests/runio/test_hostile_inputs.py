@@ -60,6 +60,30 @@ def attribute(name, key, value):
     return lambda file: file[name].attrs.__setitem__(key, value)
 
 
+def of_root(key, value):
+    return lambda file: file.attrs.__setitem__(key, value)
+
+
+def promised(name, shape=(60, 8)):
+    """Put an array in place that the file names but does not hold."""
+
+    def change(file):
+        del file[name]
+        file.create_dataset(name, shape=shape, dtype="f8", chunks=(1, 8))
+
+    return change
+
+
+def outside(name):
+    """Put an array in place whose numbers come from a device."""
+
+    def change(file):
+        del file[name]
+        file.create_dataset(name, shape=(60, 8), dtype="f8", external=[("/dev/zero", 0, 60 * 8 * 8)])
+
+    return change
+
+
 def twice(values):
     """Put the first half of the rows in place of the second."""
     values[len(values) // 2 :] = values[: len(values) // 2]
@@ -105,6 +129,26 @@ ROW_NAMES = ("spectra", "errors", "amps", "auxiliary")
     ("one auxiliary of 1e15", put("auxiliary", (5, 0), 1e15), "auxiliary input star_radius far from"),
     ("constant auxiliary", put("auxiliary", ALL, 7e8), "auxiliary input star_radius is constant"),
     ("half of the rows once more", lambda file: [twice(file[n]) for n in ROW_NAMES], "test spectra are also training"),
+    ("noisy is an empty text", of_root("noisy", ""), "attribute 'noisy' is , expected true or false"),
+    ("noisy is a word", of_root("noisy", "perhaps"), "attribute 'noisy' is perhaps, expected true or false"),
+    ("noisy is 2", of_root("noisy", 2), "attribute 'noisy' is 2, expected true or false"),
+    ("noisy is a list", of_root("noisy", [0, 1]), "attribute 'noisy' is [0 1], expected true or false"),
+    ("depths in magnitudes", attribute("spectra", "unit", "mag"), "'unit' is 'mag', expected fraction, percent or ppm"),
+    ("depths in two units", attribute("spectra", "unit", "ppm or %"), "expected fraction, percent or ppm"),
+    ("depths in 7", attribute("spectra", "unit", 7), "attribute 'unit': expected one text, received 7"),
+    ("errors in another unit", attribute("errors", "unit", "ppm"), "/errors are in ppm, /spectra in fraction"),
+    ("wavelengths in parsec", attribute("wavelength", "unit", "pc"), "'unit' is 'pc', expected micron, nm, angstrom"),
+    ("wavelengths in metres that are micron", attribute("wavelength", "unit", "m"), "expected micron, 0.05 to 200"),
+    ("one text for three names", attribute("amps", "names", "H2O"), "is ['H2O'], expected 3 texts, one per column"),
+    ("names are numbers", attribute("amps", "names", [1, 2, 3]), "expected 3 texts, one per column"),
+    ("names in rows", attribute("amps", "names", [["H2O"], ["CO2"], ["Tp"]]), "expected 3 texts, one per column"),
+    ("spectra never written", promised("spectra"), "/spectra has shape (60, 8) but was never written"),
+    (
+        "a terabyte of nothing",
+        promised("spectra", (10**6, 10**6)),
+        "has shape (1000000, 1000000) but was never written",
+    ),
+    ("errors in another file", outside("errors"), "/errors lies in other files, expected its values in this one"),
     ("ESC in the name of an AMP", attribute("amps", "names", ["H2O", "\x1b[31mCO2", "Tp"]), r"AMP '\x1b[31mCO2'"),
     (
         "bell in the name of an AMP",
