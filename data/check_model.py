@@ -13,6 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
+from constants import SUN_RADIUS
 from data.forward_model import ForwardModel
 from data.kdistribution import KDistributions
 from data.molecules import MOLECULES
@@ -67,7 +68,7 @@ def print_extended():
     low, high = _limits()
     amps = np.array([*high[:5], low[5], high[6], high[7], high[8]])  # light, large and hot
     model = ForwardModel()
-    radius = np.sqrt(model.depth(amps).max()) * 6.957e8
+    radius = np.sqrt(model.depth(amps).max()) * SUN_RADIUS
     print(f"most extended planet of the priors: largest transit radius {radius / amps[6]:.2f} x Rp; ", end="")
     deep = ForwardModel(layers=280, pressure_range=(1e-8, 1e6)).depth(amps)
     print(f"a top at 1e-8 Pa adds at most {(deep - model.depth(amps)).max() * 1e6:.0f} ppm")
@@ -77,7 +78,7 @@ def print_shipped():
     """Print depths, amplitudes and errors of the shipped file."""
     with h5py.File(SHIPPED) as file:
         spectra, errors, amps = (file[key][()].astype(float) for key in ("spectra", "errors", "amps"))
-    bare = (amps[:, 6:7] / 6.957e8) ** 2
+    bare = (amps[:, 6:7] / SUN_RADIUS) ** 2
     print(f"shipped file: {len(spectra)} spectra, {SHIPPED.stat().st_size / 1e6:.2f} MB")
     print(
         f"  depth {spectra.min():.4f} to {spectra.max():.4f}, at most {(spectra / bare).max():.2f} x the bare planet's"

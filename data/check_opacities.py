@@ -24,19 +24,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
+from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
 from data.fit_opacities import read_coarse_table, read_table
 from data.forward_model import HELIUM_RATIO, ForwardModel
 from data.kdistribution import effective
 from data.molecules import MOLECULES
 from data.opacities import effective_cross_section, write_tables
-from data.simulate import JUPITER_MASS, JUPITER_RADIUS, draw_amps
+from data.simulate import draw_amps
 
 TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K
 RATIOS = (1e-6, 1e-4, 1e-3)  # volume mixing ratios
 PRESSURES = (1e2, 1e3, 1e4)  # Pa, of the effective cross-sections
 RANGE = (0.5, 8.0)  # micron
 HITRAN_AMMONIA, HITRAN_AMMONIA_FROM = 1000.0, 0.85  # K and micron: NH3 of the fine table up to, and from
-MASS, RADIUS, SUN_RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS, 6.957e8  # kg, m, m
+MASS, RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS  # kg, m
 BOLTZMANN, GRAVITY, ATOMIC_MASS = 1.380649e-23, 6.6743e-11, 1.66053907e-27
 WEIGHTS = {"H2O": 18.015, "CH4": 16.043, "CO": 28.010, "CO2": 44.009, "NH3": 17.031}  # atomic mass units
 H2_WEIGHT, HE_WEIGHT = 2.016, 4.0026

@@ -26,12 +26,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
+from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS  # TauREx's own Jupiter has the equatorial radius
 from data.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
 from data.molecules import MOLECULES
 from data.workers import end_with_parent
-
-JUPITER_MASS = 1.898e27  # kg
-JUPITER_RADIUS = 6.9911e7  # m, mean radius (TauREx's own Jupiter is the equatorial 7.1492e7 m)
 
 # One row per AMP, in the paper's order: key, unit of the linear quantity, scale, prior as (low, high) in that unit.
 # A log10 AMP is log-uniform, a linear one uniform.
@@ -111,7 +109,7 @@ def check_depth(depth, amps):
     The upper bound is far above what an atmosphere within the priors adds; crossing it means that the atmosphere
     has blown up (see "Extended atmospheres" in the README).
     """
-    bare = (amps[:, 6] / 6.957e8)[:, None] ** 2  # radius in solar radii, squared
+    bare = (amps[:, 6] / SUN_RADIUS)[:, None] ** 2  # radius in solar radii, squared
     bad = ~(np.isfinite(depth) & (depth > 0.5 * bare) & (depth < 20 * bare)).all(axis=1)
     if bad.any():
         raise ValueError(f"depth: expected finite and sane values, received {depth[bad][0]} for AMPs {amps[bad][0]}")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constants import Stream, stream
+from constants import SUN_RADIUS, Stream, stream
 from data.simulate import PRIORS
 from runio.files import written_whole
 from studies.command import study_parser
@@ -32,7 +32,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "emulator.npz"
 SPLIT_SEED, TEST_FRACTION = 0, 0.2  # of the shipped configuration
 
-SUN_RADIUS = 6.957e8  # m
 GRAVITY = 6.6743e-11  # m3 kg-1 s-2
 BOLTZMANN = 1.380649e-23  # J/K
 ATOMIC_MASS = 1.66053907e-27  # kg

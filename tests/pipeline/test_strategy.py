@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-
 CODE = """
 import sys
 from dataclasses import replace

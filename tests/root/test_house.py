@@ -17,7 +17,7 @@ FLOORS = (  # a room may import from the floors below its own, and from itself
     {"models", "constants", "data"},
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-ALONGSIDE = {("models", "constants")}  # on one floor
+ALONGSIDE = {("models", "constants"), ("data", "constants")}  # on one floor
 
 
 def modules():
