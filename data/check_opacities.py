@@ -64,22 +64,35 @@ def table_at(table, temperature, pressure):
     return np.exp(log_k[:, 0]) * 1e-4
 
 
-def correlated_k(tables, temperature, ratio, n_levels=200, pressure_range=(1e-4, 1e6)):
-    """Height (n_cells,) [m] of the apparent edge above the bottom, straight from `tables` {molecule: table}.
+def rays(temperature, ratio, molecules, n_levels=200, pressure_range=(1e-4, 1e6)):
+    """Rays through an isothermal, hydrostatic atmosphere with falling gravity: r(P) = R / (1 - H ln(P0 / P) / R).
 
-    Isothermal, hydrostatic, gravity falling with height: r(P) = R / (1 - H ln(P_bottom / P) / R).
+    Returns
+    -------
+    column : ndarray (n_rays, n_levels)
+        Molecules of air per area along each ray in each level [m-2].
+    pressure : ndarray (n_levels,)
+        Of the levels [Pa].
+    ring : ndarray (n_rays,)
+        Area over pi of the ring that each ray stands for [m2].
     """
-    height = scale_height(temperature, ratio, tables)
+    height = scale_height(temperature, ratio, molecules)
     log_pressure = np.linspace(*np.log(pressure_range[::-1]), 2 * n_levels + 1)  # borders and middles
     radius = RADIUS / (1 - height * (log_pressure[0] - log_pressure) / RADIUS)
     border, middle, pressure = radius[::2], radius[1::2], np.exp(log_pressure[1::2])
     half_chord = np.sqrt(np.maximum(border**2 - middle[:, None] ** 2, 0))
-    column = 2 * np.diff(half_chord, axis=1) * pressure / (BOLTZMANN * temperature)  # (n_rays, n_levels) molecules / m2
+    column = 2 * np.diff(half_chord, axis=1) * pressure / (BOLTZMANN * temperature)
+    return column, pressure, 2 * middle * np.diff(border)
+
+
+def correlated_k(tables, temperature, ratio):
+    """Height (n_cells,) [m] of the apparent edge above the bottom, straight from `tables` {molecule: table}."""
+    column, pressure, ring = rays(temperature, ratio, tables)
     light = 1.0
     for table in tables.values():  # lines of different molecules overlap at random: transmissions multiply
         optical_depth = np.einsum("rl,clg->crg", ratio * column, table_at(table, temperature, pressure), optimize=True)
         light = light * (np.exp(-optical_depth) @ table["weights"])
-    return np.sqrt(RADIUS**2 + (1 - light) @ (2 * middle * np.diff(border))) - RADIUS
+    return np.sqrt(RADIUS**2 + (1 - light) @ ring) - RADIUS
 
 
 def planet(temperature, ratio, molecules):

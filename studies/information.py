@@ -20,8 +20,8 @@ Layout of data/information.h5, n planets, 9 AMPs, 52 bins, AMPs in retrieval spa
     fisher_map, optimal_map        (9, 52)     AMP unit^-2; AMP unit^2
     optimal_map_per_planet         (n, 9, 52)  AMP unit^2
     wavelength                     (52,)       micron
-    attributes: amp_names, data_sha256 of the data set (`Dataset.sha256`), seed and test_fraction of the split, steps,
-                prior_variance, step_check_*
+    attributes: amp_names, data_sha256 (`Dataset.sha256` of the data set), seed and test_fraction of the split, steps,
+        prior_variance, step_check_*
     sampler/, true/                written by posterior.py, described there
 """
 

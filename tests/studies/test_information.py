@@ -117,6 +117,42 @@ def test_nested_sampler_finds_a_known_posterior(monkeypatch):
     )
 
 
+def test_ranks_are_uniform_for_right_posteriors_and_not_for_narrow_ones():
+    """Simulation-based calibration where posteriors are known: a linear model with a Gaussian prior."""
+    rng = np.random.default_rng(12)
+    covariance, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
+    amps, spectra = draw(300, rng)
+    unit, weights = rng.multivariate_normal(np.zeros(N_AMPS), covariance, 200), np.full(200, 1 / 200)
+    found = {}
+    for width in (1.0, 0.6):
+        rows = [posterior.ranks(x @ gain.T + width * unit, weights, truth) for x, truth in zip(spectra, amps)]
+        found[width] = posterior.uniformity(rows)
+    assert (found[1.0] > 0.01).all()
+    assert (found[0.6] < 0.01).all()
+
+
+def test_rank_is_the_weight_below_the_truth():
+    draws, weights = np.array([[1.0], [2.0], [3.0]]), np.array([0.5, 0.3, 0.2])
+    assert posterior.ranks(draws, weights, np.array([2.5])) == pytest.approx(0.8)
+    assert posterior.ranks(draws, weights, np.array([2.0])) == pytest.approx(0.65)
+
+
+def test_stored_ranks_are_uniform_and_truths_as_far_as_the_posteriors_say():
+    import h5py
+
+    from loaders import load_dataset
+
+    with h5py.File(information.STORED) as file:
+        sampled = {key: values[()] for key, values in file["sampler"].items()}
+        digest = file.attrs["data_sha256"]
+    data = load_dataset(information.STORED.with_name("ariel_spectra.h5"))
+    assert digest == data.sha256()
+    assert len(sampled["mean"]) >= 300
+    assert (posterior.uniformity(sampled["rank"]) > 0.01).all()
+    z2 = (data.amps[sampled["rows"]] - sampled["mean"]) ** 2 / sampled["variance"]
+    assert (np.abs(z2.mean(axis=0) - 1) < 3 * z2.std(axis=0, ddof=1) / np.sqrt(len(z2))).all()
+
+
 def test_stored_groups_are_replaced_whole_and_read_back_by_their_planets(tmp_path):
     path = tmp_path / "file.h5"
     posterior.store(path, "sampler", {"index": np.arange(4), "mean": np.ones((4, 2))})
