@@ -157,7 +157,7 @@ def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, request, nam
         dataset(n=60, auxiliary=name == "cnn"),
         data={"path": str(tmp_path / "data.h5"), "auxiliary": ["star_radius"] if name == "cnn" else []},
         model={"lstm": {"units": [4, 4]}, "hybrid": {"units": 4}},
-        training={"epochs": 1, "copies": 1, "cv": 2, "processes": 1},
+        training={"epochs": 1, "copies": 1, "cv": 1},
         sensitivity={"no_spectra": 2, "repeat": 2, "scheme": "single"},
     )
     command = ["--config", config, "--model", name, "--output", str(tmp_path / "out"), "--quiet"]
@@ -170,7 +170,7 @@ def test_every_run_without_output_gets_a_folder_of_its_own(runfile, tmp_path, qu
         tmp_path,
         dataset(n=60),
         sensitivity={"enabled": False},
-        training={"epochs": 1, "copies": 1, "cv": 2, "processes": 1},
+        training={"epochs": 1, "copies": 1, "cv": 1},
     )
     assert [runfile.main(["--config", config, "--quiet"]) for _ in range(2)] == [0, 0]
     folders = sorted((tmp_path / "runs").iterdir())

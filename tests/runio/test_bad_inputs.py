@@ -25,7 +25,7 @@ DATA = dataset(n=60, n_bins=8, keys=("H2O", "CO2", "Tp"))
 SETTINGS = """
 data: {path: data.h5}
 model: {name: mlp, mlp: {units: [8]}}
-training: {epochs: 1, batch_size: 16, copies: 1, processes: 1}
+training: {epochs: 1, batch_size: 16, copies: 1, cv: 1}
 sensitivity: {no_spectra: 2, repeat: 2}
 """
 
@@ -121,7 +121,7 @@ BAD_CONFIGS = [
     ("data: {path: data.h5, auxiliary: [star_radius]}", "star_radius"),
     ("data: {path: data.h5, test_fraction: 0.99}", "too few spectra"),
     ("data: {path: data.h5, test_fraction: 0.001}", "too few spectra"),
-    ("data: {path: data.h5, valid_fraction: 0.001}", "too few spectra"),
+    ("data: {path: data.h5, valid_fraction: 0.001}\ntraining: {cv: 1}", "too few spectra"),
     ("data: {pth: data.h5}", "data.pth: no such setting; did you mean 'path'?"),
     ("training: {lr: [1]}", "training.lr: expected a number, received [1]"),
     ("model: {name: mlp, mlp: {units: [-1]}}", "model.mlp.units[0]: expected a value at least 1, received -1"),
