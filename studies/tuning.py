@@ -107,7 +107,7 @@ def train(variant, config, split, seed, folder):
     models.BUILDERS["mlp"] = residual_mlp if RESIDUAL in variant else models.mlp
     data, scaler, (rows, valid) = split.data, split.scalers[0], split.folds[0]
     name = config.model.name
-    front = whitening(data, rows, scaler) if config.model.whiten else None
+    first = whitening(data, rows, scaler) if config.model.whiten else None
 
     def build():
         n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
@@ -115,7 +115,7 @@ def train(variant, config, split, seed, folder):
         return models.build_model(
             name,
             *shape,
-            front=front,
+            whitening=first,
             seed=stream(seed, Stream.WEIGHTS, 0),
             **vars(getattr(config.model, name)),
         )
