@@ -9,8 +9,6 @@ on one fold with the settings of RECIPE, validates it and judges it on the spect
 epoch that was kept, one row per size of the noise and seed.
 """
 
-import argparse
-import csv
 import tempfile
 import time
 from pathlib import Path
@@ -18,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.folds import load_split, prepare_tensorflow, train_network
-from pipeline.network import TrainedNetwork
 from report.evaluation import scores
 from runio.config import load_config
-from runio.files import written_whole
 from runio.results import read_history
+from studies.command import study_parser
+from studies.tables import data_frame, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)  # in units of the errors
@@ -47,6 +45,8 @@ def r2(network, data, rows):
 
 def measure(folder, size, seed, quick=False):
     """Train and judge one network; return a row of the table."""
+    from pipeline.network import TrainedNetwork
+
     changes = {"training.extra_noise": size, "seed": seed}
     if quick:
         changes |= {"data.size": 1000, "training.epochs": 2}
@@ -66,7 +66,7 @@ def measure(folder, size, seed, quick=False):
 
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("noisy_data", __doc__)
     parser.add_argument("folder", type=Path, help="of HELA's JSON and .npy files")
     parser.add_argument("--sizes", type=float, nargs="+", default=SIZES, help="of the added noise, in errors")
     parser.add_argument("--seeds", type=int, default=2, help="each has a split of its own (default %(default)s)")
@@ -80,10 +80,7 @@ def main():
             rows.append(measure(arguments.folder, size, seed, arguments.quick))
             print(rows[-1], flush=True)
             if not arguments.quick:
-                with written_whole(arguments.output) as part, open(part, "w", newline="") as file:
-                    table = csv.DictWriter(file, rows[0])
-                    table.writeheader()
-                    table.writerows(rows)
+                write_csv(arguments.output, data_frame(rows))
 
 
 if __name__ == "__main__":

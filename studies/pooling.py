@@ -13,7 +13,6 @@ Both are trained on the first fold of five with config.yaml. Printed, and drawn 
   by one standard deviation, against the distance of the two, mean over test spectra.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, noisy_test_spectra
 from runio.config import load_config
+from studies.command import study_parser
 from studies.limit import STORED
 from studies.map_scores import spearman
 from studies.tuning import QUICK, ROOT, train
@@ -140,7 +140,7 @@ def plot(path, found, optimal, wavelength, k, name):
             axes[0].axvspan(low, high, color="#E8E8E8", lw=0)
         share = 100 * optimal[k] / optimal[k].sum()
         axes[0].stairs(share, bin_edges(wavelength), color="#000000", lw=1.1, label="best estimator")
-        for what, network in found.items():
+        for what, network in measured.items():
             colour, values = COLOURS[what], network["map"][k]
             label = f"{what} ({spearman(values, optimal[k]):.2f})"
             axes[0].stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=label)
@@ -160,7 +160,7 @@ def plot(path, found, optimal, wavelength, k, name):
 
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("pooling", __doc__)
     parser.add_argument("--amp", default="CO2", help="whose map is drawn (default %(default)s)")
     parser.add_argument("--figure", type=Path, help="picture to write")
     parser.add_argument("--epochs", type=int, help="in place of those of config.yaml")
@@ -169,7 +169,7 @@ def main():
     arguments = parser.parse_args()
     work = arguments.work / ("quick" if arguments.quick else "")
     prepare_tensorflow()
-    found = {}
+    measured = {}
     for what, pooling in NETWORKS.items():
         changes = {"model.name": "cnn", "model.cnn.pooling": pooling, "model.cnn.patch": 1, "training.cv": 5}
         changes["training.epochs"] = arguments.epochs
@@ -179,7 +179,7 @@ def main():
         found[what] = measure(train(what, config, split, config.seed, work / what.replace(" ", "_")), split)
     optimal = optimal_map()
     names = split.data.amp_names
-    for what, network in found.items():
+    for what, network in measured.items():
         print(f"{what}: left of a bin, mean {network['left'].mean():.3f}, least {network['left'].min():.3f}")
         print("  likeness by distance:", " ".join(f"{value:.2f}" for value in network["likeness"]))
         ranks = [spearman(a, b) for a, b in zip(network["map"], optimal)]
@@ -188,7 +188,7 @@ def main():
         print("  sum over that of the optimal map:  ", " ".join(f"{n} {t:.2f}" for n, t in zip(names, totals)))
     if arguments.figure:
         k = names.index(arguments.amp)
-        plot(arguments.figure, found, optimal, split.data.wavelength, k, arguments.amp)
+        plot(arguments.figure, measured, optimal, split.data.wavelength, k, arguments.amp)
 
 
 if __name__ == "__main__":

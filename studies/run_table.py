@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from models import load_model
 from report.verdict import verdicts
 from report.yardstick import yardstick_of
 from runio.files import written_whole
@@ -54,6 +53,8 @@ def rows_of_run(run):
 
 def summary_of_run(run, rows):
     """Return the row of a run in README.md: a dict of texts."""
+    from models import load_model
+
     ratio, agreement = (np.array([row[key] for row in rows], float) for key in ("error_over_limit", "spearman"))
     several = f", mean of {len(run.folds)} folds" if run.ensemble else ""
     name = ENSEMBLE if run.ensemble else f"model_{min(run.folds)}"

@@ -35,7 +35,7 @@ def replaced_rows(path, table, keys):
     path : path-like
         CSV file, which need not exist. Its cells are kept as the text that they are.
     table : pandas.DataFrame
-        New rows, with all columns of the file.
+        New rows; cells of columns that only one of the two has stay empty.
     keys : list of str
 
     Returns
@@ -46,7 +46,7 @@ def replaced_rows(path, table, keys):
         return table
     stored = _pandas().read_csv(path, dtype=str, keep_default_na=False)
     new = set(map(tuple, table[keys].to_numpy()))
-    stays = [tuple(row) not in new for row in stored[keys].to_numpy()]
+    stays = [tuple(row) not in new for row in stored.reindex(columns=keys, fill_value="").to_numpy()]
     return _pandas().concat([stored[stays], table], ignore_index=True) if len(table) else stored
 
 

@@ -14,8 +14,6 @@ noisy spectra with the optimal map, mean over AMPs and the smallest, and how muc
 those of the best estimator, mean over AMPs (`map_agreement.py`); minutes.
 """
 
-import argparse
-import csv
 import dataclasses
 import re
 import sys
@@ -29,9 +27,10 @@ from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
 from runio.config import load_config
-from runio.files import written_whole
+from studies.command import study_parser
 from studies.limit import STORED, compare
 from studies.map_scores import spearman
+from studies.tables import data_frame, replaced_rows, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLD = "told the size of the errors"  # a second input that the shipped data set does not hold
@@ -169,21 +168,13 @@ def score(network, split, limited):
 
 
 def write_rows(path, rows):
-    """Write the table, whole or not at all; rows of variants and seeds that are not in ``rows`` stay."""
-    if path.is_file():
-        with open(path, newline="") as file:
-            done = {(row["variant"], row["seed"]) for row in rows}
-            rows = [row for row in csv.DictReader(file) if (row["variant"], row.get("seed")) not in done] + rows
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, max(rows, key=len), restval="")
-        table.writeheader()
-        table.writerows(rows)
+    """Write the table; rows of variants and seeds that are not in ``rows`` stay."""
+    write_csv(path, replaced_rows(path, data_frame(rows), ["variant", "seed"]))
 
 
 def main():
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("tuning", __doc__)
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs, one seed; into results/quick/")
     parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="variants whose names hold one of these words")

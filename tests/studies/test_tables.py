@@ -1,5 +1,7 @@
 """Tables of the studies: averages over seeds, rows that are replaced, and Markdown made of the stored scores."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +54,17 @@ def test_a_table_is_put_between_its_marks_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="expected the lines"):
         tables.put_between_marks(page, marks, "new")
     assert page.read_text() == "no marks"
+
+
+STUDIES = sorted(p.stem for p in Path(tables.__file__).parent.glob("*.py") if "def main(" in p.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_help_names_the_command_and_needs_neither_tensorflow_nor_pandas(study):
+    code = (
+        "import runpy, sys; sys.argv[1:] = ['--help'];"
+        "sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'pandas', 'scipy']));"
+        f"runpy.run_module('studies.{study}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=STORED.parents[1], capture_output=True, text=True)
+    assert done.stdout.startswith(f"usage: python -m studies.{study} "), done.stderr
