@@ -62,6 +62,7 @@ def parse_arguments(argv=None):
         "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="of the observation, if needed"
     )
     arguments = parser.parse_args(argv)
+    _refuse_odd_text(parser, argv)
     if bool(arguments.apply) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
     if arguments.output == "":
@@ -71,6 +72,13 @@ def parse_arguments(argv=None):
     if arguments.resume and not arguments.output:
         parser.error("--resume: expected --output DIR, the folder of the interrupted run")
     return arguments
+
+
+def _refuse_odd_text(parser, argv):
+    """Refuse what the report, written at the end, could not name: words that are not UTF-8, control characters."""
+    for word in sys.argv[1:] if argv is None else argv:
+        if not word.isprintable():
+            parser.error(f"expected printable text in UTF-8, received {ascii(word)[:200]}")
 
 
 def read_settings(arguments):
@@ -93,11 +101,13 @@ def read_auxiliary(pairs):
 
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
-    arguments = parse_arguments(argv)
-    from runio.console import RunLog
+    from runio.console import RunLog, check_environment, open_standard_streams
 
+    open_standard_streams()
+    arguments = parse_arguments(argv)
     with RunLog(arguments.quiet) as log:
         try:
+            check_environment()
             config = read_settings(arguments)
             if arguments.apply:
                 from pipeline.apply import apply_run

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from constants import DATA_FORMATS
 from loaders.challenge import detect_level_1, detect_level_2, load_level_1, load_level_2
@@ -49,7 +50,10 @@ def pick_format(path, format):
     if format != "auto" and format not in [f.name for f in FORMATS]:
         raise ValueError(f"data.format must be auto or one of {names}; received {format!r}")
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(f"{path}: no such file or folder{where}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: a pipe or a device, expected a file or a folder")
     if format != "auto":
         return next(f for f in FORMATS if f.name == format)
     for layout in FORMATS:

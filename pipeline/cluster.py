@@ -13,6 +13,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -27,9 +28,12 @@ from queue import Empty, SimpleQueue
 import constants
 from runio import console
 from runio.errors import InputError
+from runio.files import read_bounded
 
 logger = logging.getLogger(__name__)
 
+ADDRESS = r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}"
+LARGEST_FILE = 1_000_000  # bytes of a scheduler's file
 PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
 NOT_RUN = ("tests", "notebooks", "docs")  # folders of the project whose code no worker runs
 START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
@@ -309,13 +313,24 @@ class Workers(concurrent.futures.Executor):
         return f"{self.address}: the scheduler is gone; start it again and go on with --resume"
 
 
+def _address_in(path):
+    """Return the address that a scheduler's file (``dask scheduler --scheduler-file``) states."""
+    try:
+        address = json.loads(read_bounded(path, LARGEST_FILE))["address"]
+        if isinstance(address, str) and re.fullmatch(ADDRESS, address):
+            return address
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise InputError(f"--scheduler: {path}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT")
+
+
 def _parse(address):
-    """Return ("local", N), ("address", "tcp://host:port") or ("scheduler_file", path)."""
+    """Return ("local", N) or ("address", "tcp://host:port")."""
     local = re.fullmatch(r"local:(\d{1,4})", address)
     if local and int(local[1]) > 0:
         return "local", int(local[1])
-    if re.fullmatch(r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}", address) and not local:
+    if re.fullmatch(ADDRESS, address) and not local:
         return "address", address if "://" in address else f"tcp://{address}"
-    if Path(address).is_file():
-        return "scheduler_file", address
+    if "\0" not in address and len(address) < 4096 and Path(address).is_file():
+        return "address", _address_in(address)
     raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from constants import Stream, stream
 from pipeline.processes import process_count, process_pool, usable_cores
 from runio import console
-from runio.config import build_config
+from runio.config import DataConfig, build_config
 from runio.errors import InputError, as_input_error
 from runio.results import read_history
 from runio.rundir import FolderInUse, RunFolder
@@ -40,6 +40,14 @@ class Split:
     scalers: list
 
 
+def data_path(config):
+    """Return the path of the data set: relative to the present folder; the shipped one is found from anywhere."""
+    path = config.data.path
+    if path == DataConfig().path and not os.path.exists(path):
+        return str(Path(__file__).parents[1] / path)
+    return path
+
+
 def load_split(config):
     """Load the data set of a run and split it; refuse what cannot be used with an `InputError`."""
     from loaders import load_dataset
@@ -48,7 +56,7 @@ def load_split(config):
     chosen, training = config.data, config.training
     with as_input_error():
         data = load_dataset(
-            chosen.path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width
+            data_path(config), chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width
         )
         data = take(data, chosen.size)
         rest, test = split_test(data, chosen.test_fraction, config.seed)
@@ -124,7 +132,7 @@ def train_folds(executor, config, split, folder, quiet):
     from tqdm import tqdm
 
     tree = config.to_dict()
-    tree["data"]["path"] = os.path.abspath(config.data.path)
+    tree["data"]["path"] = os.path.abspath(data_path(config))
     settings, folder = json.dumps(tree), Path(folder).resolve()
     missing = [k for k in range(len(split.folds)) if not _network(folder, k).is_file()]
     sha256 = split.data.sha256()

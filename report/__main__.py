@@ -1,6 +1,9 @@
 """Draw the figures and the report of a finished run again, from its folder alone: ``python -m report RUN_DIR``."""
 
+import os
 import sys
+
+os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
 
 from report.page import write_figures, write_report
 from runio.errors import one_line

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from constants import VERSION
-from runio.errors import one_line, printable
+from runio.errors import InputError, one_line, printable
 
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
 
@@ -136,6 +136,35 @@ def quiet_stderr():
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def open_standard_streams():
+    """Give what was closed by the shell (``2>&-``) a place to go: the next file opened would become stderr."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def check_environment():
+    """Refuse variables of the environment with which libraries would fail after the work is done, or speak in riddles.
+
+    Raises
+    ------
+    InputError
+        With the variable, what was expected and what was received.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND: expected tensorflow, with which runs are made, received {backend!r}")
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value and not (value.isascii() and value.isdigit() and int(value) < 10_000):
+            raise InputError(f"{name}: expected a whole number, received {value!r}")
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
 
 
 class Stages:

@@ -278,6 +278,8 @@ class RunFolder:
                 )
         elif self.resume:
             log.info("%s: nothing to resume here, so a new run starts", self.path)
+        if self.marker not in os.listdir(self.path) and _is_room(self.path.resolve()):
+            raise RunFolderError(f"{self.path}: a folder of this software; choose another --output, such as runs/new")
         strangers = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
         if strangers and self.marker not in strangers:
             raise RunFolderError(
@@ -358,6 +360,13 @@ class RunFolder:
                 self._lock_path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
+
+
+def _is_room(path):
+    """Whether a folder is one that this software itself is made of."""
+    house = Path(__file__).parents[1]
+    kinds = ("*.py", "*.md", "*.yaml", "*.ipynb")
+    return path == house or (path.parent == house and any(file for kind in kinds for file in path.glob(kind)))
 
 
 def _put(path, trash):

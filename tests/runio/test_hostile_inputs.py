@@ -4,9 +4,13 @@ A row is (kind, name, what is done, piece of the line). What is done to is made 
 ``ATTACKS``, which returns the refusal.
 """
 
+import contextlib
+import io
 import os
 import shutil
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -14,11 +18,14 @@ import pytest
 from example_runs import write_run
 from synthetic import dataset, write
 
+import runfile
+from loaders.observation import read_observation
 from pipeline.folds import load_split
 from runio.config import build_config
 from runio.results import load_run
 
 DATA = dataset(n=60, n_bins=8, keys=("H2O", "CO2", "Tp"), auxiliary=True)
+ROOT = Path(runfile.__file__).parent
 FILL = 9.96921e36  # netCDF's
 
 ROWS = []  # (kind, name, what is done, piece of the line)
@@ -231,6 +238,12 @@ def spoilt(*index):
     return change
 
 
+def ecsv(header):
+    """Return what writes a table with this ECSV header."""
+    lines = "".join(f"# {line}\n" for line in header.splitlines())
+    return lambda path: path.write_text(f"# %ECSV 1.0\n# ---\n{lines}wavelength depth error\n1 0.01 1e-5\n")
+
+
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk"))
 
 
@@ -318,6 +331,128 @@ def _run(place, change):
     change(place / "run")
     with pytest.raises(ValueError) as refusal:
         load_run(place / "run")
+    return refusal
+
+
+def main(*argv):
+    """Call the command line in this process; return its status and what it said on stderr, usage aside."""
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
+        try:
+            status = runfile.main([str(word) for word in argv])
+        except SystemExit as end:
+            status = end.code
+    return status, [line for line in error.getvalue().splitlines() if line and not line.startswith(("usage:", " "))]
+
+
+def flags(*argv, make=None, **environment):
+    return argv, make, environment
+
+
+def content(name, data):
+    return lambda place: (place / name).write_bytes(data)
+
+
+@attack(
+    "command line",
+    ("an output that is not UTF-8", flags("--output", "caf\udce9"), r"text in UTF-8, received 'caf\udce9'"),
+    ("ESC in the output", flags("--output", "\x1b[2J"), r"expected printable text in UTF-8, received '\x1b[2J'"),
+    ("a line break in a model", flags("--model", "cnn\nmlp"), "expected printable text"),
+    ("Keras on nothing", flags(KERAS_BACKEND="foo"), "KERAS_BACKEND: expected tensorflow, with which runs are made"),
+    ("Keras on JAX", flags(KERAS_BACKEND="jax"), "received 'jax'"),
+    ("threads in words", flags(TF_NUM_INTRAOP_THREADS="two"), "TF_NUM_INTRAOP_THREADS: expected a whole number"),
+    ("threads in Arabic figures", flags(TF_NUM_INTRAOP_THREADS="\u0662"), "expected a whole number"),
+    ("threads below zero", flags(OMP_NUM_THREADS="-1"), "OMP_NUM_THREADS: expected a whole number, received '-1'"),
+    ("settings are a pipe", flags("--config", "pipe", make=lambda p: os.mkfifo(p / "pipe")), "a pipe or a device"),
+    (
+        "the data set is a pipe",
+        flags(
+            "--config",
+            "c.yaml",
+            make=lambda p: (os.mkfifo(p / "pipe"), content("c.yaml", b"data: {path: pipe, format: hdf5}")(p)),
+        ),
+        "pipe: a pipe or a device, expected a file or a folder",
+    ),
+    (
+        "no data set here",
+        flags("--config", "c.yaml", make=content("c.yaml", b"data: {path: none.h5}")),
+        "no such file or folder in",
+    ),
+    ("a name of 5000 letters", flags("--model", "x" * 5000), "model.name: expected one of mlp, cnn, lstm, hybrid"),
+    (
+        "a folder of the software",
+        flags("--config", "good.yaml", "--output", ROOT / "configs"),
+        "a folder of this software",
+    ),
+    (
+        "one fold in a folder of the software",
+        flags("--config", "good.yaml", "--fold", 0, "--output", ROOT / "configs"),
+        "a folder of this software",
+    ),
+    ("the software's own folder", flags("--config", "good.yaml", "--output", ROOT), "a folder of this software"),
+    *(
+        (
+            f"a scheduler's file of {name}",
+            flags("--config", "good.yaml", "--output", "out", "--scheduler", "s.json", make=content("s.json", data)),
+            "s.json: expected the file of a scheduler",
+        )
+        for name, data in (
+            ("noise", bytes(range(256))),
+            ("nothing", b""),
+            ("a list", b"[]"),
+            ("no address", b"{}"),
+            ("numbers", b'{"address": 3}'),
+            ("words", b'{"address": "home"}'),
+            ("brackets", b"[" * 50_000),
+            ("2 MB", b" " * 2_000_000),
+        )
+    ),
+)
+def _command_line(place, done):
+    argv, make, environment = done
+    if "--scheduler" in argv:
+        pytest.importorskip("dask.distributed")
+    settings = "data: {path: data.h5}\nmodel: {name: mlp, mlp: {units: [8]}}\ntraining: {epochs: 1}"
+    (place / "good.yaml").write_text(settings)
+    if make:
+        make(place)
+    before = sorted(os.listdir(place)), sorted(os.listdir(ROOT / "configs")), sorted(os.listdir(ROOT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "400")
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        status, lines = main(*argv)
+    assert status == 2 and len(lines) == 1, lines
+    assert (sorted(os.listdir(place)), sorted(os.listdir(ROOT / "configs")), sorted(os.listdir(ROOT))) == before
+    return SimpleNamespace(value=lines[0])
+
+
+@attack(
+    "observation",
+    ("ECSV with nested aliases", ecsv(LAUGHS), "an alias (*a)"),
+    ("ECSV that runs code", ecsv("datatype: !!python/object/apply:os.system ['touch owned']"), "constructor"),
+    ("ECSV of brackets", ecsv("datatype: " + "[" * 20_000), "nested 30 deep at most"),
+    ("ECSV of a long header", ecsv("datatype: [" + "1, " * 50_000 + "]"), "ECSV header of 150"),
+    ("ECSV without columns", ecsv("delimiter: ','"), "ECSV header is not readable (KeyError)"),
+    ("ECSV of columns without names", ecsv("datatype: [{unit: um}]"), "ECSV header is not readable"),
+    ("ECSV whose columns are a number", ecsv("datatype: 3"), "ECSV header is not readable"),
+    ("ECSV with another delimiter", ecsv("datatype: [{name: a}]\ndelimiter: x" + "y" * 999), "ECSV delimiter is 'xyyy"),
+    ("ECSV of repeated keys", ecsv("datatype: []\ndatatype: []"), "is given twice"),
+    ("a pipe", lambda path: os.mkfifo(path), "a pipe or a device"),
+    ("/dev/zero", lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+    ("a folder", lambda path: path.mkdir(), "Is a directory"),
+    ("a link to itself", lambda path: path.symlink_to(path), "cannot be read"),
+    ("25 MB of blanks", lambda path: path.write_bytes(b" " * 25_000_000), "more than 20000 kB"),
+    ("zero bytes", lambda path: path.write_bytes(b"\0" * 100), "it holds zero bytes"),
+    ("ESC in a column", lambda path: path.write_text("\x1b[31mwl,x\n1,2\n"), r"\x1b[31mwl"),
+    ("a column of 100,000 letters", lambda path: path.write_text("w" * 100_000 + ",x\n1,2\n"), "no column for"),
+    ("10,000 columns", lambda path: path.write_text(",".join(map(str, range(10_000))) + "\n"), "no column for"),
+)
+def _observation(place, make):
+    path = place / "planet.ecsv"
+    make(path)
+    with pytest.raises(ValueError) as refusal:
+        read_observation(path)
     return refusal
 
 
