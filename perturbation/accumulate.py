@@ -49,11 +49,12 @@ def accumulate(model, plan, executor=None, store=None, keep_spectra=True, tolera
     Totals
     """
     used, shape = plan.used, plan.shape
+    if store is not None and not (hasattr(store, "keys") and hasattr(store, "update")):
+        raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
     stored = np.array([store is not None and int(row) in store for row in used], dtype=bool)
     expected = (plan.settings.n_arrays, *shape)
     for row in used[stored][:1].tolist():
-        if np.shape(store[row]) != expected:
-            raise ValueError(f"store: expected maps {expected}, received {np.shape(store[row])}")
+        stored_arrays(store, row, expected)
     chunks = plan.survey.chunks(used[~stored], plan.chunk_size)
     answers = in_order(used[~stored], run_chunks(model, chunks, plan.settings, executor), store)
 
@@ -67,7 +68,7 @@ def accumulate(model, plan, executor=None, store=None, keep_spectra=True, tolera
     row_sums = RunningMoments(shape[0], 1)  # of each AMP's map over all bins
     with progress_bar(len(used), progress, executor) as advance:
         for k, row in enumerate(used.tolist()):
-            spectrum_map, *others = store[row] if stored[k] else next(answers)
+            spectrum_map, *others = stored_arrays(store, row, expected) if stored[k] else next(answers)
             wanted = plan.wanted[row]
             totals.moments.add(spectrum_map, wanted)
             totals.shares.add(spectrum_map, wanted)
@@ -82,6 +83,19 @@ def accumulate(model, plan, executor=None, store=None, keep_spectra=True, tolera
                     totals.per_spectrum = totals.per_spectrum[: k + 1] if keep_spectra else None
                     break
     return totals
+
+
+def stored_arrays(store, row, expected):
+    """Return what the store has of one spectrum, checked."""
+    try:
+        arrays = np.asarray(store[row], dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"store: expected maps {expected}, received {type(store[row]).__name__} for {row}") from None
+    if arrays.shape != expected:
+        raise ValueError(f"store: expected maps {expected}, received {arrays.shape} for spectrum {row}")
+    if not np.isfinite(arrays).all():
+        raise ValueError(f"store: expected finite maps, received NaN or infinity for spectrum {row}")
+    return arrays
 
 
 def in_order(rows, results, store):

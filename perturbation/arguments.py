@@ -19,17 +19,31 @@ DEFAULT_NODES = 5
 
 def float_array(name, value, expected, ndim=None, length=None, finite=True):
     """Return ``value`` as a float64 array, finite if asked; ``expected`` is its shape in words."""
-    if np.ma.is_masked(value):
-        raise ValueError(f"{name}: expected no masked entries, received {np.ma.count_masked(value)}")
+    refuse_no_numbers(name, value, expected)
     try:
         array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
     if array.size == 0 or (ndim and array.ndim != ndim) or (length and len(array) != length):
         raise ValueError(f"{name}: expected shape {expected}, received {array.shape}")
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
     return array
+
+
+def refuse_no_numbers(name, value, expected):
+    """Refuse what NumPy would turn into numbers at a loss: units, masks, dates, complex numbers, text."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected no masked entries, received {np.ma.count_masked(value)}")
+    unit = str(getattr(value, "unit", None) or getattr(value, "units", None) or "")
+    if unit not in ("", "dimensionless"):
+        raise ValueError(f"{name}: expected plain numbers, received {type(value).__name__} in {unit[:40]}; convert it")
+    try:
+        kind = getattr(value, "dtype", None) or np.asarray(value).dtype
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
+    if getattr(kind, "kind", "f") in "cMmSU":
+        raise ValueError(f"{name}: expected real numbers of shape {expected}, received {kind}")
 
 
 def scaling(mean_name, mean, std_name, std, sizes=None):
@@ -73,7 +87,11 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
     shapes = {False: ((n_bins,), (n, n_bins)), True: ((n_bins, n_bins), (n, n_bins, n_bins))}
     allowed = shapes[False] + shapes[True] if covariance is None else shapes[bool(covariance)]
     words = " or ".join(map(str, dict.fromkeys(allowed)))
-    errors = np.asarray(org_error) if np.ndim(org_error) == 3 else float_array("org_error", org_error, words)
+    if getattr(org_error, "ndim", 0) == 3 and org_error.dtype.kind == "f":  # may be large, and is read chunk by chunk
+        refuse_no_numbers("org_error", org_error, words)
+        errors = np.asarray(org_error)
+    else:
+        errors = float_array("org_error", org_error, words)
     if errors.shape not in allowed:
         raise ValueError(f"org_error: expected shape {words}, received {errors.shape}")
     if covariance is None:

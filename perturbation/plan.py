@@ -116,6 +116,13 @@ class Plan:
         return self.settings.n_amps, len(self.method.labels)
 
 
+def float32_array(name, values):
+    """Return values as float32, as networks take them; one that is too large would arrive as infinity."""
+    if np.abs(values).max() > np.finfo(np.float32).max:
+        raise ValueError(f"{name}: expected numbers below {np.finfo(np.float32).max:.2g}, received larger ones")
+    return values.astype(np.float32)
+
+
 def check_survey(org_spectrum, org_error, covariance, directions, x_mean, x_std, auxiliary):
     """Return the `Survey` of these arguments of ``sensitivity_map``."""
     spectra = float_array("org_spectrum", org_spectrum, "(N, n_bins)", ndim=2)
@@ -127,7 +134,10 @@ def check_survey(org_spectrum, org_error, covariance, directions, x_mean, x_std,
         noise, is_covariance = direction_array(directions, n, n_bins), False
     x_mean, x_std = scaling("x_mean", x_mean, "x_std", x_std, (1, n_bins))
     if auxiliary is not None:
-        auxiliary = float_array("auxiliary", auxiliary, f"({n}, k)", ndim=2, length=n).astype(np.float32)
+        auxiliary = float32_array("auxiliary", float_array("auxiliary", auxiliary, f"({n}, k)", ndim=2, length=n))
+    with np.errstate(over="ignore"):
+        extremes = (np.stack([spectra.min(axis=0), spectra.max(axis=0)]) - x_mean) / x_std
+    float32_array("org_spectrum, scaled by x_mean and x_std", extremes)
     return Survey(
         spectra, noise, is_covariance, np.broadcast_to(x_mean, n_bins), np.broadcast_to(x_std, n_bins), auxiliary
     )

@@ -128,11 +128,17 @@ class Predictor:
         inputs = rows[:, :, None] if self.layout == "channel" else rows
         if auxiliary is not None:
             inputs = [inputs, np.array(np.broadcast_to(auxiliary, (len(rows), auxiliary.shape[-1])))]  # (rows, k)
-        output = self.function(inputs)
+        try:
+            output = self.function(inputs)
+        except StopIteration:  # it would end a loop over chunks as if all were done
+            raise ValueError(f"model: expected an answer for {name}, received StopIteration") from None
         if hasattr(output, "detach"):  # a tensor that still carries its gradient
             output = output.detach().cpu()
-        output = np.asarray(output)
-        if output.dtype.kind in "bcOSU":
+        try:
+            output = np.asarray(output)
+        except (TypeError, ValueError):  # rows of several lengths
+            raise ValueError(f"model: expected an array, received {type(output).__name__}") from None
+        if output.dtype.kind in "bcOSUMm":
             raise ValueError(f"model: expected real numbers, received {output.dtype}")
         if output.dtype.kind != "f":  # bfloat16, or integers, whose differences could wrap around
             output = output.astype(float)
