@@ -124,7 +124,7 @@ def optimal_map():
         return file[source][()].mean(axis=0, dtype=float)
 
 
-def plot(path, found, optimal, wavelength, k, name):
+def plot(path, measured, optimal, wavelength, k, name):
     """Draw the maps of AMP ``k``, what is left of each bin, and how alike neighbours are seen."""
     import matplotlib
 
@@ -176,7 +176,7 @@ def main():
         config = load_config(ROOT / "config.yaml", changes | (QUICK if arguments.quick else {}))
         config.data.path = str(ROOT / config.data.path)
         split = load_split(config)
-        found[what] = measure(train(what, config, split, config.seed, work / what.replace(" ", "_")), split)
+        measured[what] = measure(train(what, config, split, config.seed, work / what.replace(" ", "_")), split)
     optimal = optimal_map()
     names = split.data.amp_names
     for what, network in measured.items():
