@@ -141,7 +141,7 @@ def train_folds(executor, config, split, folder, quiet):
     if tasks:
         logger.info("folds %s: training side by side", ", ".join(map(str, missing)))
     watch, waiting = EpochWatch(folder, missing), set(futures)
-    with tqdm(total=len(tasks) * config.training.epochs, unit="epoch", disable=quiet or None) as bar:
+    with tqdm(total=len(tasks) * config.training.epochs, desc="training", unit="epoch", disable=quiet or None) as bar:
         while waiting:
             ended, waiting = concurrent.futures.wait(
                 waiting, LOOK_EVERY, return_when=concurrent.futures.FIRST_COMPLETED
@@ -156,6 +156,8 @@ def train_folds(executor, config, split, folder, quiet):
                         f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file "
                         "system that the workers share"
                     )
+            bar.total = watch.expected_epochs(config.training.epochs, [futures[future] for future in waiting])
+            bar.refresh()
 
 
 class EpochWatch:
@@ -164,6 +166,19 @@ class EpochWatch:
     def __init__(self, folder, folds):
         self.paths = {k: Path(folder) / f"history_{k}.csv" for k in folds}
         self.seen = dict.fromkeys(folds, 0)
+
+    def expected_epochs(self, most, unfinished):
+        """Return how many epochs all folds will take: the unfinished ones as many as the others did in the mean.
+
+        Parameters
+        ----------
+        most : int
+            Epochs of a fold that does not stop early; taken for all until the first fold has ended.
+        unfinished : sequence of int
+        """
+        ended = [epochs for k, epochs in self.seen.items() if k not in unfinished]
+        usual = sum(ended) / len(ended) if ended else most
+        return round(sum(ended) + sum(max(usual, self.seen[k]) for k in unfinished))
 
     def new_epochs(self):
         """Log the epochs that ended since the last call; return how many."""

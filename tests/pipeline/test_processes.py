@@ -7,6 +7,7 @@ import pytest
 from synthetic import configured, dataset
 
 from pipeline import processes
+from pipeline.folds import EpochWatch
 from pipeline.processes import process_count, process_pool
 
 
@@ -41,6 +42,16 @@ def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
         raise ZeroDivisionError
     assert time.monotonic() - begun < 60
     assert os.environ["TF_NUM_INTRAOP_THREADS"] == "7"
+
+
+def test_the_bar_learns_from_the_first_fold_how_long_the_others_take(tmp_path):
+    watch = EpochWatch(tmp_path, [0, 1, 2, 3])
+    assert watch.expected_epochs(100, [0, 1, 2, 3]) == 400
+    for k, n in ((0, 60), (1, 30), (2, 70)):
+        rows = "".join(f"{epoch},0.5,0.5,0.001\n" for epoch in range(n))
+        (tmp_path / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n" + rows)
+    assert watch.new_epochs() == 160 and watch.new_epochs() == 0
+    assert watch.expected_epochs(100, [1, 2, 3]) == 60 + 60 + 70 + 60
 
 
 @pytest.mark.slow
