@@ -26,7 +26,7 @@ def test_notebook_runs_from_start_to_end(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    for name, value in {"SPECTRA": 400, "EPOCHS": 1, "REPEAT": 4, "OUTPUT": tmp_path / "run"}.items():
+    for name, value in {"SPECTRA": 400, "EPOCHS": 1, "OUTPUT": tmp_path / "run"}.items():
         monkeypatch.setenv(f"NOTEBOOK_{name}", str(value))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(
