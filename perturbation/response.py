@@ -2,8 +2,9 @@
 
 The sensitivity test (Yip et al. 2021, Section 4) squares every change, so it cannot say whether a deeper bin
 raises or lowers an AMP. Here one bin, or one group of bins that move together, is pushed by a fixed number
-of standard errors, and the change is kept with its sign. Spectra are moved as in `quadrature`, whose map returns the
-mean slope and curvature over the noise from the same pass as the map; here the whole curve is kept.
+of standard errors, and the change is kept with its sign. Spectra are moved as in
+`perturbation.quadrature`, which returns the mean slope and curvature over the noise from the same pass as the map;
+here the whole curve is kept.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 A function takes arrays, draws, and returns the Figure or Axes; it computes nothing and writes nothing. A figure
 with a panel per AMP takes an optional ``figure`` (a Figure or SubFigure), one with a single panel an optional
-``ax``. Without one, a new figure of journal width is made. Maps over wavelength are in ``plotting_maps``.
+``ax``. Without one, a new figure of journal width is made. Maps over wavelength are in `report.map_figures`.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Small synthetic runs, written through ``results`` as a true run writes them."""
+"""Small synthetic runs, written through `runio.results` as a true run writes them."""
 
 from pathlib import Path
 
