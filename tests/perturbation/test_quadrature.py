@@ -1,15 +1,16 @@
 """The exact map: closed forms along bins and along any direction, its error, the same bits however it is cut."""
 
 import math
+import multiprocessing
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import sensitivity
 from perturbation.mapstore import MapStore
-from perturbation.quadrature import call_shape
+from perturbation.quadrature import call_shape, summed
 from perturbation.response import response_map
 from perturbation.rules import make_rule
 from sensitivity import sensitivity_map
@@ -113,6 +114,31 @@ def step(x):
     return (x > np.linspace(-1, 1, N_BINS)).astype(float) @ np.abs(WEIGHTS)
 
 
+PLACES = np.linspace(-3, 3, 61)  # of a kink or a step, in standard deviations
+DENSITY = np.exp(-(PLACES**2) / 2) / math.sqrt(2 * math.pi)
+TAIL = np.array([math.erfc(place / math.sqrt(2)) / 2 for place in PLACES])
+
+
+@pytest.mark.parametrize(("nodes", "kinks", "steps"), [(5, 0.8, 0.75), (21, 0.85, 0.8)])  # least share covered
+def test_error_of_the_default_rule_covers_a_kink_and_a_step_wherever_it_is(nodes, kinks, steps):
+    """max(z - c, 0) and z > c, whose mean squares follow from the tail of the normal distribution."""
+    first, second = (
+        DENSITY - PLACES * TAIL,
+        (1 + PLACES**2) * TAIL - PLACES * DENSITY,
+    )  # E[h], E[h^2], h = max(z - c, 0)
+    centre = np.maximum(-PLACES, 0)  # h(0)
+    rule = make_rule("auto", nodes)
+    at = rule.nodes[:, None]
+    cases = (
+        (np.maximum(at - PLACES, 0) - centre, second - 2 * centre * first + centre**2, kinks),
+        ((at > PLACES) * 1.0 - (PLACES < 0), np.minimum(TAIL, 1 - TAIL), steps),
+    )
+    for change, truth, least in cases:
+        found, error = summed(change[:, :, None, None], rule)[:2, :, 0, 0]
+        covered = np.abs(found - truth) <= error + 1e-9
+        assert covered.mean() > least
+
+
 @pytest.mark.parametrize("model", [network, step])
 @pytest.mark.parametrize(("nodes", "rule"), [(5, "auto"), (5, "spline"), (9, "spline"), (20, "midpoints")])
 def test_quadrature_error_covers_kinks_and_steps(model, nodes, rule):
@@ -151,6 +177,19 @@ def test_map_is_bit_identical_in_any_chunking_and_on_threads(batch_size):
         for options in ({"chunk_size": 1}, {"chunk_size": 7}, {"chunk_size": 3, "executor": executor}):
             assert_same(run(network, batch_size=batch_size, **options), reference)
     np.testing.assert_allclose(reference.mean, run(network).mean, rtol=1e-4)
+
+
+def load_network():
+    return network
+
+
+@pytest.mark.slow
+def test_worker_processes_agree_bit_for_bit():
+    loader = sensitivity.ModelLoader(load_network)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        for options in ({"batch_size": 130}, {"batch_size": 20}):
+            result = run(loader, executor=executor, chunk_size=2, **options)
+            assert_same(result, run(network, **options))
 
 
 def test_map_goes_on_from_a_store_and_computes_what_is_missing(tmp_path):
