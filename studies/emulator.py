@@ -95,9 +95,9 @@ def slope_of_depth(depth, amps):
 
 
 def hats(values, nodes):
-    """Weights (N, n_nodes) of linear interpolation at ``values`` (N,) between ascending ``nodes``, held at the ends."""
-    place = np.interp(values, nodes, np.arange(len(nodes)))
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0).astype(np.float32)
+    """Weights (..., n_nodes) of linear interpolation between evenly spaced ``nodes``, held at the ends."""
+    place = np.clip((values - nodes[0]) / (nodes[1] - nodes[0]), 0, len(nodes) - 1).astype(np.float32)
+    return np.maximum(1 - np.abs(place[..., None] - np.arange(len(nodes), dtype=np.float32)), 0)
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ class Baseline:
         temperature, height, radius = amps[:, 7], scale_height(amps), amps[:, 6]
         at_temperature = hats(temperature, TEMPERATURES)  # (N, n_temperatures)
         shape = (len(amps), len(self.scattering), len(PRESSURES))
-        logarithms = [at_temperature @ table.reshape(len(table), -1).astype(np.float32) for table in self.molecules]
-        logarithms = [found.reshape(shape) + np.float32(60) for found in logarithms]  # they are about e^-60 m2
+        tables = self.molecules.astype(np.float32) + np.float32(60)  # they are about e^-60 m2
+        tables = tables.transpose(1, 0, 2, 3).reshape(len(TEMPERATURES), -1)
+        logarithms = (at_temperature @ tables).reshape(len(amps), -1, *shape[1:])  # (N, 5, n_bins, n_pressures)
         density = BOTTOM / (BOLTZMANN * temperature)
         path = np.sqrt(2 * np.pi * radius * height)
         to_depth = (density * path * np.exp(-60.0)).astype(np.float32)[:, None] / GREY
@@ -159,12 +160,9 @@ class Baseline:
         mixing = (amps[:, :5] * LN10).astype(np.float32)
         gas = np.full(shape[:2], np.log(BOTTOM / PRESSURES[len(PRESSURES) // 2]), np.float32)
         for _ in range(2):  # the cross-sections are those at the pressure of the level
-            pressure = np.log(BOTTOM) - gas.ravel()
-            weights = hats(pressure, np.log(PRESSURES)).reshape(shape)
-            once = scattering
-            for k, logarithm in enumerate(logarithms):
-                once = once + np.exp((logarithm * weights).sum(axis=2) + mixing[:, k : k + 1])
-            once = once * to_depth
+            weights = hats(np.float32(np.log(BOTTOM)) - gas, np.log(PRESSURES).astype(np.float32))
+            absorbed = np.exp(np.einsum("nkbp,nbp->nkb", logarithms, weights) + mixing[:, :, None])
+            once = (absorbed.sum(axis=1) + scattering) * to_depth
             gas = np.log((once + np.sqrt(once**2 + 4 * twice)) / 2)  # solves once u + twice u^2 = 1 for ln(1 / u)
         clouds = np.broadcast_to((LN10 * (LOG_BOTTOM - amps[:, 8:9])).astype(np.float32), shape[:2])
         return np.logaddexp(np.logaddexp(2 * gas, 2 * clouds), np.float32(0)) / 2  # a soft maximum

@@ -96,6 +96,43 @@ def test_posterior_covariance_with_the_model_is_the_derivative_of_the_posterior_
     np.testing.assert_allclose(found.variance, np.diag(covariance), rtol=0.02)
 
 
+def test_tempered_sampler_finds_a_known_posterior(monkeypatch):
+    """A linear model whose posterior lies well inside the priors has a Gaussian posterior and a known evidence."""
+    monkeypatch.setattr(posterior, "STEPS", 300)
+    rng = np.random.default_rng(6)
+    steep, error = RNG.normal(size=(3, 20)), np.full(20, 0.3)
+    covariance, _ = information.laplace(steep, error, np.full(3, 1e6))
+    spectrum = np.array([0.3, -0.2, 0.5]) @ steep + error * rng.standard_normal(20)
+    expected = np.linalg.solve(steep @ steep.T, steep @ spectrum)  # all errors are the same
+    limits = np.array([[-3.0] * 3, [3.0] * 3])
+    prior = rng.uniform(-3, 3, (5000, 3))
+    found = posterior.tempered_posterior(lambda a: a @ steep, spectrum, error, limits, (prior, prior @ steep), rng)
+    deviation = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((found.mean - expected) / deviation, 0, atol=0.2)
+    np.testing.assert_allclose(found.variance, deviation**2, rtol=0.25)
+    best = -0.5 * (((expected @ steep - spectrum) / error) ** 2).sum()
+    evidence = best + 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1] - 3 * np.log(6.0)
+    assert found.log_evidence == pytest.approx(evidence, abs=0.5)
+
+
+def test_walkers_share_two_modes_of_different_weight():
+    """Led from the prior, the walkers find two narrow modes in the share of their weights."""
+    rng = np.random.default_rng(7)
+
+    def depth(amps):  # nearest mode of two, at -2 and 2; the second weighs three times the first
+        return np.where(amps < 0, (amps + 2) / 0.1, np.hypot((amps - 2) / 0.3, 0.0))
+
+    prior = rng.uniform(-6, 6, (4000, 1))
+    limits = np.array([[-6.0], [6.0]])
+    share = [
+        (
+            posterior.tempered_posterior(depth, np.zeros(1), np.ones(1), limits, (prior, depth(prior)), rng).draws > 0
+        ).mean()
+        for _ in range(8)
+    ]
+    assert np.mean(share) == pytest.approx(0.75, abs=0.08)
+
+
 def test_nested_sampler_finds_a_known_posterior(monkeypatch):
     """A linear model whose posterior lies well inside the priors has a Gaussian posterior."""
     pytest.importorskip("nestle")
