@@ -38,9 +38,9 @@ from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
 from studies.emulator import STORED as EMULATOR
 from studies.information import STORED, pick_planets
 
-WALKERS = 192
+WALKERS = 128
 KEPT_FRACTION = 0.7  # of the walkers, in effect, from one temperature to the next
-MOVES, STEPS, THIN = 10, 600, 20  # of every walker at each temperature; at the end, and one in so many of these is kept
+MOVES, STEPS, THIN = 10, 450, 15  # of every walker at each temperature; at the end, and one in so many of these is kept
 LIVE_POINTS = 250  # of nestle, for comparison
 WAITING = 40  # proposals that are evaluated at once
 STORE_EVERY = 5  # spectra
