@@ -3,10 +3,12 @@
     python benchmarks/bench_sensitivity.py                    # paper-sized, all four networks; the LSTM takes long
     python benchmarks/bench_sensitivity.py --models mlp --quick
     python benchmarks/bench_sensitivity.py --models mlp --explainers  # and SHAP, Captum, scikit-learn
+    python benchmarks/bench_sensitivity.py --exact  # the exact map of single bins, and of a survey of 100,000 spectra
 
 Prints one table from one run and writes it to benchmarks/results. Each network, and each peak of memory, is measured in
 a process of its own.
 Map and bare passes take turns, a tenth of the work at a time, so that a machine that is busy for a while slows both.
+How many random repeats the exact map is worth is measured by benchmarks/quadrature.py.
 """
 
 import argparse
@@ -196,6 +198,59 @@ def measure(name, n_spectra, repeat):
     }
 
 
+def measure_exact(n_spectra):
+    """Row for the exact map of single bins by the mlp, beside bare passes over as many rows.
+
+    The best and the middle of ten turns, for what a busy machine does to them.
+    """
+    network = new_network("mlp")
+    spectra, errors = make_problem(n_spectra)
+    call_name, call, rows_per_call = fastest_call(network, probe_model(network, spectra[0]).batch_size)
+    due = n_spectra * (1 + 4 * N_BINS)  # five nodes, the centre once
+    mine, bare = [], []
+    for turn in range(TURNS + 1):
+        watch, bare_watch = Stopwatch(), Stopwatch()
+        with watch:
+            sensitivity_of(network, spectra, errors, 500, scheme="single", keep_spectra=False)
+        with bare_watch:
+            for _ in range(-(-due // rows_per_call)):
+                call()
+        if turn:  # the first takes memory and chooses kernels
+            mine.append((watch.wall, watch.cpu))
+            share = due / (-(-due // rows_per_call) * rows_per_call)
+            bare.append((bare_watch.wall * share, bare_watch.cpu * share))
+    mine, bare = np.array(mine), np.array(bare)
+    ratio = np.median(mine / bare, axis=0)
+    return {
+        "work": f"{n_spectra} spectra, {due} rows",
+        "best_s": f"{mine[:, 0].min():.3f}",
+        "middle_s": f"{np.median(mine[:, 0]):.3f}",
+        "bare_best_s": f"{bare[:, 0].min():.3f}",
+        "bare_middle_s": f"{np.median(bare[:, 0]):.3f}",
+        "ratio_of_best": f"{mine[:, 0].min() / bare[:, 0].min():.2f}",
+        "middle_ratio": f"{ratio[0]:.2f}",
+        "middle_cpu_ratio": f"{ratio[1]:.2f}",
+        "bare_call": call_name,
+    }
+
+
+def survey_exact(n_spectra):
+    """Row for the exact map of a survey by the mlp: seconds, and the memory that it adds to spectra and network."""
+    network = new_network("mlp")
+    spectra, errors = make_problem(n_spectra)
+    sensitivity_of(network, spectra[:300], errors[:300], 500, scheme="single", keep_spectra=False)
+    watch = Stopwatch()
+    with PeakMemory() as memory, watch:
+        sensitivity_of(network, spectra, errors, 500, scheme="single", keep_spectra=False)
+    return {
+        "spectra": n_spectra,
+        "seconds": f"{watch.wall:.1f}",
+        "cpu_seconds": f"{watch.cpu:.1f}",
+        "added_MB": f"{memory.added:.0f}",
+        "spectra_MB": f"{2 * spectra.nbytes / 2**20:.0f}",
+    }
+
+
 def explain(n_spectra, repeat):
     """Rows for other explanations of the same mlp, with about as many network evaluations."""
     network = new_network("mlp")
@@ -358,10 +413,24 @@ def main():
     parser.add_argument("--repeat", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="10 spectra, 100 repeats")
     parser.add_argument("--explainers", action="store_true", help="a second table, against other explanations")
+    parser.add_argument("--exact", action="store_true", help="the exact map of single bins by the mlp, nothing else")
+    parser.add_argument("--survey", type=int, default=100_000, help="spectra of the survey of --exact")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     args = parser.parse_args()
     if args.quick:
         args.spectra, args.repeat = 10, 100
+    if args.exact:
+        note = (
+            f"{date.today()}, {processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; mlp, {N_AMPS} AMPs"
+        )
+        print(note, flush=True)
+        table = {"exact": [isolated(measure_exact, args.spectra)]}
+        show(table["exact"])
+        table["exact_survey"] = [isolated(survey_exact, n) for n in (args.survey // 10, args.survey)]
+        show(table["exact_survey"])
+        for name, rows in table.items():
+            write(rows, args.output / f"{name}.csv", note)
+        return
     work = f"{args.spectra} spectra, {args.repeat} repeats, {N_AMPS} AMPs"
     note = f"{date.today()}, {processor()}, {os.cpu_count()} cores; {work}"
     print(note, flush=True)
