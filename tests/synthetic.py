@@ -7,8 +7,18 @@ import yaml
 from constants import AMPS
 from preprocessing import Dataset
 
-SETTINGS = {  # of a run of some seconds
-    "training": {"epochs": 2, "batch_size": 32, "lr": 0.003, "copies": 2, "cv": 2, "processes": 1},
+SETTINGS = {  # of a run of some seconds: plain Adam, which learns the most in two epochs
+    "training": {
+        "epochs": 2,
+        "batch_size": 32,
+        "lr": 0.003,
+        "copies": 2,
+        "cv": 2,
+        "processes": 1,
+        "loss": "mse",
+        "weight_decay": 0.0,
+        "average_epochs": 0.0,
+    },
     "model": {"mlp": {"units": [16, 8]}},
     "sensitivity": {"no_spectra": 5, "repeat": 10},
 }

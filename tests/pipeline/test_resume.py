@@ -24,7 +24,8 @@ model: {name: mlp, mlp: {units: [8], dropout: 0.2}}
 training: {epochs: 3, batch_size: 16, copies: 2, cv: 2, lr: 0.01, processes: 1}
 sensitivity: {no_spectra: 8, repeat: 20}
 """
-RESULTS = {"config.yaml", "MSE.csv", "R2.csv", "results.h5", "report.html", "run.log", "figures", "ensemble.keras"}
+RESULTS = {"config.yaml", "MSE.csv", "R2.csv", "results.h5", "report.html", "run.log", "figures", "manifest.json"}
+RESULTS |= {"ensemble.keras"}
 RESULTS |= {f"{kind}_{k}.{ending}" for k in (0, 1) for kind, ending in (("model", "keras"), ("history", "csv"))}
 KILLS = 20  # the last three with all figures, the others with a quick one
 REAL_KILLS = 3
