@@ -208,7 +208,7 @@ def tempered_posterior(depth, spectrum, error, limits, prior, rng):
 
     The likelihood is raised to a power that grows from nearly 0 to 1. At each power the walkers are drawn anew by
     weight, so that distant modes keep their share, and then moved by Markov chains (`walk`); more steps follow at
-    the end. nestle's ellipsoids (`nested_posterior`) lose modes and tails of these posteriors.
+    the end. nestle with 150 live points (`nested_posterior`) gave deviations up to a fifth smaller.
 
     Parameters
     ----------
