@@ -1,6 +1,7 @@
 """What workers cost and what they give: overhead per chunk, time with 1 and 2 workers, bytes per spectrum.
 
     python benchmarks/bench_cluster.py [--quick]
+    python benchmarks/bench_cluster.py --exact     # model of the exact map, from the overheads of a run before
 
 Prints the measurements, and from them a model (not a measurement) of the wall time of large surveys; writes both to
 ``benchmarks/results/cluster_measured.csv`` and ``cluster_model.csv``. Each round runs every way once, and the quickest
@@ -30,6 +31,7 @@ N_BINS, N_AMPS = 52, 9
 REPEAT = 500  # of the model's survey
 CHUNK_SIZE = 4  # where networks are timed
 WORKERS, SURVEYS, CHUNK_SIZES = (1, 16, 256), (10**5, 10**7), (8, 64)
+EXACT_CHUNK_SIZES = (24, 240)  # one call of the mlp, and ten
 
 
 class Constant:
@@ -115,19 +117,63 @@ def measure_bytes(chunk_size):
     return sent / chunk_size, answer / chunk_size
 
 
-def model_table(seconds, per_chunk, busy):
+def measure_exact(sizes, rounds):
+    """Return {network: processor seconds for the exact map of one spectrum}, in this process."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, n in sizes.items():
+            model, seconds = saved_network(folder, name).get(), []
+            mapped(model, min(n, 24), 1, scheme="single")
+            for _ in range(rounds):
+                start = time.process_time()
+                mapped(model, n, 1, scheme="single")
+                seconds.append((time.process_time() - start) / n)
+            found[f"{name}, exact"] = min(seconds)
+    return found
+
+
+def measure_adding(n):
+    """Return the processor seconds that the client needs for one exact map that comes back: unpickled and added up."""
+    maps = np.random.default_rng(0).random((n, 4, N_AMPS, N_BINS))
+    answer, store = pickle.dumps(maps), dict(enumerate(maps))
+    start = time.process_time()
+    pickle.loads(answer)
+    mapped(Constant(), n, 1, scheme="single", store=store)
+    return (time.process_time() - start) / n
+
+
+def exact_model(folder, quick):
+    """Measure the exact map, take the overheads from an earlier full run, and model surveys; write it unless quick."""
+    with open(folder / "cluster_measured.csv", newline="") as file:
+        measured = {row["what"]: float(row["value"]) for row in csv.DictReader(file)}
+    wall = measured["overhead per chunk, 1 worker(s), wall"] / 1e3
+    busy = measured["overhead per chunk, 2 worker(s), client and scheduler"] / 1e3
+    each = measure_exact({"mlp": 24, "lstm": 2} if quick else {"mlp": 2400, "lstm": 24}, 1 if quick else 5)
+    adding = min(measure_adding(100 if quick else 1000) for _ in range(3))
+    rows = list(model_table(each, wall, busy, EXACT_CHUNK_SIZES, adding))
+    for row in rows:
+        row |= {"seconds_per_spectrum": f"{each[row['network']]:.3g}", "seconds_to_add_it": f"{adding:.2g}"}
+    print("A model, not a measurement: exact map of single bins, 5 nodes")
+    show(rows)
+    if not quick:
+        write(folder / "cluster_model_exact.csv", rows)
+
+
+def model_table(seconds, per_chunk, busy, chunk_sizes=CHUNK_SIZES, adding=0.0):
     """Yield rows of the model: wall time is the longer of the workers' work and the scheduler's.
 
     work: spectra x (seconds per spectrum + wait per chunk / chunk size) / workers
-    scheduler: chunks x processor time of client and scheduler per chunk
+    scheduler: chunks x processor time of client and scheduler per chunk, and spectra x that of ``adding`` one map
     """
     for name, each in seconds.items():
-        for chunk_size in CHUNK_SIZES:
-            limit = int(chunk_size * each / busy)  # workers that keep the scheduler busy all the time
+        for chunk_size in chunk_sizes:
+            limit = int(
+                chunk_size * each / (busy + chunk_size * adding)
+            )  # workers that keep the scheduler busy all the time
             for n in SURVEYS:
                 for workers in WORKERS:
                     work = n * (each + per_chunk / chunk_size) / workers
-                    scheduler = n / chunk_size * busy
+                    scheduler = n / chunk_size * busy + n * adding
                     yield {
                         "network": name, "chunk_size": chunk_size, "spectra": n, "workers": workers,
                         "wall_hours": f"{max(work, scheduler) / 3600:.3g}",
@@ -155,9 +201,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few chunks, few spectra, nothing written")
     parser.add_argument("--results", default=ROOT / "benchmarks/results", type=Path)
+    parser.add_argument("--exact", action="store_true", help="the exact map alone, with the overheads measured before")
     quick = parser.parse_args().quick
     folder = parser.parse_args().results
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if parser.parse_args().exact:
+        exact_model(folder, quick)
+        return
     rounds, chunks, repeat = (1, 100, 50) if quick else (6, 500, 100)
     sizes = {"mlp": 8, "lstm": 8} if quick else {"mlp": 96, "lstm": 8}
 
