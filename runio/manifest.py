@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from runio.files import read_bounded, written_whole
 
 MANIFEST = "manifest.json"
+LOG = "run.log"  # a run writes its last lines after the manifest
 LARGEST = 1_000_000  # bytes
 
 
@@ -52,8 +53,8 @@ def read_manifest(folder, names):
 
 
 def is_unchanged(folder, name, digests):
-    """Whether a file is as the manifest says; where there is no manifest, every file is, and no folder."""
-    if digests is None:
+    """Whether a file is as the manifest says; the log always is; without a manifest every file is, and no folder."""
+    if digests is None or name == LOG:
         return (Path(folder) / name).is_file()
     try:
         return digest(Path(folder) / name) == digests[name]
