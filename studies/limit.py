@@ -22,11 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from constants import Stream, stream
+from report.yardstick import ratio_with_error
 from studies.command import study_parser
 
 STORED = Path(__file__).resolve().parent.parent / "data" / "information.h5"
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -58,24 +57,6 @@ class LimitRatio:
     direct_error: np.ndarray | None
     n_laplace: int
     n_sampler: int
-
-
-def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
-    """Ratio of two means over spectra with its bootstrap error.
-
-    Parameters
-    ----------
-    above, below : ndarray (n, n_amps)
-        Paired: row i of both is the same spectrum.
-    resamples, seed : int
-
-    Returns
-    -------
-    ratio, error : ndarray (n_amps,)
-    """
-    rng = np.random.default_rng(stream(seed, Stream.BOOTSTRAP))
-    weights = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), resamples)  # (resamples, n)
-    return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
 
 
 def limit_ratio(run_folder, information=STORED, ensemble=False):
