@@ -13,11 +13,9 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 import os
 import pickle
-import re
 import sys
 import threading
 import time
@@ -26,14 +24,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import constants
+from pipeline.addresses import parse_address
 from runio import console
 from runio.errors import InputError
-from runio.files import read_bounded
 
 logger = logging.getLogger(__name__)
 
-ADDRESS = r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}"
-LARGEST_FILE = 1_000_000  # bytes of a scheduler's file
 PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
 NOT_RUN = ("tests", "notebooks", "docs")  # folders of the project whose code no worker runs
 START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
@@ -110,6 +106,21 @@ def run_checked(expected, task):
     return function(*args, **kwargs)
 
 
+def portable_task(function, args, kwargs):
+    """Return a task for `run_checked` and its arguments, of which a scheduler can read all without this software.
+
+    Dask's scheduler looks into the tasks it passes on, and may live in a script of the user's, in any folder. A local
+    function travels as code, not by the name of its module.
+    """
+
+    def run(expected, task):
+        from pipeline.cluster import run_checked
+
+        return run_checked(expected, task)
+
+    return run, fingerprint(), pickle.dumps((function, args, kwargs))
+
+
 def _difference(received, expected):
     """Say in words what differs between two fingerprints; None if nothing does."""
     for name, value in expected.items():
@@ -137,7 +148,7 @@ class Workers(concurrent.futures.Executor):
             raise InputError("--scheduler: needs Dask, not installed here: pip install 'dask[distributed]'") from None
         self.address, self.patience, self.start_patience = address, patience, start_patience
         self.n_workers = self._n_threads = 0
-        self._target = _parse(address)
+        self._target = parse_address(address)
         self._events = SimpleQueue()  # ("submit", future, function, args, kwargs), ("ended", inner), ("stop",)
         self._waiting, self._running = deque(), {}  # tasks; and Dask's futures, each to (future, name)
         self._broken = None  # why nothing can be run any more
@@ -279,7 +290,7 @@ class Workers(concurrent.futures.Executor):
             return
         name = next((arg.task_name for arg in args if hasattr(arg, "task_name")), function.__name__)
         try:
-            inner = self._pool.submit(run_checked, fingerprint(), pickle.dumps((function, args, kwargs)))
+            inner = self._pool.submit(*portable_task(function, args, kwargs))
         except Exception as error:  # it cannot be pickled
             future.set_exception(error)
             return
@@ -311,26 +322,3 @@ class Workers(concurrent.futures.Executor):
     @property
     def _gone(self):
         return f"{self.address}: the scheduler is gone; start it again and go on with --resume"
-
-
-def _address_in(path):
-    """Return the address that a scheduler's file (``dask scheduler --scheduler-file``) states."""
-    try:
-        address = json.loads(read_bounded(path, LARGEST_FILE))["address"]
-        if isinstance(address, str) and re.fullmatch(ADDRESS, address):
-            return address
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise InputError(f"--scheduler: {path}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT")
-
-
-def _parse(address):
-    """Return ("local", N) or ("address", "tcp://host:port")."""
-    local = re.fullmatch(r"local:(\d{1,4})", address)
-    if local and int(local[1]) > 0:
-        return "local", int(local[1])
-    if re.fullmatch(ADDRESS, address) and not local:
-        return "address", address if "://" in address else f"tcp://{address}"
-    if "\0" not in address and len(address) < 4096 and Path(address).is_file():
-        return "address", _address_in(address)
-    raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")
