@@ -25,6 +25,7 @@ from queue import Empty, SimpleQueue
 
 import constants
 from pipeline.addresses import parse_address
+from pipeline.worker_memory import can_work, is_paused, limit_words, local_limit, paused_words, standstill
 from runio import console
 from runio.errors import InputError
 
@@ -34,9 +35,11 @@ PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everyw
 NOT_RUN = ("tests", "notebooks", "docs")  # folders of the project whose code no worker runs
 START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
 CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
-PATIENCE = 60  # seconds without any worker before the run is given up
+PATIENCE = 60  # seconds without any worker at work before the run is given up
 LOOK_EVERY = 1.0  # seconds between two counts of the workers
 CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
+# Workers of this machine are not paused: nobody else would take their task. Beyond their limit they are ended
+LOCAL_MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
 STOPPED = "the workers were given back before the task ended"
 
 
@@ -49,7 +52,8 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
         ``tcp://HOST:PORT`` or the path of a scheduler file, of a scheduler that runs; or ``local:N``: N new worker
         processes of one thread each on this machine, for the time of the context.
     patience : float
-        Seconds without any worker before all work is given up with a RuntimeError.
+        Seconds without any worker, or with none but those that Dask paused because of their memory, before all work
+        is given up with a RuntimeError.
     start_patience : float
         The same before the first worker is there.
 
@@ -147,7 +151,8 @@ class Workers(concurrent.futures.Executor):
         except ImportError:
             raise InputError("--scheduler: needs Dask, not installed here: pip install 'dask[distributed]'") from None
         self.address, self.patience, self.start_patience = address, patience, start_patience
-        self.n_workers = self._n_threads = 0
+        self.n_workers = self._n_threads = self._n_paused = 0
+        self._workers, self._limit = [], ""  # as the scheduler describes them; the memory they may take, in words
         self._target = parse_address(address)
         self._events = SimpleQueue()  # ("submit", future, function, args, kwargs), ("ended", inner), ("stop",)
         self._waiting, self._running = deque(), {}  # tasks; and Dask's futures, each to (future, name)
@@ -195,20 +200,21 @@ class Workers(concurrent.futures.Executor):
 
     def _connect(self):
         """Return the Dask client, connected; its end is also that of workers started here."""
+        import dask
         from dask.distributed import Client, LocalCluster
 
         kind, value = self._target
         if kind == "local":
-            processes = self._open.enter_context(
-                LocalCluster(
+            with dask.config.set(LOCAL_MEMORY):  # the workers keep what is set when they begin
+                processes = LocalCluster(
                     n_workers=value,
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address="127.0.0.1:0",  # any free port, seen from here only
-                    memory_limit=None,  # a chunk needs little, and a worker that Dask pauses would only wait
+                    memory_limit=local_limit(value),
                     silence_logs=logging.CRITICAL,
                 )
-            )
+            self._open.enter_context(processes)
             return Client(processes)
         try:
             return Client(**{kind: value}, timeout=CONNECT_PATIENCE)
@@ -224,11 +230,16 @@ class Workers(concurrent.futures.Executor):
 
     def _count(self):
         """Count workers and threads; return whether there are any."""
-        threads = self._client.nthreads()
-        if len(threads) < self.n_workers:
-            logger.warning("%s: %d of %d workers are left", self.address, len(threads), self.n_workers)
-        self.n_workers, self._n_threads = len(threads), sum(threads.values())
-        return bool(threads)
+        self._workers = list(self._client.sync(self._client.scheduler.identity)["workers"].values())
+        n_paused = sum(map(is_paused, self._workers))
+        self._limit = limit_words(self._workers) if self._workers else self._limit
+        if len(self._workers) < self.n_workers:
+            logger.warning("%s: %d of %d workers are left", self.address, len(self._workers), self.n_workers)
+        if n_paused > self._n_paused:
+            logger.warning("%s: workers are paused (%s)", self.address, paused_words(self._workers))
+        self.n_workers, self._n_paused = len(self._workers), n_paused
+        self._n_threads = sum(worker["nthreads"] for worker in self._workers if can_work(worker))
+        return bool(self._workers)
 
     def _refuse_strangers(self):
         """Raise InputError if some worker cannot import this software, or another version of it."""
@@ -273,17 +284,22 @@ class Workers(concurrent.futures.Executor):
                 self._waiting.append(event)
             elif kind == "ended":
                 self._settle(*event)
-        now = time.monotonic()
-        if not self._broken and now > self._looked + LOOK_EVERY:
-            self._looked = now
-            if self._client.status != "running":
-                self._broken = self._gone
-            elif self._count():
-                self._seen = now
-            elif now > self._seen + self.patience:
-                self._broken = f"{self.address}: all workers are gone, for {self.patience:.0f} s; go on with --resume"
+        if not self._broken and time.monotonic() > self._looked + LOOK_EVERY:
+            self._look()
         while not self._broken and self._waiting and len(self._running) < self._n_threads:
             self._hand_over(*self._waiting.popleft())
+
+    def _look(self):
+        """See whether the scheduler is there and workers are at work; give up if none was for too long."""
+        self._looked = time.monotonic()
+        if self._client.status != "running":
+            self._broken = self._gone
+            return
+        self._count()
+        if any(map(can_work, self._workers)):
+            self._seen = self._looked
+        elif self._looked > self._seen + self.patience:
+            self._broken = f"{self.address}: {standstill(self._workers, self.patience)}; go on with --resume"
 
     def _hand_over(self, future, function, args, kwargs):
         if not future.set_running_or_notify_cancel():
@@ -313,7 +329,8 @@ class Workers(concurrent.futures.Executor):
             error = inner.exception()
             if isinstance(error, KilledWorker):
                 deaths = error.allowed_failures + 1
-                error = RuntimeError(f"{name}: {deaths} workers died of it, one after the other (out of memory?)")
+                memory = f"out of memory? they had {self._limit}"
+                error = RuntimeError(f"{name}: {deaths} workers died of it, one after the other ({memory})")
             elif not isinstance(error, ValueError):  # a ValueError of ours says where
                 kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
                 error = RuntimeError(f"{name}: {kind}{error}")

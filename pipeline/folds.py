@@ -26,6 +26,7 @@ from runio.rundir import FolderInUse, RunFolder
 logger = logging.getLogger(__name__)
 
 NO_RESULT = ("output", "command", "training.processes", "sensitivity.chunk_size")  # settings that change no number
+THREADS_MATTER = ("cnn", "hybrid")  # networks with convolutions, whose gradient is summed thread by thread
 LOOK_EVERY = 0.5  # seconds between two looks at the progress of other processes
 LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder
 
@@ -205,10 +206,14 @@ def train_on_worker(task):
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
     with fold_lock(task.folder, task.fold):
         train_network(config, split, Path(task.folder), task.fold, quiet=True)
-    threads = tensorflow_threads()
-    if threads == task.threads:
+    return thread_warnings(config.model.name, tensorflow_threads(), task.threads)
+
+
+def thread_warnings(network, there, here):
+    """Return what to say of a fold trained with as many threads of TensorFlow as ``there``: a list of lines."""
+    if there == here or network not in THREADS_MATTER:
         return []
-    return [f"trained with {threads} threads of TensorFlow, here it uses {task.threads}: the last digits may differ"]
+    return [f"trained with {there} threads of TensorFlow, here it uses {here}: the last digits may differ"]
 
 
 @functools.lru_cache(maxsize=1)
@@ -222,7 +227,10 @@ def _network(folder, k):
 
 
 def tensorflow_threads():
-    """Threads that TensorFlow cuts one operation into; sums over the batch in a convolution's gradient depend on it."""
+    """Threads that TensorFlow cuts one operation into; sums over the batch in a convolution's gradient depend on it.
+
+    Those of dense layers and LSTMs do not (benchmarks/threads.py).
+    """
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or usable_cores()
 
 

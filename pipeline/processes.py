@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.workers import end_with_parent
 
-MEMORY_PER_PROCESS = 1.5e9  # bytes: TensorFlow and a training on the shipped data set take 1.2e9
+MEMORY_PER_PROCESS = 1.5e9  # bytes: training on the shipped data takes 1.1e9 (benchmarks/worker_memory.py)
 
 
 def usable_cores():

@@ -4,9 +4,13 @@ Schedulers and workers of these tests live in threads of this process where that
 """
 
 import contextlib
+import csv
+import logging
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cluster_models
@@ -15,7 +19,10 @@ import pytest
 
 pytest.importorskip("dask.distributed")
 
+from constants import NETWORKS
 from pipeline.cluster import open_scheduler
+from pipeline.folds import thread_warnings
+from pipeline.worker_memory import local_limit
 from sensitivity import ModelLoader, sensitivity_map
 
 ROOT = Path(__file__).parents[2]
@@ -76,3 +83,65 @@ def test_scheduler_in_a_script_in_another_folder_needs_nothing_of_this_software(
             assert np.array_equal(mapped(tmp_path, executor=executor).mean, mapped(tmp_path).mean)
             with pytest.raises(RuntimeError, match="TypeError: no such number"):
                 mapped(tmp_path, 0, 0, "raises", executor=executor)
+
+
+@contextlib.contextmanager
+def workers_in_this_process(memory_limit, n=1, **options):
+    """A scheduler and workers in threads of this process, whose memory counts as that of each of them."""
+    from dask.distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=n, threads_per_worker=1, processes=False, protocol="tcp", memory_limit=memory_limit,
+        dashboard_address=None, silence_logs=logging.CRITICAL, **options,
+    ) as cluster:  # fmt: skip
+        yield cluster
+
+
+def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_set(tmp_path, caplog):
+    with workers_in_this_process("50MB", n=2) as cluster:
+        while any(worker.status.name != "paused" for worker in cluster.workers.values()):
+            time.sleep(0.01)
+        with (
+            open_scheduler(cluster.scheduler_address, patience=0.3) as executor,
+            pytest.raises(RuntimeError) as raised,
+        ):
+            mapped(tmp_path, executor=executor)
+    assert re.fullmatch(
+        r"tcp://\S+: all workers that are left have been paused for 0\.3 s \(2 of 2, with up to [0-9.]+ [GM]B of a "
+        r"limit of 50 MB\); a worker takes about 1\.\d GB with TensorFlow, and the data set: raise its limit "
+        r"\(--memory-limit of dask worker, memory= of SLURMCluster\); go on with --resume",
+        str(raised.value),
+    )
+    assert "workers are paused (2 of 2" in caplog.text
+
+
+def test_worker_that_is_paused_ends_the_task_that_it_is_at():
+    with (
+        workers_in_this_process("1TB") as cluster,
+        open_scheduler(cluster.scheduler_address, patience=0.3) as executor,
+    ):
+        slow = executor.submit(time.sleep, 2)
+        while not executor._running:
+            time.sleep(0.01)
+        cluster.workers[0].memory_manager.memory_limit = 50_000_000
+        assert slow.result(timeout=60) is None
+        with pytest.raises(RuntimeError, match="all workers that are left have been paused"):
+            executor.submit(len, "ab").result(timeout=60)
+
+
+def test_local_workers_share_the_memory_that_is_free(caplog):
+    assert local_limit(4, 8e9) == 2e9
+    assert local_limit(2, float("inf")) is None and not caplog.text
+    assert local_limit(8, 5e9) is None
+    assert "local:8: a worker takes about 1.5 GB with TensorFlow, and 5 GB are free; local:3 would fit" in caplog.text
+
+
+def test_warning_of_threads_comes_for_those_networks_alone_whose_weights_were_found_to_depend_on_them():
+    with open(ROOT / "benchmarks/results/threads.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["2 again"] in ("", "the same") for row in rows)
+    for network in NETWORKS:
+        pairs = [row[pair] for row in rows if row["network"] == network for pair in ("1 and 2", "1 and 4", "2 and 4")]
+        depends = len(pairs) > 0 and any(pair != "the same" for pair in pairs)
+        assert bool(thread_warnings(network, 1, 2)) == depends
+        assert thread_warnings(network, 2, 2) == []
