@@ -168,10 +168,14 @@ def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
     from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
     from runio import console
+    from runio.progress import SHARES, Stages
     from runio.rundir import RunFolder, new_folder
 
     share_cores(config.training.cv)
-    stage, pool = console.Stages(), workers(arguments.scheduler)
+    stage, pool = (
+        Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"]),
+        workers(arguments.scheduler),
+    )
     with stage("data"):
         split = load_split(config)
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
@@ -182,7 +186,7 @@ def run(config, arguments, command, log):
         "command": command,
     }
     if arguments.fold is not None:
-        return train_alone(config, split, output, settings, arguments.fold, arguments.quiet)
+        return train_alone(config, split, output, settings, arguments.fold, stage)
     with pool as executor, RunFolder(output, settings, arguments.overwrite, arguments.resume, NO_RESULT) as folder:
         if folder.finished:
             return logger.info("%s: this run is already finished, nothing to do", output)
@@ -197,14 +201,14 @@ def run(config, arguments, command, log):
             from runio import results
         tf.config.experimental.enable_op_determinism()
         with stage("training"):
-            networks = train_networks(config, split, folder.work, arguments.quiet, executor)
+            networks = train_networks(config, split, folder.work, stage, executor)
             if len(networks) > 1:
                 networks[results.ENSEMBLE] = save_mean(networks, folder.work)
         with stage("answers and maps"):
-            judged = {
-                k: judge(config, split, network, folder.work, k, arguments.quiet, executor)
-                for k, network in networks.items()
-            }
+            judged = {}
+            for k, network in networks.items():
+                judged[k] = judge(config, split, network, folder.work, k, executor)
+                stage.done(len(judged) / len(networks))
         results.write_run(folder.work, split.data, config, split.test, judged)
         with stage("figures"):
             finished = results.load_run(folder.work)

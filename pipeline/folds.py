@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from constants import Stream, stream
+from pipeline.epochs import EpochWatch
 from pipeline.processes import process_count, process_pool, usable_cores
 from runio import console
 from runio.config import DataConfig, build_config
 from runio.errors import InputError, as_input_error
-from runio.results import read_history
 from runio.rundir import FolderInUse, RunFolder
 
 logger = logging.getLogger(__name__)
@@ -72,10 +72,11 @@ def prepare_tensorflow():
     tf.config.experimental.enable_op_determinism()
 
 
-def train_network(config, split, folder, k, quiet):
-    """Return the network of fold ``k`` at its best epoch: train it, or go on with, or load, what is there."""
-    from tqdm import tqdm
+def train_network(config, split, folder, k, on_epoch=None):
+    """Return the network of fold ``k`` at its best epoch: train it, or go on with, or load, what is there.
 
+    ``on_epoch`` is called with the row of the history after every epoch.
+    """
     from models import build_model
     from pipeline import training
     from preprocessing import whitening
@@ -93,14 +94,7 @@ def train_network(config, split, folder, k, quiet):
         )
 
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
-    with tqdm(total=config.training.epochs, unit="epoch", disable=quiet or None) as bar:
-
-        def on_epoch(row):
-            bar.update()
-            bar.set_postfix(loss=row["loss"], val_loss=row["val_loss"], lr=row["learning_rate"])
-            logger.debug("fold %d epoch %d: %s", k, row["epoch"], row)
-
-        return training.train_fold(build, data, train, valid, scaler, config.training, config.seed, folder, k, on_epoch)
+    return training.train_fold(build, data, train, valid, scaler, config.training, config.seed, folder, k, on_epoch)
 
 
 @dataclass(frozen=True)
@@ -119,19 +113,17 @@ class FoldTask:
         return f"fold {self.fold}"
 
 
-def train_folds(executor, config, split, folder, quiet):
+def train_folds(executor, config, split, folder, watch):
     """Train all folds that are not yet trained as tasks of ``executor``; their networks appear in ``folder``.
 
     The weights are those that the folds get one after the other in this process, bit by bit if the workers'
-    machines are of its kind and TensorFlow uses as many threads there as here.
+    machines are of its kind and TensorFlow uses as many threads there as here. ``watch`` is told how far they are.
 
     Raises
     ------
     RuntimeError
         If a fold fails, or its network is not in ``folder`` as this process sees it.
     """
-    from tqdm import tqdm
-
     tree = config.to_dict()
     tree["data"]["path"] = os.path.abspath(data_path(config))
     settings, folder = json.dumps(tree), Path(folder).resolve()
@@ -141,58 +133,20 @@ def train_folds(executor, config, split, folder, quiet):
     futures = {executor.submit(train_on_worker, task): task.fold for task in tasks}
     if tasks:
         logger.info("folds %s: training side by side", ", ".join(map(str, missing)))
-    watch, waiting = EpochWatch(folder, missing), set(futures)
-    with tqdm(total=len(tasks) * config.training.epochs, desc="training", unit="epoch", disable=quiet or None) as bar:
-        while waiting:
-            ended, waiting = concurrent.futures.wait(
-                waiting, LOOK_EVERY, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            bar.update(watch.new_epochs())
-            for future in ended:
-                k = futures[future]
-                for warning in future.result():
-                    logger.warning("fold %d: %s", k, warning)
-                if not _network(folder, k).is_file():
-                    raise RuntimeError(
-                        f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file "
-                        "system that the workers share"
-                    )
-            bar.total = watch.expected_epochs(config.training.epochs, [futures[future] for future in waiting])
-            bar.refresh()
-
-
-class EpochWatch:
-    """Reads the histories of folds that other processes train, and logs each epoch as it ends."""
-
-    def __init__(self, folder, folds):
-        self.paths = {k: Path(folder) / f"history_{k}.csv" for k in folds}
-        self.seen = dict.fromkeys(folds, 0)
-
-    def expected_epochs(self, most, unfinished):
-        """Return how many epochs all folds will take: the unfinished ones as many as the others did in the mean.
-
-        Parameters
-        ----------
-        most : int
-            Epochs of a fold that does not stop early; taken for all until the first fold has ended.
-        unfinished : sequence of int
-        """
-        ended = [epochs for k, epochs in self.seen.items() if k not in unfinished]
-        usual = sum(ended) / len(ended) if ended else most
-        return round(sum(ended) + sum(max(usual, self.seen[k]) for k in unfinished))
-
-    def new_epochs(self):
-        """Log the epochs that ended since the last call; return how many."""
-        before = sum(self.seen.values())
-        for k, path in self.paths.items():
-            if not path.is_file():
-                continue
-            history = read_history(path)
-            for epoch in range(self.seen[k], len(history.get("epoch", ()))):
-                row = {name: float(column[epoch]) for name, column in history.items()}
-                logger.debug("fold %d epoch %d: %s", k, epoch, {**row, "epoch": epoch})
-                self.seen[k] = epoch + 1
-        return sum(self.seen.values()) - before
+    waiting = set(futures)
+    while waiting:
+        ended, waiting = concurrent.futures.wait(waiting, LOOK_EVERY, return_when=concurrent.futures.FIRST_COMPLETED)
+        watch.look()
+        for future in ended:
+            k = futures[future]
+            for warning in future.result():
+                logger.warning("fold %d: %s", k, warning)
+            if not _network(folder, k).is_file():
+                raise RuntimeError(
+                    f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file "
+                    "system that the workers share"
+                )
+            watch.end(k)
 
 
 def train_on_worker(task):
@@ -205,7 +159,7 @@ def train_on_worker(task):
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
     with fold_lock(task.folder, task.fold):
-        train_network(config, split, Path(task.folder), task.fold, quiet=True)
+        train_network(config, split, Path(task.folder), task.fold)
     return thread_warnings(config.model.name, tensorflow_threads(), task.threads)
 
 
@@ -243,8 +197,10 @@ def share_cores(n_folds):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, usable_cores() // n_folds)))
 
 
-def train_networks(config, split, folder, quiet, executor=None):
+def train_networks(config, split, folder, stage=None, executor=None):
     """Train all folds: on the workers of ``executor``, else side by side on this machine, else one after the other.
+
+    ``stage`` (a `runio.progress.Stages`) is told how far they are.
 
     Returns
     -------
@@ -253,13 +209,18 @@ def train_networks(config, split, folder, quiet, executor=None):
     """
     from pipeline.network import TrainedNetwork
 
-    n = process_count(config.training.processes, len(split.folds))
+    folds = range(len(split.folds))
+    watch = EpochWatch(folder, folds, config.training.epochs, stage)
+    n = process_count(config.training.processes, len(folds))
     if executor is not None:
-        train_folds(executor, config, split, folder, quiet)
+        train_folds(executor, config, split, folder, watch)
     elif n > 1:
         with process_pool(n, tensorflow_threads()) as pool:
-            train_folds(pool, config, split, folder, quiet)
-    models = {k: train_network(config, split, folder, k, quiet) for k in range(len(split.folds))}
+            train_folds(pool, config, split, folder, watch)
+    models = {}
+    for k in folds:
+        models[k] = train_network(config, split, folder, k, lambda row: watch.look())
+        watch.end(k)
     return {k: TrainedNetwork(model, split.scalers[k], split.data.amp_names) for k, model in models.items()}
 
 
@@ -277,10 +238,11 @@ def fold_lock(folder, k):
         yield
 
 
-def train_alone(config, split, output, settings, k, quiet):
+def train_alone(config, split, output, settings, k, stage):
     """Train fold ``k`` and nothing else, beside other processes that train the others (``--fold K``).
 
     The first to come makes the folder; all must have the same settings. A run with ``resume`` finishes the rest.
+    ``stage`` (a `runio.progress.Stages`) is told how far the fold is.
 
     Raises
     ------
@@ -303,6 +265,7 @@ def train_alone(config, split, output, settings, k, quiet):
         logger.info("%s: this run is already finished, nothing to do", output)
         return
     prepare_tensorflow()
-    with fold_lock(work, k):
-        train_network(config, split, work, k, quiet)
+    with fold_lock(work, k), stage("training"):
+        watch = EpochWatch(work, [k], config.training.epochs, stage)
+        train_network(config, split, work, k, lambda row: watch.look())
     logger.info("fold %d: trained; when all folds are, finish the run with --resume --output %s", k, output)

@@ -11,7 +11,6 @@ from perturbation.response import response_map
 from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
 from report.evaluation import scores
-from runio import console
 from runio.results import ENSEMBLE
 from sensitivity import ModelLoader, SensitivityMap
 
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 RESPONSE_SPECTRA = 100  # test spectra that the signed response map is averaged over
 
 
-def judge(config, split, network, folder, fold, quiet, executor=None):
+def judge(config, split, network, folder, fold, executor=None):
     """Let a network answer for the noisy test spectra, score the answers, and map what they rest on.
 
     Parameters
@@ -31,8 +30,6 @@ def judge(config, split, network, folder, fold, quiet, executor=None):
     folder : Path
         Where the network is, and where its maps are kept, so that an interrupted run goes on where it stopped.
     fold : int or "ensemble"
-    quiet : bool
-        No progress bar.
     executor : concurrent.futures.Executor, optional
         Where chunks of spectra are perturbed.
 
@@ -47,7 +44,7 @@ def judge(config, split, network, folder, fold, quiet, executor=None):
     is_answer = fold == ENSEMBLE or len(split.folds) == 1  # what the run has to say: of this one the signs, too
     y_pred = predict_noisy(network, data, test, config.seed)
     maps = {
-        name: map_sensitivity(name, config, split, network, folder, fold, quiet, executor)
+        name: map_sensitivity(name, config, split, network, folder, fold, executor)
         for name in ("sensitivity", "sensitivity_single")
     }
     return {
@@ -59,7 +56,7 @@ def judge(config, split, network, folder, fold, quiet, executor=None):
     }
 
 
-def map_sensitivity(name, config, split, network, folder, fold, quiet, executor=None):
+def map_sensitivity(name, config, split, network, folder, fold, executor=None):
     """Run one of the two sensitivity tests on the test spectra; else as `judge`.
 
     Parameters
@@ -92,7 +89,6 @@ def map_sensitivity(name, config, split, network, folder, fold, quiet, executor=
                 **_options(name, chosen, len(test)),
                 rng=stream(config.seed, Stream.SENSITIVITY, len(split.folds) if fold == ENSEMBLE else fold),
                 keep_spectra=False,
-                progress=console.shows_progress(quiet),
                 executor=executor,
                 store=store,
             )

@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -78,7 +77,7 @@ class RunLog:
         warnings.showwarning = _show_warning
         for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        logging.getLogger("pipeline.folds").setLevel(logging.DEBUG)  # every epoch, for the file alone
+        logging.getLogger("pipeline.epochs").setLevel(logging.DEBUG)  # every epoch, for the file alone
         return self
 
     def to_file(self, path):
@@ -165,25 +164,6 @@ def check_environment():
         if value and not (value.isascii() and value.isdigit() and int(value) < 10_000):
             raise InputError(f"{name}: expected a whole number, received {value!r}")
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
-
-
-class Stages:
-    """Times the stages of a run, for the lines at its end."""
-
-    def __init__(self):
-        self.seconds = {}
-
-    @contextlib.contextmanager
-    def __call__(self, name):
-        """Add the time of the block to the stage called ``name``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def __str__(self):
-        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
 
 
 def shows_progress(quiet):

@@ -54,7 +54,7 @@ def measure(folder, size, seed, quick=False):
     config.data.path, config.data.format = str(folder), "hela"
     split, start = load_split(config), time.perf_counter()
     with tempfile.TemporaryDirectory() as results:
-        model = train_network(config, split, Path(results), 0, quiet=True)
+        model = train_network(config, split, Path(results), 0)
         losses = read_history(Path(results) / "history_0.csv")["val_loss"]
     network = TrainedNetwork(model, split.scalers[0], split.data.amp_names)
     test, training = (r2(network, split.data, rows) for rows in (split.test, split.folds[0][0]))

@@ -1,14 +1,18 @@
 """Folds are trained side by side, as many as there is room for, and end with the weights of one after the other."""
 
+import functools
+import io
 import os
 
 import numpy as np
 import pytest
 from synthetic import configured, dataset
+from tqdm import tqdm
 
 from pipeline import processes
-from pipeline.folds import EpochWatch
+from pipeline.epochs import EpochWatch
 from pipeline.processes import process_count, process_pool
+from runio.progress import SHARES, Stages
 
 
 @pytest.mark.parametrize(
@@ -44,14 +48,48 @@ def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
     assert os.environ["TF_NUM_INTRAOP_THREADS"] == "7"
 
 
+def write_history(folder, k, n):
+    rows = "".join(f"{epoch},0.5,0.5,0.001\n" for epoch in range(n))
+    (folder / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n" + rows)
+
+
 def test_the_bar_learns_from_the_first_fold_how_long_the_others_take(tmp_path):
-    watch = EpochWatch(tmp_path, [0, 1, 2, 3])
-    assert watch.expected_epochs(100, [0, 1, 2, 3]) == 400
+    watch = EpochWatch(tmp_path, [0, 1, 2, 3], 100)
+    assert watch.expected_epochs() == 400
     for k, n in ((0, 60), (1, 30), (2, 70)):
-        rows = "".join(f"{epoch},0.5,0.5,0.001\n" for epoch in range(n))
-        (tmp_path / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n" + rows)
-    assert watch.new_epochs() == 160 and watch.new_epochs() == 0
-    assert watch.expected_epochs(100, [1, 2, 3]) == 60 + 60 + 70 + 60
+        write_history(tmp_path, k, n)
+    watch.end(0)
+    assert watch.seen == {0: 60, 1: 30, 2: 70, 3: 0}
+    assert watch.expected_epochs() == 60 + 60 + 70 + 60
+    assert watch.part() == 160 / 250
+
+
+def test_time_left_counts_only_what_this_run_did_itself(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("runio.progress.tqdm", functools.partial(tqdm, file=screen, mininterval=0))
+    write_history(tmp_path, 0, 50)  # by an interrupted run
+    stage = Stages(shown=["training"])
+    with stage("training"):
+        watch = EpochWatch(tmp_path, [0, 1], 100, stage)
+        clock[0] = 60.1
+        write_history(tmp_path, 0, 80)  # 30 epochs in a minute and a bit: 120 are left
+        watch.look()
+    assert "epoch 80 of about 200, validation loss 0.5 |" in screen.getvalue()
+    assert "40%, 01:00 gone, about 04:00 left" in screen.getvalue()
+
+
+def test_one_bar_goes_through_all_stages_and_never_back(monkeypatch):
+    parts = []
+    monkeypatch.setattr("runio.progress.tqdm.refresh", lambda bar: parts.append(bar.n))
+    stage = Stages()
+    for name in ("data", *SHARES):
+        with stage(name):
+            stage.done(0.5)
+    assert parts[0] == 0 and parts[-1] == sum(SHARES.values()) == 100
+    assert parts == sorted(parts) and len(set(parts)) == 1 + 2 * len(SHARES)
 
 
 @pytest.mark.slow
