@@ -1,8 +1,11 @@
 """Does a network look where the best estimator looks? Its maps beside the optimal map, per AMP.
 
-    python -m studies.map_agreement RUN_DIR [RUN_DIR ...] --ensemble RUN_DIR --figure docs/optimal_map.png
+    python -m studies.map_agreement RUN_DIR [RUN_DIR ...] --figure docs/optimal_map.png
+    python -m studies.map_agreement --methods RUN_DIR [RUN_DIR ...] --ensemble RUN_DIR [RUN_DIR ...]
 
-Compared with the optimal map of data/information.h5, at the same test planets:
+A RUN_DIR by itself: the two maps that the run wrote, of its mean of folds and of its first fold, are held against the
+optimal map of data/information.h5. Nothing is computed again. With ``--methods`` (first fold) and ``--ensemble`` (mean
+of the folds) several explanations are made anew, all at the test planets of the optimal map:
 
 - single, halving: the two schemes of the sensitivity test, at equal numbers of model evaluations
 - gradient: the network's Jacobian times the error of each bin, squared
@@ -43,6 +46,7 @@ COLUMNS = [
     "total_over_optimal",
     "planets",
 ]
+WRITTEN = {"exact": "sensitivity_single", "published": "sensitivity"}  # the maps of a run
 
 
 def gradient_map(network, spectra, errors, auxiliary=None, batch=512):
@@ -157,6 +161,31 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
 
+def written_maps(folder, information=STORED):
+    """Return [(network, {map: (n_amps, n_bins)})] of what a run wrote: of the mean of its folds, and of its first.
+
+    Raises
+    ------
+    ValueError
+        If the run was tested on other spectra, or other noise, than the optimal map was made for, or wrote no map.
+    """
+    from runio.results import load_run
+    from studies.limit import refuse_other_test
+
+    run = load_run(folder)
+    refuse_other_test(run, information)
+    networks = [(f"{run.model}, mean of folds", run.ensemble)] if run.ensemble else []
+    networks.append((run.model, run.folds[min(run.folds)]))
+    written = []
+    for network, fold in networks:
+        maps = {f"{scheme} of the run": getattr(fold, name) for scheme, name in WRITTEN.items()}
+        maps = {what + (", noisy" if one["noisy"] else ""): one["mean"] for what, one in maps.items() if one}
+        written.append((network, maps))
+    if not any(maps for _, maps in written):
+        raise ValueError(f"{folder}: expected a run with maps, found none")
+    return written
+
+
 def compare(maps, references, names, wavelength):
     """One row (a dict without run and network) per map and AMP; ``references`` has "sampled" and "laplace"."""
     from constants import BANDS
@@ -166,7 +195,7 @@ def compare(maps, references, names, wavelength):
     for what, values in maps.items():
         for k, name in enumerate(names):
             row = {"map": what, "amp": name, "top_ten_shared": shared_top(values[k], best[k])}
-            if what.split(",")[0] in ("single", "gradient"):
+            if what.split(",")[0] in ("single", "gradient", "exact of the run"):
                 row["total_over_optimal"] = round(float(values[k].sum() / best[k].sum()), 3)
             for reference, optimal in references.items():
                 row[f"spearman_{reference}"] = round(spearman(values[k], optimal[k]), 3)
@@ -230,7 +259,14 @@ def main():
     from studies.emulator import load_rows
 
     parser = study_parser("map_agreement", __doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs of which to judge the first fold")
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs of which to judge the maps that they wrote")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="RUN_DIR",
+        help="runs of which to explain the first fold",
+    )
     parser.add_argument(
         "--planets", type=int, default=300, help="test planets (default: all that were sampled, at most %(default)s)"
     )
@@ -242,16 +278,16 @@ def main():
         nargs="+",
         default=[],
         metavar="RUN_DIR",
-        help="runs of which to judge the mean of the folds",
+        help="runs of which to explain the mean of the folds",
     )
     parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "map_agreement.csv", metavar="CSV"
     )
-    parser.add_argument("--figure", type=Path, help="picture of the optimal map and the last run's single-bin map")
+    parser.add_argument("--figure", type=Path, help="the optimal map and that of the first network")
     parser.add_argument("--quick", action="store_true", help="20 planets, 5 repeats, nothing written")
     arguments = parser.parse_args()
-    if not arguments.runs + arguments.ensemble:
+    if not arguments.runs + arguments.methods + arguments.ensemble:
         parser.error("expected at least one RUN_DIR")
     n, repeat = (20, 5) if arguments.quick else (arguments.planets, arguments.repeat)
 
@@ -269,13 +305,18 @@ def main():
             references["sampled"] = file["sampler/optimal_map"][:n].mean(axis=0, dtype=float)
             free["Laplace"] = references["laplace"]
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
-    for folder, ensemble in [(run, False) for run in arguments.runs] + [(run, True) for run in arguments.ensemble]:
-        samples = arguments.samples if arguments.shap else 0
-        asked = folder, data, test, index, repeat, samples, ensemble, arguments.information
-        try:
-            network, maps = maps_of_run(*asked)
-        except (ValueError, OSError) as error:
-            parser.exit(2, f"{parser.prog}: {error}\n")
+    explained = [(run, False) for run in arguments.methods] + [(run, True) for run in arguments.ensemble]
+    samples = arguments.samples if arguments.shap else 0
+    judged = []  # (run, network, maps)
+    try:
+        for folder in arguments.runs:
+            judged += [(folder, *one) for one in written_maps(folder, arguments.information)]
+        for folder, ensemble in explained:
+            asked = folder, data, test, index, repeat, samples, ensemble, arguments.information
+            judged.append((folder, *maps_of_run(*asked)))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    for folder, network, maps in judged:
         scores = compare(maps, references, names, wavelength)
         rows += [{"run": Path(folder).name, "network": network, **row} for row in scores]
     table = data_frame(rows).assign(planets=len(index)).reindex(columns=COLUMNS)
@@ -285,8 +326,9 @@ def main():
     if not arguments.quick:
         write_csv(arguments.out, replaced_rows(arguments.out, table, ["run", "network"]))
         if arguments.figure:
-            best = references.get("sampled", references["laplace"])
-            plot_maps(arguments.figure, wavelength, best, maps["single, noisy"], names, f"{network}, single bins")
+            best, (_, network, maps) = references.get("sampled", references["laplace"]), judged[0]
+            what = next(name for name in maps if name.split()[0] in ("exact", "single") and name.endswith("noisy"))
+            plot_maps(arguments.figure, wavelength, best, maps[what], names, f"{network}, single bins")
     return 0
 
 

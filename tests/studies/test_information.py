@@ -1,5 +1,7 @@
 """The limit and the optimal map on a linear-Gaussian toy, where everything has a closed form."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -312,3 +314,18 @@ def test_permutation_map_sees_only_the_bins_that_are_used():
     spectra = rng.standard_normal((3000, 3))
     found = map_agreement.permutation_map(lambda x: x[:, [1]], spectra, spectra[:, [1]])
     np.testing.assert_allclose(found, [[0.0, 2.0, 0.0]], atol=0.15)  # twice the variance
+
+
+def test_the_maps_that_a_run_wrote_are_read_of_the_mean_and_of_the_first_fold(monkeypatch):
+    from studies import map_agreement
+
+    exact, published = np.ones((2, 3)), np.full((2, 3), 2.0)
+    maps = {"sensitivity_single": {"mean": exact, "noisy": True}, "sensitivity": {"mean": published, "noisy": False}}
+    run = SimpleNamespace(model="mlp", ensemble=SimpleNamespace(**maps), folds={0: SimpleNamespace(**maps)})
+    monkeypatch.setattr("runio.results.load_run", lambda folder: run)
+    monkeypatch.setattr("studies.limit.refuse_other_test", lambda run, information: None)
+    expected = {"exact of the run, noisy": exact, "published of the run": published}
+    assert map_agreement.written_maps("a run") == [("mlp, mean of folds", expected), ("mlp", expected)]
+    run.ensemble, run.folds[0] = None, SimpleNamespace(sensitivity=None, sensitivity_single=None)
+    with pytest.raises(ValueError, match="a run: expected a run with maps"):
+        map_agreement.written_maps("a run")
