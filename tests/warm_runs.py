@@ -57,14 +57,24 @@ class Warm:
         is copied to ``scratch/<number>``: what a run that dies there leaves; ``full_at``, no space is left for files
         of this name; ``file_limit``, the largest file in bytes; ``nan_model``, the network predicts NaN for the first
         spectrum; ``quick_figures``, one small file in place of the figures and the report, which take longer than
-        all the rest of a tiny run; ``env``, changes of the environment, made before anything else.
+        all the rest of a tiny run; ``few_figures``, the report and two of its figures; ``eager``, TensorFlow does every
+        step as it comes and compiles none, which takes longer than the steps of a tiny run; ``one_core``, the run may
+        use one processor core, so that it trains its folds itself; ``fork_workers``, processes that it starts by
+        ``multiprocessing`` have everything imported, too; ``env``, changes of the environment, made before anything
+        else.
         """
-        job = {"argv": [str(a) for a in argv], "scratch": str(scratch), **options}
-        self.process.stdin.write(json.dumps(job, default=str) + "\n")
+        return self.run_together([argv], [scratch], **options)[0]
+
+    def run_together(self, argvs, scratches, **options):
+        """Run several command lines at the same time; return their outcomes. Else as `run`."""
+        jobs = [
+            {"argv": [str(a) for a in argv], "scratch": str(scratch), **options}
+            for argv, scratch in zip(argvs, scratches, strict=True)
+        ]
+        self.process.stdin.write(json.dumps(jobs, default=str) + "\n")
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        read = [(Path(scratch) / name).read_text(errors="replace") for name in ("stdout", "stderr")]
-        return Outcome(answer["status"], *read, answer["changes"])
+        answers = json.loads(self.process.stdout.readline())
+        return [_outcome(answer, Path(scratch)) for answer, scratch in zip(answers, scratches, strict=True)]
 
     def script(self, path, argv, scratch, **options):
         """Run the Python file ``path``, or the module of that name, as ``python PATH *argv`` would."""
@@ -76,8 +86,13 @@ class Warm:
         self.process.stdout.close()
 
 
+def _outcome(answer, scratch):
+    read = [(scratch / name).read_text(errors="replace") for name in ("stdout", "stderr")]
+    return Outcome(answer["status"], *read, answer["changes"])
+
+
 def serve():
-    """Read one job per line, run it in a child, answer with one line."""
+    """Read a list of jobs per line, run each in a child, answer with one line."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import keras  # noqa: F401
@@ -90,11 +105,12 @@ def serve():
         importlib.import_module(name)
     gc.freeze()  # so that children share this memory instead of copying it as they look through it
     for line in iter(sys.stdin.readline, ""):
-        print(json.dumps(follow(json.loads(line))), file=answers, flush=True)
+        begun = [begin(job) for job in json.loads(line)]
+        print(json.dumps([follow(*child) for child in begun]), file=answers, flush=True)
 
 
-def follow(job):
-    """Fork, wait for the child; end it when it hangs, or when the tests are gone."""
+def begin(job):
+    """Fork; return (process of the child, pipe that closes when it ends, job)."""
     scratch = Path(job["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / "changes").unlink(missing_ok=True)
@@ -103,11 +119,16 @@ def follow(job):
     if not child:
         run_child(job, scratch)
     os.close(held_by_the_child)
+    return child, ended, job
+
+
+def follow(child, ended, job):
+    """Wait for the child; end it when it hangs, or when the tests are gone."""
     if ended not in select.select([ended, sys.stdin], [], [], PATIENCE)[0]:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(ended)
-    count = scratch / "changes"
+    count = Path(job["scratch"]) / "changes"
     return {
         "status": os.waitstatus_to_exitcode(status),
         "changes": int(count.read_text()) if count.exists() else -1,
@@ -133,6 +154,14 @@ def run_child(job, scratch):
             predict_nan()
         if job.get("quick_figures"):
             replace_figures(setattr)
+        if job.get("few_figures"):
+            leave_out_figures()
+        if job.get("eager"):
+            compile_nothing()
+        if job.get("one_core"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        if job.get("fork_workers"):
+            fork_workers()
         changes = watch(job)
         try:
             status = run_script(job) if job.get("script") else run_main(job["argv"])
@@ -219,6 +248,34 @@ def quick_figures(run, *rest):
     """Write one small figure."""
     (run.folder / "figures").mkdir(exist_ok=True)
     (run.folder / "figures/one.png").write_bytes(run.folds[0].y_pred.tobytes())
+
+
+def leave_out_figures(kept=("sensitivity_shares", "loss_curves")):
+    """Draw and write these figures alone, and the report with them."""
+    from report import page
+
+    make = page.make_figures
+    page.make_figures = lambda run: {name: picture for name, picture in make(run).items() if name in kept}
+
+
+def compile_nothing():
+    """Let TensorFlow run every operation as it comes, but for those that prepare the data."""
+    import warnings
+
+    import tensorflow as tf
+
+    warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")
+    tf.config.run_functions_eagerly(True)
+
+
+def fork_workers():
+    """Let ``multiprocessing`` fork instead of starting Python anew: TensorFlow is then imported, and not yet used."""
+    import logging
+    import multiprocessing
+
+    os.register_at_fork(after_in_child=logging.getLogger().handlers.clear)  # a new process writes no log of its own
+    get_context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: get_context("fork")
 
 
 def predict_nan():
