@@ -94,21 +94,21 @@ def test_one_bar_goes_through_all_stages_and_never_back(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn"])  # sums in a convolution's gradient are cut by threads
-def test_folds_side_by_side_have_the_weights_of_one_after_the_other(tmp_path, quick_figures, name):
-    pytest.importorskip("tensorflow")
-    import keras
+def test_folds_side_by_side_have_the_weights_of_one_after_the_other(tmp_path, warm, name):
+    from models import load_model
 
-    import runfile
-
-    weights = []
+    weights, model = [], {"name": name, "cnn": {"filters": [8, 8], "patch_filters": 16, "dense": [16]}}
     for n in (1, 2):
         training = {"epochs": 2, "batch_size": 32, "lr": 0.003, "copies": 2, "cv": 2, "processes": n}
         config = configured(
-            tmp_path / str(n), dataset(n=200), training=training, model={"name": name}, sensitivity={"enabled": False}
+            tmp_path / str(n), dataset(n=200), training=training, model=model, sensitivity={"enabled": False}
         )
-        assert runfile.main(["--config", config, "--output", str(tmp_path / str(n) / "out"), "--quiet"]) == 0
-        networks = [keras.saving.load_model(tmp_path / f"{n}/out/model_{k}.keras", compile=False) for k in (0, 1)]
+        command = ["--config", config, "--output", tmp_path / str(n) / "out", "--quiet", "--no-sensitivity"]
+        done = warm.run(command, tmp_path / str(n) / "output", quick_figures=True, fork_workers=True)
+        assert done.status == 0, done.stderr
+        networks = [load_model(tmp_path / f"{n}/out/model_{k}.keras") for k in (0, 1)]
         weights.append([w for network in networks for w in network.get_weights()])
         log = (tmp_path / f"{n}/out/run.log").read_text()
         assert log.count("fold 0 epoch") == log.count("fold 1 epoch") == 2
+        assert ("training side by side" in log) == (n == 2)
     assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))

@@ -8,19 +8,25 @@ import pytest
 
 pytest.importorskip("keras")
 
-ROOT = Path(__file__).parents[2]
+from studies import paper_table
 
 
 @pytest.fixture
-def call(warm, tmp_path):
-    """A function that runs the study and returns what it printed."""
+def call(warm, tmp_path, monkeypatch, capsys):
+    """A function that runs the study and returns what it printed; the runs of runfile.py that it starts are warm."""
 
-    def run(*arguments):
-        done = warm.script("studies.paper_table", arguments, tmp_path / "output")
+    def run(command, check):
+        assert Path(command[1]).name == "runfile.py" and check
+        done = warm.run(command[2:], tmp_path / "output", quick_figures=True, one_core=True)
         assert done.status == 0, done.stderr[-3000:]
-        return done.stdout
 
-    return run
+    def study(*arguments):
+        monkeypatch.setattr("sys.argv", ["paper_table", *map(str, arguments)])
+        paper_table.main()
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(paper_table.subprocess, "run", run)
+    return study
 
 
 @pytest.mark.slow
