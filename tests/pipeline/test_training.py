@@ -1,6 +1,7 @@
 """Training: the schedule, resuming, divergence."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,20 @@ def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_ne
     folder.mkdir(exist_ok=True)
     scaler = Scaler.fit(data, rows)
     return training.train_fold(build, data, rows, valid, scaler, settings, seed, folder, 0, on_epoch)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A function that returns the folder of an unbroken training with given settings, and the weights at its end."""
+    done = {}
+
+    def of(settings):
+        if str(settings) not in done:
+            folder = tmp_path_factory.mktemp("unbroken")
+            done[str(settings)] = folder, weights(train(folder, settings))
+        return done[str(settings)]
+
+    return of
 
 
 def weights(model):
@@ -82,7 +97,7 @@ def test_best_epoch_is_returned_and_history_written(tmp_path):
 
 
 def test_log_loss_weighs_amps_by_relative_error_and_resumes(tmp_path):
-    settings = replace(SETTINGS, loss="log_mse")
+    settings = replace(SETTINGS, loss="log_mse", epochs=3)
     truth, answer = np.zeros((50, 2), np.float32), np.full((50, 2), [0.1, 2.0], np.float32)
     assert float(training.log_mse(truth, answer)) == pytest.approx((np.log(0.01) + np.log(4)) / 2, rel=1e-4)
 
@@ -99,20 +114,20 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("epoch, settings", [(0, SETTINGS), (2, SETTINGS), (3, SETTINGS), (1, AVERAGED), (2, AVERAGED)])
-def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, epoch, settings):
-    def kill(row):
-        if row["epoch"] == epoch:
-            raise Killed
+@pytest.mark.parametrize("epochs, settings", [((0, 2, 3), SETTINGS), ((1, 2), AVERAGED)])
+def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, unbroken, epochs, settings):
+    """It is interrupted at the end of each of the epochs named, the first and the last among them."""
+    for epoch in epochs:
 
-    with pytest.raises(Killed):
-        train(tmp_path / "broken", settings, on_epoch=kill)
-    broken = train(tmp_path / "broken", settings)
-    whole = train(tmp_path / "whole", settings)
-    assert np.array_equal(weights(broken), weights(whole))
-    for name in ("broken", "whole"):
-        assert (tmp_path / name / "history_0.csv").is_file()
-    assert (tmp_path / "broken/history_0.csv").read_text() == (tmp_path / "whole/history_0.csv").read_text()
+        def kill(row, epoch=epoch):
+            if row["epoch"] == epoch:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(tmp_path, settings, on_epoch=kill)
+    folder, expected = unbroken(settings)
+    assert np.array_equal(weights(train(tmp_path, settings)), expected)
+    assert (tmp_path / "history_0.csv").read_text() == (folder / "history_0.csv").read_text()
 
 
 def test_average_of_the_weights_is_that_of_every_step(tmp_path, monkeypatch):
@@ -133,16 +148,13 @@ def test_average_of_the_weights_is_that_of_every_step(tmp_path, monkeypatch):
     np.testing.assert_allclose(weights(model), average, rtol=1e-4, atol=1e-6)
 
 
-def test_decay_of_the_weights_makes_them_smaller(tmp_path):
-    sizes = [
-        np.square(weights(train(tmp_path / str(decay), replace(SETTINGS, weight_decay=decay)))).sum()
-        for decay in (0.0, 10.0)
-    ]
-    assert sizes[1] < 0.9 * sizes[0]
+def test_decay_of_the_weights_makes_them_smaller(tmp_path, unbroken):
+    decayed = weights(train(tmp_path, replace(SETTINGS, weight_decay=10.0)))
+    assert np.square(decayed).sum() < 0.9 * np.square(unbroken(SETTINGS)[1]).sum()
 
 
-def test_two_seeds_give_two_networks(tmp_path):
-    assert not np.array_equal(weights(train(tmp_path / "a", seed=1)), weights(train(tmp_path / "b", seed=2)))
+def test_two_seeds_give_two_networks(tmp_path, unbroken):
+    assert not np.array_equal(weights(train(tmp_path, seed=2)), unbroken(SETTINGS)[1])
 
 
 def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path):
@@ -182,10 +194,11 @@ def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkey
     assert np.array_equal(weights(broken), weights(train(tmp_path / "whole", again)))
 
 
-def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, caplog):
-    before = weights(train(tmp_path))
-    (tmp_path / "model_0.keras").write_bytes(b"damaged")
-    assert np.array_equal(weights(train(tmp_path)), before)
+def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, unbroken, caplog):
+    folder, before = unbroken(SETTINGS)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "model_0.keras").write_bytes(b"damaged")
+    assert np.array_equal(weights(train(copy)), before)
     assert "training the fold again" in caplog.text
 
 
