@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from synthetic import configured, dataset
+from warm_runs import replace_figures
 
 from constants import AMPS
 from pipeline.apply import summarise
@@ -25,7 +26,9 @@ def finished(tmp_path_factory):
         sensitivity={"enabled": False},
     )
     flags = ["--config", config, "--output", str(folder / "out"), "--quiet", "--epochs", "25", "--lr", "0.01"]
-    assert runfile.main(flags) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        replace_figures(patch.setattr)
+        assert runfile.main(flags) == 0
     return runfile, folder / "out", data
 
 

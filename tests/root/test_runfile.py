@@ -149,9 +149,7 @@ def test_flags_override_the_file_only_when_given(runfile):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "lstm", "hybrid"])
-def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, request, name):
-    if name != "cnn":
-        request.getfixturevalue("quick_figures")
+def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, quick_figures, name):
     config = configured(
         tmp_path,
         dataset(n=60, auxiliary=name == "cnn"),
@@ -172,7 +170,7 @@ def test_every_run_without_output_gets_a_folder_of_its_own(runfile, tmp_path, qu
         sensitivity={"enabled": False},
         training={"epochs": 1, "copies": 1, "cv": 1},
     )
-    assert [runfile.main(["--config", config, "--quiet"]) for _ in range(2)] == [0, 0]
+    assert [runfile.main(["--config", config, "--quiet", "--no-sensitivity"]) for _ in range(2)] == [0, 0]
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 2 and all((f / "results.h5").is_file() for f in folders)
 

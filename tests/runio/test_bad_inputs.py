@@ -453,7 +453,7 @@ def test_exit_status_and_the_one_line_reach_the_shell(place, argv, status, piece
     assert contents(place) == before
 
 
-def test_the_good_run_of_this_file_is_good(place):
+def test_the_good_run_of_this_file_is_good(place, quick_figures):
     """Otherwise every refusal above might be for another reason."""
     pytest.importorskip("tensorflow")
     assert run(*GOOD, "--output", "out", "--quiet") == (0, [])
