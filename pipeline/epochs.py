@@ -36,7 +36,11 @@ class EpochWatch:
     def _histories(self):
         for k, path in self.paths.items():
             if path.is_file():
-                yield k, read_history(path)
+                try:
+                    history = read_history(path)
+                except ValueError:  # damaged: the training says so, and begins the fold again
+                    continue
+                yield k, history
 
     def expected_epochs(self):
         """Return how many epochs all folds will take: those under way as many as the others did in the mean."""
