@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,8 @@ SETTINGS = TrainingConfig(
 AVERAGED = replace(SETTINGS, schedule="cosine", average_epochs=0.5, weight_decay=0.1)
 
 
-def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0):
-    data = dataset()
+def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0, n=400):
+    data = dataset(n)
     rest, _ = split_test(data, 0.2, 0)
     ((rows, valid),) = split_folds(rest, 1, "kfold", 0.2, 0)
 
@@ -52,6 +53,17 @@ def unbroken(tmp_path_factory):
         return done[str(settings)]
 
     return of
+
+
+@pytest.fixture
+def uncompiled():
+    """TensorFlow does every step as it comes: where there are few, compiling them takes longer."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    with warnings.catch_warnings(action="ignore"):  # it says that it compiles the reading of the data all the same
+        yield
+    tf.config.run_functions_eagerly(False)
 
 
 def weights(model):
@@ -96,7 +108,7 @@ def test_best_epoch_is_returned_and_history_written(tmp_path):
     assert np.array_equal(weights(model), weights(train(tmp_path)))  # a finished fold is not trained again
 
 
-def test_log_loss_weighs_amps_by_relative_error_and_resumes(tmp_path):
+def test_log_loss_weighs_amps_by_relative_error_and_resumes(tmp_path, uncompiled):
     settings = replace(SETTINGS, loss="log_mse", epochs=3)
     truth, answer = np.zeros((50, 2), np.float32), np.full((50, 2), [0.1, 2.0], np.float32)
     assert float(training.log_mse(truth, answer)) == pytest.approx((np.log(0.01) + np.log(4)) / 2, rel=1e-4)
@@ -106,8 +118,9 @@ def test_log_loss_weighs_amps_by_relative_error_and_resumes(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train(tmp_path / "broken", settings, on_epoch=kill)
-    assert np.array_equal(weights(train(tmp_path / "broken", settings)), weights(train(tmp_path / "whole", settings)))
+        train(tmp_path / "broken", settings, on_epoch=kill, n=100)
+    ends = [weights(train(tmp_path / name, settings, n=100)) for name in ("broken", "whole")]
+    assert np.array_equal(*ends)
 
 
 class Killed(BaseException):
@@ -157,9 +170,9 @@ def test_two_seeds_give_two_networks(tmp_path, unbroken):
     assert not np.array_equal(weights(train(tmp_path, seed=2)), unbroken(SETTINGS)[1])
 
 
-def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path):
+def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path, uncompiled):
     with pytest.raises(training.TrainingDiverged, match=r"try a lower learning rate than training.lr = 0.003"):
-        train(tmp_path / "once", wild_networks=1)
+        train(tmp_path / "once", wild_networks=1, n=100)
     assert not (tmp_path / "once/model_0.keras").exists()
     rates = []
     model = train(
@@ -167,12 +180,13 @@ def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path):
         replace(SETTINGS, retries=2),
         lambda row: rates.append(row["learning_rate"]),
         wild_networks=2,
+        n=100,
     )
     assert np.isfinite(weights(model)).all()
     assert rates[0] == pytest.approx(0.003 / 100)
 
 
-def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch):
+def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch, uncompiled):
     real, rates = training._train, []
 
     def diverges_at_first(build, data, train, valid, scaler, settings, *rest):
@@ -188,10 +202,10 @@ def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkey
     monkeypatch.setattr(training, "_train", diverges_at_first)
     again = replace(SETTINGS, retries=2)
     with pytest.raises(Killed):
-        train(tmp_path / "broken", again, on_epoch=kill)
-    broken = train(tmp_path / "broken", again)
+        train(tmp_path / "broken", again, on_epoch=kill, n=100)
+    broken = train(tmp_path / "broken", again, n=100)
     assert rates == pytest.approx([0.003, 0.0003, 0.0003])
-    assert np.array_equal(weights(broken), weights(train(tmp_path / "whole", again)))
+    assert np.array_equal(weights(broken), weights(train(tmp_path / "whole", again, n=100)))
 
 
 def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, unbroken, caplog):

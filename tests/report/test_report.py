@@ -105,21 +105,27 @@ def test_report_can_be_used_with_a_keyboard_and_a_screen_reader(page):
     assert any(attrs.get("name") == "viewport" for tag, attrs in tags if tag == "meta")
 
 
-def test_same_run_gives_the_same_files(tmp_path):
-    run = load_run(write_run(tmp_path / "run", n_amps=1, n_bins=5, n_folds=1, sensitivity=False))
-    pages = [write_report(run, tmp_path / f"{i}.html", write_figures(run, tmp_path / i)) for i in "ab"]
-    assert pages[0].read_bytes() == pages[1].read_bytes()
-    for path in (tmp_path / "a").iterdir():
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run with few figures, and what was written of it: report.html and the folder of figures."""
+    folder = tmp_path_factory.mktemp("small")
+    run = load_run(write_run(folder / "run", n_amps=1, n_bins=5, n_folds=1, sensitivity=False))
+    return run, write_report(run, folder / "report.html", write_figures(run, folder / "figures")), folder / "figures"
+
+
+def test_same_run_gives_the_same_files(small, tmp_path):
+    run, page, figures = small
+    assert write_report(run, tmp_path / "b.html", write_figures(run, tmp_path / "b")).read_bytes() == page.read_bytes()
+    for path in figures.iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_the_users_matplotlib_settings_have_no_say(tmp_path):
-    run = load_run(write_run(tmp_path / "run", n_amps=1, n_bins=5, n_folds=1, sensitivity=False))
-    write_figures(run, tmp_path / "plain")
+def test_the_users_matplotlib_settings_have_no_say(small, tmp_path):
+    run, _, figures = small
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "savefig.facecolor": "red"}):
         write_figures(run, tmp_path / "theirs")
         assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["font.size"] == 40
-    for path in (tmp_path / "plain").glob("*.png"):
+    for path in figures.glob("*.png"):
         assert path.read_bytes() == (tmp_path / "theirs" / path.name).read_bytes(), path.name
 
 
