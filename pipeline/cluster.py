@@ -9,6 +9,7 @@ handed to the scheduler than there are worker threads: so a task that kills its 
 it that would be blamed too, and the scheduler holds little whatever the length of the survey.
 """
 
+import asyncio
 import concurrent.futures
 import contextlib
 import functools
@@ -40,6 +41,7 @@ LOOK_EVERY = 1.0  # seconds between two counts of the workers
 CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
 # Workers of this machine are not paused: nobody else would take their task. Beyond their limit they are ended
 LOCAL_MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 STOPPED = "the workers were given back before the task ended"
 
 
@@ -154,7 +156,9 @@ class Workers(concurrent.futures.Executor):
         self.n_workers = self._n_threads = self._n_paused = 0
         self._workers, self._limit = [], ""  # as the scheduler describes them; the memory they may take, in words
         self._target = parse_address(address)
-        self._events = SimpleQueue()  # ("submit", future, function, args, kwargs), ("ended", inner), ("stop",)
+        self._events = (
+            SimpleQueue()
+        )  # ("submit", future, function, args, kwargs), ("ended", inner, answer, error) or stop
         self._waiting, self._running = deque(), {}  # tasks; and Dask's futures, each to (future, name)
         self._broken = None  # why nothing can be run any more
 
@@ -168,7 +172,6 @@ class Workers(concurrent.futures.Executor):
         except BaseException:
             self._open.close()
             raise
-        self._pool = self._client.get_executor(pure=False)
         self._seen = self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._serve, name="dask", daemon=True)
         self._thread.start()
@@ -306,35 +309,41 @@ class Workers(concurrent.futures.Executor):
             return
         name = next((arg.task_name for arg in args if hasattr(arg, "task_name")), function.__name__)
         try:
-            inner = self._pool.submit(*portable_task(function, args, kwargs))
+            inner = self._client.submit(*portable_task(function, args, kwargs), pure=False)
         except Exception as error:  # it cannot be pickled
             future.set_exception(error)
             return
         self._running[inner] = future, name
-        inner.add_done_callback(lambda inner: self._events.put(("ended", inner)))
+        self._client.loop.add_callback(self._await_end, inner)
 
-    def _settle(self, inner):
+    async def _await_end(self, inner):
+        """Wait until a task has ended and its answer is here; if its worker dies in between, Dask runs it again."""
+        answer = error = None
+        try:
+            answer = await self._client.gather(inner, asynchronous=True)
+        except (Exception, *CANCELLED) as reason:
+            error = reason
+        self._events.put(("ended", inner, answer, error))
+
+    def _settle(self, inner, answer, error):
         """Pass the end of a task on to its future."""
         from dask.distributed import KilledWorker
 
         future, name = self._running.pop(inner, (None, None))
         if future is None:  # given up before
             return
-        if inner.cancelled():
-            self._broken = self._gone
-            future.set_exception(RuntimeError(self._gone))
-        elif inner.exception() is None:
-            future.set_result(inner.result())
-        else:
-            error = inner.exception()
-            if isinstance(error, KilledWorker):
-                deaths = error.allowed_failures + 1
-                memory = f"out of memory? they had {self._limit}"
-                error = RuntimeError(f"{name}: {deaths} workers died of it, one after the other ({memory})")
-            elif not isinstance(error, ValueError):  # a ValueError of ours says where
-                kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-                error = RuntimeError(f"{name}: {kind}{error}")
-            future.set_exception(error)
+        if error is None:
+            future.set_result(answer)
+            return
+        if isinstance(error, CANCELLED):
+            error = self._broken = self._gone
+        elif isinstance(error, KilledWorker):
+            deaths = error.allowed_failures + 1
+            error = f"{name}: {deaths} workers died of it, one after the other (out of memory? they had {self._limit})"
+        elif not isinstance(error, ValueError):  # a ValueError of ours says where
+            kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+            error = f"{name}: {kind}{error}"
+        future.set_exception(RuntimeError(error) if isinstance(error, str) else error)
 
     @property
     def _gone(self):
