@@ -42,7 +42,7 @@ def sensitivity_map(
     model, y_test, org_spectrum, org_error, y_data_mean=None, y_data_std=None, gases=None, no_spectra=100,
     repeat=500, x_mean=None, x_std=None, abundance=None, *, scaled=False, rng=None, scheme="halving", groups=None,
     covariance=None, auxiliary=None, input_layout=None, batch_size=None, keep_spectra=True, progress=False,
-    executor=None, chunk_size=16, store=None, tolerance=None, directions=None, nodes="auto", rule="auto",
+    executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto", rule="auto",
 ):  # fmt: skip
     """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
 
@@ -101,8 +101,10 @@ def sensitivity_map(
         Show a progress bar over spectra.
     executor : concurrent.futures.Executor, optional
         Where chunks of spectra are run. Default: in this process. For worker processes give a `ModelLoader`.
-    chunk_size : int
-        Spectra per chunk; with quadrature, the next number that fills whole calls. Does not change the result.
+    chunk_size : int or "auto"
+        Spectra per chunk; with quadrature, the next number that fills whole calls. Does not change the result. "auto":
+        16, or with an ``executor`` work for a second, as one of its workers measures it on the first spectra, yet
+        chunks for all workers and no more than 4 MB of maps in each.
     store : mutable mapping of int to ndarray of shape (2 or, with quadrature, 4, n_AMPs, n_bins), optional
         Finished spectra, by row of ``org_spectrum``, in scaled units: those in it are not computed again, others
         are added as their chunk ends. For resuming the same test (same model, spectra, errors, scheme, repeats and

@@ -10,6 +10,7 @@ spectra. Draws depend on the seed and on the index of the spectrum alone. Where 
 drawn: `quadrature` takes the mean (`Settings.rule`).
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -187,6 +188,14 @@ def run_chunk(model, chunk, settings):
     predict.settle(chunk.spectra[0], None if chunk.auxiliary is None else chunk.auxiliary[0])
     with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
         return np.stack(list(threads.map(lambda k: _run_spectrum(predict, chunk, k, settings), each)))
+
+
+def time_chunk(model, chunk, settings):
+    """Return the seconds that `run_chunk` needs for each spectrum of a chunk, once the model has been used."""
+    run_chunk(model, chunk, settings)
+    start = time.perf_counter()
+    run_chunk(model, chunk, settings)
+    return (time.perf_counter() - start) / len(chunk.indices)
 
 
 def _run_spectrum(predict, chunk, k, settings):

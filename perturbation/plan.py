@@ -17,9 +17,13 @@ from perturbation.arguments import (
     seed_of,
     select_spectra,
 )
-from perturbation.engine import Settings, covariance_root, make_chunks
+from perturbation.engine import CHUNKS_AHEAD, Settings, covariance_root, make_chunks, time_chunk
 from perturbation.predictors import probe_model
 from perturbation.quadrature import call_shape
+
+CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
+CHUNK_SECONDS = 1.0  # of work in a task of a worker: fifty times what handing it over takes
+CHUNK_BYTES = 4e6  # of maps that come back from it, so that those that wait for their turn fit the memory
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,8 @@ def make_plan(
         _, y_std = scaling("y_data_mean", y_data_mean, "y_data_std", y_data_std)
         n_amps = len(y_std)
     batch_size = None if batch_size is None else positive_integer("batch_size", batch_size)
-    chunk_size = positive_integer("chunk_size", chunk_size)
+    is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
+    chunk_size = CHUNK_SIZE if is_auto else positive_integer("chunk_size", chunk_size, ' or "auto"')
     if no_spectra is not None:
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     seed = seed_of(rng)
@@ -180,13 +185,32 @@ def make_plan(
     batch_size = batch_size or probe.batch_size
     if method.rule is not None:
         survey = _along_directions(survey, np.flatnonzero(wanted.any(axis=1)))
-        at_once, _ = call_shape(method.rule, len(method.labels), batch_size)
-        chunk_size = -(-chunk_size // at_once) * at_once  # whole calls
     settings = Settings(
         method.labels, method.shuffle, method.repeat, batch_size, seed, probe.layout, n_amps, method.rule
     )
     unit = np.ones((n_amps, 1)) if scaled else y_std[:, None]
-    return Plan(survey, method, settings, amps, wanted, unit, chunk_size)
+    plan = Plan(survey, method, settings, amps, wanted, unit, chunk_size)
+    if is_auto and executor is not None:
+        chunk_size = _good_size(model, plan, executor)
+    return replace(plan, chunk_size=_whole_calls(plan, chunk_size))
+
+
+def _whole_calls(plan, chunk_size):
+    """Return the next number of spectra that fills whole calls of the network."""
+    if plan.method.rule is None:
+        return chunk_size
+    at_once, _ = call_shape(plan.method.rule, len(plan.method.labels), plan.settings.batch_size)
+    return -(-chunk_size // at_once) * at_once
+
+
+def _good_size(model, plan, executor):
+    """Return how many spectra a task gets: `CHUNK_SECONDS` of work, as a worker measures it, but tasks for all."""
+    few = _whole_calls(plan, 1)
+    trial = next(plan.survey.chunks(plan.used[:few], few))
+    seconds = executor.submit(time_chunk, model, trial, plan.settings).result()
+    fair = -(-len(plan.used) // getattr(executor, "chunks_ahead", CHUNKS_AHEAD))
+    answer = 8 * plan.settings.n_arrays * np.prod(plan.shape)
+    return max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / answer)))
 
 
 def _along_directions(survey, rows):

@@ -163,7 +163,7 @@ class SensitivityConfig:
     abundance: list[float] | None = setting(None)
     tolerance: float | None = setting(None, above=0)
     batch_size: int | None = setting(None, low=1)
-    chunk_size: int = setting(16, low=1)
+    chunk_size: int | typing.Literal["auto"] = setting("auto", low=1)
 
 
 @dataclass
