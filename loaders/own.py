@@ -1,11 +1,13 @@
 """The layout of this project: one HDF5 file (data/FORMATS.md)."""
 
+import contextlib
 import re
+from pathlib import Path
 
 import h5py
 import numpy as np
 
-from loaders.survey import MICRON, LayoutError, Survey, Target, numbers
+from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, Survey, Target, numbers, wavelength_order
 
 FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
 DEPTH_WORDS = {  # what a stated unit is known by: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
@@ -63,6 +65,55 @@ def load_own(path):
             molecule_curves={k: numbers(v, f"{path}: /molecule_curves/{k}", 1) for k, v in curves.items()},
             name=str(path),
         )
+
+
+def read_grid(path):
+    """Return the number of spectra in a file of this layout, and its wavelengths (n_bins,), micron, ascending.
+
+    Raises
+    ------
+    LayoutError
+        If it is no such file.
+    """
+    with _opened(path) as file:
+        wavelength = _micron(file, "wavelength", path)
+        order = wavelength_order(wavelength, file["spectra"].shape[1], str(path))
+        return len(file["spectra"]), wavelength[order]
+
+
+def read_rows(path, start, stop):
+    """Return some spectra of a file of this layout and their errors, and read no others.
+
+    Parameters
+    ----------
+    path : path-like
+    start, stop : int
+        The first row, and the one after the last.
+
+    Returns
+    -------
+    spectra, errors : ndarray (stop - start, n_bins)
+        Transit depths as fractions, wavelengths ascending.
+    """
+    with _opened(path) as file:
+        factor = DEPTH_UNITS[_depth_unit(file, path)]
+        order = wavelength_order(_micron(file, "wavelength", path), file["spectra"].shape[1], str(path))
+        return tuple(
+            numbers(file[name][start:stop], f"{path}: /{name}", 2)[:, order] * factor for name in ("spectra", "errors")
+        )
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Open a file that holds at least spectra, their errors and wavelengths."""
+    path = Path(path)
+    if not is_hdf5(path):
+        raise LayoutError(f"{path}: expected an HDF5 file of this project's layout (data/FORMATS.md)")
+    with h5py.File(path) as file:
+        shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
+        if len(shapes[0]) != 2 or shapes[1:] != [shapes[0], shapes[0][1:]]:
+            raise LayoutError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
+        yield file
 
 
 def _text(value, where):

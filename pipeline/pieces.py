@@ -1,0 +1,145 @@
+"""The exact map of a survey that no memory holds: workers read the file piece by piece, and send back one map of each.
+
+Nothing but the file's name and rows travels to a worker, and a map of some ten kB comes back, however many spectra the
+piece has. Memory depends on the size of a piece, not on that of the survey. A piece that is finished is on disk.
+"""
+
+import concurrent.futures
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaders.own import read_grid, read_rows
+from perturbation.mapstore import digest
+from perturbation.merge import merge_maps
+from runio.errors import InputError
+from runio.files import written_whole
+from sensitivity import SensitivityMap
+
+logger = logging.getLogger(__name__)
+
+PIECE = 10_000  # spectra: some seconds of work for the quickest network
+AHEAD = 64  # pieces handed to an executor that does not say how many it wants
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a data set."""
+
+    path: str
+    start: int
+    stop: int
+
+    @property
+    def task_name(self):
+        """What a message calls this piece."""
+        return f"spectra {self.start} to {self.stop - 1}"
+
+
+def map_piece(loader, piece, nodes):
+    """Return the map of one piece, in whatever process this runs.
+
+    Parameters
+    ----------
+    loader : sensitivity.ModelLoader
+        Of a ``pipeline.network.TrainedNetwork``.
+    piece : Piece
+    nodes : int
+        Of the quadrature.
+    """
+    spectra, errors = read_rows(piece.path, piece.start, piece.stop)
+    return loader.get().sensitivity(spectra, errors, scheme="single", nodes=nodes, keep_spectra=False)
+
+
+def load_network(run_dir):
+    """Load the network of a finished run, for a `sensitivity.ModelLoader`."""
+    from pipeline.folds import prepare_tensorflow
+
+    prepare_tensorflow()
+    from pipeline.network import TrainedNetwork
+
+    return TrainedNetwork.load(run_dir)
+
+
+def map_file(loader, path, folder, key, nodes=5, piece_size=PIECE, executor=None, advance=lambda n: None):
+    """Make the exact map of all spectra of an HDF5 file of this project's layout.
+
+    Parameters
+    ----------
+    loader : sensitivity.ModelLoader
+        Of a ``pipeline.network.TrainedNetwork``.
+    path : path-like
+        The data set; with an executor, where all workers see it.
+    folder : path-like
+        Where the maps of finished pieces are kept, so that an interrupted survey goes on where it stopped.
+    key : str
+        What else the maps depend on (the network); a folder of another is refused.
+    nodes, piece_size : int
+        Nodes of the quadrature, and spectra of a piece. The size changes no more than the last digits.
+    executor : concurrent.futures.Executor, optional
+        Default: this process.
+    advance : callable, optional
+        Called with the number of spectra of each finished piece.
+
+    Returns
+    -------
+    sensitivity.SensitivityMap
+
+    Raises
+    ------
+    InputError
+        If the file is no such data set, or the folder holds pieces of another survey.
+    """
+    path, folder = Path(path).resolve(), Path(folder)
+    n_spectra, _ = read_grid(path)
+    status = path.stat()
+    _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, piece_size])
+    pieces = [Piece(str(path), k, min(k + piece_size, n_spectra)) for k in range(0, n_spectra, piece_size)]
+    missing = [piece for piece in pieces if not _file(folder, piece).is_file()]
+    advance(n_spectra - sum(piece.stop - piece.start for piece in missing))
+    for piece, result in _answers(loader, missing, nodes, executor):
+        result.save(_file(folder, piece))
+        advance(piece.stop - piece.start)
+    return merge_maps(SensitivityMap.load(_file(folder, piece)) for piece in pieces)
+
+
+def _answers(loader, pieces, nodes, executor):
+    """Yield (piece, map): in order in this process, else as they end, no more under way than the executor wants."""
+    if executor is None:
+        yield from ((piece, map_piece(loader, piece, nodes)) for piece in pieces)
+        return
+    waiting, running = iter(pieces), {}
+    try:
+        while True:
+            while len(running) < getattr(executor, "chunks_ahead", AHEAD) and (piece := next(waiting, None)):
+                running[executor.submit(map_piece, loader, piece, nodes)] = piece
+            if not running:
+                return
+            ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in ended:
+                yield running.pop(future), future.result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _file(folder, piece):
+    return folder / f"piece_{piece.start}.h5"
+
+
+def _claim(folder, settings):
+    """Make the folder ours, or see that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, text = folder / "pieces.json", json.dumps(settings)
+    if not file.is_file():
+        with written_whole(file) as part:
+            part.write_text(text)
+    elif file.read_text() != text:
+        raise InputError(f"{folder}: holds pieces of another survey or network; choose another --output")
+
+
+def network_key(run_dir):
+    """Return what tells the networks of two runs apart."""
+    files = sorted(Path(run_dir).glob("*.keras"))
+    return " ".join(digest(path) for path in files)
