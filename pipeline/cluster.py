@@ -51,8 +51,9 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
     Parameters
     ----------
     address : str
-        ``tcp://HOST:PORT`` or the path of a scheduler file, of a scheduler that runs; or ``local:N``: N new worker
-        processes of one thread each on this machine, for the time of the context.
+        ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the path of a
+        scheduler file, of a scheduler that runs; or ``local:N``: N new worker processes of one thread each on this
+        machine, for the time of the context.
     patience : float
         Seconds without any worker, or with none but those that Dask paused because of their memory, before all work
         is given up with a RuntimeError.
@@ -221,8 +222,9 @@ class Workers(concurrent.futures.Executor):
             return Client(processes)
         try:
             return Client(**{kind: value}, timeout=CONNECT_PATIENCE)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--scheduler: no scheduler answers at {self.address} ({error})") from None
+        except (OSError, ValueError, TypeError) as error:
+            hint = "; certificates: distributed.comm.tls of Dask's configuration" if "tls://" in value else ""
+            raise InputError(f"--scheduler: no scheduler answers at {self.address} ({error}){hint}") from None
 
     def _await_workers(self):
         end = time.monotonic() + self.start_patience

@@ -8,6 +8,7 @@ import csv
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,9 +21,11 @@ import pytest
 pytest.importorskip("dask.distributed")
 
 from constants import NETWORKS
+from pipeline import cluster
 from pipeline.cluster import open_scheduler
 from pipeline.folds import thread_warnings
 from pipeline.worker_memory import local_limit
+from runio.errors import InputError
 from sensitivity import ModelLoader, sensitivity_map
 
 ROOT = Path(__file__).parents[2]
@@ -86,23 +89,23 @@ def test_scheduler_in_a_script_in_another_folder_needs_nothing_of_this_software(
 
 
 @contextlib.contextmanager
-def workers_in_this_process(memory_limit, n=1, **options):
+def workers_in_this_process(memory_limit, n=1, protocol="tcp", **options):
     """A scheduler and workers in threads of this process, whose memory counts as that of each of them."""
     from dask.distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=n, threads_per_worker=1, processes=False, protocol="tcp", memory_limit=memory_limit,
-        dashboard_address=None, silence_logs=logging.CRITICAL, **options,
-    ) as cluster:  # fmt: skip
-        yield cluster
+        n_workers=n, threads_per_worker=1, processes=False, protocol=protocol, memory_limit=memory_limit,
+        dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL, **options,
+    ) as running:  # fmt: skip
+        yield running
 
 
 def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_set(tmp_path, caplog):
-    with workers_in_this_process("50MB", n=2) as cluster:
-        while any(worker.status.name != "paused" for worker in cluster.workers.values()):
+    with workers_in_this_process("50MB", n=2) as running:
+        while any(worker.status.name != "paused" for worker in running.workers.values()):
             time.sleep(0.01)
         with (
-            open_scheduler(cluster.scheduler_address, patience=0.3) as executor,
+            open_scheduler(running.scheduler_address, patience=0.3) as executor,
             pytest.raises(RuntimeError) as raised,
         ):
             mapped(tmp_path, executor=executor)
@@ -117,13 +120,13 @@ def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_s
 
 def test_worker_that_is_paused_ends_the_task_that_it_is_at():
     with (
-        workers_in_this_process("1TB") as cluster,
-        open_scheduler(cluster.scheduler_address, patience=0.3) as executor,
+        workers_in_this_process("1TB") as running,
+        open_scheduler(running.scheduler_address, patience=0.3) as executor,
     ):
         slow = executor.submit(time.sleep, 2)
         while not executor._running:
             time.sleep(0.01)
-        cluster.workers[0].memory_manager.memory_limit = 50_000_000
+        running.workers[0].memory_manager.memory_limit = 50_000_000
         assert slow.result(timeout=60) is None
         with pytest.raises(RuntimeError, match="all workers that are left have been paused"):
             executor.submit(len, "ab").result(timeout=60)
@@ -145,3 +148,47 @@ def test_warning_of_threads_comes_for_those_networks_alone_whose_weights_were_fo
         depends = len(pairs) > 0 and any(pair != "the same" for pair in pairs)
         assert bool(thread_warnings(network, 1, 2)) == depends
         assert thread_warnings(network, 2, 2) == []
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Make the keys and certificates of two strangers; return them as settings of Dask."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    settings = []
+    for name in ("ours", "theirs"):
+        folder = tmp_path_factory.mktemp(name)
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=dask"
+        files = {"key": str(folder / "key.pem"), "cert": str(folder / "cert.pem")}
+        subprocess.run(
+            [*command.split(), "-keyout", files["key"], "-out", files["cert"]], check=True, capture_output=True
+        )
+        tls = {"distributed.comm.tls.ca-file": files["cert"]}
+        for role in ("client", "scheduler", "worker"):
+            tls |= {f"distributed.comm.tls.{role}.{what}": path for what, path in files.items()}
+        settings.append(tls)
+    return settings
+
+
+def test_tls_from_dasks_own_configuration_lets_in_those_with_our_certificate_alone(certificates, tmp_path, monkeypatch):
+    import dask
+    from distributed.security import Security
+
+    monkeypatch.setattr(cluster, "CONNECT_PATIENCE", 1)
+    ours, theirs = certificates
+    with dask.config.set(ours):
+        scheduler = workers_in_this_process("1TB", protocol="tls", security=Security(require_encryption=True))
+    with scheduler as running:
+        address = running.scheduler_address
+        assert address.startswith("tls://")
+        with dask.config.set(ours), open_scheduler(address) as executor:
+            assert np.array_equal(mapped(tmp_path, executor=executor).mean, mapped(tmp_path).mean)
+        for setting in ({}, theirs):
+            refused = pytest.raises(InputError, match=r"no scheduler answers at tls://.*distributed\.comm\.tls of Dask")
+            with dask.config.set(setting), refused, open_scheduler(address):
+                pass
+        with pytest.raises(InputError, match="no scheduler answers"), open_scheduler(address.replace("tls", "tcp")):
+            pass
