@@ -167,6 +167,7 @@ def workers(address):
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
     from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
+    from pipeline.processes import device_words
     from runio import console
     from runio.progress import SHARES, Stages
     from runio.rundir import RunFolder, new_folder
@@ -200,6 +201,7 @@ def run(config, arguments, command, log):
             from report import page
             from runio import results
         tf.config.experimental.enable_op_determinism()
+        logger.info("%s", device_words())
         with stage("training"):
             networks = train_networks(config, split, folder.work, stage, executor)
             if len(networks) > 1:

@@ -47,6 +47,18 @@ def process_count(asked, n_tasks, memory=MEMORY_PER_PROCESS):
     return max(1, min(asked, n_tasks))
 
 
+def device_words():
+    """Say where TensorFlow computes: the names of its GPUs, or else how many processor cores there are."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"TensorFlow on the CPU, no GPU found; processor cores: {usable_cores()}"
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    names = [known.get("device_name", gpu.name) for known, gpu in zip(details, gpus)]
+    return f"TensorFlow on {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: {', '.join(names)}"
+
+
 @contextlib.contextmanager
 def process_pool(n, threads):
     """Yield a pool of ``n`` processes, each of ``threads`` TensorFlow threads; they are killed if the block fails."""
