@@ -47,9 +47,17 @@ def map_piece(loader, piece, nodes):
     piece : Piece
     nodes : int
         Of the quadrature.
+
+    Raises
+    ------
+    ValueError
+        If spectra or errors cannot be used; the message says in which piece, and which of its rows.
     """
-    spectra, errors = read_rows(piece.path, piece.start, piece.stop)
-    return loader.get().sensitivity(spectra, errors, scheme="single", nodes=nodes, keep_spectra=False)
+    try:
+        spectra, errors = read_rows(piece.path, piece.start, piece.stop)
+        return loader.get().sensitivity(spectra, errors, scheme="single", nodes=nodes, keep_spectra=False)
+    except ValueError as error:
+        raise ValueError(f"{piece.path}: {piece.task_name}: {error}") from None
 
 
 def load_network(run_dir):

@@ -3,7 +3,8 @@
     python -m studies.large_survey RUN_DIR SURVEY.h5 --output DIR [--scheduler local:4]
 
 SURVEY.h5 has this project's own layout (data/FORMATS.md) and the wavelengths of the run; only its spectra and errors
-are read, a piece at a time. Writes ``DIR/sensitivity.h5``. Run again after an interruption it goes on where it was.
+are read, a piece at a time, and auxiliary inputs stay at their mean. Writes ``DIR/sensitivity.h5``. Run again after an
+interruption it goes on where it was.
 """
 
 import argparse

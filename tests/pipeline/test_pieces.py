@@ -124,6 +124,14 @@ def test_pieces_of_another_network_or_survey_are_not_taken(survey, tmp_path):
         map_file(LOADER, tmp_path / "other.h5", tmp_path / "maps", "network 1", piece_size=60)
 
 
+def test_spectra_that_cannot_be_used_are_named(survey, tmp_path):
+    shutil.copy(survey, tmp_path / "odd.h5")
+    with h5py.File(tmp_path / "odd.h5", "a") as file:
+        file["spectra"][42, 3] = np.nan
+    with pytest.raises(ValueError, match=r"odd\.h5: spectra 40 to 49: org_spectrum"):
+        map_file(LOADER, tmp_path / "odd.h5", tmp_path / "maps", "", piece_size=10)
+
+
 def test_rows_are_those_of_the_loader_in_any_unit_and_order(survey, tmp_path):
     data = load_dataset(survey)
     with h5py.File(tmp_path / "odd.h5", "w") as file:
