@@ -8,6 +8,8 @@ import numpy as np
 
 from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, depth_factor, rows_text, wavelength_order
 from loaders.tables import read_table
+from runio.errors import printable
+from runio.yamlfile import clip
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ NAMES = {
     "rp/rs^2uncertainty rp/rs^2error",
     "error_high": "pltrandeperr1 errup errhigh errorhigh errorup depthup deptherrup deptherr1 errplus",
     "error_low": "pltrandeperr2 errlow errdown errorlow errordown depthlow deptherrlow deptherr2 errminus",
+    "instrument": "instrument",
 }
 ROLES = {name: role for role, names in NAMES.items() for name in names.split()}
 
@@ -48,6 +51,8 @@ class Observation:
         File it came from.
     note : str
         What was stated and what guessed of units and widths, for reports.
+    instrument : ndarray (n_bins,) of str or None
+        What saw each bin, where the file has a column "instrument"; None without one.
     """
 
     wavelength: np.ndarray
@@ -56,6 +61,7 @@ class Observation:
     error: np.ndarray
     name: str
     note: str = ""
+    instrument: np.ndarray | None = None
 
 
 def read_observation(path, depth_unit="auto", width="auto"):
@@ -86,6 +92,7 @@ def read_observation(path, depth_unit="auto", width="auto"):
         raise LayoutError(f"width must be auto, full or half; received {width!r}")
     table = read_table(path)
     roles = _roles(table)
+    instrument = _instruments(table, roles.pop("instrument", None))
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
         bad = ~np.isfinite(column)
@@ -103,7 +110,14 @@ def read_observation(path, depth_unit="auto", width="auto"):
     if "width" in values:
         column = values["width"] * _micron(table, roles["width"], like=roles["wavelength"])
         bin_width, width_note = _full_width(column[order], wavelength, roles["width"], width, str(path))
-    return Observation(wavelength, bin_width, depth[order], error[order], str(path), f"{unit_note}; {width_note}")
+    note = f"{unit_note}; {width_note}"
+    instrument = None if instrument is None else instrument[order]
+    return Observation(wavelength, bin_width, depth[order], error[order], str(path), note, instrument)
+
+
+def _instruments(table, name):
+    """Return the names in the column ``name`` as an array of text, short enough for a legend."""
+    return None if name is None else np.array([clip(printable(cell.strip()), 40) for cell in table.columns[name]])
 
 
 def _roles(table):
@@ -298,4 +312,10 @@ def _rebinned(observation, wavelength, bin_width, groups):
         depth[i] = weight @ observation.depth[group]
         error[i] = np.sqrt((weight**2) @ (observation.error[group] ** 2))
     note = f"{observation.note}; re-binned from {len(observation.wavelength)} bins"
-    return replace(observation, wavelength=wavelength, bin_width=bin_width, depth=depth, error=error, note=note)
+    seen = observation.instrument
+    if seen is not None:
+        seen = np.array([" + ".join(dict.fromkeys(seen[group])) for group in groups])
+    return replace(
+        observation,
+        wavelength=wavelength, bin_width=bin_width, depth=depth, error=error, note=note, instrument=seen,
+    )  # fmt: skip

@@ -108,6 +108,13 @@ def test_csv_headers(tmp_path, header, factor):
     assert_read(read_observation(write(tmp_path, header + "\n" + rows, "a.csv")))
 
 
+def test_instruments_follow_their_bins(tmp_path):
+    names = ["miri lrs", "miri lrs", "prism", "prism", "prism", "niriss"]
+    text = "wavelength,depth,error,instrument\n" + lines(WAVELENGTH[::-1], DEPTH[::-1], ERROR[::-1], names, join=",")
+    assert list(read_observation(write(tmp_path, text)).instrument) == names[::-1]
+    assert read_observation(write(tmp_path, lines(WAVELENGTH, DEPTH, ERROR))).instrument is None
+
+
 def test_three_columns_have_no_width(tmp_path):
     assert_read(read_observation(write(tmp_path, lines(WAVELENGTH, DEPTH, ERROR))), width=None)
 
@@ -227,6 +234,14 @@ def test_exact_rebinning_weights_by_width():
     np.testing.assert_allclose(result.depth[0], weight[:3] @ seen.depth[:3] / 0.1)
     np.testing.assert_allclose(result.error[1], np.sqrt((weight[3:] ** 2) @ (seen.error[3:] ** 2)) / 0.1)
     assert "re-binned from 5 bins" in result.note
+
+
+def test_a_bin_of_two_instruments_names_both():
+    fine = Observation(
+        WAVELENGTH[:4], np.full(4, 0.1), DEPTH[:4], ERROR[:4], "x", instrument=np.array(["a", "a", "b", "c"])
+    )
+    wide = match_grid(fine, np.array([1.05, 1.25]), np.array([0.2, 0.2]))
+    assert list(wide.instrument) == ["a", "b + c"]
 
 
 def test_rebinning_a_constant_is_exact_and_white_noise_averages_down():
