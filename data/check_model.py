@@ -14,11 +14,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
 from constants import SUN_RADIUS
+from data.design import ARIEL
 from data.forward_model import ForwardModel
 from data.kdistribution import KDistributions
 from data.molecules import MOLECULES
 from data.opacities import Opacities
-from data.simulate import _limits, draw_amps, draw_errors
+from data.simulate import draw_amps, draw_errors
 
 SHIPPED = Path(__file__).with_name("ariel_spectra.h5")
 SEED = 1
@@ -65,7 +66,7 @@ def print_convergence(n):
 
 def print_extended():
     """Print how high the most extended atmosphere of the priors reaches."""
-    low, high = _limits()
+    low, high = ARIEL.limits()
     amps = np.array([*high[:5], low[5], high[6], high[7], high[8]])  # light, large and hot
     model = ForwardModel()
     radius = np.sqrt(model.depth(amps).max()) * SUN_RADIUS

@@ -1,16 +1,21 @@
 """Make the data set: transmission spectra of random planets, computed with TauREx 3.
 
     python data/simulate.py --n 30000 --seed 1 --out data/ariel_spectra.h5
+    python data/simulate.py --observation FILE --planet FILE.yaml --n 20000 --out runs/mine.h5
 
-The run can be stopped at any time: finished chunks stay in `<out>.parts` and the same command goes on from there.
+The second makes planets for one observation: its bins, errors and star, priors around its planet.
+
+A run can be stopped at any time: finished chunks stay in `<out>.parts` and the same command goes on from there.
 Planet i depends on the seed and on i alone, so a short run is the beginning of a long one, whatever the number of
 processes. Physics and file layout: `data/README.md`. Needs TauREx 3 (`pip install taurex`).
 """
 
 import argparse
 import hashlib
+import importlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
@@ -26,30 +31,23 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `data` is imported from the repository's root
 
-from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS  # TauREx's own Jupiter has the equatorial radius
-from data.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
+from constants import JUPITER_RADIUS
+from data.ariel import ariel_grid, noise
+from data.design import ARIEL, ERROR_STEP, PRIORS, REFERENCE_PLANET
 from data.molecules import MOLECULES
 from data.workers import end_with_parent
 
-# One row per AMP, in the paper's order: key, unit of the linear quantity, scale, prior as (low, high) in that unit.
-# A log10 AMP is log-uniform, a linear one uniform.
-PRIORS = {
-    "H2O": ("", "log10", (1e-7, 1e-3)),
-    "CH4": ("", "log10", (1e-8, 1e-3)),
-    "CO": ("", "log10", (3e-5, 1e-2)),
-    "CO2": ("", "log10", (1e-8, 1e-3)),
-    "NH3": ("", "log10", (1e-7, 1e-3)),
-    "Mp": ("kg", "log10", (0.18 * JUPITER_MASS, 2.0 * JUPITER_MASS)),
-    "Rp": ("m", "linear", (0.8 * JUPITER_RADIUS, 1.4 * JUPITER_RADIUS)),
-    "Tp": ("K", "linear", (700.0, 2000.0)),
-    "Pclouds": ("Pa", "log10", (1e3, 1e6)),
-}
-# Planet of the single-molecule curves, in retrieval space: 1 M_J, 1.2 R_J, 1500 K, no cloud above 1e6 Pa.
-REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * JUPITER_RADIUS, 1500.0, 6.0)
+__all__ = [
+    "ERROR_STEP",
+    "JUPITER_RADIUS",
+    "PRIORS",
+    "REFERENCE_PLANET",
+    "ariel_grid",
+    "noise",
+]  # for those who ask here
 
 CHUNK = 100  # planets per chunk, the unit of work and of resuming
 DEPTH_STEP = 2.0**-24  # 0.060 ppm: depths are rounded to multiples of this
-ERROR_STEP = 2.0**-27  # 0.0075 ppm: and errors to multiples of this
 OPACITIES = "correlated k, fitted to tables from HITEMP (H2O, CH4, CO, CO2) and HITRAN (NH3) line lists; data/README.md"
 LAYOUT = 1  # raise when the content of a chunk changes meaning
 
@@ -61,17 +59,6 @@ def __getattr__(name):
 
         return ForwardModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _limits():
-    """Prior limits in retrieval space, two arrays (9,)."""
-    limits = [np.log10(limit) if scale == "log10" else np.array(limit) for _, scale, limit in PRIORS.values()]
-    return np.array(limits).T
-
-
-def _uniforms(n, seed, start):
-    """Uniform numbers in [0, 1), one row per planet (N, 10): nine AMPs and the noise level."""
-    return np.array([np.random.default_rng((seed, i)).random(10) for i in range(start, start + n)]).reshape(n, 10)
 
 
 def draw_amps(n, seed, start=0):
@@ -91,25 +78,21 @@ def draw_amps(n, seed, start=0):
     numpy.ndarray, shape (n, 9)
         AMPs in retrieval space (log10 VMR, log10 kg, m, K, log10 Pa), exactly representable in float32.
     """
-    low, high = _limits()
-    amps = low + (high - low) * _uniforms(n, seed, start)[:, :9]
-    return amps.astype(np.float32).astype(np.float64)
+    return ARIEL.draw_amps(n, seed, start)
 
 
 def draw_errors(n, seed, start=0):
     """Draw the 1-sigma error of each bin for planets `start` to `start + n - 1`: (n, 52), dimensionless."""
-    low, high = np.log10(AIRS_NOISE_RANGE)
-    errors = noise(10 ** (low + (high - low) * _uniforms(n, seed, start)[:, 9]))
-    return np.round(errors / ERROR_STEP) * ERROR_STEP
+    return ARIEL.draw_errors(n, seed, start)
 
 
-def check_depth(depth, amps):
+def check_depth(depth, amps, design=ARIEL):
     """Raise ValueError unless every depth is finite and between half and 20 times that of the bare planet.
 
     The upper bound is far above what an atmosphere within the priors adds; crossing it means that the atmosphere
     has blown up (see "Extended atmospheres" in the README).
     """
-    bare = (amps[:, 6] / SUN_RADIUS)[:, None] ** 2  # radius in solar radii, squared
+    bare = design.bare_depth(amps[:, 6])[:, None]
     bad = ~(np.isfinite(depth) & (depth > 0.5 * bare) & (depth < 20 * bare)).all(axis=1)
     if bad.any():
         raise ValueError(f"depth: expected finite and sane values, received {depth[bad][0]} for AMPs {amps[bad][0]}")
@@ -117,25 +100,32 @@ def check_depth(depth, amps):
 
 # --- workers ---
 
-_model = None  # one TauREx model per process, built by _start_worker
+_model = _design = None  # one TauREx model per process, built by _start_worker
 
 
-def _start_worker(opacities):
-    global _model
+def _start_worker(opacities, design):
+    global _model, _design
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    _model, _design = _forward_model(opacities, design), design
+
+
+def _forward_model(opacities, design):
     from data.forward_model import ForwardModel
 
-    _model = ForwardModel(opacities)
+    return ForwardModel(
+        opacities, edges=design.edges, star_radius=design.star_radius, star_temperature=design.star_temperature
+    )
 
 
 def _make_chunk(task):
     """Compute one chunk and store it; returns the number of planets in it."""
     path, settings = task
     n, start = settings["stop"] - settings["start"], settings["start"]
-    amps = draw_amps(n, settings["seed"], start)
-    depth = _model.depth(amps)
-    check_depth(depth, amps)
+    amps = _design.draw_amps(n, settings["seed"], start)
+    everything = _design.all_amps(amps)
+    depth = _model.depth(everything)
+    check_depth(depth, everything, _design)
     depth = np.round(depth / DEPTH_STEP) * DEPTH_STEP
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     with open(draft, "wb") as file:
@@ -175,15 +165,17 @@ def _finished(path, settings):
         return False
 
 
-def _tasks(n, seed, opacities, parts):
+def _tasks(n, seed, opacities, parts, design):
     """(path, settings) of every chunk."""
     common = {
         "layout": LAYOUT,
         "seed": seed,
         "opacities": _opacities_id(opacities),
         "physics": _physics_version(),
-        "priors": {key: row[2] for key, row in PRIORS.items()},
+        "priors": {key: row[2] for key, row in design.priors.items()},
     }
+    if design is not ARIEL:
+        common["design"] = design.identity()
     common = json.loads(json.dumps(common))  # as it will be read back
     tasks = []
     for start in range(0, n, CHUNK):
@@ -192,7 +184,7 @@ def _tasks(n, seed, opacities, parts):
     return tasks
 
 
-def simulate(n, seed, out, opacities=None, processes=2, progress=True):
+def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=ARIEL):
     """Simulate `n` planets and write the data set.
 
     Parameters
@@ -209,34 +201,37 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True):
         Number of worker processes.
     progress : bool
         Show a progress bar on stderr.
+    design : data.design.Design
+        Bins, errors, star and priors.
 
     Raises
     ------
     ValueError
         If a table is missing or a depth is not sane.
     """
-    from data.forward_model import ForwardModel
-
     out = Path(out)
     parts = out.with_name(out.name + ".parts")
-    reference = ForwardModel(opacities)  # also prepares our opacities and checks the user's before any worker starts
+    reference = _forward_model(
+        opacities, design
+    )  # also prepares our opacities and checks the user's before any worker starts
     parts.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks(n, seed, opacities, parts)
+    tasks = _tasks(n, seed, opacities, parts, design)
     todo = [task for task in tasks if not _finished(*task)]
     if todo:
-        _run(todo, n, opacities, processes, progress)
+        _run(todo, n, opacities, processes, progress, design)
     chunks = [np.load(path) for path, _ in tasks]
     amps = np.concatenate([chunk["amps"] for chunk in chunks])
     depth = np.concatenate([chunk["depth"] for chunk in chunks])
-    write_file(out, amps, depth, draw_errors(n, seed), molecule_curves(reference), seed, opacities)
+    curves = molecule_curves(reference, design)
+    write_file(out, amps, depth, design.draw_errors(n, seed), curves, seed, opacities, design)
     shutil.rmtree(parts)
 
 
-def _run(todo, n, opacities, processes, progress):
+def _run(todo, n, opacities, processes, progress, design):
     """Compute the chunks in `todo`, with a progress bar over all `n` planets."""
     left = sum(settings["stop"] - settings["start"] for _, settings in todo)
     pool = ProcessPoolExecutor(
-        min(processes, len(todo)), get_context("spawn"), initializer=_start_worker, initargs=(opacities,)
+        min(processes, len(todo)), get_context("spawn"), initializer=_start_worker, initargs=(opacities, design)
     )
     try:
         futures = [pool.submit(_make_chunk, task) for task in todo]
@@ -247,27 +242,26 @@ def _run(todo, n, opacities, processes, progress):
         pool.shutdown(cancel_futures=True)
 
 
-def molecule_curves(model):
-    """Depth of the reference planet with one molecule alone over H2/He: {molecule or "none": (52,)}."""
+def molecule_curves(model, design=ARIEL):
+    """Depth of the reference planet with one molecule alone over H2/He: {molecule or "none": (n_bins,)}."""
     curves = {}
-    for kept in ("none", *MOLECULES):
-        amps = np.array(REFERENCE_PLANET)
-        amps[:5] = [REFERENCE_PLANET[i] if name == kept else -np.inf for i, name in enumerate(MOLECULES)]
+    for kept in ("none", *(name for name in MOLECULES if name in design.priors)):
+        amps = np.array(design.reference)
+        amps[:5] = [design.reference[i] if name == kept else -np.inf for i, name in enumerate(MOLECULES)]
         curves[kept] = model.depth(amps)
     return curves
 
 
-def write_file(out, amps, depth, errors, curves, seed, opacities=None):
+def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=ARIEL):
     """Write the data set (layout: `data/README.md`) beside its place and move it there whole."""
-    wavelength, bin_width, _ = ariel_grid()
     draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     compressed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "track_times": False}
     with h5py.File(draft, "w") as file:
         file.create_dataset("spectra", data=depth.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
         file.create_dataset("errors", data=errors.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
         file.create_dataset("amps", data=amps, chunks=(min(1000, len(depth)), 1), **compressed)
-        file.create_dataset("wavelength", data=wavelength, track_times=False)
-        file.create_dataset("bin_width", data=bin_width, track_times=False)
+        file.create_dataset("wavelength", data=design.wavelength, track_times=False)
+        file.create_dataset("bin_width", data=design.bin_width, track_times=False)
         for key, curve in curves.items():
             file.create_dataset(f"molecule_curves/{key}", data=curve, track_times=False)
         file["spectra"].attrs["unit"] = "transit depth (Rp/Rs)^2, dimensionless, noise-free"
@@ -275,42 +269,58 @@ def write_file(out, amps, depth, errors, curves, seed, opacities=None):
         file["errors"].attrs["unit"] = "1-sigma error of the transit depth, dimensionless"
         file["errors"].attrs["rounding"] = "multiples of 2^-27 (0.0075 ppm)"
         file["wavelength"].attrs["unit"] = file["bin_width"].attrs["unit"] = "micron"
-        file["amps"].attrs["names"] = list(PRIORS)
-        file["amps"].attrs["units"] = [row[0] for row in PRIORS.values()]
-        file["amps"].attrs["scale"] = [row[1] for row in PRIORS.values()]
-        file["molecule_curves"].attrs["reference_planet"] = json.dumps(dict(zip(PRIORS, REFERENCE_PLANET, strict=True)))
+        file["amps"].attrs["names"] = list(design.priors)
+        file["amps"].attrs["units"] = [row[0] for row in design.priors.values()]
+        file["amps"].attrs["scale"] = [row[1] for row in design.priors.values()]
+        file["molecule_curves"].attrs["reference_planet"] = json.dumps(dict(zip(PRIORS, design.reference, strict=True)))
         file["molecule_curves"].attrs["description"] = (
             "transit depth of the reference planet (retrieval-space AMPs) with that molecule alone over H2/He; "
             "'none' has no molecule"
         )
-        file.attrs.update(_file_attributes(len(amps), seed, opacities))
+        file.attrs.update(_file_attributes(len(amps), seed, opacities, design))
     os.replace(draft, out)
 
 
-def _file_attributes(n, seed, opacities):
+def _file_attributes(n, seed, opacities, design):
     """Provenance, without anything that changes between two runs of the same command."""
     import taurex
 
-    from data.forward_model import HELIUM_RATIO, LAYERS, PRESSURE_RANGE, STAR_RADIUS
+    from data.forward_model import HELIUM_RATIO, LAYERS, PRESSURE_RANGE
 
-    priors = {key: {"unit": unit, "scale": scale, "range": limits} for key, (unit, scale, limits) in PRIORS.items()}
+    priors = {
+        key: {"unit": unit, "scale": scale, "range": limits} for key, (unit, scale, limits) in design.priors.items()
+    }
+    asked = "".join(f" --{name} {design.sources[name]}" for name in ("observation", "planet") if name in design.sources)
     return {
-        "title": "Transmission spectra of H2/He planets on an Ariel-Tier-2-like grid",
+        "title": design.title,
         "opacities": OPACITIES if opacities is None else "user's tables",
         "seed": seed,
-        "command": f"python data/simulate.py --n {n} --seed {seed}" + (" --opacities DIR" if opacities else ""),
+        "command": f"python data/simulate.py --n {n} --seed {seed}{asked}" + (" --opacities DIR" if opacities else ""),
         "versions": json.dumps({"taurex": taurex.__version__, "numpy": np.__version__, "layout": LAYOUT}),
         "priors": json.dumps(priors),
-        "star": f"blackbody, {STAR_TEMPERATURE:g} K, {STAR_RADIUS:g} solar radius",
+        "star": f"blackbody, {design.star_temperature:g} K, {design.star_radius:g} solar radius",
         "atmosphere": f"isothermal, well mixed, He/H2 = {HELIUM_RATIO}, Rayleigh scattering, H2-H2 and H2-He CIA, "
         "grey cloud deck; the planet's radius is that of the bottom",
         "layers": LAYERS,
         "pressure_range_Pa": PRESSURE_RANGE,
-        "noise": f"photon noise of the star scaled to a median of {AIRS_NOISE_RANGE[0]:g}-{AIRS_NOISE_RANGE[1]:g} ppm "
-        f"(log-uniform over planets) in the AIRS bins, {NOISE_FLOOR:g} ppm floor in quadrature",
+        "noise": design.noise_text(),
         "licence": "CC-BY 4.0; code MIT",
         "citation": "Yip et al. 2021, AJ 162, 195 (the method); Al-Refaie et al. 2021, ApJ 917, 37 (TauREx 3)",
+        **design.sources,
     }
+
+
+def _design_of(observation, planet):
+    """Read both files; what reads them stands above this room, so the command alone asks for it."""
+    return importlib.import_module("pipeline.planet").survey_design(observation, planet)
+
+
+def _log_to_stderr(*rooms):
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("simulate.py: %(message)s"))
+    for room in rooms:
+        logging.getLogger(room).addHandler(handler)
+        logging.getLogger(room).setLevel(logging.INFO)
 
 
 def main():
@@ -321,7 +331,11 @@ def main():
     parser.add_argument("--out", default="data/ariel_spectra.h5", help="file to write (default %(default)s)")
     parser.add_argument("--opacities", metavar="DIR", help="your own TauREx tables instead of ours")
     parser.add_argument("--processes", type=int, default=2, help="worker processes (default %(default)s)")
+    parser.add_argument("--observation", metavar="FILE", help="simulate the bins and errors of this observed spectrum")
+    parser.add_argument("--planet", metavar="FILE.yaml", help="its star and the priors around its planet")
     arguments = parser.parse_args()
+    if bool(arguments.observation) != bool(arguments.planet):
+        parser.exit(2, "simulate.py: --observation FILE and --planet FILE.yaml go together, received one of them\n")
     if arguments.n < 1 or arguments.seed < 0 or arguments.processes < 1:
         parser.exit(2, "simulate.py: --n and --processes must be at least 1, --seed at least 0\n")
     if not Path(arguments.out).resolve().parent.is_dir():
@@ -330,8 +344,10 @@ def main():
         parser.exit(2, "simulate.py: needs TauREx 3: pip install taurex\n")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the workers: one thread per process
     os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    _log_to_stderr("pipeline", "loaders")  # TauREx has more to say than anybody wants to read
     try:
-        simulate(arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes)
+        design = _design_of(arguments.observation, arguments.planet) if arguments.observation else ARIEL
+        simulate(arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes, design=design)
     except (ValueError, OSError) as error:
         parser.exit(2, f"simulate.py: {error}\n")
     except BrokenProcessPool:

@@ -213,49 +213,67 @@ def load_config(path, overrides=None):
         With one line that names the file, the key, what was expected and what was received.
     """
     source = "settings" if path is None else str(path)
-    config = Config()
-    _fill(config, {} if path is None else read_yaml(path), "", source)
+    config = fill(Config(), {} if path is None else read_yaml(path), source)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for dotted, value in given.items():
         tree = value
         for name in reversed(dotted.split(".")):
             tree = {name: tree}
-        _fill(config, tree, "", "command line")
+        fill(config, tree, "command line")
     _check_together(config, source, given)
     return config
 
 
 def build_config(tree, source="settings"):
     """Turn nested dicts into a checked ``Config``; ``source`` is named in messages."""
-    config = Config()
-    _fill(config, tree, "", source)
+    config = fill(Config(), tree, source)
     _check_together(config, source)
     return config
 
 
-def _fill(node, tree, prefix, source):
-    """Set the fields of the dataclass ``node`` from the dict ``tree``, checking each."""
+def fill(root, tree, source):
+    """Set the settings of a tree of dataclasses from nested dicts, and return it; each is checked by itself.
+
+    Parameters
+    ----------
+    root : dataclass
+        Its fields are settings (see `setting`), or dataclasses of such.
+    tree : dict
+        As ``yamlfile.read_yaml`` returns it.
+    source : str
+        Where the settings come from, for messages.
+
+    Raises
+    ------
+    ConfigError
+        With one line: the source, the key, what was expected and what was received.
+    """
+    _fill(root, tree, "", source, root)
+    return root
+
+
+def _fill(node, tree, prefix, source, root):
     where = f"{source}: {prefix.rstrip('.') or 'the file'}"
     if not isinstance(tree, dict):
-        raise ConfigError(f"{where}: expected settings as 'name: value', received {_show(tree)}")
+        raise ConfigError(f"{where}: expected settings as 'name: value', received {show(tree)}")
     fields = {f.name: f for f in dataclasses.fields(node)}
     hints = typing.get_type_hints(type(node))
     for name, value in tree.items():
         if not prefix and name in RECORDS:
             continue
         if name not in fields:
-            shown = name if isinstance(name, str) and name.isidentifier() else _show(name)
-            raise ConfigError(f"{source}: {prefix}{clip(shown)}: no such setting; {_nearest(name, node, fields)}")
+            shown = name if isinstance(name, str) and name.isidentifier() else show(name)
+            raise ConfigError(f"{source}: {prefix}{clip(shown)}: no such setting; {_nearest(name, root, fields)}")
         if dataclasses.is_dataclass(hints[name]):
-            _fill(getattr(node, name), value, f"{prefix}{name}.", source)
+            _fill(getattr(node, name), value, f"{prefix}{name}.", source, root)
         else:
             key = f"{source}: {prefix}{name}"
             setattr(node, name, _checked(value, hints[name], fields[name].metadata, key))
 
 
-def _nearest(name, node, fields):
+def _nearest(name, root, fields):
     """Say which setting may have been meant: one of that name, else one nearly so, else all."""
-    elsewhere = [key for key in _dotted_keys(Config()) if key.split(".")[-1] == name]
+    elsewhere = [key for key in _dotted_keys(root) if key.split(".")[-1] == name]
     if elsewhere:
         return f"did you mean '{elsewhere[0]}'?"
     beside = difflib.get_close_matches(clip(str(name)).lower(), fields, n=1)
@@ -284,7 +302,7 @@ def _checked(value, hint, rules, key):
         instead = f" or {allowed}" if allowed else ""
     if typing.get_origin(hint) is list:
         if not isinstance(value, list):
-            raise ConfigError(f"{key}: expected a list, received {_show(value)}")
+            raise ConfigError(f"{key}: expected a list, received {show(value)}")
         (item,) = typing.get_args(hint)
         return [_checked(v, item, rules, f"{key}[{i}]") for i, v in enumerate(value)]
     names = {int: f"a whole number{instead}", float: "a number", bool: "true or false", str: "text"}
@@ -303,11 +321,11 @@ def _checked(value, hint, rules, key):
     if not fits:
         word = hint is str and isinstance(value, bool)
         advice = " (YAML reads yes, no, on and off so: put the word in quotes)" if word else ""
-        raise ConfigError(f"{key}: expected {names[hint]}, received {_show(value)}{advice}")
+        raise ConfigError(f"{key}: expected {names[hint]}, received {show(value)}{advice}")
     if hint is str and not (value.strip() and value.isprintable()):
-        raise ConfigError(f"{key}: expected printable text, received {_show(value)}")
+        raise ConfigError(f"{key}: expected printable text, received {show(value)}")
     if hint is not str and abs(value) > (LARGEST if hint is int else sys.float_info.max):
-        raise ConfigError(f"{key}: expected a number of ordinary size, received {_show(value)}")
+        raise ConfigError(f"{key}: expected a number of ordinary size, received {show(value)}")
     value = hint(value)
     _check_range(value, rules, key)
     return value
@@ -318,7 +336,7 @@ def _check_range(value, rules, key):
     if choices and value not in choices:
         near = difflib.get_close_matches(clip(value).lower(), choices, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise ConfigError(f"{key}: expected one of {', '.join(choices)}, received {_show(value)}{hint}")
+        raise ConfigError(f"{key}: expected one of {', '.join(choices)}, received {show(value)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}: expected a finite number, received {value}")
     tests = (
@@ -338,7 +356,7 @@ def _check_together(config, source, overrides=()):
 
     def refuse(key, expected, received):
         where = "command line" if key in overrides else source
-        raise ConfigError(f"{where}: {key}: expected {expected}, received {_show(received)}")
+        raise ConfigError(f"{where}: {key}: expected {expected}, received {show(received)}")
 
     if config.data.size == 0:
         refuse("data.size", "-1 (all spectra) or at least 1", 0)
@@ -364,7 +382,7 @@ def _check_together(config, source, overrides=()):
         refuse("data.auxiliary", "inputs that are no targets", both)
 
 
-def _show(value, limit=60):
+def show(value, limit=60):
     """Represent a value on one line, however large it is."""
     try:
         return clip(repr(value), limit)

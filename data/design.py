@@ -1,0 +1,167 @@
+"""What a survey is of: bins, errors, star and priors. `ARIEL` is the shipped one; an observation makes another."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS  # TauREx's own Jupiter has the equatorial radius
+from data.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
+
+# One row per AMP, in the paper's order: key, unit of the linear quantity, scale, prior as (low, high) in that unit.
+# A log10 AMP is log-uniform, a linear one uniform.
+PRIORS = {
+    "H2O": ("", "log10", (1e-7, 1e-3)),
+    "CH4": ("", "log10", (1e-8, 1e-3)),
+    "CO": ("", "log10", (3e-5, 1e-2)),
+    "CO2": ("", "log10", (1e-8, 1e-3)),
+    "NH3": ("", "log10", (1e-7, 1e-3)),
+    "Mp": ("kg", "log10", (0.18 * JUPITER_MASS, 2.0 * JUPITER_MASS)),
+    "Rp": ("m", "linear", (0.8 * JUPITER_RADIUS, 1.4 * JUPITER_RADIUS)),
+    "Tp": ("K", "linear", (700.0, 2000.0)),
+    "Pclouds": ("Pa", "log10", (1e3, 1e6)),
+}
+# Planet of the single-molecule curves, in retrieval space: 1 M_J, 1.2 R_J, 1500 K, no cloud above 1e6 Pa.
+REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * JUPITER_RADIUS, 1500.0, 6.0)
+
+ABSENT = {**dict.fromkeys(("H2O", "CH4", "CO", "CO2", "NH3"), -np.inf), "Pclouds": 6.0}  # of what a design leaves out
+ERROR_STEP = 2.0**-27  # 0.0075 ppm: errors are rounded to multiples of this
+
+
+@dataclass(frozen=True)
+class Design:
+    """The bins, errors, star and priors of a survey.
+
+    Attributes
+    ----------
+    title : str
+    edges : ndarray (n_bins, 2)
+        Lower and upper edge of each bin [micron], by ascending centre; gaps and overlaps are allowed.
+    priors : dict
+        {AMP: (unit, scale, (low, high))} of the AMPs that are drawn, in the paper's order. A molecule that is missing
+        is absent from all planets, and so are clouds.
+    star_radius : float
+        In solar radii of 6.957e8 m.
+    star_temperature : float
+        In K.
+    reference : tuple of 9 float
+        Planet of the single-molecule curves, in retrieval space.
+    errors : ndarray (n_bins,) or None
+        1-sigma errors of an observation, dimensionless; None takes those of `data.ariel.noise`.
+    error_scale : (float, float)
+        The errors are multiplied by a number that is log-uniform between these.
+    sources : dict of str to str
+        Further attributes of the file: what the design was made from.
+    """
+
+    title: str
+    edges: np.ndarray
+    priors: dict
+    star_radius: float
+    star_temperature: float
+    reference: tuple
+    errors: np.ndarray | None = None
+    error_scale: tuple = (1.0, 1.0)
+    sources: dict = field(default_factory=dict)
+
+    @property
+    def wavelength(self):
+        """Bin centres (n_bins,) [micron]."""
+        return self.edges.mean(axis=1)
+
+    @property
+    def bin_width(self):
+        """Full widths (n_bins,) [micron]."""
+        return self.edges[:, 1] - self.edges[:, 0]
+
+    def identity(self):
+        """Short hash of everything that decides the numbers, for resuming."""
+        values = dataclasses.asdict(self)
+        del values["title"], values["sources"]
+        text = json.dumps(values, default=lambda array: array.tolist())
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def limits(self):
+        """Prior limits in retrieval space, two arrays (n_amps,)."""
+        limits = [np.log10(limit) if scale == "log10" else np.array(limit) for _, scale, limit in self.priors.values()]
+        return np.array(limits).T
+
+    def draw_amps(self, n, seed, start=0):
+        """Draw the AMPs of planets `start` to `start + n - 1`, (n, n_amps) in retrieval space, exact in float32."""
+        low, high = self.limits()
+        columns = [list(PRIORS).index(key) for key in self.priors]
+        amps = low + (high - low) * _uniforms(n, seed, start)[:, columns]
+        return amps.astype(np.float32).astype(np.float64)
+
+    def all_amps(self, amps):
+        """Fill in what this design leaves out: (n, n_amps) to (n, 9), as the forward model takes them."""
+        columns = dict(zip(self.priors, np.asarray(amps).T, strict=True))
+        return np.column_stack([columns.get(key, np.full(len(amps), ABSENT.get(key))) for key in PRIORS])
+
+    def draw_errors(self, n, seed, start=0):
+        """Draw the 1-sigma error of each bin for planets `start` to `start + n - 1`: (n, n_bins), dimensionless."""
+        low, high = np.log10(AIRS_NOISE_RANGE if self.errors is None else self.error_scale)
+        scale = 10 ** (low + (high - low) * _uniforms(n, seed, start)[:, 9])
+        errors = noise(scale) if self.errors is None else scale[:, None] * self.errors
+        return np.maximum(np.round(errors / ERROR_STEP), 1) * ERROR_STEP
+
+    def bare_depth(self, radius):
+        """Transit depth of planets of a `radius` [m] without their atmospheres."""
+        return (radius / (self.star_radius * SUN_RADIUS)) ** 2
+
+    def noise_text(self):
+        """Say what the errors are, for the file."""
+        if self.errors is not None:
+            low, high = self.error_scale
+            return f"the observation's own errors times {low:g} to {high:g} (log-uniform over planets)"
+        return (
+            f"photon noise of the star scaled to a median of {AIRS_NOISE_RANGE[0]:g}-{AIRS_NOISE_RANGE[1]:g} ppm "
+            f"(log-uniform over planets) in the AIRS bins, {NOISE_FLOOR:g} ppm floor in quadrature"
+        )
+
+
+def _uniforms(n, seed, start):
+    """Uniform numbers in [0, 1), one row per planet (N, 10): nine AMPs and the noise level."""
+    return np.array([np.random.default_rng((seed, i)).random(10) for i in range(start, start + n)]).reshape(n, 10)
+
+
+ARIEL = Design(
+    title="Transmission spectra of H2/He planets on an Ariel-Tier-2-like grid",
+    edges=ariel_grid()[2],
+    priors=PRIORS,
+    star_radius=1.0,
+    star_temperature=STAR_TEMPERATURE,
+    reference=REFERENCE_PLANET,
+)
+
+
+def resolution_text(edges):
+    """Say how the bins compare with the opacities that the repository ships.
+
+    Parameters
+    ----------
+    edges : ndarray (n_bins, 2)
+        In micron.
+
+    Returns
+    -------
+    text : str
+    too_fine : int
+        Number of bins finer than the opacities are resolved.
+    """
+    from data.kdistribution import KDistributions
+    from data.opacities import PART_RESOLUTION
+
+    middle, width = edges.mean(axis=1), edges[:, 1] - edges[:, 0]
+    cells = KDistributions.load().edges  # micron, ascending
+    cell = np.clip(np.searchsorted(cells, middle) - 1, 0, len(cells) - 2)
+    narrow = int((width < np.diff(cells)[cell]).sum())
+    too_fine = int((middle / width > PART_RESOLUTION).sum())
+    text = (
+        f"opacities are resolved to R = {PART_RESOLUTION}: {too_fine} of {len(edges)} bins are finer "
+        f"(finest R = {(middle / width).max():.0f}); {narrow} are narrower than their cell of the line lists, "
+        "where a band model says how absorption is spread within the cell (data/README.md)"
+    )
+    return text, too_fine
