@@ -1,4 +1,4 @@
-"""Use the networks of a finished run on one observed spectrum: its AMPs, their spread, and what they rest on."""
+"""Use the networks of a finished run on one observed spectrum: its AMPs, their errors, and what they rest on."""
 
 import csv
 import logging
@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from constants import Stream, stream
 from loaders.observation import match_grid, read_observation
+from pipeline import reference, uncertainty
 from preprocessing import add_noise
+from report.standing import OUTSIDE, standing
 from runio import console
 from runio.errors import InputError, as_input_error
 from runio.files import written_whole
@@ -18,16 +21,19 @@ from runio.rundir import RunFolder, unique_folder
 
 logger = logging.getLogger(__name__)
 
-ANSWERS = re.compile(r"amps\.csv|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json")  # files of an application
+ANSWERS = re.compile(  # files of an application
+    r"amps\.csv|verdict\.yaml|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json"
+)
 NOISE_DRAWS = 200  # per fold
 FAR = 5  # standard deviations of the training spectra beyond which a depth is called unlike them
 
 
 def apply_run(run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False):
-    """Predict the AMPs of one observation with every fold of a run, and map their sensitivity.
+    """Predict the AMPs of one observation with every fold of a run, with their errors, and map their sensitivity.
 
-    Writes ``amps.csv``, ``sensitivity.h5``, the sensitivity figure, and ``config.yaml`` with what they were made from;
-    all of them or none, and never over what is there unless asked.
+    Writes ``amps.csv``, ``verdict.yaml`` (whether the observation is like what was trained on), ``sensitivity.h5``, the
+    sensitivity figure, and ``config.yaml`` with what they were made from; all of them or none, and never over what is
+    there unless asked.
 
     Parameters
     ----------
@@ -72,7 +78,10 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
 
     answer, noisy = _draws(best, seen, auxiliary_inputs, config.seed)
     folds = [network.predict(seen.depth[None], auxiliary_inputs)[0] for network in folds]
-    rows = summarise(answer, noisy, folds, run.amp_table)
+    planets = test_planets(run, best, seen, config.seed)
+    found = uncertainty.intervals(*planets_known(run, planets), answer[None])[:, :, 0]  # (n_levels, 2, n_amps)
+    rows = summarise(answer, noisy, folds, run.amp_table, found)
+    stands = judge_observation(run, seen, answer, planets)
     if output is None:
         output = unique_folder(run.folder / "applied", _plain(Path(observation_path).stem))
     made_from = {
@@ -85,7 +94,10 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     rules = {"marker": "amps.csv", "names": ANSWERS, "resumable": False}
     with RunFolder(output, made_from, overwrite, **rules) as folder:
         _write_table(folder.work / "amps.csv", rows)
+        with written_whole(folder.work / "verdict.yaml") as part:
+            part.write_text(yaml.safe_dump({**stands.numbers, "verdict": stands.sentences}, sort_keys=False))
         logger.info("\n%s\n", _as_text(rows, len(folds)))
+        _tell(seen.name, stands)
         if config.sensitivity_single.enabled:
             sensitivity = best.sensitivity(
                 seen.depth[None],
@@ -102,6 +114,56 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     return Path(output)
 
 
+def test_planets(run, network, seen, seed):
+    """Return the run's test planets as the observing instrument would see them; None for a run that keeps none."""
+    return reference.planets_as_seen(run, network, seen.error, seed) if run.reference else None
+
+
+test_planets.__test__ = False  # no case of pytest
+
+
+def planets_known(run, planets):
+    """Return answers to and truths of test planets, (n, n_amps): with the observation's noise, else the run's."""
+    return (run.best.y_pred, run.y_test) if planets is None else (planets.answers, planets.truths)
+
+
+def judge_observation(run, seen, answer, planets):
+    """Say where an observation stands among what the run was trained on.
+
+    Parameters
+    ----------
+    run : runio.results.Run
+    seen : loaders.observation.Observation
+        On the bins of the run.
+    answer : ndarray (n_amps,)
+    planets : pipeline.reference.TestPlanets or None
+
+    Returns
+    -------
+    report.standing.Standing
+    """
+    away = (answer < run.y_test.min(axis=0)) | (answer > run.y_test.max(axis=0))
+    return standing(
+        None if planets is None else reference.likeness(seen.depth, answer, planets),
+        None if planets is None else reference.error_level(run, seen.error),
+        seen.wavelength,
+        [name for name, far in zip(run.amp_names, away) if far],
+        reference.is_noisy(run),
+        len(planets_known(run, planets)[0]),
+    )
+
+
+def _tell(name, stands):
+    """Log where an observation stands; loudly if it lies outside."""
+    loud = stands.status == OUTSIDE
+    if loud:
+        logger.warning("*" * 79)
+    for sentence in stands.sentences:
+        logger.log(logging.WARNING if loud else logging.INFO, "%s: %s", name, sentence)
+    if loud:
+        logger.warning("*" * 79)
+
+
 def _write_table(path, rows):
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
@@ -109,8 +171,8 @@ def _write_table(path, rows):
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def summarise(answer, noisy, folds, amp_table):
-    """Return a row per AMP: the answer and where its spread comes from.
+def summarise(answer, noisy, folds, amp_table, intervals=None):
+    """Return a row per AMP: the answer, where its spread comes from, and its error.
 
     Parameters
     ----------
@@ -121,19 +183,27 @@ def summarise(answer, noisy, folds, amp_table):
     folds : sequence of ndarray (n_amps,)
         Answer of each fold; empty for a run of one.
     amp_table : sequence of constants.AMP
+    intervals : ndarray (n_levels, 2, n_amps), optional
+        Low and high end for each of ``uncertainty.LEVELS``; NaN without.
 
     Returns
     -------
     list of dict
         amp, unit, value, fold_spread (standard deviation over folds, NaN for one), noise_spread (standard deviation
-        over noise draws).
+        over noise draws), low68, high68, low95, high95 (ends of the intervals that hold the truth of so many in 100).
     """
     noise = noisy.std(axis=0, ddof=1)
     spread = np.std(folds, axis=0, ddof=1) if len(folds) > 1 else np.full(len(noise), np.nan)
-    return [
-        {"amp": a.key, "unit": a.retrieval_unit, "value": float(v), "fold_spread": float(f), "noise_spread": float(n)}
-        for a, v, f, n in zip(amp_table, answer, spread, noise)
-    ]
+    if intervals is None:
+        intervals = np.full((len(uncertainty.LEVELS), 2, len(noise)), np.nan)
+    rows = []
+    for k, amp in enumerate(amp_table):
+        row = {"amp": amp.key, "unit": amp.retrieval_unit, "value": answer[k]}
+        row |= {"fold_spread": spread[k], "noise_spread": noise[k]}
+        for level, ends in zip(uncertainty.LEVELS, intervals[:, :, k]):
+            row |= {f"low{level}": ends[0], f"high{level}": ends[1]}
+        rows.append({key: value if isinstance(value, str) else float(value) for key, value in row.items()})
+    return rows
 
 
 def _auxiliary(run, given):
@@ -176,12 +246,17 @@ def _draw(sensitivity, seen, run, path):
 
 def _as_text(rows, n_folds):
     """Return the table for the screen."""
-    lines = [f"{'AMP':<10}{'value':>12}{'+- noise':>12}{'+- folds':>12}  unit"]
+    columns = {"value": "value", "low68": "68 % from", "high68": "to", "low95": "95 % from", "high95": "to"}
+    columns |= {"noise_spread": "+- noise", "fold_spread": "+- folds"}
+    lines = [f"{'AMP':<10}" + "".join(f"{head:>11}" for head in columns.values()) + "  unit"]
     for row in rows:
-        numbers = "".join(f"{row[name]:>12.4g}" for name in ("value", "noise_spread", "fold_spread"))
-        lines.append(f"{row['amp']:<10}{numbers}  {row['unit']}")
+        lines.append(f"{row['amp']:<10}" + "".join(f"{row[name]:>11.4g}" for name in columns) + f"  {row['unit']}")
+    lines.append("(68 and 95 % of test planets that are answered like this one have their truth in the intervals;")
+    lines.append(" noise and folds are only what moves the answer itself)")
     if n_folds < 2:
         lines.append("(one fold: no spread over folds; train with --cv 5 to see it)")
+    if rows and np.isnan(rows[0]["low68"]):
+        lines.append(f"(fewer than {uncertainty.FEWEST} test planets: no intervals)")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from runio.yamlfile import read_yaml
 
 ENSEMBLE = "ensemble"  # the name of the mean of the folds among them, and in results.h5
 LONGEST_HISTORY = 50_000_000  # bytes
+MOST_REFERENCES = 6000  # test spectra that are kept with a run
 MAPS = ("sensitivity", "sensitivity_single", "response")
 
 
@@ -52,7 +53,8 @@ class Run:
     """A finished run, as read from its folder; shapes as in ``results.h5``.
 
     ``data`` says where the spectra came from: ``data_name``, ``n_spectra`` (all rows, tested or not) and ``noisy``
-    (they hold noise themselves); ``test_rows`` (n_test,) which of them were tested.
+    (they hold noise themselves); ``test_rows`` (n_test,) which of them were tested. ``reference`` is what an
+    observation is held against (`write_reference`); None for a run of an earlier version.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Run:
     folds: dict[int, Fold]
     data: dict
     ensemble: Fold | None = None
+    reference: dict | None = None
 
     @property
     def best(self):
@@ -118,6 +121,7 @@ def write_results(path, data, model, seed, test_rows, judged):
         file["test_rows"] = test_rows
         for key, curve in data.molecule_curves.items():
             file[f"molecule_curves/{key}"] = curve
+        write_reference(file, data, test_rows)
         for k, fold in judged.items():
             group = file.create_group(k if k == ENSEMBLE else f"fold_{k}")
             group["y_test"] = data.amps[test_rows]
@@ -132,6 +136,30 @@ def write_results(path, data, model, seed, test_rows, judged):
             if "response" in group and values.n_spectra is not None:
                 group["response"].attrs["n_spectra"] = values.n_spectra
         check_results(file)
+
+
+def write_reference(file, data, test_rows):
+    """Keep what an observation is later held against: simulated spectra that no network was trained on.
+
+    Of at most `MOST_REFERENCES` test spectra, spread evenly: their ``rows`` in the test set, ``spectra`` (n_reference,
+    n_bins) as they are in the data set, ``error_level`` (n_reference,), the median of their errors over ``error``, and
+    ``auxiliary`` inputs; ``error`` (n_bins,) is the median over all spectra.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    data : preprocessing.Dataset
+    test_rows : ndarray (n_test,) of int
+    """
+    kept = np.unique(np.linspace(0, len(test_rows) - 1, MOST_REFERENCES).round().astype(int))
+    chosen, group = np.asarray(test_rows)[kept], file.create_group("reference")
+    group["rows"] = kept
+    group["spectra"] = np.asarray(data.spectra[chosen], np.float32)
+    group["error"] = np.median(data.errors, axis=0)
+    group["error_level"] = np.median(data.errors[chosen] / group["error"][()], axis=1)
+    if data.auxiliary is not None:
+        group["auxiliary"] = data.auxiliary[chosen]
 
 
 def write_run(folder, data, config, test_rows, judged):
@@ -243,6 +271,7 @@ def _read_run(folder, file, config):
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
         folds=folds,
         ensemble=_read_fold(file[ENSEMBLE], {}) if ENSEMBLE in file else None,
+        reference={key: value[()] for key, value in file["reference"].items()} if "reference" in file else None,
         data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
     )
 

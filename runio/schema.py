@@ -22,6 +22,11 @@ ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be th
     (r"test_spectrum", ("n_bins",), FINITE, True),
     (r"test_rows", ("n_test",), SQUARE, True),
     (r"molecule_curves/[^/]+", ("n_bins",), FINITE, False),
+    (r"reference/error", ("n_bins",), POSITIVE, False),
+    (r"reference/rows", ("n_reference",), SQUARE, False),
+    (r"reference/spectra", ("n_reference", "n_bins"), FINITE, False),
+    (r"reference/error_level", ("n_reference",), POSITIVE, False),
+    (r"reference/auxiliary", ("n_reference", "n_auxiliary"), FINITE, False),
     (rf"{JUDGED}/y_test", ("n_test", "n_amps"), FINITE, True),
     (rf"{JUDGED}/y_pred", ("n_test", "n_amps"), FINITE, True),
     (rf"{JUDGED}/scaler/x_mean", (), FINITE, True),
@@ -86,12 +91,26 @@ def check_results(file):
         wanted = len(judged) if pattern.startswith(JUDGED) else 1
         if needed and len(found) < wanted:
             raise ValueError(f"{pattern.replace(JUDGED, judged[0])}: expected in the file, and for every fold; missing")
+    _check_reference(file)
     wavelength = file["wavelength"][()]
     if (np.diff(wavelength) <= 0).any():
         raise ValueError("wavelength: expected ascending numbers")
     for name in judged[1:]:
         if not np.array_equal(file[f"{name}/y_test"][()], file[f"{judged[0]}/y_test"][()]):
             raise ValueError(f"{name}/y_test: expected that of {judged[0]}, received another")
+
+
+def _check_reference(file):
+    """Refuse a reference that is not whole, or that names rows that were not tested."""
+    if "reference" not in file:
+        return
+    names = [pattern.removeprefix("reference/") for pattern, *_ in ARRAYS if pattern.startswith("reference/")]
+    missing = [name for name in names if name not in file["reference"] and name != "auxiliary"]
+    if missing:
+        raise ValueError(f"reference/{missing[0]}: expected in the file, beside the rest of its group; missing")
+    rows, n_test = file["reference/rows"][()], len(file["test_rows"])
+    if rows.dtype.kind not in "iu" or rows.max() >= n_test or len(np.unique(rows)) < len(rows):
+        raise ValueError(f"reference/rows: expected numbers of test spectra below {n_test}, each once")
 
 
 def _texts(file, name):

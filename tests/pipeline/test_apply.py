@@ -1,9 +1,12 @@
 """A finished run is put to use on one observation."""
 
 import csv
+import shutil
 
+import h5py
 import numpy as np
 import pytest
+import yaml
 from synthetic import configured, dataset
 from warm_runs import replace_figures
 
@@ -47,13 +50,16 @@ def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys
     folder = run / "applied/my_planet"
     names = {p.name for p in folder.iterdir()}
     answers = {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity.h5"}
-    assert names == answers | {"config.yaml", "manifest.json"}
+    assert names == answers | {"config.yaml", "manifest.json", "verdict.yaml"}
     with open(folder / "amps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["amp"] for row in rows] == list(data.amp_names)
     value = np.array([float(row["value"]) for row in rows])
     assert np.all(np.abs(value - data.amps[5]) < 0.5 * data.amps.std(axis=0))
     assert all(float(row["noise_spread"]) > 0 and float(row["fold_spread"]) > 0 for row in rows)
+    ends = np.array([[float(row[name]) for name in ("low95", "low68", "high68", "high95")] for row in rows])
+    assert (np.diff(ends, axis=1) >= 0).all() and (ends[:, 3] > ends[:, 0]).all()
+    assert np.mean((ends[:, 0] <= data.amps[5]) & (data.amps[5] <= ends[:, 3])) > 0.5  # of five AMPs at 95 %
 
 
 def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, capsys):
@@ -120,12 +126,43 @@ def test_application_that_fails_leaves_nothing(finished, tmp_path, monkeypatch):
     assert not out.exists()
 
 
+def test_a_run_of_an_earlier_version_answers_and_says_what_it_lacks(finished, tmp_path):
+    old = shutil.copytree(finished[1], tmp_path / "old", ignore=shutil.ignore_patterns("applied"))
+    with h5py.File(old / "results.h5", "a") as file:
+        del file["reference"]
+    runfile, _, data = finished
+    seen = observe(tmp_path / "planet.txt", data, row=5)
+    assert apply((runfile, old, data), seen, "--output", str(tmp_path / "out")) == 0
+    verdict = yaml.safe_load((tmp_path / "out/verdict.yaml").read_text())
+    assert verdict["status"] == "unknown" and "keeps no test spectra" in verdict["verdict"][0]
+    with open(tmp_path / "out/amps.csv", newline="") as file:
+        assert all(float(row["low68"]) < float(row["high68"]) for row in csv.DictReader(file))
+
+
+def test_the_error_grows_with_those_of_the_observation_and_noisier_ones_are_said(finished, tmp_path):
+    data = finished[2]
+    widths, path = [], tmp_path / "planet.txt"
+    for factor in (1, 8):
+        np.savetxt(
+            path, np.column_stack([data.wavelength, data.spectra[5], factor * data.errors[5]]),
+            header="wavelength depth error",
+        )  # fmt: skip
+        assert apply(finished, path, "--output", str(tmp_path / f"out{factor}")) == 0
+        with open(tmp_path / f"out{factor}/amps.csv", newline="") as file:
+            widths.append([float(row["high68"]) - float(row["low68"]) for row in csv.DictReader(file)])
+    assert np.mean(np.array(widths[1]) / widths[0]) > 1.5
+    assert "noisier than what was trained on" in (tmp_path / "out8/verdict.yaml").read_text()
+
+
 def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, tmp_path, capsys):
     runfile, run, data = finished
     seen = observe(tmp_path / "deep.txt", data, depth_factor=3.0)
     flags = ["--apply", str(run), "--observation", seen, "--auxiliary", "star_radius=7e8", "--no-sensitivity"]
     assert runfile.main([*flags, "--output", str(tmp_path / "out")]) == 0
-    assert "the network extrapolates" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the network extrapolates" in told
+    verdict = yaml.safe_load((tmp_path / "out/verdict.yaml").read_text())
+    assert verdict["status"] != "inside"
 
 
 def test_spreads_over_folds_and_noise_are_standard_deviations():
@@ -137,3 +174,6 @@ def test_spreads_over_folds_and_noise_are_standard_deviations():
     assert water["noise_spread"] == pytest.approx(0.3, rel=0.05)
     assert temperature["fold_spread"] == 0 and temperature["noise_spread"] == pytest.approx(40, rel=0.05)
     assert np.isnan(summarise(answer, noisy, [], table)[0]["fold_spread"])
+    ends = np.array([[[-5.0, 900.0], [-4.0, 1100.0]], [[-6.0, 800.0], [-3.0, 1200.0]]])  # (level, end, AMP)
+    water, temperature = summarise(answer, noisy, folds, table, ends)
+    assert [temperature[name] for name in ("low68", "high68", "low95", "high95")] == [900, 1100, 800, 1200]

@@ -1,0 +1,166 @@
+"""How often the truth lies in the intervals of an application, and which way of making them is the best.
+
+    python -m studies.answer_coverage RUN_DIR
+
+takes the test planets of a finished run in two halves: one gives the intervals, the other is tested on. Every way of
+``pipeline/uncertainty.py`` is judged for each AMP by its coverage at 68.27 and 95.45 %, by the tenth of the planets
+(along the answer) where the coverage is furthest from that, and by the interval score (Gneiting and Raftery 2007, JASA
+102, 359), which is the width of the interval plus a penalty for truths outside, in standard deviations of the truth:
+the smaller the better.
+
+With a run that keeps its test spectra it also measures, with noise of k times the median errors of the data set, the
+coverage of intervals from planets with the same noise, as applications make them, and of those from the run's own
+noise; and how well spectra that no simulated planet has are found at 1 false alarm in 100, by their distance from
+planets that are answered alike (``pipeline/reference.py``), by that from all spectra, and by that from the nearest.
+"""
+
+import sys
+
+import numpy as np
+
+from constants import Stream, stream
+from pipeline.network import TrainedNetwork
+from pipeline.reference import OUTSIDE, is_noisy, planets_as_seen
+from pipeline.uncertainty import LEVELS, METHODS, intervals
+from runio.results import load_run
+from studies.command import study_parser
+
+TENTHS = 10
+ERROR_LEVELS = (0.5, 1, 2, 3)
+JUDGED = 400  # test planets per row of the table of strange spectra
+
+
+def judge(low, high, truths, answers, level):
+    """Judge the intervals of one level.
+
+    Parameters
+    ----------
+    low, high, truths, answers : ndarray (m, n_amps)
+    level : float
+        Wanted coverage.
+
+    Returns
+    -------
+    coverage, worst, score : ndarray (n_amps,)
+        Share of truths inside; that of the tenth along the answer which is furthest from ``level``; interval score.
+    """
+    inside = (truths >= low) & (truths <= high)
+    outside = np.maximum(low - truths, 0) + np.maximum(truths - high, 0)
+    score = (high - low + 2 / (1 - level) * outside) / truths.std(axis=0)
+    tenth = np.argsort(np.argsort(answers, axis=0), axis=0) * TENTHS // len(answers)
+    shares = np.array([np.nanmean(np.where(tenth == t, inside, np.nan), axis=0) for t in range(TENTHS)])
+    worst = np.take_along_axis(shares, np.abs(shares - level).argmax(axis=0)[None], axis=0)[0]
+    return inside.mean(axis=0), worst, score.mean(axis=0)
+
+
+def halves(n, seed):
+    """Return two halves of n rows, drawn at random."""
+    order = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 18)).permutation(n)
+    return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
+
+
+def coverage_table(answers, truths, names, seed=0):
+    """Judge every way on half of the planets, with intervals from the other half; return lines of text."""
+    known, tested = halves(len(answers), seed)
+    lines = [f"{len(known)} planets give the intervals, {len(tested)} are tested on"]
+    error = {label: np.sqrt(level * (1 - level) / len(tested)) for label, level in LEVELS.items()}
+    lines.append("standard error of a coverage: " + ", ".join(f"{e:.4f} at {label} %" for label, e in error.items()))
+    lines.append(f"{'':28}" + "".join(f"{name[:9]:>9}" for name in names) + f"{'mean':>9}")
+    for method in METHODS:
+        found = intervals(answers[known], truths[known], answers[tested], method)
+        for (label, level), (low, high) in zip(LEVELS.items(), found):
+            numbers = judge(low, high, truths[tested], answers[tested], level)
+            for what, row in zip(("coverage", "worst tenth", "score"), numbers):
+                cells = "".join(f"{value:9.3f}" for value in (*row, row.mean()))
+                lines.append(f"{method:<17}{label:>2} {what:<12}"[:32].ljust(28) + cells)
+    return lines
+
+
+def strangers(run, seed):
+    """Yield (what was done, spectra) of test planets that were made unlike the simulated ones, with noise."""
+    rng = np.random.default_rng(stream(seed, Stream.STUDY_NOISE, 18))
+    spectra, error = run.reference["spectra"].astype(float), run.reference["error"]
+    n_bins = spectra.shape[1]
+    noise = error * rng.standard_normal(spectra.shape)
+    bins = np.arange(n_bins)
+    yield "as simulated", spectra + noise
+    for size in (3, 5, 10):
+        bump = np.exp(-0.5 * ((bins - rng.integers(n_bins, size=(len(spectra), 1))) / 1.5) ** 2)
+        yield f"a band of three bins, {size} errors high", spectra + noise + size * error * bump
+    for size in (2, 4):
+        yield f"half of the bins {size} errors too deep", spectra + noise + size * error * (bins >= n_bins // 2)
+    yield "one bin 8 errors off", spectra + noise + 8 * error * (bins == rng.integers(n_bins, size=(len(spectra), 1)))
+    yield "half as deep again", 1.5 * spectra + noise
+
+
+def level_table(run, network, seed=0):
+    """Measure the coverage, mean over AMPs, for observations of other errors; return lines of text."""
+    heads = (("same noise 68", 15), ("95", 8), ("width", 8), ("noise of run 68", 18), ("95", 8))
+    lines = [f"{'errors / those trained on':28}" + "".join(f"{head:>{room}}" for head, room in heads)]
+    known, tested = halves(len(run.reference["rows"]), seed)
+    own = planets_as_seen(run, network, run.reference["error"], seed)
+    for k in ERROR_LEVELS:
+        seen = planets_as_seen(run, network, k * run.reference["error"], seed + 1)
+        cells, width = [], 0
+        for planets in (seen, own):
+            found = intervals(planets.answers[known], planets.truths[known], seen.answers[tested])
+            truth = seen.truths[tested]
+            cells.append([((truth >= low) & (truth <= high)).mean() for low, high in found])
+            width = width or np.mean((found[0][1] - found[0][0]) / 2 / truth.std(axis=0))
+        (same, both), (other, others) = cells
+        lines.append(f"{k:<28g}{same:15.3f}{both:8.3f}{width:8.3f}{other:18.3f}{others:8.3f}")
+    return lines
+
+
+def detection_table(run, network, seed=0):
+    """Measure how many strange spectra each distance finds at 1 false alarm in 100; return lines of text."""
+    planets = planets_as_seen(run, network, run.reference["error"], seed)
+    auxiliary = run.reference.get("auxiliary")
+    rows = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 19)).permutation(len(planets.answers))
+    first, second = np.sort(rows[:JUDGED]), np.sort(rows[JUDGED : 2 * JUDGED])
+    others = np.setdiff1d(np.arange(len(planets.answers)), np.concatenate([first, second]))
+    precision = np.linalg.inv(np.cov(planets.clean.T) + np.diag(planets.error**2))
+    mean, near = planets.clean.mean(axis=0), planets.clean[others] / planets.error
+
+    def distances(spectra, rows):
+        answers = network.predict(spectra[rows], None if auxiliary is None else auxiliary[rows])
+        alike, pulls, _ = planets.compare(spectra[rows], answers, rows)
+        away = spectra[rows] - mean
+        everywhere = ((away @ precision) * away).sum(axis=1)
+        return np.stack([alike, np.abs(pulls).max(axis=1), everywhere, _nearest(near, spectra[rows] / planets.error)])
+
+    lines, limits = [f"{'':40}{'alike':>8}{'bin':>8}{'either':>8}{'all':>8}{'nearest':>9}"], None
+    for what, spectra in strangers(run, seed):
+        if limits is None:
+            limits = np.quantile(distances(spectra, first), OUTSIDE, axis=1)[:, None]
+        beyond = distances(spectra, second) > limits
+        alike, pull, everywhere, one = beyond.mean(axis=1)
+        cells = f"{alike:8.3f}{pull:8.3f}{beyond[:2].any(axis=0).mean():8.3f}{everywhere:8.3f}{one:9.3f}"
+        lines.append(f"{what:<40}" + cells)
+    return lines
+
+
+def _nearest(near, spectra):
+    """Return the squared distance to the nearest of the rows ``near``, (m,); both in units of the errors."""
+    return ((spectra**2).sum(axis=1)[:, None] + (near**2).sum(axis=1) - 2 * spectra @ near.T).min(axis=1)
+
+
+def main():
+    parser = study_parser("answer_coverage", __doc__)
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--seed", type=int, default=0, help="of the halves (default %(default)s)")
+    arguments = parser.parse_args()
+    run = load_run(arguments.run)
+    print("\n".join(coverage_table(run.best.y_pred, run.y_test, run.amp_names, arguments.seed)))
+    if run.reference is None or is_noisy(run):
+        print("\nno noise-free test spectra in this run: nothing on other errors and on strange spectra")
+        return 0
+    network = TrainedNetwork.of_run(run)
+    for table in (level_table, detection_table):
+        print()
+        print("\n".join(table(run, network, arguments.seed)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

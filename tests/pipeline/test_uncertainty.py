@@ -1,0 +1,129 @@
+"""The error of an answer covers the truth as often as it says, and strange spectra are found: on gaussian toys."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipeline.reference import TestPlanets, error_level, likeness, planets_as_seen
+from pipeline.uncertainty import FEWEST, LEVELS, METHODS, intervals
+from report.standing import standing
+from studies.answer_coverage import judge
+
+PRIOR, NOISE = 2.0, 1.0  # standard deviations
+
+
+def toy(n, seed, noise=NOISE):
+    """Truths from a normal prior, and the posterior mean given one noisy look at them: error known in closed form."""
+    rng = np.random.default_rng(seed)
+    truths = PRIOR * rng.standard_normal((n, 2))
+    seen = truths + noise * rng.standard_normal((n, 2))
+    return seen * PRIOR**2 / (PRIOR**2 + noise**2), truths
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_intervals_of_a_gaussian_are_its_posterior(method):
+    answers, truths = toy(4000, seed=0)
+    tested, _ = toy(60, seed=8)
+    away = np.mean(intervals(answers, truths, tested, method) - tested, axis=(2, 3))  # of one end alone: +- 0.15
+    deviation = 1 / np.sqrt(PRIOR**-2 + NOISE**-2)
+    assert away[0] == pytest.approx([-deviation, deviation], abs=0.1 * deviation)
+    assert away[1] == pytest.approx([-2 * deviation, 2 * deviation], abs=0.2 * deviation)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_coverage_is_what_it_says_within_binomial_error(method):
+    answers, truths = toy(1500, seed=1)
+    tested, wanted = toy(1500, seed=2)
+    for level, (low, high) in zip(LEVELS.values(), intervals(answers, truths, tested, method)):
+        coverage, _, score = judge(low, high, wanted, tested, level)
+        both_halves = np.sqrt(2 * level * (1 - level) / 1500)
+        assert (np.abs(coverage - level) < 4 * both_halves + 0.02).all()  # neighbours: up to 2 % too many
+        assert (score > 0).all()
+
+
+def test_the_local_error_follows_the_answer_where_a_global_one_does_not():
+    rng = np.random.default_rng(3)
+    answers = rng.uniform(-1, 1, (4000, 1))
+    truths = answers + np.where(answers > 0, 1.0, 0.1) * rng.standard_normal(answers.shape)
+    ends = {m: intervals(answers, truths, np.array([[-0.5], [0.5]]), m)[0] for m in METHODS}
+    half = {m: (high - low)[:, 0] / 2 for m, (low, high) in ends.items()}
+    assert half["local neighbours"] == pytest.approx([0.1, 1.0], rel=0.25)
+    assert half["global"][0] == pytest.approx(half["global"][1]) and half["global"][0] > 0.2
+
+
+def test_a_bias_moves_the_interval_and_no_end_leaves_the_simulated_range():
+    rng = np.random.default_rng(4)
+    truths = rng.uniform(0, 1, (2000, 1))
+    answers = 0.5 * truths
+    (low, high), _ = intervals(answers, truths, np.array([[0.25]]))
+    assert low[0, 0] == pytest.approx(0.5, abs=0.06) and high[0, 0] == pytest.approx(0.5, abs=0.06)
+    edge = intervals(truths + 0.2 * rng.standard_normal(truths.shape), truths, np.array([[0.01]]))
+    assert edge.min() >= truths.min() and edge.max() <= truths.max()
+    beyond = intervals(answers, truths, np.array([[5.0]]))
+    assert (beyond > 1).all()  # an answer that no planet has is not brought back
+
+
+def test_few_planets_give_no_interval_and_twins_no_zero_division():
+    answers, truths = toy(FEWEST - 1, seed=5)
+    assert np.isnan(intervals(answers, truths, answers[:3])).all()
+    same = np.zeros((200, 2))
+    assert np.isfinite(intervals(same, same, same[:1])).all()
+    with pytest.raises(ValueError, match="answers, truths, answer: expected"):
+        intervals(answers, truths[:5], answers)
+    with pytest.raises(ValueError, match="method: expected one of"):
+        intervals(answers, truths, answers, "magic")
+
+
+def run_of(noisy=False, n=600, n_bins=20, seed=6):
+    """A run whose spectra are linear in two AMPs, which its network finds by least squares."""
+    rng = np.random.default_rng(seed)
+    shapes = np.stack([np.ones(n_bins), np.linspace(-1, 1, n_bins)])
+    truths, error = rng.uniform(-1, 1, (n, 2)), np.full(n_bins, 0.01)
+    spectra = 1 + truths @ shapes + (error * rng.standard_normal((n, n_bins)) if noisy else 0)
+    kept = {"rows": np.arange(n), "spectra": spectra, "error": error, "error_level": np.ones(n)}
+    network = SimpleNamespace(predict=lambda x, _=None: (x - 1) @ np.linalg.pinv(shapes))
+    return SimpleNamespace(reference=kept, y_test=truths, data={"noisy": noisy}), network
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_spectrum_like_the_simulated_ones_is_inside_and_one_with_a_band_is_outside(noisy):
+    run, network = run_of(noisy)
+    planets = planets_as_seen(run, network, run.reference["error"], seed=0)
+    rng, row = np.random.default_rng(7), 11
+    plain = run.reference["spectra"][row] + (0 if noisy else 0.01 * rng.standard_normal(20))
+    strange = plain + 0.1 * (np.arange(20) == 4)
+    inside, outside = (likeness(x, network.predict(x[None])[0], planets) for x in (plain, strange))
+    assert not inside.outside and len(inside.strange_bins) == 0
+    assert outside.outside and outside.strange_bins[0] == 4 and outside.pulls[4] > 4
+    assert outside.expected[4] == pytest.approx(plain[4], abs=0.05)
+    assert "OUTSIDE" in standing(outside, None, np.arange(20.0)).sentences[0]
+
+
+def test_pulls_of_noise_are_standard_normal_and_distances_chi_squared():
+    run, network = run_of(n=3000)
+    planets = planets_as_seen(run, network, run.reference["error"], seed=1)
+    rows = np.arange(0, 3000, 15)
+    distance, pulls, _ = planets.compare(planets.spectra[rows], planets.answers[rows], rows)
+    assert pulls.std() == pytest.approx(1, abs=0.06)
+    assert (distance**2).mean() == pytest.approx(18, rel=0.12)  # 20 bins less the two that the answers take
+
+
+def test_noise_is_that_of_the_observation_and_its_level_is_told():
+    run, network = run_of()
+    planets = planets_as_seen(run, network, 3 * run.reference["error"], seed=0)
+    assert (planets.spectra - planets.clean).std() == pytest.approx(0.03, rel=0.05)
+    level = error_level(run, 3 * run.reference["error"])
+    assert level.level == pytest.approx(3) and level.other
+    assert not error_level(run, run.reference["error"]).other
+    assert "noisier than what was trained on" in standing(None, level, np.ones(3)).sentences[-1]
+    again = planets_as_seen(run, network, 3 * run.reference["error"], seed=0)
+    assert np.array_equal(again.answers, planets.answers)
+
+
+def test_too_few_test_planets_and_old_runs_are_said_and_not_guessed():
+    few = TestPlanets(*(np.zeros((5, 2)),) * 2, *(np.zeros((5, 3)),) * 2, np.ones(3), False)
+    assert likeness(np.zeros(3), np.zeros(2), few) is None
+    old = standing(None, None, np.ones(3))
+    assert old.status == "unknown" and "keeps no test spectra" in old.sentences[0]
+    assert standing(None, None, np.ones(3), beyond=["Tp"]).status == "outside"
