@@ -2,6 +2,7 @@
 
 python runfile.py --config config.yaml --epochs 100 --batch_size 64 --lr 0.01
 python runfile.py --apply RUN_DIR --observation FILE
+python runfile.py --planet PLANET.yaml --observation FILE
 """
 
 import argparse
@@ -56,15 +57,23 @@ def parse_arguments(argv=None):
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     parser.add_argument("--apply", metavar="RUN_DIR", help="use the networks of a finished run on an observation")
     parser.add_argument(
-        "--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply"
+        "--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply or --planet"
     )
+    parser.add_argument(
+        "--planet", metavar="FILE", help="simulate planets like the observed one, train on them and answer, all in DIR"
+    )
+    parser.add_argument("--n", type=int, default=20_000, help="planets to simulate for --planet (default %(default)s)")
     parser.add_argument(
         "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="of the observation, if needed"
     )
     arguments = parser.parse_args(argv)
     _refuse_odd_text(parser, argv)
-    if bool(arguments.apply) != bool(arguments.observation):
+    if arguments.planet and (arguments.apply or not arguments.observation):
+        parser.error("--planet FILE: expected --observation FILE beside it, and no --apply")
+    if bool(arguments.apply or arguments.planet) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
+    if arguments.planet and (arguments.n < 10 or arguments.model == "all" or arguments.fold is not None):
+        parser.error("--planet FILE: expected --n of at least 10, one network and no --fold")
     if arguments.output == "":
         parser.error("--output: expected a folder, received ''")
     if arguments.fold is not None and (not arguments.output or arguments.overwrite or arguments.scheduler):
@@ -117,15 +126,19 @@ def main(argv=None):
                     arguments.apply, arguments.observation, config, auxiliary,
                     arguments.output, arguments.quiet, arguments.overwrite,
                 )  # fmt: skip
+                return 0
+            command = shlex.join(["python", "runfile.py", *(sys.argv[1:] if argv is None else argv)])
+            if arguments.planet:
+                study_planet(config, arguments, command, log)
             else:
-                command = shlex.join(["python", "runfile.py", *(sys.argv[1:] if argv is None else argv)])
                 for one_config, one_arguments in networks(config, arguments):
                     run(one_config, one_arguments, command, log)
             return 0
         except InputError as error:
             return _fail(error, 2)
         except KeyboardInterrupt:
-            again = f"; go on with --resume --output {log.path.parents[1]}" if log.path else ""
+            stopped = log.path and not arguments.planet
+            again = f"; go on with --resume --output {log.path.parents[1]}" if stopped else ""
             return _fail(f"interrupted{again}", 130)
         except Exception as error:
             kept = log.keep_traceback()
@@ -153,6 +166,25 @@ def networks(config, arguments):
         config, arguments = copy.deepcopy(config), copy.copy(arguments)
         config.model.name, arguments.output = name, str(output / name)
         yield config, arguments
+
+
+def study_planet(config, arguments, command, log):
+    """Simulate planets like an observed one, train on them, answer: three steps in one folder, each resumable."""
+    from pipeline import planet
+    from pipeline.apply import apply_run
+    from runio.rundir import new_folder
+
+    design = planet.survey_design(arguments.observation, arguments.planet, config.data.depth_unit, config.data.width)
+    folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
+    with planet.resumable(folder):
+        survey = planet.make_survey(design, arguments.n, config, folder, arguments)
+        training = copy.copy(arguments)
+        training.output = str(folder / "run")
+        run(planet.settings_for(config, survey), training, command, log)
+        answer = folder / "answer"
+        if not planet.is_answered(answer, arguments.resume):
+            apply_run(folder / "run", arguments.observation, config, {}, answer, arguments.quiet, arguments.overwrite)
+    logger.info("the answer for %s: %s", arguments.observation, answer)
 
 
 def workers(address):

@@ -306,6 +306,7 @@ def _file_attributes(n, seed, opacities, design):
         "noise": design.noise_text(),
         "licence": "CC-BY 4.0; code MIT",
         "citation": "Yip et al. 2021, AJ 162, 195 (the method); Al-Refaie et al. 2021, ApJ 917, 37 (TauREx 3)",
+        **({} if design is ARIEL else {"design": design.identity()}),
         **design.sources,
     }
 

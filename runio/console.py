@@ -75,7 +75,7 @@ class RunLog:
         self.root.addHandler(self.memory)
         logging.captureWarnings(True)
         warnings.showwarning = _show_warning
-        for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
+        for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py", "taurex"):
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("pipeline.epochs").setLevel(logging.DEBUG)  # every epoch, for the file alone
         return self

@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import yaml
 
+import runfile
 from data.design import ARIEL, resolution_text
 from loaders import load_dataset
 from loaders.observation import read_observation
-from pipeline.planet import survey_design
+from pipeline.planet import make_survey, settings_for, survey_design
+from runio.config import load_config
 from runio.errors import InputError
 from runio.planetfile import load_planet
 
@@ -201,11 +205,11 @@ def test_another_design_is_another_identity(design):
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory):
-    """Twelve planets made through the command line by one process; (file, observation, planet file)."""
+    """Forty planets made through the command line by one process; (file, observation, planet file)."""
     pytest.importorskip("taurex")
     folder = tmp_path_factory.mktemp("survey")
     observation, planet = write(folder)
-    command = [sys.executable, "data/simulate.py", "--n", "12", "--seed", "2", "--processes", "1"]
+    command = [sys.executable, "data/simulate.py", "--n", "40", "--seed", "2", "--processes", "1"]
     command += ["--observation", observation, "--planet", planet, "--out", folder / "survey.h5"]
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -221,7 +225,7 @@ def test_each_bin_of_a_grid_with_gaps_and_overlaps_is_the_forward_model_s(survey
     np.testing.assert_allclose(data.wavelength, WAVELENGTH)
     np.testing.assert_allclose(data.bin_width, WIDTH)
     assert data.amp_names == ("H2O", "CO2", "Mp", "Rp", "Tp", "Pclouds") and not data.noisy
-    amps = np.full((12, 9), -np.inf)
+    amps = np.full((40, 9), -np.inf)
     amps[:, [0, 3, 5, 6, 7, 8]] = data.amps
     for i in (0, 3, 5, 6):  # a bin alone, whatever lies beside it, over it or in the gap
         alone = ForwardModel(edges=design.edges[[i]], star_radius=0.8, star_temperature=5000).depth(amps[:3])
@@ -263,4 +267,90 @@ def test_interrupted_survey_goes_on_from_its_finished_chunks(survey, tmp_path, m
     assert made == [0, "interrupted", 4, 8] and not parts.exists()
     with h5py.File(out) as again, h5py.File(path) as whole:
         for key in ("spectra", "errors", "amps"):
-            np.testing.assert_array_equal(again[key][()], whole[key][()])
+            np.testing.assert_array_equal(again[key][()], whole[key][:12])
+
+
+# --- in one command ---
+
+SETTINGS = """
+seed: 2
+model: {mlp: {units: [8]}}
+training: {epochs: 1, cv: 1, processes: 1}
+sensitivity: {enabled: false}
+sensitivity_single: {no_spectra: 2}
+"""
+
+
+def test_one_command_goes_on_after_the_survey_trains_and_answers(survey, tmp_path, warm):
+    pytest.importorskip("tensorflow")
+    path, observation, planet = survey
+    folder = tmp_path / "study"
+    folder.mkdir()
+    shutil.copy(path, folder)
+    (tmp_path / "config.yaml").write_text(SETTINGS)
+    argv = ["--config", tmp_path / "config.yaml", "--observation", observation, "--planet", planet, "--n", 40]
+    argv += ["--output", folder, "--resume"]
+    done = warm.run(argv, tmp_path / "first", quick_figures=True)
+    assert done.status == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"the answer for {observation}: {folder / 'answer'}"
+    assert sorted(p.name for p in folder.iterdir()) == ["answer", "run", "survey.h5"]
+    answer = (folder / "answer" / "amps.csv").read_bytes()
+    assert [line.split(b",")[0] for line in answer.splitlines()[1:]] == [
+        b"H2O",
+        b"CO2",
+        b"Mp",
+        b"Rp",
+        b"Tp",
+        b"Pclouds",
+    ]
+    again = warm.run(argv, tmp_path / "again", quick_figures=True, watch=folder / "run")
+    assert again.status == 0 and again.stdout.count("finished, nothing to do") == 3, again.stdout
+    assert (folder / "answer" / "amps.csv").read_bytes() == answer
+
+
+@pytest.mark.parametrize(
+    "change, flags, words",
+    [
+        ({}, {}, "--resume to go on with it, --overwrite to start again"),
+        ({}, {"resume": True, "overwrite": True}, "expected one of them, received both"),
+        ({"n": 41}, {"resume": True}, "holds a survey with --n = 40, received 41"),
+        ({"seed": 3}, {"resume": True}, "holds a survey with seed = 2, received 3"),
+        ({"star_radius": 0.9}, {"resume": True}, "of another observation or planet file"),
+    ],
+)
+def test_a_survey_in_the_folder_is_neither_overwritten_nor_mixed_with_another(survey, change, flags, words):
+    path, *files = survey
+    design = survey_design(*files)
+    if "star_radius" in change:
+        design = dataclasses.replace(design, **change)
+    flags = SimpleNamespace(**{"resume": False, "overwrite": False, "quiet": True} | flags)
+    with pytest.raises(InputError, match=words):
+        make_survey(design, change.get("n", 40), load_config(None, {"seed": change.get("seed", 2)}), path.parent, flags)
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--planet", "p.yaml"], "expected --observation FILE beside it"),
+        (["--planet", "p.yaml", "--observation", "o", "--apply", "r"], "and no --apply"),
+        (["--planet", "p.yaml", "--observation", "o", "--n", "3"], "--n of at least 10"),
+        (["--planet", "p.yaml", "--observation", "o", "--model", "all"], "one network"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(argv, words, capsys):
+    with pytest.raises(SystemExit):
+        runfile.parse_arguments(argv)
+    assert words in capsys.readouterr().err
+
+
+def test_training_on_a_survey_is_not_told_the_units_of_the_observation():
+    config = load_config(None, {"data.depth_unit": "ppm", "data.width": "half", "data.targets": ["H2O"]})
+    own = settings_for(config, "x/survey.h5").data
+    assert (own.path, own.format, own.depth_unit, own.width, own.targets) == (
+        "x/survey.h5",
+        "hdf5",
+        "auto",
+        "auto",
+        None,
+    )
+    assert config.data.depth_unit == "ppm"
