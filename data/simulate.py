@@ -107,10 +107,11 @@ def _start_worker(opacities, design):
     global _model, _design
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    _model, _design = _forward_model(opacities, design), design
+    _model, _design = forward_model(design, opacities), design
 
 
-def _forward_model(opacities, design):
+def forward_model(design, opacities=None):
+    """Return the `ForwardModel` of a design's bins and star; `opacities` as in `simulate`."""
     from data.forward_model import ForwardModel
 
     return ForwardModel(
@@ -211,9 +212,7 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=AR
     """
     out = Path(out)
     parts = out.with_name(out.name + ".parts")
-    reference = _forward_model(
-        opacities, design
-    )  # also prepares our opacities and checks the user's before any worker starts
+    reference = forward_model(design, opacities)  # also prepares our opacities and checks the user's
     parts.mkdir(parents=True, exist_ok=True)
     tasks = _tasks(n, seed, opacities, parts, design)
     todo = [task for task in tasks if not _finished(*task)]

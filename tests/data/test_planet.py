@@ -249,7 +249,7 @@ def test_interrupted_survey_goes_on_from_its_finished_chunks(survey, tmp_path, m
     made = []
 
     def run_here(todo, n, opacities, processes, progress, design):
-        simulate._model, simulate._design = simulate._forward_model(opacities, design), design
+        simulate._model, simulate._design = simulate.forward_model(design), design
         for task in todo:
             if made == [0]:
                 made.append("interrupted")
