@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import yaml
 from constants import Stream, stream
 from loaders.observation import match_grid, read_observation
 from pipeline import reference, uncertainty
+from pipeline.systematics import move_together, take_away
 from preprocessing import add_noise
+from report.answer_page import Application, write_answer_report
 from report.standing import OUTSIDE, standing
 from runio import console
 from runio.errors import InputError, as_input_error
@@ -22,7 +25,8 @@ from runio.rundir import RunFolder, unique_folder
 logger = logging.getLogger(__name__)
 
 ANSWERS = re.compile(  # files of an application
-    r"amps\.csv|verdict\.yaml|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json"
+    r"amps\.csv|verdict\.yaml|report\.html|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json"
+    r"|(answer_intervals|spectrum_shares|expectation)\.(png|pdf)"
 )
 NOISE_DRAWS = 200  # per fold
 FAR = 5  # standard deviations of the training spectra beyond which a depth is called unlike them
@@ -31,9 +35,9 @@ FAR = 5  # standard deviations of the training spectra beyond which a depth is c
 def apply_run(run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False):
     """Predict the AMPs of one observation with every fold of a run, with their errors, and map their sensitivity.
 
-    Writes ``amps.csv``, ``verdict.yaml`` (whether the observation is like what was trained on), ``sensitivity.h5``, the
-    sensitivity figure, and ``config.yaml`` with what they were made from; all of them or none, and never over what is
-    there unless asked.
+    Writes ``report.html`` with its figures, ``amps.csv``, ``verdict.yaml`` (whether the observation is like what was
+    trained on), ``sensitivity.h5``, the sensitivity figure, and ``config.yaml`` with what they were made from; all of
+    them or none, and never over what is there unless asked.
 
     Parameters
     ----------
@@ -81,7 +85,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     planets = test_planets(run, best, seen, config.seed)
     found = uncertainty.intervals(*planets_known(run, planets), answer[None])[:, :, 0]  # (n_levels, 2, n_amps)
     rows = summarise(answer, noisy, folds, run.amp_table, found)
-    stands = judge_observation(run, seen, answer, planets)
+    like, stands = judge_observation(run, seen, answer, planets)
     if output is None:
         output = unique_folder(run.folder / "applied", _plain(Path(observation_path).stem))
     made_from = {
@@ -98,6 +102,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
             part.write_text(yaml.safe_dump({**stands.numbers, "verdict": stands.sentences}, sort_keys=False))
         logger.info("\n%s\n", _as_text(rows, len(folds)))
         _tell(seen.name, stands)
+        page = page_contents(run, seen, answer, found, like, stands, made_from)
         if config.sensitivity_single.enabled:
             sensitivity = best.sensitivity(
                 seen.depth[None],
@@ -109,8 +114,15 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
             )
             sensitivity.save(folder.work / "sensitivity.h5")
             _draw(sensitivity.mean, seen, run, folder.work / "sensitivity")
+            page = replace(
+                page,
+                sensitivity=sensitivity.mean,
+                moved=move_together(best, seen, auxiliary_inputs),
+                lost=take_away(best, seen, page.expected, auxiliary_inputs),
+            )
+        write_answer_report(folder.work, page)
         folder.finish()
-    logger.info("results: %s", output)
+    logger.info("results: %s (report.html, amps.csv ...)", output)
     return Path(output)
 
 
@@ -140,17 +152,28 @@ def judge_observation(run, seen, answer, planets):
 
     Returns
     -------
-    report.standing.Standing
+    like : pipeline.reference.Likeness or None
+    stands : report.standing.Standing
     """
+    like = None if planets is None else reference.likeness(seen.depth, answer, planets)
     away = (answer < run.y_test.min(axis=0)) | (answer > run.y_test.max(axis=0))
-    return standing(
-        None if planets is None else reference.likeness(seen.depth, answer, planets),
+    return like, standing(
+        like,
         None if planets is None else reference.error_level(run, seen.error),
         seen.wavelength,
         [name for name, far in zip(run.amp_names, away) if far],
         reference.is_noisy(run),
         len(planets_known(run, planets)[0]),
     )
+
+
+def page_contents(run, seen, answer, intervals, like, stands, made_from):
+    """Put together what the report shows of an answer, without maps."""
+    return Application(
+        seen.name, run.amp_table, seen.wavelength, seen.depth, seen.error, answer, intervals,
+        run.y_test.min(axis=0), run.y_test.max(axis=0), stands, seen.instrument,
+        None if like is None else like.expected, None if like is None else like.pulls, made_from=made_from,
+    )  # fmt: skip
 
 
 def _tell(name, stands):

@@ -51,7 +51,7 @@ def write_figures(run, folder=None):
     rendered = {}
     with our_style():
         for name, picture in make_figures(run).items():
-            rendered[name] = picture, _png(picture.figure, DPI)
+            rendered[name] = picture, png_of(picture.figure, DPI)
             with written_whole(folder / f"{name}.png") as part:
                 part.write_bytes(rendered[name][1])
             with written_whole(folder / f"{name}.pdf") as part:  # no date, so the same run gives the same file
@@ -59,7 +59,7 @@ def write_figures(run, folder=None):
     return rendered
 
 
-def _png(figure, dpi):
+def png_of(figure, dpi):
     """Lay a figure out once and for all, and return it as PNG."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -90,19 +90,24 @@ def write_report(run, path=None, rendered=None, command=None, versions=None):
     path = Path(run.folder) / "report.html" if path is None else Path(path)
     if rendered is None:
         with our_style():
-            rendered = {name: (picture, _png(picture.figure, DPI)) for name, picture in make_figures(run).items()}
+            rendered = {name: (picture, png_of(picture.figure, DPI)) for name, picture in make_figures(run).items()}
     page = build_page(run, rendered, command or run.config.get("command"), versions or run.config.get("versions"))
     with written_whole(path) as part:
         part.write_text(page, encoding="utf-8")
     return path
 
 
+def style_sheet():
+    """Return the style of the pages."""
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8").rstrip()
+
+
 def build_page(run, rendered, command, versions):
     """Return the report as text."""
     title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
     settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
-    first = _figure(FIRST, *rendered[FIRST]) if FIRST in rendered else ""
-    figures = "\n".join(_figure(name, *one) for name, one in rendered.items() if name != FIRST)
+    first = figure_section(FIRST, *rendered[FIRST]) if FIRST in rendered else ""
+    figures = "\n".join(figure_section(name, *one) for name, one in rendered.items() if name != FIRST)
     links = "".join(
         f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in rendered.items() if name != FIRST
     )
@@ -111,18 +116,19 @@ def build_page(run, rendered, command, versions):
     )  # fmt: skip
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
+        style=style_sheet(),
         title=html.escape(title),
         links=links,
         first=first,
         verdicts=_verdicts(run),
-        summary=_pairs(summary(run)),
+        summary=pairs(summary(run)),
         scores=_scores(run),
         figures=missing + figures,
         command=f"<pre tabindex='0'><code>{html.escape(str(command))}</code></pre>"
         if command
         else "<p>Not recorded.</p>",
-        versions=_pairs(versions) if versions else "<p>Not recorded.</p>",
-        settings=_pairs(settings) if settings else "<p>Not recorded.</p>",
+        versions=pairs(versions) if versions else "<p>Not recorded.</p>",
+        settings=pairs(settings) if settings else "<p>Not recorded.</p>",
         targets=_targets(run),
     )
 
@@ -143,7 +149,7 @@ def _verdicts(run):
     head.append("In known bands (best estimator)" if yardstick else "In known bands")
     caption = "Where each answer comes from, and how good it is"
     note = NO_YARDSTICK if yardstick is None else YARDSTICK.format(n=len(yardstick.rows))
-    return _table(caption, head, rows).replace("<table>", '<table class="verdicts">') + f"<p>{note}</p>"
+    return table(caption, head, rows).replace("<table>", '<table class="verdicts">') + f"<p>{note}</p>"
 
 
 def summary(run):
@@ -185,7 +191,7 @@ def plain(label):
     return out
 
 
-def _table(caption, head, rows):
+def table(caption, head, rows):
     """Return a table whose first row and first column are headers, in a frame that scrolls on a phone."""
     cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join(
@@ -197,10 +203,10 @@ def _table(caption, head, rows):
     )
 
 
-def _pairs(pairs):
+def pairs(values):
     """Return a dict as a table of two columns, headed by its keys."""
     rows = "\n".join(
-        f'<tr><th scope="row">{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in pairs.items()
+        f'<tr><th scope="row">{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in values.items()
     )
     return f'<div class="wide"><table class="pairs"><tbody>\n{rows}\n</tbody></table></div>'
 
@@ -220,7 +226,7 @@ def _scores(run):
             head, *rows = csv.reader(file)
         labels = {a.key: plain(a.label) for a in run.amp_table}
         head = ["Fold", *(labels.get(key, html.escape(key)) for key in head[1:])]
-        tables.append(_table(caption, head, [[html.escape(cell) for cell in row] for row in rows]).replace(
+        tables.append(table(caption, head, [[html.escape(cell) for cell in row] for row in rows]).replace(
             "<table>", f'<table id="{name}" class="numbers">'
         ))  # fmt: skip
     return "\n".join(tables)
@@ -234,10 +240,11 @@ def _targets(run):
         learnt = "logarithm" if a.scale == "log10" else "value"
         rows.append([plain(a.label), plain(unit) or "none", *(f"{value:.4g}" for value in values), learnt])
     head = ["AMP", "Unit", "Least", "Median", "Greatest", "Learnt as"]
-    return _table("Targets in the test set", head, rows).replace("<table>", '<table class="numbers">')
+    return table("Targets in the test set", head, rows).replace("<table>", '<table class="numbers">')
 
 
-def _figure(name, picture, png):
+def figure_section(name, picture, png):
+    """Return a figure with its title and its words; ``png`` is bytes."""
     data = base64.b64encode(png).decode("ascii")
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
     title, shows, read = html.escape(picture.title), html.escape(picture.shows), html.escape(picture.read)

@@ -49,8 +49,11 @@ def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys
     assert "H2O" in capsys.readouterr().out
     folder = run / "applied/my_planet"
     names = {p.name for p in folder.iterdir()}
-    answers = {"amps.csv", "sensitivity.png", "sensitivity.pdf", "sensitivity.h5"}
-    assert names == answers | {"config.yaml", "manifest.json", "verdict.yaml"}
+    answers = {"amps.csv", "verdict.yaml", "report.html", "sensitivity.h5", "config.yaml", "manifest.json"}
+    figures = ("sensitivity", "answer_intervals", "spectrum_shares", "expectation")
+    assert names == answers | {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
+    page = (folder / "report.html").read_text()
+    assert "50 ppm on all bins" in page and "Change, replaced by what the others say" in page
     with open(folder / "amps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["amp"] for row in rows] == list(data.amp_names)
@@ -82,13 +85,19 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, c
         assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Leave the report out where a test is not about it: the figures take a second."""
+    monkeypatch.setattr("pipeline.apply.write_answer_report", lambda folder, page: None)
+
+
 def apply(finished, seen, *flags):
     runfile, run, _ = finished
     flags = ["--apply", str(run), "--observation", str(seen), "--auxiliary", "star_radius=7e8", *flags]
     return runfile.main([*flags, "--no-sensitivity", "--quiet"])
 
 
-def test_answers_are_never_replaced_unless_asked(finished, tmp_path, capsys):
+def test_answers_are_never_replaced_unless_asked(finished, no_page, tmp_path, capsys):
     data, out = finished[2], tmp_path / "out"
     seen = observe(tmp_path / "planet.txt", data, row=5)
     assert apply(finished, seen, "--output", str(out)) == 0
@@ -103,7 +112,7 @@ def test_answers_are_never_replaced_unless_asked(finished, tmp_path, capsys):
     assert {p.name for p in out.iterdir()} == set(before)
 
 
-def test_every_application_gets_a_folder_of_its_own(finished, tmp_path):
+def test_every_application_gets_a_folder_of_its_own(finished, no_page, tmp_path):
     _, run, data = finished
     before = {p.name for p in run.iterdir()}
     names = ["planet", "planet_2", "\u03b5 Eri b", "\u6c34\u661f", "..", "...", "x" * 240]
@@ -117,7 +126,7 @@ def test_every_application_gets_a_folder_of_its_own(finished, tmp_path):
     assert all((run / "applied" / name / "amps.csv").is_file() for name in made)
 
 
-def test_application_that_fails_leaves_nothing(finished, tmp_path, monkeypatch):
+def test_application_that_fails_leaves_nothing(finished, no_page, tmp_path, monkeypatch):
     seen, out = observe(tmp_path / "planet.txt", finished[2]), tmp_path / "out"
     monkeypatch.setattr(
         "pipeline.apply._write_table", lambda path, rows: (path.parent / "none" / path.name).write_text("")
@@ -139,7 +148,7 @@ def test_a_run_of_an_earlier_version_answers_and_says_what_it_lacks(finished, tm
         assert all(float(row["low68"]) < float(row["high68"]) for row in csv.DictReader(file))
 
 
-def test_the_error_grows_with_those_of_the_observation_and_noisier_ones_are_said(finished, tmp_path):
+def test_the_error_grows_with_those_of_the_observation_and_noisier_ones_are_said(finished, no_page, tmp_path):
     data = finished[2]
     widths, path = [], tmp_path / "planet.txt"
     for factor in (1, 8):
@@ -154,7 +163,7 @@ def test_the_error_grows_with_those_of_the_observation_and_noisier_ones_are_said
     assert "noisier than what was trained on" in (tmp_path / "out8/verdict.yaml").read_text()
 
 
-def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, tmp_path, capsys):
+def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, no_page, tmp_path, capsys):
     runfile, run, data = finished
     seen = observe(tmp_path / "deep.txt", data, depth_factor=3.0)
     flags = ["--apply", str(run), "--observation", seen, "--auxiliary", "star_radius=7e8", "--no-sensitivity"]
