@@ -236,12 +236,6 @@ def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=
     -------
     Emulator
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import tensorflow as tf
-    from tqdm import trange
-
-    keras.utils.set_random_seed(seed)
     baseline = Baseline.measure()
     base = baseline.level(amps)
     left = level_from_depth(depth, amps) - base
@@ -249,13 +243,42 @@ def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=
     x = np.concatenate([features(amps), (base - scale[0]) / scale[1]], axis=1)  # (N, 10 + n_bins)
     y = ((left - scale[2]) / scale[3]).astype(np.float32)
     weight = (slope_of_depth(depth, amps) / errors * scale[3]).astype(np.float32)  # turns an error into sigma
+    kernels, biases = train_layers(x, y, weight, units, epochs, batch, rate, seed, progress)
+    return Emulator(baseline, kernels, biases, scale)
 
+
+def train_layers(x, y, weight, units, epochs, batch=256, rate=3e-3, seed=0, progress=True):
+    """Train dense layers with swish between them.
+
+    Parameters
+    ----------
+    x : ndarray (N, n_features)
+    y, weight : ndarray (N, n_bins)
+        What is learnt, and what turns an error of it into standard deviations of the noise.
+    units : sequence of int
+    epochs, batch : int
+    rate : float
+        Learning rate to begin with; it falls to zero along a cosine.
+    seed : int
+    progress : bool
+
+    Returns
+    -------
+    kernels, biases : list of ndarray
+        One per layer.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import tensorflow as tf
+    from tqdm import trange
+
+    keras.utils.set_random_seed(seed)
     layers = [keras.layers.Dense(n, activation="swish") for n in units]
     model = keras.Sequential([keras.Input((x.shape[1],)), *layers, keras.layers.Dense(y.shape[1])])
     steps = len(x) // batch
     optimiser = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
     optimiser.build(model.trainable_variables)
-    x, y, weight = (tf.constant(values) for values in (x, y, weight))
+    x, y, weight = (tf.constant(values, tf.float32) for values in (x, y, weight))
 
     @tf.function
     def epoch(order):
@@ -275,7 +298,7 @@ def fit(amps, depth, errors, units=(192, 192, 192), epochs=700, batch=256, rate=
         for _ in bar:
             bar.set_postfix(loss=f"{float(epoch(tf.constant(rng.permutation(len(x))))):.2e}")
     kernels, biases = zip(*((layer.kernel.numpy(), layer.bias.numpy()) for layer in model.layers))
-    return Emulator(baseline, list(kernels), list(biases), scale)
+    return list(kernels), list(biases)
 
 
 def load_rows(fraction=TEST_FRACTION, seed=SPLIT_SEED):

@@ -1,0 +1,202 @@
+"""The network's answer to an observation beside a retrieval with the same forward model.
+
+    python -m studies.observation_posterior SURVEY.h5 RUN_DIR --observation FILE --planets 20
+
+samples the posterior of the observation, and of simulated test planets of the run with their noise, by nested sampling
+(nestle, requirements-science.txt) with the priors of the survey. The forward model is an emulator that learns from the
+survey's rows that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``); its error is
+printed; ``--planet`` re-weights the posterior of the observation by the true forward model. Beside posterior mean
+and standard deviation stand the network's answer and half of its 68 % interval (``pipeline/uncertainty.py``).
+
+Written to --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the
+posterior), and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again.
+"""
+
+import csv
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+from constants import Stream, stream
+from loaders import load_dataset
+from loaders.observation import match_grid, read_observation
+from pipeline import reference, uncertainty
+from pipeline.network import TrainedNetwork
+from preprocessing import noisy_test_spectra
+from runio.files import written_whole
+from runio.results import load_run
+from studies.command import study_parser
+from studies.posterior import nested_posterior, reweight
+from studies.survey_emulator import Survey, SurveyEmulator, error_text
+
+COLUMNS = ("planet", "amp", "truth", "answer", "half68", "mean", "deviation", "shift")
+CLOSE = 0.5  # posterior standard deviations
+TRUE_DRAWS = 400  # evaluations of the true forward model
+
+
+def emulator_of(survey, run, path, epochs):
+    """Return the emulator in ``path``, made from the rows that were not tested where it is missing."""
+    if path.is_file():
+        return SurveyEmulator.load(path)
+    rest = np.setdiff1d(np.arange(len(survey.amps)), run.test_rows)
+    emulator = SurveyEmulator.fit(survey, rest, epochs=epochs)
+    emulator.save(path)
+    return emulator
+
+
+def network_says(run, network, depth, error, but=None):
+    """Return the network's answer (n_amps,) and half of its 68 % interval.
+
+    Parameters
+    ----------
+    run : runio.results.Run
+        With a ``reference``.
+    network : pipeline.network.TrainedNetwork
+    depth, error : ndarray (n_bins,)
+    but : int, optional
+        Row of the test set that is not to be its own neighbour.
+    """
+    planets = reference.planets_as_seen(run, network, error, run.seed)
+    kept = run.reference["rows"] != (-1 if but is None else but)
+    answer = network.predict(depth[None])
+    low, high = uncertainty.intervals(planets.answers[kept], planets.truths[kept], answer)[0, :, 0]
+    return answer[0], (high - low) / 2
+
+
+def compare(name, run, network, emulator, depth, error, rng, truth=None, but=None):
+    """Sample one posterior and set the network beside it: rows of `COLUMNS`, and the posterior."""
+    start = time.perf_counter()
+    found = nested_posterior(emulator.depth, depth, error, emulator.limits, rng)
+    answer, half = network_says(run, network, depth, error, but)
+    deviation = np.sqrt(found.variance)
+    shift = (answer - found.mean) / deviation
+    truth = np.full(len(answer), np.nan) if truth is None else truth
+    print(f"{name}: {found.calls} calls, {time.perf_counter() - start:.0f} s", flush=True)
+    rows = zip(run.amp_names, truth, answer, half, found.mean, deviation, shift)
+    return [dict(zip(COLUMNS, (name, *row))) for row in rows], found
+
+
+def read_rows(path):
+    """Rows of an earlier run of the study, [] without one."""
+    if not Path(path).is_file():
+        return []
+    with open(path, newline="") as file:
+        return [{k: v if k in ("planet", "amp") else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def write_rows(path, rows):
+    """Write the table, whole or not at all."""
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def summary(rows):
+    """How near the network is to the posteriors, as lines of text: the observation, then the simulated planets."""
+    lines = []
+    observed = [row for row in rows if np.isnan(row["truth"])]
+    if observed:
+        lines.append(f"{observed[0]['planet']:<14}{'answer':>11}{'+-':>10}{'posterior':>11}{'+-':>10}{'shift':>8}")
+    for row in observed:
+        cells = f"{row['answer']:11.4g}{row['half68']:10.2g}{row['mean']:11.4g}{row['deviation']:10.2g}"
+        lines.append(f"{row['amp']:<14}{cells}{row['shift']:8.2f}")
+    simulated = [row for row in rows if not np.isnan(row["truth"])]
+    names = list(dict.fromkeys(row["amp"] for row in simulated))
+    if not names:
+        return lines
+    lines.append(f"\n{len(simulated) // len(names)} simulated planets; shift = (answer - posterior mean) / deviation")
+    heads = (f"within {CLOSE:g}", "rms shift", "error ratio", "posterior z", "network z")
+    lines.append(f"{'':9}" + "".join(f"{head:>13}" for head in heads))
+    for name in (*names, "all"):
+        these = [row for row in simulated if name in (row["amp"], "all")]
+        column = {key: np.array([row[key] for row in these]) for key in COLUMNS[2:]}
+        away = [(column["truth"] - column["mean"]) / column["deviation"]]
+        away.append((column["truth"] - column["answer"]) / column["half68"])
+        numbers = [np.mean(np.abs(column["shift"]) < CLOSE), np.sqrt(np.mean(column["shift"] ** 2))]
+        numbers += [np.median(column["half68"] / column["deviation"]), *(np.sqrt(np.mean(z**2)) for z in away)]
+        lines.append(f"{name:<9}" + "".join(f"{number:13.2f}" for number in numbers))
+    lines.append(
+        "error ratio: half of the 68 % interval over the posterior deviation, median; z: rms of (truth - mean)"
+    )
+    lines.append("over the deviation, and of (truth - answer) over half of the interval: 1 where errors are right")
+    return lines
+
+
+def true_model_text(design, emulator, found, depth, error, seed):
+    """Say what the true forward model makes of a posterior, by re-weighting `TRUE_DRAWS` of it; lines of text.
+
+    Parameters
+    ----------
+    design : data.design.Design
+        Of the survey.
+    emulator : SurveyEmulator
+    found : studies.posterior.Posterior
+    depth, error : ndarray (n_bins,)
+    seed : int
+    """
+    from data.simulate import forward_model
+
+    model = forward_model(design)
+    true = SimpleNamespace(depth=lambda amps: model.depth(design.all_amps(amps)))
+    rng = np.random.default_rng(stream(seed, Stream.REWEIGHTING, 0))
+    mean, variance, fraction, before, spread = reweight(true, emulator, found, depth, error, rng, TRUE_DRAWS)
+    lines = [f"{TRUE_DRAWS} draws re-weighted by the true model: {fraction:.2f} of them in effect (1: no difference)"]
+    for name, shift, ratio in zip(emulator.names, (mean - before) / np.sqrt(spread), np.sqrt(variance / spread)):
+        lines.append(f"{name:<9} mean moves by {shift:+.2f} deviations, deviation times {ratio:.2f}")
+    return lines
+
+
+def main():
+    parser = study_parser("observation_posterior", __doc__)
+    parser.add_argument("survey", help="file of data/simulate.py that the run was trained on")
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument("--observation", help="table of the observation")
+    parser.add_argument("--planet", help="its planet file; with it the true forward model is asked, too")
+    parser.add_argument("--planets", type=int, default=20, help="simulated planets (default %(default)s)")
+    parser.add_argument("--epochs", type=int, default=300, help="of the emulator (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("observation_posterior.csv"))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    run, survey = load_run(arguments.run), Survey.read(arguments.survey)
+    if run.reference is None or run.amp_names != survey.names or run.config.get("data", {}).get("auxiliary"):
+        print("error: expected a run of this version on this survey, without auxiliary inputs", file=sys.stderr)
+        return 2
+    network, data = TrainedNetwork.of_run(run), load_dataset(arguments.survey)
+    emulator = emulator_of(survey, run, run.folder / "emulator.npz", arguments.epochs)
+    print(error_text(emulator, survey, run.test_rows), flush=True)
+    rows = read_rows(arguments.out)
+    done = {row["planet"] for row in rows}
+    noisy = noisy_test_spectra(data, run.test_rows, run.seed)
+    jobs = []
+    if arguments.observation:
+        seen = match_grid(read_observation(arguments.observation), run.wavelength, run.bin_width)
+        jobs.append((Path(arguments.observation).stem, seen.depth, seen.error, None, None))
+    chosen = np.random.default_rng(stream(arguments.seed, Stream.STUDY_PLANETS, 20)).permutation(len(noisy))
+    for place in chosen[: arguments.planets].tolist():
+        error = data.errors[run.test_rows[place]].astype(float)
+        jobs.append((f"test {place}", noisy[place], error, run.y_test[place], place))
+    for name, depth, error, truth, place in jobs:
+        if name not in done:
+            key = 0 if place is None else place + 1
+            rng = np.random.default_rng(stream(arguments.seed, Stream.NESTED_SAMPLING, key))
+            new, found = compare(name, run, network, emulator, depth, error, rng, truth, place)
+            rows += new
+            write_rows(arguments.out, rows)
+            if place is None and arguments.planet:
+                from pipeline.planet import survey_design
+
+                design = survey_design(arguments.observation, arguments.planet)
+                print("\n".join(true_model_text(design, emulator, found, depth, error, arguments.seed)), flush=True)
+    print("\n".join(summary(rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
