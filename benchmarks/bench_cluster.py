@@ -1,15 +1,17 @@
-"""What workers cost and what they give: overhead per chunk, time with 1 and 2 workers, bytes per spectrum.
+"""What workers cost and what they give; from that, a model of how long large surveys take.
 
     python benchmarks/bench_cluster.py [--quick]
-    python benchmarks/bench_cluster.py --exact     # model of the exact map, from the overheads of a run before
 
-Prints the measurements, and from them a model (not a measurement) of the wall time of large surveys; writes both to
-``benchmarks/results/cluster_measured.csv`` and ``cluster_model.csv``. Each round runs every way once, and the quickest
-round counts: on a machine with other work, slower rounds measure that work.
+Measures what a chunk costs its worker and the run itself, bytes, seconds per spectrum of every network (exact map of
+single bins, and 500 repeats of the published one), and a whole test with one worker and with two. The model (not a
+measurement) of 1e5, 1e7 and 1e9 spectra follows: the longer of the workers' time and of that of the run itself. Writes
+``benchmarks/results/cluster_measured.csv`` and ``cluster_model.csv``. Of several rounds the quickest counts: on a
+machine with other work, slower rounds measure that work.
 """
 
 import argparse
 import csv
+import math
 import os
 import pickle
 import sys
@@ -22,16 +24,20 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from constants import NETWORKS  # noqa: E402
 from perturbation.engine import Chunk, Settings, run_chunk  # noqa: E402
-from perturbation.mapstore import MapStore  # noqa: E402
-from pipeline.cluster import fingerprint, open_scheduler  # noqa: E402
-from sensitivity import ModelLoader, halving_sizes, sensitivity_map  # noqa: E402
+from perturbation.merge import merge_maps  # noqa: E402
+from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS  # noqa: E402
+from perturbation.rules import make_rule  # noqa: E402
+from pipeline.cluster import open_scheduler, portable_task  # noqa: E402
+from pipeline.pieces import PIECE  # noqa: E402
+from sensitivity import ModelLoader, SensitivityMap, sensitivity_map  # noqa: E402
 
-N_BINS, N_AMPS = 52, 9
-REPEAT = 500  # of the model's survey
-CHUNK_SIZE = 4  # where networks are timed
-WORKERS, SURVEYS, CHUNK_SIZES = (1, 16, 256), (10**5, 10**7), (8, 64)
-EXACT_CHUNK_SIZES = (24, 240)  # one call of the mlp, and ten
+N_BINS, N_AMPS, REPEAT = 52, 9, 500
+MAPS = {"exact": {"scheme": "single"}, "published": {"scheme": "halving", "repeat": REPEAT}}
+ARRAYS = {"exact": 4, "published": 2}  # that come back of every spectrum
+WORKERS, SURVEYS = (1, 16, 256), (10**5, 10**7, 10**9)
+SMALL, LARGE = 24, 240  # spectra in chunks that tell what a chunk costs, and what a spectrum in it
 
 
 class Constant:
@@ -41,23 +47,18 @@ class Constant:
         return np.zeros((len(rows), N_AMPS), np.float32)
 
 
-def spectra(n):
+def mapped(model, n, **options):
+    """Map ``n`` spectra; return wall seconds, processor seconds of this process, and the map."""
     rng = np.random.default_rng(1)
-    return 0.01 + 1e-3 * rng.random((n, N_BINS)), np.full((n, N_BINS), 3e-5)
-
-
-def mapped(model, n, repeat, **options):
-    """Map ``n`` spectra; return the seconds it took and the map."""
-    start = time.perf_counter()
-    result = sensitivity_map(
-        model, None, *spectra(n), np.zeros(N_AMPS), np.ones(N_AMPS), no_spectra=None, repeat=repeat, x_mean=0.01,
-        x_std=1e-3, rng=0, keep_spectra=False, **options,
-    )  # fmt: skip
-    return time.perf_counter() - start, result
+    spectra, errors = 0.01 + 1e-3 * rng.random((n, N_BINS)), np.full((n, N_BINS), 3e-5)
+    options = {"no_spectra": None, "x_mean": 0.01, "x_std": 1e-3, "rng": 0, "keep_spectra": False, **options}
+    start, processor = time.perf_counter(), time.process_time()
+    result = sensitivity_map(model, None, spectra, errors, np.zeros(N_AMPS), np.ones(N_AMPS), **options)
+    return time.perf_counter() - start, time.process_time() - processor, result
 
 
 def saved_network(folder, name):
-    """Write an untrained network of the default size, which is as fast as a trained one; return its loader."""
+    """Write an untrained network of the default layers, which is as fast as a trained one; return its loader."""
     from models import build_model, load_model
 
     path = Path(folder) / f"{name}.keras"
@@ -65,121 +66,76 @@ def saved_network(folder, name):
     return ModelLoader(load_model, str(path))
 
 
-def measure_overhead(n_workers, chunks, rounds):
-    """Return seconds per chunk of wall time and of the processor time of client and scheduler, beyond in-process."""
-    loader, wall, busy = ModelLoader(Constant), [], []
-    with open_scheduler(f"local:{n_workers}") as executor:
-        mapped(loader, 20, 1, chunk_size=1, executor=executor)
-        for _ in range(rounds):
-            alone, _ = mapped(loader, chunks, 1, chunk_size=1)
-            processor = time.process_time()
-            there, _ = mapped(loader, chunks, 1, chunk_size=1, executor=executor)
-            busy.append((time.process_time() - processor) / chunks)
-            wall.append((there - alone / n_workers) / chunks)
-    return min(wall), min(busy)
+def overhead(executor, chunk_size, n_chunks, rounds):
+    """Return wall seconds of a chunk beyond its work in this process, and processor seconds of client and scheduler."""
+    n, loader = chunk_size * n_chunks, ModelLoader(Constant)
+    options = {**MAPS["exact"], "batch_size": 5120, "chunk_size": chunk_size}
+    mapped(loader, n // 10, executor=executor, **options)
+    alone = min(mapped(loader, n, **options)[0] for _ in range(rounds))
+    there = [mapped(loader, n, executor=executor, **options)[:2] for _ in range(rounds)]
+    wall, busy = (min(column) / n_chunks for column in zip(*there))
+    return wall - alone / n_chunks, busy
 
 
-def measure_networks(sizes, repeat, rounds):
-    """Return {network: {way: seconds}} for {network: spectra}: in this process, with a store, on 1 and 2 workers."""
-    quickest = {}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_scheduler("local:1") as single,
-        open_scheduler("local:2") as pair,
-    ):
-        for name, n in sizes.items():
-            loader = saved_network(folder, name)
-            executors = {"in-process": None, "in-process, store": None, "1 worker": single, "2 workers": pair}
-            times, digests = {way: [] for way in executors}, set()
-            for k in range(rounds + 1):
-                for way, executor in executors.items():
-                    with MapStore(Path(folder) / f"{name}{k}{way}", N_AMPS, N_BINS) as store:
-                        options = {"store": store} if "store" in way else {}
-                        seconds, result = mapped(loader, n, repeat, executor=executor, chunk_size=CHUNK_SIZE, **options)
-                    digests.add(result.mean.tobytes())
-                    if k:  # the first round loads the network
-                        times[way].append(seconds)
-            if len(digests) != 1:
-                raise RuntimeError(f"{name}: the maps differ")
-            quickest[name] = {way: min(seconds) for way, seconds in times.items()}
-    return quickest
-
-
-def measure_bytes(chunk_size):
+def bytes_of_chunk(chunk_size, kind):
     """Return the bytes per spectrum sent to a worker and sent back, as pickled."""
-    x, error = (a.astype(np.float32) for a in spectra(chunk_size))
-    chunk = Chunk(np.arange(chunk_size), x, error, None)
-    labels = np.repeat(np.arange(len(halving_sizes(N_BINS))), halving_sizes(N_BINS))
-    settings = Settings(labels, True, REPEAT, 8192, 0, "channel", N_AMPS)
-    task = pickle.dumps((run_chunk, (ModelLoader(Constant), chunk, settings), {}))
-    sent = len(pickle.dumps((fingerprint(), task)))
-    answer = len(pickle.dumps(np.zeros((chunk_size, 2, N_AMPS, N_BINS))))
-    return sent / chunk_size, answer / chunk_size
+    x = np.zeros((chunk_size, N_BINS), np.float32)
+    rule = make_rule("auto", 5) if kind == "exact" else None
+    settings = Settings(np.arange(N_BINS), True, REPEAT, 5120, 0, "channel", N_AMPS, rule)
+    task = portable_task(run_chunk, (ModelLoader(Constant), Chunk(np.arange(chunk_size), x, x, None), settings), {})
+    answer = np.zeros((chunk_size, ARRAYS[kind], N_AMPS, N_BINS))
+    return len(pickle.dumps(task[1:])) / chunk_size, len(pickle.dumps(answer)) / chunk_size
 
 
-def measure_exact(sizes, rounds):
-    """Return {network: processor seconds for the exact map of one spectrum}, in this process."""
-    found = {}
+def seconds_per_spectrum(model, kind, n, rounds):
+    """Return the processor seconds of a spectrum, in this process."""
+    mapped(model, min(n, SMALL), **MAPS[kind])
+    return min(mapped(model, n, **MAPS[kind])[1] for _ in range(rounds)) / n
+
+
+def merging(n_pieces):
+    """Return the seconds to save the map of a piece, read it again and add it to the others."""
+    result = mapped(Constant(), SMALL, **MAPS["exact"])[2]
     with tempfile.TemporaryDirectory() as folder:
-        for name, n in sizes.items():
-            model, seconds = saved_network(folder, name).get(), []
-            mapped(model, min(n, 24), 1, scheme="single")
-            for _ in range(rounds):
-                start = time.process_time()
-                mapped(model, n, 1, scheme="single")
-                seconds.append((time.process_time() - start) / n)
-            found[f"{name}, exact"] = min(seconds)
-    return found
+        start = time.process_time()
+        for k in range(n_pieces):
+            result.save(f"{folder}/{k}.h5")
+        merge_maps(SensitivityMap.load(f"{folder}/{k}.h5") for k in range(n_pieces))
+        return (time.process_time() - start) / n_pieces
 
 
-def measure_adding(n):
-    """Return the processor seconds that the client needs for one exact map that comes back: unpickled and added up."""
-    maps = np.random.default_rng(0).random((n, 4, N_AMPS, N_BINS))
-    answer, store = pickle.dumps(maps), dict(enumerate(maps))
-    start = time.process_time()
-    pickle.loads(answer)
-    mapped(Constant(), n, 1, scheme="single", store=store)
-    return (time.process_time() - start) / n
+def hours(seconds):
+    """Write seconds as hours of two digits."""
+    value = float(f"{seconds / 3600:.2g}")
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
-def exact_model(folder, quick):
-    """Measure the exact map, take the overheads from an earlier full run, and model surveys; write it unless quick."""
-    with open(folder / "cluster_measured.csv", newline="") as file:
-        measured = {row["what"]: float(row["value"]) for row in csv.DictReader(file)}
-    wall = measured["overhead per chunk, 1 worker(s), wall"] / 1e3
-    busy = measured["overhead per chunk, 2 worker(s), client and scheduler"] / 1e3
-    each = measure_exact({"mlp": 24, "lstm": 2} if quick else {"mlp": 2400, "lstm": 24}, 1 if quick else 5)
-    adding = min(measure_adding(100 if quick else 1000) for _ in range(3))
-    rows = list(model_table(each, wall, busy, EXACT_CHUNK_SIZES, adding))
-    for row in rows:
-        row |= {"seconds_per_spectrum": f"{each[row['network']]:.3g}", "seconds_to_add_it": f"{adding:.2g}"}
-    print("A model, not a measurement: exact map of single bins, 5 nodes")
-    show(rows)
-    if not quick:
-        write(folder / "cluster_model_exact.csv", rows)
+def model_table(each, costs):
+    """Yield rows of the model.
 
-
-def model_table(seconds, per_chunk, busy, chunk_sizes=CHUNK_SIZES, adding=0.0):
-    """Yield rows of the model: wall time is the longer of the workers' work and the scheduler's.
-
-    work: spectra x (seconds per spectrum + wait per chunk / chunk size) / workers
-    scheduler: chunks x processor time of client and scheduler per chunk, and spectra x that of ``adding`` one map
+    Parameters
+    ----------
+    each : dict of (network, kind) to float
+        Seconds per spectrum.
+    costs : dict of str to float
+        ``wait``: wall seconds of a chunk on its worker beyond the work; ``chunk``, ``spectrum``: processor seconds of
+        the run itself for a chunk, and for each spectrum in it; ``piece``: for a piece, beyond a chunk.
     """
-    for name, each in seconds.items():
-        for chunk_size in chunk_sizes:
-            limit = int(
-                chunk_size * each / (busy + chunk_size * adding)
-            )  # workers that keep the scheduler busy all the time
+    for (network, kind), seconds in each.items():
+        in_bytes = int(CHUNK_BYTES / (8 * ARRAYS[kind] * N_AMPS * N_BINS))
+        ways = {"chunks": (min(int(CHUNK_SECONDS / seconds) or 1, in_bytes), costs["chunk"], costs["spectrum"])}
+        if kind == "exact":
+            ways["pieces"] = PIECE, costs["chunk"] + costs["piece"], 0.0
+        for way, (size, per_chunk, per_spectrum) in ways.items():
             for n in SURVEYS:
+                own = n / size * per_chunk + n * per_spectrum
+                row = {"network": network, "map": kind, "way": f"{way} of {size}", "spectra": f"{n:.0e}"}
                 for workers in WORKERS:
-                    work = n * (each + per_chunk / chunk_size) / workers
-                    scheduler = n / chunk_size * busy + n * adding
-                    yield {
-                        "network": name, "chunk_size": chunk_size, "spectra": n, "workers": workers,
-                        "wall_hours": f"{max(work, scheduler) / 3600:.3g}",
-                        "limited_by": "scheduler" if scheduler > work else "workers",
-                        "scheduler_limit_workers": limit,
-                    }  # fmt: skip
+                    work = math.ceil(n / size / workers) * (size * seconds + costs["wait"])
+                    row[f"{workers} workers, hours"] = f"{hours(max(work, own))}{' *' if own > work else ''}"
+                row["run itself, hours"] = hours(own)
+                row["seconds per chunk"] = f"{size * seconds:.2g}"
+                yield row
 
 
 def write(path, rows):
@@ -191,56 +147,68 @@ def write(path, rows):
 
 
 def show(rows):
-    columns = list(rows[0])
-    widths = [max(len(str(row[c])) for row in [*rows, dict(zip(columns, columns))]) for c in columns]
-    for row in [dict(zip(columns, columns)), *rows]:
-        print("  ".join(f"{row[c]!s:>{w}}" for c, w in zip(columns, widths)))
+    """Print rows as a table of Markdown, to be pasted into the page."""
+    for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
+        print("| " + " | ".join(map(str, cells)) + " |")
+
+
+def measure(quick, note):
+    """Measure all; return what `model_table` takes."""
+    rounds, n_chunks = (1, 10) if quick else (4, 60)
+    note("processors", os.cpu_count(), "")
+    note("load when it began", os.getloadavg()[0], "processes")
+    with tempfile.TemporaryDirectory() as folder:
+        loaders = {name: saved_network(folder, name) for name in NETWORKS}
+        with open_scheduler("local:1") as single:
+            wait, small = overhead(single, SMALL, n_chunks, rounds)
+            _, large = overhead(single, LARGE, n_chunks, rounds)
+            n = 480 if quick else 9600
+            with open_scheduler("local:2") as pair:
+                for workers, executor in ((1, single), (2, pair)):
+                    options = {"executor": executor, **MAPS["exact"]}
+                    wall = min(mapped(loaders["mlp"], n, **options)[0] for _ in range(rounds + 1))
+                    note(f"mlp, exact map of {n} spectra, {workers} worker(s), wall", wall, "s")
+        each = {}
+        for name in NETWORKS:
+            for kind, n in (("exact", 240), ("published", 8)) if quick else (("exact", 960), ("published", 24)):
+                each[name, kind] = seconds_per_spectrum(loaders[name].get(), kind, n, rounds)
+                note(f"{name}, {kind} map of a spectrum", 1e3 * each[name, kind], "ms of processor")
+    per_spectrum = (large - small) / (LARGE - SMALL)
+    costs = {"wait": wait, "chunk": small - SMALL * per_spectrum, "spectrum": per_spectrum, "piece": merging(n_chunks)}
+    words = {
+        "wait": "a chunk's worker waits",
+        "chunk": "a chunk costs the run",
+        "spectrum": "a map that comes back costs the run",
+        "piece": "a piece costs the run beside that",
+    }
+    for name, what in words.items():
+        note(what, 1e3 * costs[name], "ms" if name == "wait" else "ms of processor")
+    for kind in MAPS:
+        sent, answer = bytes_of_chunk(LARGE, kind)
+        note(f"sent to a worker, {kind} map, chunks of {LARGE}", sent / 1e3, "kB per spectrum")
+        note(f"sent back, {kind} map", answer / 1e3, "kB per spectrum")
+    return each, costs
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few chunks, few spectra, nothing written")
     parser.add_argument("--results", default=ROOT / "benchmarks/results", type=Path)
-    parser.add_argument("--exact", action="store_true", help="the exact map alone, with the overheads measured before")
-    quick = parser.parse_args().quick
-    folder = parser.parse_args().results
+    arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if parser.parse_args().exact:
-        exact_model(folder, quick)
-        return
-    rounds, chunks, repeat = (1, 100, 50) if quick else (6, 500, 100)
-    sizes = {"mlp": 8, "lstm": 8} if quick else {"mlp": 96, "lstm": 8}
-
-    rows = []
+    measured = []
 
     def note(what, value, unit):
-        rows.append({"what": what, "value": f"{value:.4g}", "unit": unit})
+        measured.append({"what": what, "value": f"{value:.3g}", "unit": unit})
 
-    note("processors", os.cpu_count(), "")
-    note("load when it began", os.getloadavg()[0], "processes")
-    overhead = {w: measure_overhead(w, chunks, rounds) for w in (1, 2)}
-    for w, (wall, busy) in overhead.items():
-        note(f"overhead per chunk, {w} worker(s), wall", 1e3 * wall, "ms")
-        note(f"overhead per chunk, {w} worker(s), client and scheduler", 1e3 * busy, "ms of processor")
-    for size in (1, 8, 64):
-        sent, answer = measure_bytes(size)
-        note(f"sent to the worker, chunks of {size}", sent, "bytes per spectrum")
-        note(f"sent back, chunks of {size}", answer, "bytes per spectrum")
-    networks = measure_networks(sizes, repeat, rounds)
-    each = {}
-    for name, times in networks.items():
-        for way, seconds in times.items():
-            note(f"{name}, {way}", seconds, f"s for {sizes[name]} spectra x {repeat} repeats")
-        work = times["1 worker"] - sizes[name] / CHUNK_SIZE * overhead[1][0]  # without what chunks cost
-        each[name] = work / sizes[name] * REPEAT / repeat
-        note(f"{name}, one spectrum x {REPEAT} repeats, 1 worker, without overhead", each[name], "s")
-    show(rows)
-    model = list(model_table(each, overhead[1][0], overhead[2][1]))
-    print(f"\nA model, not a measurement: {REPEAT} repeats, workers like the one above")
+    each, costs = measure(arguments.quick, note)
+    model = list(model_table(each, costs))
+    show(measured)
+    print("\nA model, not a measurement; *: the run itself is the limit, not its workers\n")
     show(model)
-    if not quick:
-        write(folder / "cluster_measured.csv", rows)
-        write(folder / "cluster_model.csv", model)
+    if not arguments.quick:
+        write(arguments.results / "cluster_measured.csv", measured)
+        write(arguments.results / "cluster_model.csv", model)
 
 
 if __name__ == "__main__":
