@@ -39,3 +39,10 @@ def touch(path, seconds):
     """A task that leaves a trace."""
     Path(path).touch()
     time.sleep(seconds)
+
+
+def hold(n_bytes, seconds):
+    """A task that takes memory, and time."""
+    held = np.ones(n_bytes // 8)
+    time.sleep(seconds)
+    return held[0]
