@@ -35,7 +35,7 @@ def cells(kind):
 
 def test_notebook_is_saved_with_its_outputs_and_shows_its_maps():
     code = cells("code")
-    assert len(code) + len(cells("markdown")) == 10
+    assert len(code) + len(cells("markdown")) == 12
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
