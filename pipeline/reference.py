@@ -4,8 +4,10 @@ A run keeps test spectra; here they are seen as the observing instrument would s
 An observed spectrum x is compared with the test planets that the network answers alike, `ALIKE` of them: with their
 mean m and covariance C, and the variances S of the noise, d^2 = (x - m)' (C + S)^-1 (x - m) (Mahalanobis 1936). The
 *pull* of a bin is how far it lies from what all other bins lead one to expect, in standard deviations of that
-expectation: with P the inverse of C + S, (P (x - m))_b / sqrt(P_bb). Neither has a scale of its own. They are told as
-the share of test planets, treated alike, that lie nearer.
+expectation: with P the inverse of C + S, (P (x - m))_b / sqrt(P_bb). The *misfit* is what is left over: S P (x - m) is
+the part of x - m that is best called noise, and its root mean square in units of the errors is large where many bins
+are a little wrong together, as with an offset between instruments or a weak band. None has a scale of its own. They are
+told as the share of test planets, treated alike, that lie nearer.
 
 One mean and covariance of all spectra would not do: spectra curve through their space, and a spectrum with a band that
 no simulated planet has lies well within such an ellipsoid (``studies/answer_coverage.py`` measures both).
@@ -35,8 +37,10 @@ class Likeness:
     ----------
     distance, greatest_pull : float
         Mahalanobis distance of the spectrum; the largest absolute pull of a bin.
-    nearer, pulled_less : float
-        Share of test planets with a smaller distance, and with a smaller greatest pull.
+    misfit : float
+        Root mean square over bins of what no mixture of the planets alike explains, in errors.
+    nearer, pulled_less, fitted_better : float
+        Share of test planets with a smaller distance, greatest pull and misfit.
     pulls : ndarray (n_bins,)
         Of each bin: its distance from what the others lead one to expect, in standard deviations, with sign.
     expected : ndarray (n_bins,)
@@ -49,6 +53,8 @@ class Likeness:
     nearer: float
     greatest_pull: float
     pulled_less: float
+    misfit: float
+    fitted_better: float
     pulls: np.ndarray
     expected: np.ndarray
     n: int
@@ -56,7 +62,7 @@ class Likeness:
     @property
     def outside(self):
         """Whether the spectrum is unlike those trained on."""
-        return max(self.nearer, self.pulled_less) > OUTSIDE
+        return max(self.nearer, self.pulled_less, self.fitted_better) > OUTSIDE
 
     @property
     def strange_bins(self):
@@ -139,6 +145,10 @@ class TestPlanets:
             pulls[i] = weighted * deviations[i]
         return distance, pulls, deviations
 
+    def misfit(self, pulls, deviations):
+        """Root mean square over bins, (m,), in errors, of what is best called noise; arguments as `compare` returns."""
+        return np.sqrt(np.mean((pulls / deviations * self.error) ** 2, axis=1))
+
     def _around(self, rows):
         """Return the mean and the inverse covariance, noise and all, of the spectra of some planets."""
         spectra = self.clean[rows]
@@ -200,14 +210,17 @@ def likeness(depth, answer, planets):
     if len(planets.answers) < FEWEST:
         return None
     rows = np.unique(np.linspace(0, len(planets.answers) - 1, JUDGED).round().astype(int))
-    distances, others, _ = planets.compare(planets.spectra[rows], planets.answers[rows], rows)
-    distance, pulls, deviations = (values[0] for values in planets.compare(depth[None], answer[None]))
-    greatest = np.abs(pulls).max()
+    distances, others, units = planets.compare(planets.spectra[rows], planets.answers[rows], rows)
+    found = planets.compare(depth[None], answer[None])
+    distance, pulls, deviations = (values[0] for values in found)
+    greatest, misfit = np.abs(pulls).max(), planets.misfit(*found[1:])[0]
     return Likeness(
         distance=float(distance),
         nearer=float(np.mean(distances < distance)),
         greatest_pull=float(greatest),
         pulled_less=float(np.mean(np.abs(others).max(axis=1) < greatest)),
+        misfit=float(misfit),
+        fitted_better=float(np.mean(planets.misfit(others, units) < misfit)),
         pulls=pulls,
         expected=depth - pulls * deviations,
         n=len(rows),

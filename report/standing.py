@@ -59,6 +59,8 @@ def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0):
             "test_planets_nearer": likeness.nearer,
             "greatest_pull": likeness.greatest_pull,
             "test_planets_pulled_less": likeness.pulled_less,
+            "misfit": likeness.misfit,
+            "test_planets_fitted_better": likeness.fitted_better,
             "strange_bins_micron": [float(wavelength[b]) for b in likeness.strange_bins],
         }
     if beyond:
@@ -76,7 +78,10 @@ def _of_distance(likeness, wavelength):
     named += f" and {len(bins) - MOST_BINS} more" if len(bins) > MOST_BINS else ""
     where = f" Bins that stand out from the others: {named}." if named else ""
     far = f"{likeness.nearer:.1%} of {likeness.n} simulated test planets lie nearer to those that are answered alike"
-    bin_ = f"{likeness.pulled_less:.1%} have a smaller greatest deviation of a bin"
+    bin_ = (
+        f"{likeness.pulled_less:.1%} have a smaller greatest deviation of a bin, {likeness.fitted_better:.1%} less that"
+    )
+    bin_ += f" their like does not explain ({likeness.misfit:.2f} times the errors)"
     if likeness.outside:
         return (
             "OUTSIDE of what was trained on: no simulated planet looks like this spectrum, and neither the answers nor"

@@ -124,18 +124,19 @@ def detection_table(run, network, seed=0):
 
     def distances(spectra, rows):
         answers = network.predict(spectra[rows], None if auxiliary is None else auxiliary[rows])
-        alike, pulls, _ = planets.compare(spectra[rows], answers, rows)
+        alike, pulls, deviations = planets.compare(spectra[rows], answers, rows)
+        bins, misfit = np.abs(pulls).max(axis=1), planets.misfit(pulls, deviations)
         away = spectra[rows] - mean
         everywhere = ((away @ precision) * away).sum(axis=1)
-        return np.stack([alike, np.abs(pulls).max(axis=1), everywhere, _nearest(near, spectra[rows] / planets.error)])
+        return np.stack([alike, bins, misfit, everywhere, _nearest(near, spectra[rows] / planets.error)])
 
-    lines, limits = [f"{'':40}{'alike':>8}{'bin':>8}{'either':>8}{'all':>8}{'nearest':>9}"], None
+    lines, limits = [f"{'':40}{'alike':>8}{'bin':>8}{'misfit':>8}{'any':>8}{'all':>8}{'nearest':>9}"], None
     for what, spectra in strangers(run, seed):
         if limits is None:
             limits = np.quantile(distances(spectra, first), OUTSIDE, axis=1)[:, None]
         beyond = distances(spectra, second) > limits
-        alike, pull, everywhere, one = beyond.mean(axis=1)
-        cells = f"{alike:8.3f}{pull:8.3f}{beyond[:2].any(axis=0).mean():8.3f}{everywhere:8.3f}{one:9.3f}"
+        alike, pull, misfit, everywhere, one = beyond.mean(axis=1)
+        cells = f"{alike:8.3f}{pull:8.3f}{misfit:8.3f}{beyond[:3].any(axis=0).mean():8.3f}{everywhere:8.3f}{one:9.3f}"
         lines.append(f"{what:<40}" + cells)
     return lines
 

@@ -100,6 +100,27 @@ def test_a_spectrum_like_the_simulated_ones_is_inside_and_one_with_a_band_is_out
     assert "OUTSIDE" in standing(outside, None, np.arange(20.0)).sentences[0]
 
 
+def test_many_bins_that_are_a_little_wrong_are_found_by_the_misfit():
+    run, network = run_of()
+    planets = planets_as_seen(run, network, run.reference["error"], seed=0)
+    rng, found = np.random.default_rng(8), []
+    for row in range(20):
+        zigzag = 0.015 * (-1.0) ** np.arange(20)  # every bin 1.5 errors off
+        x = run.reference["spectra"][row] + 0.01 * rng.standard_normal(20) + zigzag
+        found.append(likeness(x, network.predict(x[None])[0], planets))
+    assert np.mean([one.fitted_better > 0.99 for one in found]) > 0.85
+    assert np.mean([one.pulled_less > 0.99 for one in found]) < 0.7
+    assert np.mean([one.misfit**2 for one in found]) == pytest.approx(18 / 20 + 1.5**2, rel=0.2)
+
+
+def test_misfit_of_noise_is_that_of_the_bins_less_what_the_planets_take_up():
+    run, network = run_of(n=3000)
+    planets = planets_as_seen(run, network, run.reference["error"], seed=1)
+    rows = np.arange(0, 3000, 15)
+    misfit = planets.misfit(*planets.compare(planets.spectra[rows], planets.answers[rows], rows)[1:])
+    assert (misfit**2).mean() == pytest.approx(18 / 20, rel=0.12)  # the answers take two of 20 bins
+
+
 def test_pulls_of_noise_are_standard_normal_and_distances_chi_squared():
     run, network = run_of(n=3000)
     planets = planets_as_seen(run, network, run.reference["error"], seed=1)
