@@ -84,8 +84,8 @@ def _of_distance(likeness, wavelength):
     bin_ += f" their like does not explain ({likeness.misfit:.2f} times the errors)"
     if likeness.outside:
         return (
-            "OUTSIDE of what was trained on: no simulated planet looks like this spectrum, and neither the answers nor"
-            f" their errors can be relied on. {far}; {bin_}.{where}"
+            "OUTSIDE of what was trained on: hardly any simulated planet is as unlike the others as this spectrum, and"
+            f" neither the answers nor their errors can be relied on. {far}; {bin_}.{where}"
         )
     return f"The spectrum looks like the simulated ones: {far}; {bin_}.{where}"
 
