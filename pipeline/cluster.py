@@ -108,6 +108,7 @@ def run_checked(expected, task):
     problem = _difference(fingerprint(), expected)
     if problem:
         raise InputError(f"a worker on {os.uname().nodename} {problem}")
+    console.quiet_libraries()
     with contextlib.nullcontext() if "tensorflow" in sys.modules else console.quiet_stderr():
         function, args, kwargs = pickle.loads(task)  # may import TensorFlow
     return function(*args, **kwargs)

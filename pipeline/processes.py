@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from data.workers import end_with_parent
+from runio.console import quiet_libraries
 
 MEMORY_PER_PROCESS = 1.5e9  # bytes: training on the shipped data takes 1.1e9 (benchmarks/worker_memory.py)
 
@@ -84,3 +85,4 @@ def _begin():
     end_with_parent()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches every process of the terminal
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet_libraries()

@@ -109,6 +109,12 @@ class RunLog:
                 file.close()
 
 
+def quiet_libraries():
+    """Let libraries log errors only: what they advise is for those who write programs, not for those who run this."""
+    for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _show_warning(message, category, filename, lineno, file=None, line=None):
     logging.getLogger("warnings").warning("%s", message)
 

@@ -19,7 +19,6 @@ import sys
 import numpy as np
 
 from constants import Stream, stream
-from pipeline.network import TrainedNetwork
 from pipeline.reference import OUTSIDE, is_noisy, planets_as_seen
 from pipeline.uncertainty import LEVELS, METHODS, intervals
 from runio.results import load_run
@@ -156,6 +155,8 @@ def main():
     if run.reference is None or is_noisy(run):
         print("\nno noise-free test spectra in this run: nothing on other errors and on strange spectra")
         return 0
+    from pipeline.network import TrainedNetwork
+
     network = TrainedNetwork.of_run(run)
     for table in (level_table, detection_table):
         print()

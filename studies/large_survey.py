@@ -7,7 +7,6 @@ are read, a piece at a time, and auxiliary inputs stay at their mean. Writes ``D
 interruption it goes on where it was.
 """
 
-import argparse
 import contextlib
 import sys
 from pathlib import Path
@@ -22,11 +21,12 @@ from runio.console import RunLog, shows_progress
 from runio.errors import InputError
 from runio.results import load_run
 from sensitivity import ModelLoader
+from studies.command import study_parser
 
 
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed, 2 bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("large_survey", __doc__)
     parser.add_argument("run", metavar="RUN_DIR", help="folder of a finished run; its mean of folds is used")
     parser.add_argument("survey", metavar="SURVEY.h5", help="spectra and errors")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the map, and for finished pieces")

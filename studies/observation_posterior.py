@@ -27,7 +27,6 @@ from constants import Stream, stream
 from loaders import load_dataset
 from loaders.observation import match_grid, read_observation
 from pipeline import reference, uncertainty
-from pipeline.network import TrainedNetwork
 from preprocessing import noisy_test_spectra
 from runio.files import written_whole
 from runio.results import load_run
@@ -168,6 +167,8 @@ def main():
     if run.reference is None or run.amp_names != survey.names or run.config.get("data", {}).get("auxiliary"):
         print("error: expected a run of this version on this survey, without auxiliary inputs", file=sys.stderr)
         return 2
+    from pipeline.network import TrainedNetwork
+
     network, data = TrainedNetwork.of_run(run), load_dataset(arguments.survey)
     emulator = emulator_of(survey, run, run.folder / "emulator.npz", arguments.epochs)
     print(error_text(emulator, survey, run.test_rows), flush=True)

@@ -119,15 +119,24 @@ def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_s
 
 
 def test_worker_that_is_paused_ends_the_task_that_it_is_at():
+    def is_at_work():
+        counts = [worker.metrics.get("task_counts", {}) for worker in running.scheduler.workers.values()]
+        return any(count.get("executing", 0) for count in counts)
+
+    cluster_models.GATE.clear()
     with (
         workers_in_this_process("1TB") as running,
         open_scheduler(running.scheduler_address, patience=0.3) as executor,
     ):
-        slow = executor.submit(time.sleep, 2)
-        while not executor._running:
+        slow = executor.submit(cluster_models.wait_at_the_gate)
+        while not is_at_work():
             time.sleep(0.01)
         running.workers[0].memory_manager.memory_limit = 50_000_000
-        assert slow.result(timeout=60) is None
+        while running.workers[0].status.name != "paused":
+            time.sleep(0.01)
+        time.sleep(1)  # thrice the patience
+        cluster_models.GATE.set()
+        assert slow.result(timeout=60) == "through"
         with pytest.raises(RuntimeError, match="all workers that are left have been paused"):
             executor.submit(len, "ab").result(timeout=60)
 
