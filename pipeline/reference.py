@@ -26,6 +26,7 @@ JUDGED = 500  # test planets whose own distances are the scale
 FEWEST = 50  # test planets below which nothing is said
 OUTSIDE = 0.99  # share of test planets that lie nearer, beyond which a spectrum is called unlike them
 STRANGE = 4.0  # standard deviations from which on a bin is named
+BEYOND = 0.05  # share of bins outside of the range of all test planets, beyond which a spectrum is unlike them
 OTHER_ERRORS = 1.25  # factor beyond the errors of the test planets from which on errors are called others
 
 
@@ -47,6 +48,8 @@ class Likeness:
         That expectation, depth.
     n : int
         Test planets that it was compared with.
+    beyond : float
+        Share of the bins that are deeper or shallower than in any test planet.
     """
 
     distance: float
@@ -58,11 +61,13 @@ class Likeness:
     pulls: np.ndarray
     expected: np.ndarray
     n: int
+    beyond: float = 0.0
 
     @property
     def outside(self):
         """Whether the spectrum is unlike those trained on."""
-        return max(self.nearer, self.pulled_less, self.fitted_better) > OUTSIDE
+        shares = (self.nearer, self.pulled_less, self.fitted_better)
+        return max(shares) > OUTSIDE or self.beyond > BEYOND
 
     @property
     def strange_bins(self):
@@ -224,7 +229,13 @@ def likeness(depth, answer, planets):
         pulls=pulls,
         expected=depth - pulls * deviations,
         n=len(rows),
+        beyond=float(beyond_all(depth[None], planets.spectra)[0]),
     )
+
+
+def beyond_all(spectra, others):
+    """Share of the bins of each of ``spectra`` (m, n_bins) that lies outside of the range of all ``others``, (m,)."""
+    return ((spectra < others.min(axis=0)) | (spectra > others.max(axis=0))).mean(axis=1)
 
 
 def error_level(run, error):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 INSIDE, OUTSIDE, UNKNOWN = "inside", "outside", "unknown"
 MOST_BINS = 5  # that a sentence names
 
@@ -61,6 +63,7 @@ def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0):
             "test_planets_pulled_less": likeness.pulled_less,
             "misfit": likeness.misfit,
             "test_planets_fitted_better": likeness.fitted_better,
+            "share_of_bins_beyond_all": likeness.beyond,
             "strange_bins_micron": [float(wavelength[b]) for b in likeness.strange_bins],
         }
     if beyond:
@@ -73,10 +76,17 @@ def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0):
 
 
 def _of_distance(likeness, wavelength):
-    bins = likeness.strange_bins
+    bins, words = likeness.strange_bins, "Bins that stand out from the others"
+    if likeness.outside and len(bins) == 0:
+        bins, words = (
+            np.argsort(-np.abs(likeness.pulls), kind="stable")[:3],
+            "No bin stands out alone; furthest off are",
+        )
     named = ", ".join(f"{wavelength[b]:.3g} µm ({likeness.pulls[b]:+.1f} σ)" for b in bins[:MOST_BINS])
     named += f" and {len(bins) - MOST_BINS} more" if len(bins) > MOST_BINS else ""
-    where = f" Bins that stand out from the others: {named}." if named else ""
+    where = f" {words}: {named}." if named else ""
+    if likeness.beyond > 0:
+        where += f" {likeness.beyond:.0%} of the bins are deeper or shallower than in any simulated planet."
     far = f"{likeness.nearer:.1%} of {likeness.n} simulated test planets lie nearer to those that are answered alike"
     bin_ = (
         f"{likeness.pulled_less:.1%} have a smaller greatest deviation of a bin, {likeness.fitted_better:.1%} less that"

@@ -19,7 +19,7 @@ import sys
 import numpy as np
 
 from constants import Stream, stream
-from pipeline.reference import OUTSIDE, is_noisy, planets_as_seen
+from pipeline.reference import BEYOND, OUTSIDE, beyond_all, is_noisy, planets_as_seen
 from pipeline.uncertainty import LEVELS, METHODS, intervals
 from runio.results import load_run
 from studies.command import study_parser
@@ -134,8 +134,10 @@ def detection_table(run, network, seed=0):
         if limits is None:
             limits = np.quantile(distances(spectra, first), OUTSIDE, axis=1)[:, None]
         beyond = distances(spectra, second) > limits
+        deep = beyond_all(spectra[second], planets.spectra[others]) > BEYOND
         alike, pull, misfit, everywhere, one = beyond.mean(axis=1)
-        cells = f"{alike:8.3f}{pull:8.3f}{misfit:8.3f}{beyond[:3].any(axis=0).mean():8.3f}{everywhere:8.3f}{one:9.3f}"
+        found = (beyond[:3].any(axis=0) | deep).mean()  # as `Likeness.outside`
+        cells = f"{alike:8.3f}{pull:8.3f}{misfit:8.3f}{found:8.3f}{everywhere:8.3f}{one:9.3f}"
         lines.append(f"{what:<40}" + cells)
     return lines
 

@@ -76,7 +76,9 @@ def compare(name, run, network, emulator, depth, error, rng, truth=None, but=Non
     deviation = np.sqrt(found.variance)
     shift = (answer - found.mean) / deviation
     truth = np.full(len(answer), np.nan) if truth is None else truth
-    print(f"{name}: {found.calls} calls, {time.perf_counter() - start:.0f} s", flush=True)
+    best = (((emulator.depth(found.draws) - depth) / error) ** 2).sum(axis=1).min()
+    seconds = time.perf_counter() - start
+    print(f"{name}: {found.calls} calls, {seconds:.0f} s; best chi2 {best:.0f} of {len(depth)} bins", flush=True)
     rows = zip(run.amp_names, truth, answer, half, found.mean, deviation, shift)
     return [dict(zip(COLUMNS, (name, *row))) for row in rows], found
 

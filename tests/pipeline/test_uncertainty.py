@@ -97,6 +97,8 @@ def test_a_spectrum_like_the_simulated_ones_is_inside_and_one_with_a_band_is_out
     assert not inside.outside and len(inside.strange_bins) == 0
     assert outside.outside and outside.strange_bins[0] == 4 and outside.pulls[4] > 4
     assert outside.expected[4] == pytest.approx(plain[4], abs=0.05)
+    deep = likeness(plain + 5, network.predict(plain[None] + 5)[0], planets)
+    assert deep.outside and deep.beyond > 0.05 and inside.beyond == 0
     assert "OUTSIDE" in standing(outside, None, np.arange(20.0)).sentences[0]
 
 
