@@ -9,7 +9,8 @@ printed; ``--planet`` re-weights the posterior of the observation by the true fo
 and standard deviation stand the network's answer and half of its 68 % interval (``pipeline/uncertainty.py``).
 
 Written to --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the
-posterior), and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again.
+posterior), and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again, but the network
+is asked again: another run on the same survey and seed can be set beside the same posteriors.
 """
 
 import csv
@@ -68,19 +69,22 @@ def network_says(run, network, depth, error, but=None):
     return answer[0], (high - low) / 2
 
 
-def compare(name, run, network, emulator, depth, error, rng, truth=None, but=None):
-    """Sample one posterior and set the network beside it: rows of `COLUMNS`, and the posterior."""
+def sample(name, emulator, depth, error, rng):
+    """Sample one posterior, and say what it took and how well the best of it fits."""
     start = time.perf_counter()
     found = nested_posterior(emulator.depth, depth, error, emulator.limits, rng)
-    answer, half = network_says(run, network, depth, error, but)
-    deviation = np.sqrt(found.variance)
-    shift = (answer - found.mean) / deviation
-    truth = np.full(len(answer), np.nan) if truth is None else truth
     best = (((emulator.depth(found.draws) - depth) / error) ** 2).sum(axis=1).min()
     seconds = time.perf_counter() - start
     print(f"{name}: {found.calls} calls, {seconds:.0f} s; best chi2 {best:.0f} of {len(depth)} bins", flush=True)
-    rows = zip(run.amp_names, truth, answer, half, found.mean, deviation, shift)
-    return [dict(zip(COLUMNS, (name, *row))) for row in rows], found
+    return found
+
+
+def beside(name, names, truth, says, mean, deviation):
+    """Set the network's answer and error beside a posterior: rows of `COLUMNS`."""
+    answer, half = says
+    truth = np.full(len(answer), np.nan) if truth is None else truth
+    rows = zip(names, truth, answer, half, mean, deviation, (answer - mean) / deviation)
+    return [dict(zip(COLUMNS, (name, *row))) for row in rows]
 
 
 def read_rows(path):
@@ -174,8 +178,9 @@ def main():
     network, data = TrainedNetwork.of_run(run), load_dataset(arguments.survey)
     emulator = emulator_of(survey, run, run.folder / "emulator.npz", arguments.epochs)
     print(error_text(emulator, survey, run.test_rows), flush=True)
-    rows = read_rows(arguments.out)
-    done = {row["planet"] for row in rows}
+    old, rows, sampled = read_rows(arguments.out), [], {}
+    for row in old:
+        sampled.setdefault(row["planet"], []).append((row["mean"], row["deviation"]))
     noisy = noisy_test_spectra(data, run.test_rows, run.seed)
     jobs = []
     if arguments.observation:
@@ -186,17 +191,21 @@ def main():
         error = data.errors[run.test_rows[place]].astype(float)
         jobs.append((f"test {place}", noisy[place], error, run.y_test[place], place))
     for name, depth, error, truth, place in jobs:
-        if name not in done:
+        if name in sampled:
+            mean, deviation = np.array(sampled[name]).T
+        else:
             key = 0 if place is None else place + 1
             rng = np.random.default_rng(stream(arguments.seed, Stream.NESTED_SAMPLING, key))
-            new, found = compare(name, run, network, emulator, depth, error, rng, truth, place)
-            rows += new
-            write_rows(arguments.out, rows)
+            found = sample(name, emulator, depth, error, rng)
+            mean, deviation = found.mean, np.sqrt(found.variance)
             if place is None and arguments.planet:
                 from pipeline.planet import survey_design
 
                 design = survey_design(arguments.observation, arguments.planet)
                 print("\n".join(true_model_text(design, emulator, found, depth, error, arguments.seed)), flush=True)
+        says = network_says(run, network, depth, error, place)
+        rows += beside(name, run.amp_names, truth, says, mean, deviation)
+        write_rows(arguments.out, [*rows, *(row for row in old if row["planet"] not in {r["planet"] for r in rows})])
     print("\n".join(summary(rows)))
     return 0
 
