@@ -32,18 +32,33 @@ def float_array(name, value, expected, ndim=None, length=None, finite=True):
 
 
 def refuse_no_numbers(name, value, expected):
-    """Refuse what NumPy would turn into numbers at a loss: units, masks, dates, complex numbers, text."""
+    """Refuse what NumPy would turn into numbers at a loss: units, masks, dates, complex numbers, text, records."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            if type(part) is not float:  # what most are, and quickly passed over
+                _refuse_unit_or_mask(name, part)
+    _refuse_unit_or_mask(name, value)
+    try:
+        array = value if isinstance(getattr(value, "dtype", None), np.dtype) else np.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
+    kind = array.dtype
+    if kind.kind == "O":
+        odd = [type(item).__name__ for item in np.ravel(array) if isinstance(item, str | bytes | complex)]
+        kind = odd[0] if odd else kind
+    if isinstance(kind, str) or kind.kind in "cMmSUV":
+        raise ValueError(f"{name}: expected real numbers of shape {expected}, received {str(kind)[:40]}")
+
+
+def _refuse_unit_or_mask(name, value):
     if np.ma.is_masked(value):
         raise ValueError(f"{name}: expected no masked entries, received {np.ma.count_masked(value)}")
     unit = str(getattr(value, "unit", None) or getattr(value, "units", None) or "")
     if unit not in ("", "dimensionless"):
-        raise ValueError(f"{name}: expected plain numbers, received {type(value).__name__} in {unit[:40]}; convert it")
-    try:
-        kind = getattr(value, "dtype", None) or np.asarray(value).dtype
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
-    if getattr(kind, "kind", "f") in "cMmSU":
-        raise ValueError(f"{name}: expected real numbers of shape {expected}, received {kind}")
+        raise ValueError(
+            f"{name}: expected plain numbers, received {type(value).__name__} in {unit[:40]}; "
+            "give plain numbers in the unit of this argument"
+        )
 
 
 def scaling(mean_name, mean, std_name, std, sizes=None):

@@ -5,6 +5,8 @@ Each function returns an array for ``sensitivity_map(directions=)``, in the unit
 ``np.concatenate([offsets(...), tilt(...)])``. For a linear model with weights w the map of a direction d is (w . d)^2.
 """
 
+from numbers import Real
+
 import numpy as np
 
 from perturbation.arguments import float_array
@@ -35,9 +37,7 @@ def offsets(channel_of_bin, sigma):
     array([[1.e-05, 1.e-05, 0.e+00],
            [0.e+00, 0.e+00, 1.e-05]])
     """
-    channel_of_bin = np.asarray(channel_of_bin)
-    if channel_of_bin.ndim != 1 or channel_of_bin.size == 0:
-        raise ValueError(f"channel_of_bin: expected shape (n_bins,), received {channel_of_bin.shape}")
+    channel_of_bin = _labels(channel_of_bin)
     channels = np.unique(channel_of_bin)
     sigma = float_array("sigma", sigma, f"() or ({len(channels)},)")
     if sigma.shape not in ((), (len(channels),)):
@@ -136,7 +136,8 @@ def dragged(covariance, errors=None):
     Raises
     ------
     ValueError
-        If the covariance is not symmetric, a variance is not positive, or the shapes do not fit.
+        If the covariance is not symmetric, a variance is not positive, a correlation is beyond 1, or the shapes do not
+        fit.
     """
     covariance = _covariance(covariance)
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)  # (..., n_bins)
@@ -147,7 +148,26 @@ def dragged(covariance, errors=None):
     if reach.shape[-1:] != variance.shape[-1:] or reach.ndim > 2:
         raise ValueError(f"errors: expected shape {shape}, received {reach.shape}")
     _not_negative("errors", reach)
+    if reach.ndim == variance.ndim == 2 and len(reach) != len(variance):
+        raise ValueError(f"errors: expected shape {variance.shape}, as covariance has, received {reach.shape}")
+    deviation = np.sqrt(variance)
+    greatest = np.abs(covariance / deviation[..., None] / deviation[..., None, :]).max()
+    if greatest > 1 + 1e-6:
+        raise ValueError(f"covariance: expected correlations of 1 at most, received {greatest:.3g}")
     return covariance * (reach / variance)[..., None]
+
+
+def _labels(channel_of_bin):
+    """Return the channel of each bin as an array that can be sorted, (n_bins,)."""
+    items = np.array(channel_of_bin, dtype=object)
+    kinds = {next((k for k in (str, bytes, Real) if isinstance(item, k)), type(item)) for item in items.flat}
+    alike = len(kinds) == 1 and kinds <= {str, bytes, Real} and all(item == item for item in items.flat)  # no NaN
+    if items.ndim != 1 or not alike or np.ma.is_masked(channel_of_bin):
+        raise ValueError(
+            "channel_of_bin: expected numbers, or names, of shape (n_bins,), none missing, received shape "
+            f"{items.shape} of {', '.join(sorted(kind.__name__ for kind in kinds)) or 'nothing'}"
+        )
+    return np.asarray(channel_of_bin)
 
 
 def _covariance(covariance):

@@ -1,8 +1,11 @@
 """Arguments of the sensitivity test that NumPy would take at a loss, or that broke it: one line of ValueError each."""
 
+import datetime
+
 import numpy as np
 import pytest
 
+from perturbation.directions import dragged, modes, offsets, tilt
 from sensitivity import sensitivity_map
 
 WEIGHTS = np.array([[1.0, 0.5], [0.0, 2.0], [1.0, 1.0], [0.5, 0.0]])  # 4 bins, 2 AMPs
@@ -45,6 +48,30 @@ HOSTILE = [
     ("a mask", {"org_spectrum": masked((3, 4))}, "org_spectrum: expected no masked entries, received 12"),
     ("a masked covariance", {"org_error": masked((3, 4, 4))}, "org_error: expected no masked entries, received 48"),
     ("a mask in the scaling", {"y_data_mean": masked(2)}, "y_data_mean: expected no masked entries"),
+    ("units in a list", {"org_spectrum": [row.view(Quantity) for row in SPECTRA]}, "org_spectrum: expected plain"),
+    ("units in a tuple", {"y_data_std": (np.ones(1).view(Quantity),) * 2}, "y_data_std: expected plain numbers"),
+    ("what to do about a unit", {"auxiliary": np.ones((3, 1)).view(Quantity)}, "give plain numbers in the unit of"),
+    ("masks in a list", {"org_error": list(np.ma.masked_less(ERRORS, 1))}, "org_error: expected no masked entries"),
+    ("text as objects", {"org_spectrum": np.full((3, 4), "1", object)}, "org_spectrum: expected real numbers"),
+    ("complex as objects", {"org_error": np.full((3, 4), 1j, object)}, "org_error: expected real numbers"),
+    ("Python's dates", {"org_spectrum": [[datetime.datetime(2026, 1, 1)] * 4] * 3}, "org_spectrum: expected numbers"),
+    ("records", {"org_spectrum": np.zeros((3, 4), [("depth", float)])}, "org_spectrum: expected real numbers"),
+    ("dates as auxiliary", {"auxiliary": np.zeros((3, 1), "datetime64[s]")}, "auxiliary: expected real numbers"),
+    ("a complex scale", {"x_std": 1j}, "x_std: expected real numbers of shape () or (4,)"),
+    ("errors that overflow", {"org_error": np.full((3, 4), 1e300)}, "org_error, scaled by x_std: expected"),
+    ("directions of NaN", {"directions": [[np.nan] * 4]}, "directions: expected finite numbers, received NaN"),
+    ("directions without end", {"directions": [[np.inf] * 4]}, "directions: expected finite numbers"),
+    ("one direction as a row", {"directions": np.ones(4)}, "directions: expected shape (K, 4) or (3, K, 4)"),
+    ("directions of four axes", {"directions": np.ones((1, 3, 1, 4))}, "directions: expected shape (K, 4)"),
+    ("directions of other bins", {"directions": np.ones((1, 5))}, "received (1, 5)"),
+    ("directions of two spectra", {"directions": np.ones((2, 1, 4))}, "directions: expected shape (K, 4) or (3, K, 4)"),
+    ("no direction", {"directions": np.ones((0, 4))}, "received (0, 4)"),
+    ("a direction in words", {"directions": "offset"}, "directions: expected real numbers"),
+    ("directions with a unit", {"directions": np.ones((1, 4)).view(Quantity)}, "directions: expected plain numbers"),
+    ("masked directions", {"directions": np.ma.masked_all((1, 4))}, "directions: expected no masked entries"),
+    ("directions by name", {"directions": {"tilt": np.ones(4)}}, "directions: expected numbers of shape"),
+    ("directions that overflow", {"directions": np.full((1, 4), 1e39)}, "directions, scaled by x_std: expected"),
+    ("directions and groups", {"directions": np.ones((1, 4)), "groups": [[0, 1]]}, "groups: expected None, as"),
     ("a scale that overflows", {"x_std": 1e-300}, "org_spectrum, scaled by x_mean and x_std: expected numbers below"),
     ("auxiliary that overflows", {"auxiliary": np.full((3, 1), 1e300)}, "auxiliary: expected numbers below 3.4e+38"),
     ("a store that is a list", {"store": [], "rng": 0}, "store: expected a mutable mapping of int to arrays"),
@@ -72,3 +99,46 @@ def test_hostile_argument_is_refused_in_one_line(name, change, piece):
     with pytest.raises(ValueError) as refusal:
         sensitivity_map(**arguments)
     assert piece in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+BAD_DIRECTIONS = [
+    ("a zero point of NaN", lambda: offsets([0, 1], np.nan), "sigma: expected finite numbers"),
+    ("endless zero points", lambda: offsets([0, 1], [np.inf, 1]), "sigma: expected finite numbers"),
+    ("zero points with a unit", lambda: offsets([0, 1], np.ones(2).view(Quantity)), "sigma: expected plain numbers"),
+    ("a bin without a channel", lambda: offsets([0, np.nan, np.nan], 1), "channel_of_bin: expected numbers, or names"),
+    ("a channel of None", lambda: offsets([None, "NRS1"], 1), "received shape (2,) of NoneType, str"),
+    ("numbers and names", lambda: offsets([1, "NRS1"], 1), "received shape (2,) of Real, str"),
+    ("masked channels", lambda: offsets(np.ma.masked_all(2), 1), "channel_of_bin: expected numbers, or names"),
+    ("channels of channels", lambda: offsets([[0], [1, 2]], 1), "received shape (2,) of list"),
+    ("channels of dicts", lambda: offsets([{}, {}], 1), "received shape (2,) of dict"),
+    ("complex channels", lambda: offsets([1j, 1j], 1), "received shape (2,) of complex"),
+    ("one name for all", lambda: offsets("NRS1", 1), "received shape () of str"),
+    ("a tilt over NaN", lambda: tilt([1, np.nan], 1), "wavelength: expected finite numbers"),
+    ("a tilt over dates", lambda: tilt(np.array([1, 2], "datetime64[D]"), 1), "wavelength: expected real numbers"),
+    ("a tilt of two axes", lambda: tilt([[1, 2]], 1), "wavelength: expected shape (n_bins,), received (1, 2)"),
+    ("a tilt of NaN", lambda: tilt([1, 2], np.nan), "sigma: expected finite numbers"),
+    ("modes of NaN", lambda: modes([[np.nan, 0], [0, 1]], 1), "covariance: expected finite numbers"),
+    ("true modes", lambda: modes(np.eye(2), True), "n: expected a number of modes from 1 to 2, received True"),
+    ("no modes", lambda: modes(np.eye(2), 0), "n: expected a number of modes from 1 to 2, received 0"),
+    ("masked noise", lambda: modes(np.ma.masked_all((2, 2)), 1), "covariance: expected no masked entries"),
+    ("noise of four axes", lambda: modes(np.ones((1, 1, 2, 2)), 1), "covariance: expected shape (n_bins, n_bins)"),
+    ("a correlation of 5", lambda: dragged([[1, 5], [5, 1]]), "expected correlations of 1 at most, received 5"),
+    ("noise and errors of other spectra", lambda: dragged(np.eye(2)[None].repeat(3, 0), np.ones((4, 2))),
+     "errors: expected shape (3, 2), as covariance has, received (4, 2)"),
+    ("one error for all", lambda: dragged(np.eye(2), 1.0), "errors: expected shape (2,) or (N, 2), received ()"),
+    ("no noise", lambda: dragged(None), "covariance: expected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "call", "piece"), BAD_DIRECTIONS, ids=[row[0] for row in BAD_DIRECTIONS])
+def test_hostile_direction_is_refused_in_one_line(name, call, piece):
+    with pytest.raises(ValueError) as refusal:
+        call()
+    assert piece in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+def test_quantities_of_astropy_are_refused():
+    units = pytest.importorskip("astropy.units")
+    for spectra in (SPECTRA * units.percent, [depth * units.percent for depth in SPECTRA]):
+        with pytest.raises(ValueError, match="org_spectrum: expected plain numbers, received Quantity in %; give"):
+            sensitivity_map(None, None, spectra, ERRORS, 0.0, 1.0, x_mean=0.0, x_std=1.0)
