@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from models import load_model
+from perturbation.arguments import float_array
 from pipeline.training import save_whole
 from preprocessing import Scaler
+from runio.manifest import is_another
 from runio.results import ENSEMBLE, load_run
 from sensitivity import sensitivity_map
 
@@ -51,7 +53,8 @@ class TrainedNetwork:
         Raises
         ------
         ValueError
-            If there is no finished run in ``run_dir``, it has no such fold, or the network cannot be read.
+            If there is no finished run in ``run_dir``, it has no such fold, or the network cannot be read or is that
+            of another run.
         """
         return cls.of_run(load_run(run_dir), fold)
 
@@ -63,8 +66,10 @@ class TrainedNetwork:
             fold = ENSEMBLE if run.ensemble else min(run.folds)
         if fold not in judged:
             raise ValueError(f"fold: expected one of {', '.join(map(str, judged))}, received {fold!r}")
-        model = load_model(network_file(run.folder, fold))
-        return cls(model, Scaler(**judged[fold].scaler), run.amp_names)
+        path, scaler = network_file(run.folder, fold), Scaler(**judged[fold].scaler)
+        model = load_model(path)
+        _check_belongs(model, scaler, run, path)
+        return cls(model, scaler, run.amp_names)
 
     def predict(self, spectra, auxiliary=None):
         """Answer for each spectrum.
@@ -81,8 +86,17 @@ class TrainedNetwork:
         -------
         ndarray (N, n_amps)
             AMPs in retrieval space (log10 where they are learnt so).
+
+        Raises
+        ------
+        ValueError
+            If spectra or auxiliary inputs are not plain numbers, have another shape, or are not like those in training.
         """
-        spectra, second, answers = np.asarray(spectra, float), self._rows(auxiliary, len(spectra)), []
+        n_bins = self.model.inputs[0].shape[1]
+        spectra = float_array("spectra", spectra, f"(N, {n_bins})", ndim=2, finite=False)  # the scaler names bad rows
+        if spectra.shape[1] != n_bins:
+            raise ValueError(f"spectra: expected shape (N, {n_bins}), received {spectra.shape}")
+        second, answers = self._rows(auxiliary, len(spectra)), []
         for start in range(0, len(spectra), ROWS_PER_CALL):
             part = slice(start, start + ROWS_PER_CALL)
             inputs = self.scaler.inputs(spectra[part], None if second is None else second[part])
@@ -126,9 +140,39 @@ class TrainedNetwork:
 
     def _rows(self, auxiliary, n):
         """Return auxiliary inputs (n, n_auxiliary), or None for a network that has none."""
+        mean = self.scaler.auxiliary_mean
         if auxiliary is None:
-            auxiliary = self.scaler.auxiliary_mean
-        return None if auxiliary is None else np.broadcast_to(auxiliary, (n, np.shape(auxiliary)[-1]))
+            return None if mean is None else np.broadcast_to(mean, (n, len(mean)))
+        if mean is None:
+            raise ValueError("auxiliary: expected None, as the network has no auxiliary inputs, received some")
+        expected = f"({len(mean)},) or ({n}, {len(mean)})"
+        rows = float_array("auxiliary", auxiliary, expected, finite=False)
+        if rows.shape not in ((len(mean),), (n, len(mean))):
+            raise ValueError(f"auxiliary: expected shape {expected}, received {rows.shape}")
+        return np.broadcast_to(rows, (n, len(mean)))
+
+
+def _check_belongs(model, scaler, run, path):
+    """Refuse a network of other inputs and outputs than the run's, or a file that the run did not write."""
+    n_auxiliary = 0 if scaler.auxiliary_mean is None else len(scaler.auxiliary_mean)
+    inputs = [(len(run.wavelength), 1)] + [(n_auxiliary,)] * (n_auxiliary > 0)
+    expected = {"inputs": inputs, "outputs": [(len(run.amp_names),)]}
+    for name, shapes in expected.items():
+        received = [tuple(part.shape[1:]) for part in getattr(model, name, None) or []]
+        if received != shapes:
+            raise ValueError(
+                f"{path}: expected {name} of shape {_listed(shapes)}, as the run has {len(run.wavelength)} bins, "
+                f"{n_auxiliary} auxiliary inputs and {len(run.amp_names)} AMPs; received {_listed(received)}: "
+                "is it the network of another run?"
+            )
+    if is_another(run.folder, path.name):
+        raise ValueError(
+            f"{path}: expected the file that the run wrote (its SHA-256 is in manifest.json), received another"
+        )
+
+
+def _listed(shapes):
+    return " and ".join(map(str, shapes)) or "none"
 
 
 def network_file(folder, fold):

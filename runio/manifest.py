@@ -62,6 +62,12 @@ def is_unchanged(folder, name, digests):
         return False
 
 
+def is_another(folder, name):
+    """Whether the manifest of ``folder`` lists a file ``name`` whose content is not that of the file there now."""
+    digests = _digests(folder) or {}
+    return name in digests and not is_unchanged(folder, name, digests)
+
+
 def note_again(folder, files):
     """Bring the manifest of ``folder`` up to date for ``files`` that were written again."""
     folder = Path(folder)

@@ -247,6 +247,14 @@ def _check_settings(run):
         raise ValueError(
             one_line(f"{run.folder / 'config.yaml'}: model.name is {stated!r}, but results.h5 is of {run.model!r}")
         )
+    names, n_auxiliary = sections["data"].get("auxiliary") or [], np.size(run.best.scaler.get("auxiliary_mean", ()))
+    if not isinstance(names, list) or len(names) != n_auxiliary:
+        raise ValueError(
+            one_line(
+                f"{run.folder / 'config.yaml'}: data.auxiliary: expected {n_auxiliary} names, as results.h5 has, "
+                f"received {names}"
+            )
+        )
 
 
 def _read_run(folder, file, config):

@@ -77,6 +77,7 @@ def check_results(file):
     learnt = [amp(key, unit, scale).retrieval_unit for key, unit, scale in zip(keys, names[2], scales)]
     if learnt != names[1]:
         raise ValueError(f"attribute amp_units: expected {learnt} after amp_scales, received {names[1]}")
+    _check_flags(file)
     paths = _arrays(file)
     odd = [name for name in file if name.startswith("fold_") and not re.fullmatch(JUDGED, name)]
     if odd:
@@ -92,6 +93,7 @@ def check_results(file):
         if needed and len(found) < wanted:
             raise ValueError(f"{pattern.replace(JUDGED, judged[0])}: expected in the file, and for every fold; missing")
     _check_reference(file)
+    _check_scalers(file, judged)
     wavelength = file["wavelength"][()]
     if (np.diff(wavelength) <= 0).any():
         raise ValueError("wavelength: expected ascending numbers")
@@ -111,6 +113,32 @@ def _check_reference(file):
     rows, n_test = file["reference/rows"][()], len(file["test_rows"])
     if rows.dtype.kind not in "iu" or rows.max() >= n_test or len(np.unique(rows)) < len(rows):
         raise ValueError(f"reference/rows: expected numbers of test spectra below {n_test}, each once")
+
+
+def _check_scalers(file, judged):
+    """Refuse scalers of other names than the table has, or auxiliary inputs that only some of the file knows."""
+    known = {pattern.rpartition("/")[2] for pattern, *_ in ARRAYS if "/scaler/" in pattern}
+    has_auxiliary = {}
+    for name in judged:
+        held = set(file[f"{name}/scaler"])
+        if held - known:
+            raise ValueError(f"{name}/scaler: expected {', '.join(sorted(known))}, received {', '.join(sorted(held))}")
+        has_auxiliary |= {f"{name}/scaler/{part}": part in held for part in ("auxiliary_mean", "auxiliary_std")}
+    if "reference" in file:
+        has_auxiliary["reference/auxiliary"] = "auxiliary" in file["reference"]
+    if len(set(has_auxiliary.values())) > 1:
+        missing = [path for path, has in has_auxiliary.items() if not has]
+        raise ValueError(f"{missing[0]}: expected in the file, which has auxiliary inputs elsewhere; missing")
+
+
+def _check_flags(file):
+    """Refuse a statement about noise that is not true or false: any text would be read as true."""
+    groups = [file]
+    file.visititems(lambda path, item: groups.append(item) if isinstance(item, h5py.Group) else None)
+    for group in groups:
+        noisy = group.attrs.get("noisy", False)
+        if not (isinstance(noisy, bool | np.bool_ | int | np.integer) and noisy in (0, 1)):
+            raise ValueError(f"{group.name}: attribute noisy: expected true or false, received {str(noisy)[:60]}")
 
 
 def _texts(file, name):
