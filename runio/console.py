@@ -75,8 +75,7 @@ class RunLog:
         self.root.addHandler(self.memory)
         logging.captureWarnings(True)
         warnings.showwarning = _show_warning
-        for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py", "taurex"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        quiet_libraries()
         logging.getLogger("pipeline.epochs").setLevel(logging.DEBUG)  # every epoch, for the file alone
         return self
 
@@ -111,7 +110,7 @@ class RunLog:
 
 def quiet_libraries():
     """Let libraries log errors only: what they advise is for those who write programs, not for those who run this."""
-    for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py"):
+    for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py", "taurex"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
