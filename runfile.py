@@ -182,7 +182,7 @@ def study_planet(config, arguments, command, log):
         training.output = str(folder / "run")
         run(planet.settings_for(config, survey), training, command, log)
         answer = folder / "answer"
-        if not planet.is_answered(answer, arguments.resume):
+        if not planet.is_answered(answer, arguments.observation, arguments.resume):
             apply_run(folder / "run", arguments.observation, config, {}, answer, arguments.quiet, arguments.overwrite)
     logger.info("the answer for %s: %s", arguments.observation, answer)
 

@@ -17,12 +17,13 @@ from pipeline.processes import process_count
 from runio.console import shows_progress
 from runio.errors import InputError, as_input_error
 from runio.planetfile import MOLECULES, load_planet
+from runio.yamlfile import read_yaml
 
 logger = logging.getLogger(__name__)
 
 REFERENCE_RATIO = 1e-4  # volume mixing ratio of the single-molecule curves
 SURVEY = "survey.h5"
-MEMORY_PER_PROCESS = 5e8  # bytes: TauREx and one forward model take 3e8
+MEMORY_PER_PROCESS = 3e8  # bytes: TauREx and a forward model of 109 bins take 1.6e8
 
 
 def survey_design(observation, planet, depth_unit="auto", width="auto"):
@@ -190,9 +191,22 @@ def settings_for(config, survey):
     return config
 
 
-def is_answered(folder, resume):
-    """Whether an earlier command, now resumed, left its answer in ``folder``."""
-    if not (resume and (Path(folder) / "amps.csv").is_file()):
+def is_answered(folder, observation, resume):
+    """Whether an earlier command, now resumed, left its answer for this observation in ``folder``.
+
+    Raises
+    ------
+    InputError
+        If the answer there is for another observation, or for what was in this file before it was changed.
+    """
+    answer = Path(folder) / "amps.csv"
+    if not (resume and answer.is_file()):
         return False
+    there = read_yaml(answer.with_name("config.yaml")).get("observation")
+    if there != str(Path(observation).resolve()) or os.stat(observation).st_mtime > answer.stat().st_mtime:
+        raise InputError(
+            f"{folder}: holds the answer for {there} as it was, expected {observation} as it is; answer with "
+            f"--apply {answer.parents[1] / 'run'} --observation {observation}"
+        )
     logger.info("%s: already finished, nothing to do", folder)
     return True

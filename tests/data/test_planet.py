@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import runfile
 from data.design import ARIEL, resolution_text
 from loaders import load_dataset
 from loaders.observation import read_observation
-from pipeline.planet import make_survey, settings_for, survey_design
+from pipeline.planet import is_answered, make_survey, settings_for, survey_design
 from runio.config import load_config
 from runio.errors import InputError
 from runio.planetfile import load_planet
@@ -326,6 +327,23 @@ def test_a_survey_in_the_folder_is_neither_overwritten_nor_mixed_with_another(su
     flags = SimpleNamespace(**{"resume": False, "overwrite": False, "quiet": True} | flags)
     with pytest.raises(InputError, match=words):
         make_survey(design, change.get("n", 40), load_config(None, {"seed": change.get("seed", 2)}), path.parent, flags)
+
+
+def test_an_answer_for_what_the_observation_was_before_is_not_passed_off_as_one_for_what_it_is(tmp_path):
+    observation, _ = write(tmp_path)
+    answer = tmp_path / "answer"
+    assert not is_answered(answer, observation, resume=True)
+    answer.mkdir()
+    (answer / "config.yaml").write_text(yaml.safe_dump({"observation": str(observation.resolve())}))
+    (answer / "amps.csv").write_text("amp,unit,value\n")
+    assert is_answered(answer, observation, resume=True) and not is_answered(answer, observation, resume=False)
+    other = shutil.copy(observation, tmp_path / "other.csv")
+    os.utime(other, (0, 0))
+    after = (answer / "amps.csv").stat().st_mtime + 1
+    os.utime(observation, (after, after))
+    for path in (observation, other):
+        with pytest.raises(InputError, match=r"holds the answer for .*seen\.csv as it was"):
+            is_answered(answer, path, resume=True)
 
 
 @pytest.mark.parametrize(
