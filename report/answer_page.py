@@ -18,6 +18,7 @@ from runio.config import flatten
 from runio.files import written_whole
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
+SMALL = 1e-3  # numbers below are printed with an exponent
 RANGES = 2  # wavelength ranges that a row names
 STATUS = {
     "inside": "Inside: this spectrum looks like those that the network was trained on.",
@@ -138,6 +139,8 @@ def answer_text(application, k):
     value, low, high = plotted(amp, [application.answer[k], *application.intervals[0, :, k]])[0]
     if not np.isfinite([low, high]).all():
         return f"{value:.3g}"
+    if min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
+        return f"{value:.2g} ({low:.2g} to {high:.2g})"
     digits = _digits(max(high - low, 1e-300) / 2)
     return f"{value:.{digits}f} +{high - value:.{digits}f} −{value - low:.{digits}f}"
 
@@ -171,10 +174,10 @@ def _answers(application):
         ends, unit, _ = plotted(amp, a.intervals[:, :, k])
         digits = _digits((ends[0, 1] - ends[0, 0]) / 2)
         value = plotted(amp, a.answer[k])[0]
-        cells = [f"<strong>{value:.{digits}f}</strong>"]
-        cells += [
-            "not known" if np.isnan(pair).any() else f"{pair[0]:.{digits}f} to {pair[1]:.{digits}f}" for pair in ends
-        ]
+        sizes = np.abs([*ends.flat, value])
+        form = ".2g" if np.nanmax(sizes) < 1 and np.nanmin(sizes) < SMALL else f".{digits}f"
+        cells = [f"<strong>{value:{form}}</strong>"]
+        cells += ["not known" if np.isnan(pair).any() else f"{pair[0]:{form}} to {pair[1]:{form}}" for pair in ends]
         where = ""
         if shares is not None and np.isfinite(shares[k]).all():
             ranges = half_of_the_map(shares[k], edges)
