@@ -121,9 +121,30 @@ def check_dataset(data):
         bad = ~np.isfinite(data.auxiliary).all(axis=1)
         raise ValueError(f"{data.name}: auxiliary inputs hold NaN or infinite values in {_rows(bad)}")
     _check_texts(data)
-    for problem, bad in (*_implausible_errors(data), *_implausible_depths(data), *_implausible_columns(data)):
+    check_spectra(data.spectra, data.errors, data.wavelength, data.name)
+    for problem, bad in _implausible_columns(data):
         if bad.any():
             raise ValueError(f"{data.name}: {problem} in {_rows(bad)}; is it a fill value, or another unit?")
+
+
+def check_spectra(spectra, errors, wavelength, name):
+    """Refuse depths that no planet has, and error bars that are none.
+
+    Parameters
+    ----------
+    spectra, errors : ndarray (N, n_bins)
+        Transit depths as fractions, and their 1-sigma errors.
+    wavelength : ndarray (n_bins,)
+        Micron; for messages, as is ``name``.
+
+    Raises
+    ------
+    ValueError
+        With one line: what is wrong, and in which rows.
+    """
+    for problem, bad in (*_implausible_errors(errors, wavelength), *_implausible_depths(spectra, errors)):
+        if bad.any():
+            raise ValueError(f"{name}: {problem} in {_rows(bad)}; is it a fill value, or another unit?")
 
 
 def _check_texts(data):
@@ -138,29 +159,29 @@ def _check_texts(data):
                 raise ValueError(f"{what} {shown}: expected printable text of at most {longest} letters")
 
 
-def _implausible_errors(data):
+def _implausible_errors(errors, wavelength):
     """Yield (what is wrong, which rows) of error bars that are none, however many there are of them."""
-    yield "errors of the whole depth of the star (1 as a fraction) or more", (data.errors >= 1).any(axis=1)
-    of_bin, of_row, of_all = np.median(data.errors, axis=0), np.median(data.errors, axis=1), np.median(data.errors)
-    far_bin = _far(of_bin / of_all, FAR_ERROR)
-    where = ", ".join(f"{wavelength:.4g}" for wavelength in data.wavelength[far_bin][:5])
-    every = np.full(len(data), far_bin.any())
+    yield "errors of the whole depth of the star (1 as a fraction) or more", (errors >= 1).any(axis=1)
+    of_bin, of_row, of_all = np.median(errors, axis=0), np.median(errors, axis=1), np.median(errors)
+    with np.errstate(divide="ignore", invalid="ignore"):  # errors of zero
+        far_bin, far_row = _far(of_bin / of_all, FAR_ERROR), _far(of_row / of_all, FAR_ERROR)
+        far = _far(errors / (of_row[:, None] * (of_bin / of_all)), FAR_ERROR).any(axis=1)
+    where = ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5])
+    every = np.full(len(errors), far_bin.any())
     yield f"errors at {where} micron a factor {FAR_ERROR:g} from those of all bins", every
-    yield f"errors a factor {FAR_ERROR:g} from those of all spectra", _far(of_row / of_all, FAR_ERROR)
-    expected = of_row[:, None] * (of_bin / of_all)
-    bad = _far(data.errors / expected, FAR_ERROR).any(axis=1)
-    yield f"errors a factor {FAR_ERROR:g} from those of the same bin and the same spectrum", bad
+    yield f"errors a factor {FAR_ERROR:g} from those of all spectra", far_row
+    yield f"errors a factor {FAR_ERROR:g} from those of the same bin and the same spectrum", far
 
 
-def _implausible_depths(data):
+def _implausible_depths(spectra, errors):
     """Yield (what is wrong, which rows) of depths that no planet has."""
-    yield "depths of the whole star (1 as a fraction) or more", (np.abs(data.spectra) >= 1).any(axis=1)
-    yield f"depths below zero by more than {FAR_BELOW:g} errors", (data.spectra < -FAR_BELOW * data.errors).any(axis=1)
-    of_row = np.median(data.spectra, axis=1, keepdims=True)
+    yield "depths of the whole star (1 as a fraction) or more", (np.abs(spectra) >= 1).any(axis=1)
+    yield f"depths below zero by more than {FAR_BELOW:g} errors", (spectra < -FAR_BELOW * errors).any(axis=1)
+    of_row = np.median(spectra, axis=1, keepdims=True)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        relative = data.spectra / of_row  # (N, n_bins)
+        relative = spectra / of_row  # (N, n_bins)
         far = relative > FAR_DEPTH * np.maximum(np.median(relative, axis=0), 1)
-    far &= (of_row > 0) & (data.spectra - FAR_DEPTH * of_row > FAR_BELOW * data.errors)
+    far &= (of_row > 0) & (spectra - FAR_DEPTH * of_row > FAR_BELOW * errors)
     yield f"depths more than {FAR_DEPTH:g} times those beside them", far.any(axis=1)
 
 

@@ -19,6 +19,8 @@ from runio.errors import InputError, one_line
 
 logger = logging.getLogger("runfile")
 
+MOST_PLANETS = 10_000_000  # of --n: months of simulation, and what a memory holds
+
 FLAGS = {  # flag: (setting it overrides, type, help)
     "epochs": ("training.epochs", int, "epochs to train at most"),
     "batch_size": ("training.batch_size", int, "spectra per training step"),
@@ -34,11 +36,17 @@ FLAGS = {  # flag: (setting it overrides, type, help)
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusal is one line, however long the word that it refuses."""
+
+    def error(self, message):
+        """End with status 2 and this message."""
+        super().error(one_line(message))
+
+
 def parse_arguments(argv=None):
     """Read the command line; a flag that is not given is None and leaves the file's setting alone."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument(
         "--config", default=None, metavar="FILE", help="settings (default: the config.yaml shipped here)"
     )
@@ -72,8 +80,10 @@ def parse_arguments(argv=None):
         parser.error("--planet FILE: expected --observation FILE beside it, and no --apply")
     if bool(arguments.apply or arguments.planet) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
-    if arguments.planet and (arguments.n < 10 or arguments.model == "all" or arguments.fold is not None):
-        parser.error("--planet FILE: expected --n of at least 10, one network and no --fold")
+    if arguments.planet and not (10 <= arguments.n <= MOST_PLANETS):
+        parser.error(f"--planet FILE: expected --n of at least 10 and at most {MOST_PLANETS}, received {arguments.n}")
+    if arguments.planet and (arguments.model == "all" or arguments.fold is not None):
+        parser.error("--planet FILE: expected one network and no --fold")
     if arguments.output == "":
         parser.error("--output: expected a folder, received ''")
     if arguments.fold is not None and (not arguments.output or arguments.overwrite or arguments.scheduler):

@@ -8,6 +8,7 @@ import numpy as np
 
 from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, depth_factor, rows_text, wavelength_order
 from loaders.tables import read_table
+from preprocessing import FAR_BELOW, FAR_DEPTH, FAR_ERROR
 from runio.errors import printable
 from runio.yamlfile import clip
 
@@ -29,6 +30,8 @@ NAMES = {
     "instrument": "instrument",
 }
 ROLES = {name: role for role, names in NAMES.items() for name in names.split()}
+
+LEAST_ERROR = 1e-8  # of the depths: nothing that float32, and so a network, could tell from no error
 
 STATED_DEPTH = {"%": "percent", "percent": "percent", "ppm": "ppm", "fraction": "fraction", "1": "fraction"}
 
@@ -105,6 +108,11 @@ def read_observation(path, depth_unit="auto", width="auto"):
         values["wavelength"] * _micron(table, roles["wavelength"]), len(table), str(path), table.lines
     )
     depth, error, unit_note = _depth_and_error(table, roles, values, depth_unit)
+    for problem, bad in _implausible(depth, error):
+        if bad.any():
+            raise LayoutError(
+                f"{path}: {problem} in {rows_text(bad, table.lines)}, by line; is it a fill value, or another unit?"
+            )
     wavelength = (values["wavelength"] * _micron(table, roles["wavelength"]))[order]
     bin_width, width_note = None, "no widths"
     if "width" in values:
@@ -197,6 +205,17 @@ def _depth_and_error(table, roles, values, depth_unit):
     return depth, error, f"depths in {unit} ({how})"
 
 
+def _implausible(depth, error):
+    """Yield (what is wrong, which bins) of depths that no planet has, and error bars that are none."""
+    middle, usual = np.median(depth), np.median(error)
+    excess = np.maximum(depth - FAR_DEPTH * middle, middle / FAR_DEPTH - depth)
+    yield "depths of the whole star (1 as a fraction) or more", np.abs(depth) >= 1
+    yield f"depths more than {FAR_DEPTH:g} times, or less than a tenth of, their median", excess > FAR_BELOW * error
+    yield "errors of the whole depth of the star (1 as a fraction) or more", error >= 1
+    yield f"errors a factor {FAR_ERROR:g} from their median", np.abs(np.log(error / usual)) > np.log(FAR_ERROR)
+    yield f"errors below {LEAST_ERROR:g} of the depths", error < LEAST_ERROR * middle
+
+
 def _sign(role, values):
     """Errors up and down may carry a sign; a lone error may not."""
     return np.where(values < 0, -1.0, 1.0) if role == "error" else 1.0
@@ -212,7 +231,11 @@ def _full_width(values, wavelength, column, asked, name):
         kind = "half" if "half" in plain or plain == "hwhm" else "full" if plain in ("bandwidth", "fullwidth") else None
         if kind is None:
             kind, how = _guess_width(values, wavelength, name), "guessed"
-    return values * (2.0 if kind == "half" else 1.0), f"{kind} widths ({how})"
+    full = values * (2.0 if kind == "half" else 1.0)
+    bad = full > 2 * wavelength
+    if bad.any():
+        raise LayoutError(f"{name}: column {column!r} holds bins that reach below 0 micron in {rows_text(bad)}")
+    return full, f"{kind} widths ({how})"
 
 
 def _guess_width(values, wavelength, name):

@@ -7,7 +7,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, Survey, Target, numbers, wavelength_order
+from loaders.survey import (
+    DEPTH_UNITS,
+    MICRON,
+    LayoutError,
+    Survey,
+    Target,
+    numbers,
+    refuse_empty_promise,
+    wavelength_order,
+)
 
 FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
 DEPTH_WORDS = {  # what a stated unit is known by: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
@@ -111,8 +120,10 @@ def _opened(path):
         raise LayoutError(f"{path}: expected an HDF5 file of this project's layout (data/FORMATS.md)")
     with h5py.File(path) as file:
         shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
-        if len(shapes[0]) != 2 or shapes[1:] != [shapes[0], shapes[0][1:]]:
+        if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
             raise LayoutError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
+        for name in ("spectra", "errors"):
+            refuse_empty_promise(file[name], f"{path}: /{name}")
         yield file
 
 

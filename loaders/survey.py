@@ -92,12 +92,12 @@ def numbers(values, where, ndim):
     if dtype.kind not in "iuf" or len(shape) != ndim:
         raise LayoutError(f"{where} has type {dtype} and shape {shape}, expected numbers with {ndim} axes")
     if isinstance(values, h5py.Dataset):
-        _refuse_empty_promise(values, where)
+        refuse_empty_promise(values, where)
         values = values[()]
     return np.asarray(values, dtype=np.float64)
 
 
-def _refuse_empty_promise(dataset, where):
+def refuse_empty_promise(dataset, where):
     """Refuse an array of which the file holds nothing: one never written fills the memory, one elsewhere may wait."""
     if dataset.external or dataset.is_virtual:
         raise LayoutError(f"{where} lies in other files, expected its values in this one")

@@ -10,11 +10,15 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from loaders.own import read_grid, read_rows
+from perturbation.arguments import positive_integer, quadrature_rule
 from perturbation.mapstore import digest
 from perturbation.merge import merge_maps
-from runio.errors import InputError
-from runio.files import written_whole
+from preprocessing import check_spectra
+from runio.errors import InputError, one_line
+from runio.files import read_bounded, written_whole
 from sensitivity import SensitivityMap
 
 logger = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ def map_piece(loader, piece, nodes):
     """
     try:
         spectra, errors = read_rows(piece.path, piece.start, piece.stop)
+        check_spectra(spectra, errors, read_grid(piece.path)[1], "rows of the piece")
         return loader.get().sensitivity(spectra, errors, scheme="single", nodes=nodes, keep_spectra=False)
     except ValueError as error:
         raise ValueError(f"{piece.path}: {piece.task_name}: {error}") from None
@@ -99,12 +104,13 @@ def map_file(loader, path, folder, key, nodes=5, piece_size=PIECE, executor=None
     InputError
         If the file is no such data set, or the folder holds pieces of another survey.
     """
+    positive_integer("piece_size", piece_size), quadrature_rule(nodes, "auto", "single")
     path, folder = Path(path).resolve(), Path(folder)
     n_spectra, _ = read_grid(path)
     status = path.stat()
     _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, piece_size])
     pieces = [Piece(str(path), k, min(k + piece_size, n_spectra)) for k in range(0, n_spectra, piece_size)]
-    missing = [piece for piece in pieces if not _file(folder, piece).is_file()]
+    missing = [piece for piece in pieces if not _is_kept(folder, piece)]
     advance(n_spectra - sum(piece.stop - piece.start for piece in missing))
     for piece, result in _answers(loader, missing, nodes, executor):
         result.save(_file(folder, piece))
@@ -136,14 +142,36 @@ def _file(folder, piece):
     return folder / f"piece_{piece.start}.h5"
 
 
+def _is_kept(folder, piece):
+    """Whether the map of a piece is on disk and whole; a damaged one is made anew."""
+    path = _file(folder, piece)
+    if not path.is_file():
+        return False
+    try:
+        kept = SensitivityMap.load(path)
+        if (kept.n_spectra == piece.stop - piece.start).all() and np.isfinite(kept.mean).all():
+            return True
+        reason = "it is not the whole map of its spectra"
+    except Exception as error:  # whatever a damaged file provokes in h5py or NumPy
+        reason = one_line(error, 200)
+    logger.warning("%s: damaged, and made anew (%s)", path, reason)
+    return False
+
+
 def _claim(folder, settings):
     """Make the folder ours, or see that it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, text = folder / "pieces.json", json.dumps(settings)
-    if not file.is_file():
-        with written_whole(file) as part:
-            part.write_text(text)
-    elif file.read_text() != text:
+    file, text = folder / "pieces.json", json.dumps(settings).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            with written_whole(file) as part:
+                part.write_bytes(text)
+        same = read_bounded(file, len(text) + 1) == text
+    except OSError as error:
+        raise InputError(f"{folder}: not usable for maps ({error.strerror or error})") from None
+    except ValueError:  # longer, or no file
+        same = False
+    if not same:
         raise InputError(f"{folder}: holds pieces of another survey or network; choose another --output")
 
 

@@ -172,9 +172,11 @@ def make_survey(design, n, config, folder, arguments):
 def _check_same(path, design, n, seed):
     """Refuse to go on with a survey of another observation, planet file, size or seed."""
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         with h5py.File(path) as file:
-            there = {"design": file.attrs.get("design"), "--n": len(file["amps"]), "seed": int(file.attrs["seed"])}
-    except (OSError, KeyError, ValueError) as error:
+            there = {"design": str(file.attrs.get("design")), "--n": len(file["amps"]), "seed": int(file.attrs["seed"])}
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a survey that can be read ({error}); --overwrite to start again") from None
     for name, asked in (("design", design.identity()), ("--n", n), ("seed", seed)):
         if there[name] != asked:

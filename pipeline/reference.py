@@ -187,12 +187,22 @@ def planets_as_seen(run, network, error, seed):
     Returns
     -------
     TestPlanets
+
+    Raises
+    ------
+    ValueError
+        If the errors are not of the run's bins, or not positive; or the network answers NaN or infinity.
     """
     kept = run.reference
     clean, noisy = kept["spectra"].astype(float), is_noisy(run)
+    error = np.asarray(error, float)
+    if error.shape != clean.shape[1:] or not (np.isfinite(error) & (error > 0)).all():
+        raise ValueError(f"error: expected positive numbers of shape {clean.shape[1:]}, received shape {error.shape}")
     rng = np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE, 1))
     spectra = clean if noisy else add_noise(clean, error, rng)
     answers = network.predict(spectra, kept.get("auxiliary"))
+    if not np.isfinite(answers).all():
+        raise ValueError("network: expected finite answers to the test spectra of its run, received NaN or infinity")
     error = np.asarray(kept["error"] if noisy else error, float)
     return TestPlanets(run.y_test[kept["rows"]], answers, clean, spectra, error, noisy)
 

@@ -38,7 +38,7 @@ def intervals(answers, truths, answer, method="local neighbours"):
     Raises
     ------
     ValueError
-        If the method is unknown or the shapes do not fit.
+        If the method is unknown, the shapes do not fit, or a number is not finite.
     """
     answers, truths, answer = (np.asarray(values, float) for values in (answers, truths, answer))
     if answers.ndim != 2 or answers.shape != truths.shape or answer.shape[1:] != answers.shape[1:]:
@@ -46,6 +46,9 @@ def intervals(answers, truths, answer, method="local neighbours"):
             f"answers, truths, answer: expected (n, n_amps), the same, and (m, n_amps), received {answers.shape}, "
             f"{truths.shape}, {answer.shape}"
         )
+    for name, values in (("answers", answers), ("truths", truths), ("answer", answer)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, received {method!r}")
     if len(answers) < FEWEST:

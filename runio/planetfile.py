@@ -9,6 +9,7 @@ from runio.yamlfile import ConfigError, read_yaml
 
 MOLECULES = tuple(key for key, amp in AMPS.items() if amp.kind == "molecule")
 LEAST_SCALE_HEIGHTS = 25  # radius over scale height: an isothermal atmosphere has no top up to 1e-4 Pa below about 23
+LONGEST_NAME = 200
 GAS_CONSTANT = 3607.0  # J / (kg K), of H2 and He alone (2.305 g/mol)
 GRAVITY = 6.674e-11  # m3 / (kg s2)
 
@@ -96,6 +97,8 @@ def load_planet(path):
     source = str(path)
     tree = read_yaml(path)
     config = fill(PlanetConfig(), tree, source)
+    if len(config.name) > LONGEST_NAME:  # it is written into the survey when that has been made
+        raise ConfigError(f"{source}: name: expected at most {LONGEST_NAME} letters, received {len(config.name)}")
     for section, names in (("star", ("radius", "temperature")), ("planet", ("mass", "radius", "temperature"))):
         missing = [name for name in names if name not in (tree.get(section) or {})]
         if missing:
