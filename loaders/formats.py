@@ -1,5 +1,7 @@
 """The table of known layouts, and which of them a path holds."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,8 @@ def pick_format(path, format):
         raise ValueError(f"{path}: no such file or folder{where}")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path}: a pipe or a device, expected a file or a folder")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise ValueError(f"{path}: cannot be read ({os.strerror(errno.EACCES)})")
     if format != "auto":
         return next(f for f in FORMATS if f.name == format)
     for layout in FORMATS:
