@@ -41,8 +41,18 @@ class _Screen(logging.Handler):
 
     def emit(self, record):
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        with contextlib.suppress(OSError, ValueError):  # who listened has gone: no reason to end a run
+        with _unheard(stream):
             tqdm.write(self.format(record), file=stream)
+
+
+@contextlib.contextmanager
+def _unheard(stream):
+    """Send what is written to a stream nowhere once its reader has gone: no reason to end a run, or with status 120."""
+    try:
+        yield
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class RunLog:
@@ -106,6 +116,9 @@ class RunLog:
         with contextlib.suppress(OSError):
             if file:
                 file.close()
+        for stream in (sys.stdout, sys.stderr):
+            with _unheard(stream):
+                stream.flush()
 
 
 def quiet_libraries():
