@@ -28,7 +28,7 @@ from report.style import (
 )
 
 INSTRUMENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#332288")
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"  # one more than colours, so that no pair comes twice soon
 COLOURS = "magma_r"
 MANY_BINS = 120  # from which on panels are two in a row
 
@@ -177,7 +177,7 @@ def expectation(wavelength, depth, error, instrument=None, expected=None, pulls=
     many = len(wavelength) > MANY_BINS
     for i, name in enumerate(np.unique(names)):
         one = names == name
-        style = {"color": INSTRUMENTS[i % 6], "marker": MARKERS[i % 6], "ms": 2.2 if many else 3.5, "ls": "none"}
+        style = {"color": INSTRUMENTS[i % 6], "marker": MARKERS[i % 7], "ms": 2.2 if many else 3.5, "ls": "none"}
         top.errorbar(
             wavelength[one], depth[one] * factor, yerr=error[one] * factor, elinewidth=0.6, capsize=0,
             label=short(str(name), 40) or None, **style,
