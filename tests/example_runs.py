@@ -63,10 +63,15 @@ def write_run(
     errors = np.full((n_test, n_bins), 3e-5)
     shapes = {k: 0.015 + 4e-4 * np.exp(-((np.log(wavelength) - i / 3) ** 2) * 20) for i, k in enumerate(PAPER_AMPS[:5])}
     shapes["none"] = np.full(n_bins, 0.0149)
+    second = (settings or {}).get("data", {}).get("auxiliary", [])
     data = Dataset(
         spectra, errors, wavelength, y, table, molecule_curves=shapes if curves else {}, name="synthetic <spectra>",
-        noisy=survey_noisy,
+        noisy=survey_noisy, auxiliary=rng.normal(size=(n_test, len(second))) if second else None,
+        auxiliary_names=tuple(second),
     )  # fmt: skip
+    scaler = {"x_mean": 0.015, "x_std": 1e-4, "y_mean": centre, "y_std": width}
+    if second:
+        scaler |= {"auxiliary_mean": np.zeros(len(second)), "auxiliary_std": np.ones(len(second))}
     folds, mse, r2 = {}, {}, {}
     for k in range(n_folds):
         weights = rng.normal(size=(n_bins, len(keys))) * width * 1e3
@@ -74,7 +79,7 @@ def write_run(
         change = (weights * 3e-5).T ** 2
         folds[k] = {
             "y_pred": y_pred,
-            "scaler": {"x_mean": 0.015, "x_std": 1e-4, "y_mean": centre, "y_std": width},
+            "scaler": scaler,
         }
         if sensitivity:
             noisy = survey_noisy if map_noisy is None else map_noisy
