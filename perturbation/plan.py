@@ -141,13 +141,18 @@ def check_survey(org_spectrum, org_error, covariance, directions, x_mean, x_std,
         auxiliary = float32_array("auxiliary", float_array("auxiliary", auxiliary, f"({n}, k)", ndim=2, length=n))
     with np.errstate(over="ignore"):
         extremes = (np.stack([spectra.min(axis=0), spectra.max(axis=0)]) - x_mean) / x_std
-        moves = None if is_covariance else np.abs(noise).reshape(-1, n_bins).max(axis=0) / x_std
+        moves = None if is_covariance else _greatest(noise.reshape(-1, n_bins)) / x_std
     float32_array("org_spectrum, scaled by x_mean and x_std", extremes)
     if moves is not None:
         float32_array(f"{'org_error' if directions is None else 'directions'}, scaled by x_std", moves)
     return Survey(
         spectra, noise, is_covariance, np.broadcast_to(x_mean, n_bins), np.broadcast_to(x_std, n_bins), auxiliary
     )
+
+
+def _greatest(values):
+    """Return the greatest size in each column, (n,), of (N, n): without a copy of what may be a large survey."""
+    return np.maximum(values.max(axis=0), -values.min(axis=0))
 
 
 def check_method(survey, scheme, groups, directions, nodes, rule, repeat):
