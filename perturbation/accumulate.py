@@ -68,11 +68,12 @@ def accumulate(model, plan, executor=None, store=None, keep_spectra=True, tolera
     row_sums = RunningMoments(shape[0], 1)  # of each AMP's map over all bins
     with progress_bar(len(used), progress, executor) as advance:
         for k, row in enumerate(used.tolist()):
-            spectrum_map, *others = stored_arrays(store, row, expected) if stored[k] else next(answers)
+            arrays = stored_arrays(store, row, expected) if stored[k] else next(answers)
+            spectrum_map = arrays[0]
             wanted = plan.wanted[row]
             totals.moments.add(spectrum_map, wanted)
             totals.shares.add(spectrum_map, wanted)
-            totals.others.add(np.stack(others), wanted)
+            totals.others.add(arrays[1:], wanted)
             if keep_spectra:
                 totals.per_spectrum[k, wanted] = spectrum_map[wanted]
             advance()
