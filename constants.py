@@ -15,6 +15,7 @@ VERSION = "0.1.0"
 JUPITER_MASS = 1.898e27  # kg, M_J of figures
 JUPITER_RADIUS = 6.9911e7  # m, volumetric mean radius; the equatorial one (7.1492e7 m) is 2.3 % larger
 SUN_RADIUS = 6.957e8  # m
+GRAVITATIONAL_CONSTANT = 6.6743e-11  # m3 / (kg s2)
 BAR = 1e5  # Pa
 
 NETWORKS = ("mlp", "cnn", "lstm", "hybrid")  # Yip et al. 2021, Section 3

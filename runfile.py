@@ -215,10 +215,8 @@ def run(config, arguments, command, log):
     from runio.rundir import RunFolder, new_folder
 
     share_cores(config.training.cv)
-    stage, pool = (
-        Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"]),
-        workers(arguments.scheduler),
-    )
+    stage = Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"])
+    pool = workers(arguments.scheduler)
     with stage("data"):
         split = load_split(config)
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)

@@ -28,7 +28,7 @@ ANSWERS = re.compile(  # files of an application
     r"amps\.csv|verdict\.yaml|report\.html|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json"
     r"|(answer_intervals|spectrum_shares|expectation)\.(png|pdf)"
 )
-NOISE_DRAWS = 200  # per fold
+NOISE_DRAWS = 200  # of the noise of the observation
 FAR = 5  # standard deviations of the training spectra beyond which a depth is called unlike them
 
 
@@ -46,7 +46,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     observation_path : path-like
         Table of wavelength, width, depth and error; see ``observation.read_observation``.
     config : config.Config
-        ``sensitivity`` (scheme, repeats), ``data.depth_unit``, ``data.width`` and ``seed`` are used.
+        ``sensitivity_single``, ``data.depth_unit``, ``data.width`` and ``seed`` are used.
     auxiliary : dict of str to float, optional
         Values of the run's auxiliary inputs.
     output : path-like, optional

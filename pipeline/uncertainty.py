@@ -5,7 +5,7 @@ the mean of what it cannot see is very sure of it. What it does not know is seen
 nearest test planets in the space of all answers are taken; their (truth - answer), in units of its local size, give the
 quantiles. This is conformal prediction (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094) with a local scale, made
 among neighbours, so that its coverage holds near the answer and not only on average. It was chosen by
-``studies/answer_coverage.py`` among the four of `METHODS`.
+``studies/answer_coverage.py``, beside three others.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ FEWEST = 50  # test planets below which no interval is given: 95 % needs 43 for 
 AT_ONCE = 256  # answers, so that memory stays small
 
 
-def intervals(answers, truths, answer, method="local neighbours"):
+def intervals(answers, truths, answer, quantiles=None):
     """Return the intervals that hold the truth behind an answer.
 
     Parameters
@@ -26,8 +26,8 @@ def intervals(answers, truths, answer, method="local neighbours"):
         Of simulated planets that the network was not trained on, in retrieval space.
     answer : ndarray (m, n_amps)
         The answers that intervals are wanted for.
-    method : {"local neighbours", "neighbours", "local scale", "global"}
-        The first is what applications use; the others are there to be compared with it.
+    quantiles : callable, optional
+        Another rule than `local_neighbours`, to compare it with: the same arguments, the same result.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def intervals(answers, truths, answer, method="local neighbours"):
     Raises
     ------
     ValueError
-        If the method is unknown, the shapes do not fit, or a number is not finite.
+        If the shapes do not fit, or a number is not finite.
     """
     answers, truths, answer = (np.asarray(values, float) for values in (answers, truths, answer))
     if answers.ndim != 2 or answers.shape != truths.shape or answer.shape[1:] != answers.shape[1:]:
@@ -49,16 +49,38 @@ def intervals(answers, truths, answer, method="local neighbours"):
     for name, values in (("answers", answers), ("truths", truths), ("answer", answer)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, received {method!r}")
     if len(answers) < FEWEST:
         return np.full((len(LEVELS), 2, *answer.shape), np.nan)
     ends = np.array([(1 - level) / 2 for level in LEVELS.values()])
-    parts = [METHODS[method](answers, truths - answers, part, ends) for part in _parts(answer)]
+    quantiles = quantiles or local_neighbours
+    parts = [quantiles(answers, truths - answers, part, ends) for part in _parts(answer)]
     found = answer + np.concatenate(parts, axis=2)
     least, greatest = truths.min(axis=0), truths.max(axis=0)
     inside = (answer >= least) & (answer <= greatest)
     return np.where(inside, np.clip(found, least, greatest), found)
+
+
+def local_neighbours(answers, residuals, answer, ends):
+    """Return the quantiles of (truth - answer) that a local scale among the nearest planets gives.
+
+    Parameters
+    ----------
+    answers, residuals : ndarray (n, n_amps)
+        Of test planets; residuals are (truth - answer).
+    answer : ndarray (m, n_amps)
+    ends : ndarray (n_levels,)
+        Probability below each low end, and above each high one.
+
+    Returns
+    -------
+    ndarray (n_levels, 2, m, n_amps)
+    """
+    near = nearest(answers, answer, NEIGHBOURS)  # (m, k)
+    rows, place = np.unique(near, return_inverse=True)
+    relative = residuals[rows] / own_size(answers, residuals, rows)
+    return conformal_quantiles(relative[place.reshape(near.shape)], ends, axis=1) * local_size(
+        answers, residuals, answer
+    )
 
 
 def nearest(answers, answer, k):
@@ -77,13 +99,13 @@ def _parts(values):
     return [values[i : i + AT_ONCE] for i in range(0, len(values), AT_ONCE)]
 
 
-def _local_size(answers, residuals, answer):
+def local_size(answers, residuals, answer):
     """Return the root mean square of (truth - answer) around each answer, (m, n_amps)."""
     near = nearest(answers, answer, SCALING_NEIGHBOURS)
     return _size(residuals[near])
 
 
-def _own_size(answers, residuals, rows):
+def own_size(answers, residuals, rows):
     """Return the same around the planets ``rows``, each without itself, (len(rows), n_amps)."""
     sizes = []
     for part in _parts(rows):
@@ -99,39 +121,10 @@ def _size(residuals):
     return np.maximum(np.sqrt((residuals**2).mean(axis=1)), 1e-300)
 
 
-def _quantiles(values, ends, axis):
+def conformal_quantiles(values, ends, axis):
     """Low and high ends (n_levels, 2, ...) that a further value like these falls between with the given probability.
 
     The rank is of n + 1 values, that of conformal prediction.
     """
     both = np.stack([ends, 1 - ends], axis=1)
     return np.quantile(values, both, axis=axis, method="weibull")
-
-
-def _local_neighbours(answers, residuals, answer, ends):
-    near = nearest(answers, answer, NEIGHBOURS)  # (m, k)
-    rows, place = np.unique(near, return_inverse=True)
-    relative = residuals[rows] / _own_size(answers, residuals, rows)
-    quantiles = _quantiles(relative[place.reshape(near.shape)], ends, axis=1)  # (n_levels, 2, m, n_amps)
-    return quantiles * _local_size(answers, residuals, answer)
-
-
-def _neighbours(answers, residuals, answer, ends):
-    return _quantiles(residuals[nearest(answers, answer, NEIGHBOURS)], ends, axis=1)
-
-
-def _local_scale(answers, residuals, answer, ends):
-    relative = residuals / _own_size(answers, residuals, np.arange(len(answers)))
-    return _quantiles(relative, ends, axis=0)[:, :, None] * _local_size(answers, residuals, answer)
-
-
-def _global(answers, residuals, answer, ends):
-    return np.repeat(_quantiles(residuals, ends, axis=0)[:, :, None], len(answer), axis=2)
-
-
-METHODS = {
-    "local neighbours": _local_neighbours,
-    "neighbours": _neighbours,
-    "local scale": _local_scale,
-    "global": _global,
-}

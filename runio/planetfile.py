@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from constants import AMPS, JUPITER_MASS, JUPITER_RADIUS
+from constants import AMPS, GRAVITATIONAL_CONSTANT, JUPITER_MASS, JUPITER_RADIUS
 from runio.config import fill, setting, show
 from runio.yamlfile import ConfigError, read_yaml
 
@@ -11,7 +11,6 @@ MOLECULES = tuple(key for key, amp in AMPS.items() if amp.kind == "molecule")
 LEAST_SCALE_HEIGHTS = 25  # radius over scale height: an isothermal atmosphere has no top up to 1e-4 Pa below about 23
 LONGEST_NAME = 200
 GAS_CONSTANT = 3607.0  # J / (kg K), of H2 and He alone (2.305 g/mol)
-GRAVITY = 6.674e-11  # m3 / (kg s2)
 
 
 @dataclass
@@ -119,7 +118,7 @@ def load_planet(path):
 def _check_extent(planet, source):
     """Refuse priors that hold planets whose isothermal atmosphere has no top."""
     radius = planet.radius[1] * JUPITER_RADIUS
-    gravity = GRAVITY * planet.mass[0] * JUPITER_MASS / radius**2
+    gravity = GRAVITATIONAL_CONSTANT * planet.mass[0] * JUPITER_MASS / radius**2
     scale_heights = radius * gravity / (GAS_CONSTANT * planet.temperature[1])
     if not math.isfinite(scale_heights) or scale_heights < LEAST_SCALE_HEIGHTS:
         raise ConfigError(

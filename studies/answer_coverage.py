@@ -2,8 +2,8 @@
 
     python -m studies.answer_coverage RUN_DIR
 
-takes the test planets of a finished run in two halves: one gives the intervals, the other is tested on. Every way of
-``pipeline/uncertainty.py`` is judged for each AMP by its coverage at 68.27 and 95.45 %, by the tenth of the planets
+takes the test planets of a finished run in two halves: one gives the intervals, the other is tested on. Each of `RULES`
+is judged for each AMP by its coverage at 68.27 and 95.45 %, by the tenth of the planets
 (along the answer) where the coverage is furthest from that, and by the interval score (Gneiting and Raftery 2007, JASA
 102, 359), which is the width of the interval plus a penalty for truths outside, in standard deviations of the truth:
 the smaller the better.
@@ -20,13 +20,46 @@ import numpy as np
 
 from constants import Stream, stream
 from pipeline.reference import BEYOND, OUTSIDE, beyond_all, is_noisy, planets_as_seen
-from pipeline.uncertainty import LEVELS, METHODS, intervals
+from pipeline.uncertainty import (
+    LEVELS,
+    NEIGHBOURS,
+    conformal_quantiles,
+    intervals,
+    local_neighbours,
+    local_size,
+    nearest,
+    own_size,
+)
 from runio.results import load_run
 from studies.command import study_parser
 
 TENTHS = 10
 ERROR_LEVELS = (0.5, 1, 2, 3)
 JUDGED = 400  # test planets per row of the table of strange spectra
+
+
+def neighbours(answers, residuals, answer, ends):
+    """Quantiles among the nearest planets, without a scale; arguments as of ``uncertainty.local_neighbours``."""
+    return conformal_quantiles(residuals[nearest(answers, answer, NEIGHBOURS)], ends, axis=1)
+
+
+def local_scale(answers, residuals, answer, ends):
+    """Quantiles of all planets, with a local scale."""
+    relative = residuals / own_size(answers, residuals, np.arange(len(answers)))
+    return conformal_quantiles(relative, ends, axis=0)[:, :, None] * local_size(answers, residuals, answer)
+
+
+def one_width(answers, residuals, answer, ends):
+    """Quantiles of all planets, the same for every answer."""
+    return np.repeat(conformal_quantiles(residuals, ends, axis=0)[:, :, None], len(answer), axis=2)
+
+
+RULES = {
+    "local neighbours": local_neighbours,  # what applications use
+    "neighbours": neighbours,
+    "local scale": local_scale,
+    "global": one_width,
+}
 
 
 def judge(low, high, truths, answers, level):
@@ -65,13 +98,13 @@ def coverage_table(answers, truths, names, seed=0):
     error = {label: np.sqrt(level * (1 - level) / len(tested)) for label, level in LEVELS.items()}
     lines.append("standard error of a coverage: " + ", ".join(f"{e:.4f} at {label} %" for label, e in error.items()))
     lines.append(f"{'':28}" + "".join(f"{name[:9]:>9}" for name in names) + f"{'mean':>9}")
-    for method in METHODS:
-        found = intervals(answers[known], truths[known], answers[tested], method)
+    for rule, quantiles in RULES.items():
+        found = intervals(answers[known], truths[known], answers[tested], quantiles)
         for (label, level), (low, high) in zip(LEVELS.items(), found):
             numbers = judge(low, high, truths[tested], answers[tested], level)
             for what, row in zip(("coverage", "worst tenth", "score"), numbers):
                 cells = "".join(f"{value:9.3f}" for value in (*row, row.mean()))
-                lines.append(f"{method:<17}{label:>2} {what:<12}"[:32].ljust(28) + cells)
+                lines.append(f"{rule:<17}{label:>2} {what:<12}"[:32].ljust(28) + cells)
     return lines
 
 

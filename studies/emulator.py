@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from constants import SUN_RADIUS, Stream, stream
+from constants import GRAVITATIONAL_CONSTANT, SUN_RADIUS, Stream, stream
 from data.simulate import PRIORS
 from runio.files import written_whole
 from studies.command import study_parser
@@ -32,7 +32,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "emulator.npz"
 SPLIT_SEED, TEST_FRACTION = 0, 0.2  # of the shipped configuration
 
-GRAVITY = 6.6743e-11  # m3 kg-1 s-2
 BOLTZMANN = 1.380649e-23  # J/K
 ATOMIC_MASS = 1.66053907e-27  # kg
 WEIGHTS = {"H2O": 18.015, "CH4": 16.043, "CO": 28.010, "CO2": 44.009, "NH3": 17.031}  # atomic mass units
@@ -57,7 +56,7 @@ def scale_height(amps):
     vmr = 10 ** amps[:, :5]
     background = (H2_WEIGHT + HELIUM_RATIO * HE_WEIGHT) / (1 + HELIUM_RATIO)
     weight = vmr @ np.array(list(WEIGHTS.values())) + (1 - vmr.sum(axis=1)) * background
-    gravity = GRAVITY * 10 ** amps[:, 5] / amps[:, 6] ** 2
+    gravity = GRAVITATIONAL_CONSTANT * 10 ** amps[:, 5] / amps[:, 6] ** 2
     return BOLTZMANN * amps[:, 7] / (weight * ATOMIC_MASS * gravity)
 
 

@@ -32,7 +32,8 @@ from preprocessing import noisy_test_spectra
 from runio.files import written_whole
 from runio.results import load_run
 from studies.command import study_parser
-from studies.posterior import nested_posterior, reweight
+from studies.posterior import reweight
+from studies.samplers import nested_posterior
 from studies.survey_emulator import Survey, SurveyEmulator, error_text
 
 COLUMNS = ("planet", "amp", "truth", "answer", "half68", "mean", "deviation", "shift")
@@ -142,7 +143,7 @@ def true_model_text(design, emulator, found, depth, error, seed):
     design : data.design.Design
         Of the survey.
     emulator : SurveyEmulator
-    found : studies.posterior.Posterior
+    found : studies.samplers.Posterior
     depth, error : ndarray (n_bins,)
     seed : int
     """

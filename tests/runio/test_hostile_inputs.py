@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+from attacks import AttackTable
 from example_runs import write_run
 from synthetic import dataset, write
 
@@ -28,19 +29,8 @@ DATA = dataset(n=60, n_bins=8, keys=("H2O", "CO2", "Tp"), auxiliary=True)
 ROOT = Path(runfile.__file__).parent
 FILL = 9.96921e36  # netCDF's
 
-ROWS = []  # (kind, name, what is done, piece of the line)
-ATTACKS = {}  # kind: function of (folder, what is done)
-
-
-def attack(kind, *rows):
-    """Enter rows of one kind into the table; used as a decorator of the function that makes the attack."""
-
-    def enter(function):
-        ATTACKS[kind] = function
-        ROWS.extend((kind, *row) for row in rows)
-        return function
-
-    return enter
+TABLE = AttackTable()  # kind, name, what is done, piece of the line
+attack, ROWS, ATTACKS = TABLE.attack, TABLE.rows, TABLE.functions
 
 
 @pytest.fixture(scope="module")

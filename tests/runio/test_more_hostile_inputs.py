@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from attacks import AttackTable
 from example_runs import write_run
 from synthetic import dataset, write
 
@@ -29,20 +30,9 @@ from runio.config import load_config
 from runio.results import load_run
 from sensitivity import ModelLoader, sensitivity_map
 
-ROWS = []  # (kind, name, what is done, piece of the line)
-ATTACKS = {}  # kind: function of (folder, what is done) that has to raise a ValueError
+TABLE = AttackTable()  # kind, name, what is done, piece of the line
+attack, ROWS, ATTACKS = TABLE.attack, TABLE.rows, TABLE.functions
 FILL = 9.96921e36  # netCDF's
-
-
-def attack(kind, *rows):
-    """Enter rows of one kind into the table; used as a decorator of the function that makes the attack."""
-
-    def enter(function):
-        ATTACKS[kind] = function
-        ROWS.extend((kind, *row) for row in rows)
-        return function
-
-    return enter
 
 
 # --- the planet file ---
@@ -275,7 +265,6 @@ ANSWERS = np.random.default_rng(0).normal(size=(60, 3))
     ("truths of other planets", lambda: intervals(ANSWERS, ANSWERS[:9], ANSWERS[:1]), "expected (n, n_amps), the same"),
     ("an answer of other AMPs", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[:1, :2]), "expected (n, n_amps), the same"),
     ("one answer as a row", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[0]), "expected (n, n_amps), the same"),
-    ("an unknown method", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[:1], None), "method: expected one of local"),
 )
 def _intervals(place, call):
     with np.errstate(all="ignore"):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from studies import information, limit, more_planets, posterior
+from studies import information, limit, more_planets, posterior, samplers
 
 RNG = np.random.default_rng(3)
 N_AMPS, N_BINS = 3, 7
@@ -92,7 +92,7 @@ def test_posterior_covariance_with_the_model_is_the_derivative_of_the_posterior_
     rng = np.random.default_rng(5)
     covariance, gain = information.laplace(JACOBIAN, ERROR, VARIANCE)
     amps = rng.multivariate_normal(np.zeros(N_AMPS), covariance, 400_000)
-    found = posterior.summarise(amps, np.full(len(amps), 1 / len(amps)), amps @ JACOBIAN, ERROR)
+    found = samplers.summarise(amps, np.full(len(amps), 1 / len(amps)), amps @ JACOBIAN, ERROR)
     unit = np.sqrt(VARIANCE)[:, None]
     np.testing.assert_allclose(found.gain / unit, gain / unit, atol=0.005)
     np.testing.assert_allclose(found.variance, np.diag(covariance), rtol=0.02)
@@ -100,7 +100,7 @@ def test_posterior_covariance_with_the_model_is_the_derivative_of_the_posterior_
 
 def test_tempered_sampler_finds_a_known_posterior(monkeypatch):
     """A linear model whose posterior lies well inside the priors has a Gaussian posterior and a known evidence."""
-    monkeypatch.setattr(posterior, "STEPS", 300)
+    monkeypatch.setattr(samplers, "STEPS", 300)
     rng = np.random.default_rng(6)
     steep, error = RNG.normal(size=(3, 20)), np.full(20, 0.3)
     covariance, _ = information.laplace(steep, error, np.full(3, 1e6))
@@ -108,7 +108,7 @@ def test_tempered_sampler_finds_a_known_posterior(monkeypatch):
     expected = np.linalg.solve(steep @ steep.T, steep @ spectrum)  # all errors are the same
     limits = np.array([[-3.0] * 3, [3.0] * 3])
     prior = rng.uniform(-3, 3, (5000, 3))
-    found = posterior.tempered_posterior(lambda a: a @ steep, spectrum, error, limits, (prior, prior @ steep), rng)
+    found = samplers.tempered_posterior(lambda a: a @ steep, spectrum, error, limits, (prior, prior @ steep), rng)
     deviation = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose((found.mean - expected) / deviation, 0, atol=0.2)
     np.testing.assert_allclose(found.variance, deviation**2, rtol=0.25)
@@ -128,7 +128,7 @@ def test_walkers_share_two_modes_of_different_weight():
     limits = np.array([[-6.0], [6.0]])
     share = [
         (
-            posterior.tempered_posterior(depth, np.zeros(1), np.ones(1), limits, (prior, depth(prior)), rng).draws > 0
+            samplers.tempered_posterior(depth, np.zeros(1), np.ones(1), limits, (prior, depth(prior)), rng).draws > 0
         ).mean()
         for _ in range(8)
     ]
@@ -138,7 +138,7 @@ def test_walkers_share_two_modes_of_different_weight():
 def test_nested_sampler_finds_a_known_posterior(monkeypatch):
     """A linear model whose posterior lies well inside the priors has a Gaussian posterior."""
     pytest.importorskip("nestle")
-    monkeypatch.setattr(posterior, "LIVE_POINTS", 150)
+    monkeypatch.setattr(samplers, "LIVE_POINTS", 150)
     rng = np.random.default_rng(6)
     steep = RNG.normal(size=(3, 20))
     error = np.full(20, 0.3)
@@ -147,7 +147,7 @@ def test_nested_sampler_finds_a_known_posterior(monkeypatch):
     spectrum = truth @ steep + error * rng.standard_normal(20)
     expected = np.linalg.solve(steep @ steep.T, steep @ spectrum)  # all errors are the same
     limits = np.array([[-3.0] * 3, [3.0] * 3])
-    found = posterior.nested_posterior(lambda a: a @ steep, spectrum, error, limits, rng)
+    found = samplers.nested_posterior(lambda a: a @ steep, spectrum, error, limits, rng)
     deviation = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose((found.mean - expected) / deviation, 0, atol=0.25)
     np.testing.assert_allclose(found.variance, deviation**2, rtol=0.35)
