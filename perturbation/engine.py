@@ -11,7 +11,6 @@ drawn: `quadrature` takes the mean (`Settings.rule`).
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -22,7 +21,6 @@ from perturbation.quadrature import N_ARRAYS, map_chunk
 from perturbation.rules import Rule
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
-CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others draw and add up
 REPEATS_AT_ONCE = 1000  # at most, in one call of the network
 CHUNKS_AHEAD = 64  # handed to an executor beyond the oldest one that is still awaited, so that memory stays bounded
 
@@ -121,6 +119,11 @@ class Chunk:
     auxiliary: np.ndarray | None  # (n, k)
 
     @property
+    def first(self):
+        """One spectrum and its auxiliary input, to try a model with."""
+        return self.spectra[0], None if self.auxiliary is None else self.auxiliary[0]
+
+    @property
     def task_name(self):
         """What a message calls this chunk."""
         return f"spectra {self.indices[0]} to {self.indices[-1]}"
@@ -183,11 +186,8 @@ def run_chunk(model, chunk, settings):
     if settings.rule is not None:
         return map_chunk(predict, chunk, settings)
     each = range(len(chunk.indices))
-    if not predict.is_thread_safe:
-        return np.stack([_run_spectrum(predict, chunk, k, settings) for k in each])
-    predict.settle(chunk.spectra[0], None if chunk.auxiliary is None else chunk.auxiliary[0])
-    with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
-        return np.stack(list(threads.map(lambda k: _run_spectrum(predict, chunk, k, settings), each)))
+    maps = predict.side_by_side(lambda k: _run_spectrum(predict, chunk, k, settings), each, *chunk.first)
+    return np.stack(maps)
 
 
 def time_chunk(model, chunk, settings):

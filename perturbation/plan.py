@@ -18,7 +18,7 @@ from perturbation.arguments import (
     select_spectra,
 )
 from perturbation.engine import CHUNKS_AHEAD, Settings, covariance_root, make_chunks, time_chunk
-from perturbation.predictors import probe_model
+from perturbation.predictors import CALLS_AT_ONCE, probe_model
 from perturbation.quadrature import call_shape
 
 CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
@@ -200,6 +200,8 @@ def make_plan(
     plan = Plan(survey, method, settings, amps, wanted, unit, chunk_size)
     if is_auto and executor is not None:
         chunk_size = _good_size(model, plan, executor)
+    elif is_auto and method.rule is not None:
+        chunk_size = max(chunk_size, CALLS_AT_ONCE * _whole_calls(plan, 1))  # as many calls as overlap
     return replace(plan, chunk_size=_whole_calls(plan, chunk_size))
 
 

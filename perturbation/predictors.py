@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
 LARGEST_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 LARGEST_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
+CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others prepare and add up
 SETTLED = weakref.WeakSet()  # Keras models for which `Predictor.settle` was called
 TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
@@ -89,7 +91,18 @@ class Predictor:
         """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
         return _is_keras(self.loaded) and sys.modules["keras"].backend.backend() == "tensorflow"
 
-    def settle(self, spectrum, auxiliary=None):
+    def side_by_side(self, function, items, spectrum, auxiliary=None):
+        """Return ``function(item)``, which calls this model, for each item: in threads where the model allows it.
+
+        ``spectrum`` (n_bins,) and ``auxiliary`` (k,) are an input to try. Results are in the order of the items.
+        """
+        if len(items) == 1 or not self.is_thread_safe:
+            return [function(item) for item in items]
+        self._settle(spectrum, auxiliary)
+        with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
+            return list(threads.map(function, items))
+
+    def _settle(self, spectrum, auxiliary):
         """Show a Keras model two sizes of batches before threads call it, so that none of them finds it untraced.
 
         TensorFlow would count the tracing of one for all, and warn.

@@ -81,27 +81,33 @@ def map_chunk(predict, chunk, settings):
 
     Every call has the same shape: short ones are filled up with the last spectrum, and with directions of no length.
     """
-    rule = settings.rule
     displacements = all_directions(chunk.noise, len(chunk.spectra))  # (K, n, n_bins)
-    n_directions = len(displacements)
-    n_spectra, n_at_once = call_shape(rule, n_directions, settings.batch_size)
-    results = np.empty((len(chunk.spectra), N_ARRAYS, settings.n_amps, n_directions))
-    for start in range(0, len(chunk.spectra), n_spectra):
-        filled = np.minimum(np.arange(start, start + n_spectra), len(chunk.spectra) - 1)
-        n = min(n_spectra, len(chunk.spectra) - start)
-        auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[filled]
-        name = f"the call for spectra {chunk.indices[start]} to {chunk.indices[start + n - 1]}"
-        for first in range(0, n_directions, n_at_once):
-            some = displacements[first : first + n_at_once]
-            along = np.zeros((n_at_once, n_spectra, some.shape[-1]), np.float32)
-            along[: len(some)] = some[:, filled]
-            rows = moved_spectra(chunk.spectra[filled], along, rule.nodes)
-            n_rows = len(rows)
-            everyone = None if auxiliary is None else np.tile(auxiliary, (n_rows, 1))
-            answers = predict(rows.reshape(n_rows * n_spectra, -1), everyone, name)
-            sums = summed(changes(answers.reshape(n_rows, n_spectra, -1), len(rule.nodes)), rule)
-            results[start : start + n, :, :, first : first + len(some)] = sums[:, : len(some), :n].transpose(2, 0, 3, 1)
+    n, n_directions = len(chunk.spectra), len(displacements)
+    n_spectra, n_at_once = call_shape(settings.rule, n_directions, settings.batch_size)
+    results = np.empty((n, N_ARRAYS, settings.n_amps, n_directions))
+
+    def one_call(corner):
+        start, first = corner
+        filled = np.minimum(np.arange(start, start + n_spectra), n - 1)
+        some = displacements[first : first + n_at_once]
+        along = np.zeros((n_at_once, n_spectra, some.shape[-1]), np.float32)
+        along[: len(some)] = some[:, filled]
+        sums = summed(_answered_changes(predict, chunk, filled, along, settings.rule.nodes), settings.rule)
+        part = results[start : start + n_spectra, :, :, first : first + n_at_once]
+        part[:] = sums[:, : len(some), : len(part)].transpose(2, 0, 3, 1)
+
+    corners = [(start, first) for start in range(0, n, n_spectra) for first in range(0, n_directions, n_at_once)]
+    predict.side_by_side(one_call, corners, *chunk.first)
     return results
+
+
+def _answered_changes(predict, chunk, rows, along, nodes):
+    """Return the `changes` of some spectra of a chunk, moved along directions (K, len(rows), n_bins): one call."""
+    moved = moved_spectra(chunk.spectra[rows], along, nodes)  # (1 + n_nodes * K, len(rows), n_bins)
+    auxiliary = None if chunk.auxiliary is None else np.tile(chunk.auxiliary[rows], (len(moved), 1))
+    name = f"the call for spectra {chunk.indices[rows[0]]} to {chunk.indices[rows[-1]]}"
+    answers = predict(moved.reshape(-1, moved.shape[-1]), auxiliary, name)
+    return changes(answers.reshape(*moved.shape[:2], -1), len(nodes))
 
 
 def all_directions(noise, n):
