@@ -1,0 +1,160 @@
+"""Everything measured again: each number of README.md and docs/, in the order in which they hang on each other.
+
+    python -m studies --list               # the steps, their commands and minutes
+    python -m studies                      # all that is not done yet: a night on two cores
+    python -m studies --only seeds tuning  # these steps alone
+
+Run folders and the log of each step are in ``runs/everything`` (``--work``). A step that ended well is not run again,
+so the same command goes on after an interruption; runs of networks go on from their last epoch. A step that fails stops
+all.
+Tables go where the single scripts put them: ``studies/results``, ``benchmarks/results`` and figures of docs/.
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from constants import NETWORKS
+from studies.command import study_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement.
+
+    Attributes
+    ----------
+    name : str
+    minutes : float
+        On two idle cores.
+    makes : str
+        Which numbers.
+    commands : tuple of str
+        Of Python, one after the other, from the root; ``WORK`` stands for the folder of runs.
+    """
+
+    name: str
+    minutes: float
+    makes: str
+    commands: tuple
+
+
+def _run(name, *flags):
+    return f"runfile.py --config config.yaml --epochs 100 {' '.join(flags)} --output WORK/{name} --resume"
+
+
+RUNS = " ".join(f"WORK/{name}" for name in NETWORKS)
+STEPS = (
+    Step("mlp", 5, "the first command: README, docs/science.md", (_run("mlp"),)),
+    *(Step(name, 15, f"five folds of the {name}", (_run(name, f"--model {name}"),)) for name in NETWORKS[1:]),
+    Step("all", 20, "minutes of one fold of each network", (_run("all", "--model all", "--cv 1"),)),
+    Step("runs", 2, "README's table, results/run_table", (f"-m studies.run_table {RUNS}",)),
+    Step("regressions", 30, "results/paper_table", ("-m studies.paper_table --no-training --work WORK",)),
+    Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
+    Step(
+        "agreement",
+        15,
+        "results/map_agreement.csv, docs/optimal_map.png",
+        (
+            f"-m studies.map_agreement {RUNS} --figure docs/optimal_map.png",
+            f"-m studies.map_agreement --methods WORK/mlp --ensemble {RUNS}",
+        ),
+    ),
+    Step(
+        "faithfulness",
+        15,
+        "docs/faithfulness.md",
+        ("-m studies.faithfulness WORK/mlp", "-m studies.repeats WORK/mlp"),
+    ),
+    Step("seeds", 10, "the first command with two other seeds", tuple(_run(f"seed{s}", f"--seed {s}") for s in (1, 2))),
+    Step("tuning", 240, "results/tuning.csv, three seeds", ("-m studies.tuning --work WORK/tuning",)),
+    Step(
+        "pooling",
+        5,
+        "docs/pooling.png",
+        ("-m studies.pooling --epochs 30 --figure docs/pooling.png --work WORK/pooling",),
+    ),
+    Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
+    Step(
+        "sensitivity",
+        20,
+        "benchmarks/results: cost of the maps, of other explanations, of a ranking",
+        (
+            "benchmarks/bench_sensitivity.py --models mlp",
+            "benchmarks/bench_sensitivity.py --exact",
+            "benchmarks/bench_sensitivity.py --models mlp --explainers",
+            "benchmarks/quadrature.py WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",
+            "benchmarks/ranking_cost.py WORK/mlp",
+        ),
+    ),
+    Step(
+        "cluster",
+        10,
+        "tables of docs/cluster.md",
+        ("benchmarks/bench_cluster.py", "benchmarks/worker_memory.py", "benchmarks/threads.py"),
+    ),
+)
+
+
+def outstanding(steps, work):
+    """Return the steps that did not end well yet with the commands that they have today."""
+    return [step for step in steps if _stamp(step, work) != "\n".join(step.commands)]
+
+
+def _stamp(step, work):
+    path = work / f"{step.name}.done"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def run_step(step, work):
+    """Run the commands of a step, their output into ``<name>.log``, and put down that it is done.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If a command ends with another status than 0.
+    """
+    with open(work / f"{step.name}.log", "a", encoding="utf-8") as log:
+        for command in step.commands:
+            words = [word.replace("WORK", str(work)) for word in shlex.split(command)]
+            log.write(f"python {shlex.join(words)}\n")
+            log.flush()
+            subprocess.run([sys.executable, *words], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
+    (work / f"{step.name}.done").write_text("\n".join(step.commands), encoding="utf-8")
+
+
+def main():
+    """Run the command line."""
+    parser = study_parser("", __doc__)
+    parser.prog = "python -m studies"
+    parser.add_argument("--list", action="store_true", help="say what would be run, and run nothing")
+    parser.add_argument("--only", nargs="+", choices=[step.name for step in STEPS], metavar="STEP", help="these steps")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/everything", help="where runs and logs are kept")
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
+    steps = outstanding([step for step in STEPS if not arguments.only or step.name in arguments.only], work)
+    for step in steps:
+        print(f"{step.name}: {step.makes} (about {step.minutes} minutes)")
+        if arguments.list:
+            print(*(f"    python {command}" for command in step.commands), sep="\n")
+            continue
+        work.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        try:
+            run_step(step, work)
+        except subprocess.CalledProcessError as error:
+            parser.exit(1, f"{step.name}: ended with status {error.returncode}, see {work / step.name}.log\n")
+        print(f"    done in {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+    if not steps:
+        print(f"all done: {work}")
+    elif arguments.list:
+        print(f"{sum(step.minutes for step in steps) / 60:.1f} hours on two idle cores")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
