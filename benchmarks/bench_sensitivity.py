@@ -291,7 +291,7 @@ def explain(n_spectra, repeat):
             kernel, bias = layer.get_weights()
             linear = torch.nn.Linear(*kernel.shape)
             linear.weight.data, linear.bias.data = torch.from_numpy(kernel.T.copy()), torch.from_numpy(bias)
-            stages += [linear, torch.nn.ReLU()]
+            stages += [linear, torch.nn.GELU()]
         twin = torch.nn.Sequential(*stages[:-1]).eval()
         np.testing.assert_allclose(twin(torch.from_numpy(chosen)).detach(), predict(chosen), atol=1e-4)
 
