@@ -71,7 +71,7 @@ def until_it_ranks(run_dir, n_spectra):
             lambda k: shap_sampling(predict, x, 104 * 2**k, k), lambda: shap_sampling(predict, x, 104 * 32, 99)
         ),
         "captum FeaturePermutation": (
-            lambda k: captum_permutation(predict, x, 2**k, k), lambda: captum_permutation(predict, x, 128, 99)
+            lambda k: captum_permutation(predict, x, 2**k, k), lambda: captum_permutation(predict, x, 64, 99)
         ),
     }  # fmt: skip
     for name, (at_budget, at_limit) in methods.items():
@@ -131,10 +131,11 @@ def captum_permutation(predict, x, n_repeats, seed):
     explainer = FeaturePermutation(lambda rows: torch.from_numpy(predict(rows.numpy())))
     spectra, n_amps = torch.from_numpy(x), predict(x[:1]).shape[1]
     changes = [
-        [explainer.attribute(spectra, target=amp).abs().mean(dim=0).numpy() for amp in range(n_amps)]
+        explainer.attribute(spectra, target=amp, perturbations_per_eval=x.shape[1]).abs().mean(dim=0).numpy()
         for _ in range(n_repeats)
+        for amp in range(n_amps)
     ]
-    return np.mean(changes, axis=0)
+    return np.reshape(changes, (n_repeats, n_amps, -1)).mean(axis=0)
 
 
 def shap_sampling(predict, x, n_samples, seed):
