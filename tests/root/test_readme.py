@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from runio.schema import ARRAYS
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -47,3 +49,9 @@ def test_the_readme_is_read_in_three_minutes():
     """One page, and no table wider than seven columns."""
     assert len(README.split()) < 1100
     assert all(line.count("|") <= 8 for line in README.splitlines() if line.startswith("|"))
+
+
+def test_the_page_of_results_names_every_array():
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    names = {path.rpartition("/")[2] for path, *_ in ARRAYS if not path.endswith("+")}
+    assert [name for name in names if f"`{name}`" not in page and f"{name}`" not in page] == []
