@@ -20,7 +20,7 @@ from runio import console
 from runio.errors import InputError, as_input_error
 from runio.files import written_whole
 from runio.results import load_run
-from runio.rundir import RunFolder, unique_folder
+from runio.rundir import RunFolder, refuse_closed, unique_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     Raises
     ------
     InputError
-        If the run, the observation or an auxiliary input cannot be used, or the folder holds other answers.
+        If the run, the observation or an auxiliary input cannot be used, or the folder cannot be written or holds other
+        answers.
     """
     with as_input_error():
         run = load_run(run_folder)
@@ -72,6 +73,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
             read_observation(observation_path, config.data.depth_unit, config.data.width), run.wavelength, run.bin_width
         )
         auxiliary_inputs = _auxiliary(run, auxiliary or {})
+    refuse_closed(run.folder / "applied" if output is None else output)
     logger.info("%s: %s", seen.name, seen.note)
     with console.quiet_stderr():
         from pipeline.network import TrainedNetwork

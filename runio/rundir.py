@@ -73,6 +73,20 @@ def unique_folder(root, name):
         raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
 
 
+def refuse_closed(path):
+    """Refuse a folder in which nothing can be made; for work whose folder is opened at its end.
+
+    Raises
+    ------
+    RunFolderError
+        If it, or the folder in which it would be made, is on a read-only disk or closed to this user.
+    """
+    there = next(folder for folder in (Path(path), *Path(path).absolute().parents) if os.path.exists(folder))
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        closed = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise RunFolderError(f"{path}: not usable for results ({os.strerror(closed)}: {there})")
+
+
 def new_folder(root, model_name):
     """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each.
 

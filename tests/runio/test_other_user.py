@@ -1,6 +1,7 @@
-"""What an ordinary user may not read or write is one line and status 2, and a clock that goes back harms nothing.
+"""What an ordinary user may not read or write, and a read-only disk, is one line and status 2; a clock may go back.
 
 Containers run tests as root, who may do everything: one process without those rights (setpriv) makes all the attempts.
+On a disk that is mounted read-only (unshare, mount) root may not write either.
 """
 
 import json
@@ -12,6 +13,7 @@ import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from example_runs import write_run
 from synthetic import dataset, write
@@ -30,7 +32,11 @@ for name, argv in json.load(sys.stdin).items():
     error = io.StringIO()
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
         try:
-            status = runfile.main(argv)
+            if argv[0] == "report":
+                import report.__main__
+                status = report.__main__.main(argv[1:])
+            else:
+                status = runfile.main(argv)
         except SystemExit as end:
             status = end.code
         except BaseException as failure:
@@ -56,6 +62,14 @@ CASES = {  # words of the command line, piece of the line
         "root/x: no folder can be made here (Permission denied",
     ),
 }  # fmt: skip
+
+
+def attempt(user, place, asked):
+    """Run the command lines ``asked``, by name, in the folder ``place`` and in one process that ``user`` starts."""
+    return subprocess.run(
+        [*user, sys.executable, "-B", "-c", ATTEMPTS, str(ROOT)],
+        input=json.dumps(asked), capture_output=True, text=True, cwd=place,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +107,7 @@ def answers():
             name: argv if "--config" in argv else ["--config", "config.yaml", *argv]
             for name, (argv, _) in CASES.items()
         }
-        done = subprocess.run(
-            [*NOBODY, sys.executable, "-B", "-c", ATTEMPTS, str(ROOT)],
-            input=json.dumps(asked), capture_output=True, text=True, cwd=place,
-        )  # fmt: skip
+        done = attempt(NOBODY, place, asked)
         if "ModuleNotFoundError" in done.stderr or "Permission denied" in done.stderr:
             pytest.skip("the repository, or Python, is closed to other users")
         assert done.returncode == 0, done.stderr
@@ -115,6 +126,55 @@ def test_what_a_user_may_not_touch_is_one_line(answers, name):
     assert status == 2 and len(lines) == 1, error
     assert CASES[name][1] in lines[0] and "Traceback" not in error
     assert answers["left"] == []
+
+
+# --- a read-only disk ---
+
+MOUNTED = ["unshare", "-m", "sh", "-c", 'mount --bind disk disk && mount -o remount,ro,bind disk && exec "$@"', "sh"]
+READ_ONLY = "(Read-only file system"
+ON_DISK = {  # words of the command line, piece of the line
+    "an output": (["--output", "disk/out"], f"disk/out: not usable for results {READ_ONLY}"),
+    "an output that is there": (["--output", "disk/empty"], f"disk/empty: not usable for results {READ_ONLY}"),
+    "an output of the settings": ([], f"disk: no folder can be made here {READ_ONLY}"),
+    "finished results": (["--output", "disk/run", "--overwrite"], f"disk/run: not usable for results {READ_ONLY}"),
+    "answers": (["--apply", "disk/run", "--observation", "seen.csv"], f"applied: not usable for results {READ_ONLY}"),
+    "answers elsewhere": (
+        ["--apply", "disk/run", "--observation", "seen.csv", "--output", "disk/answers"],
+        f"disk/answers: not usable for results {READ_ONLY}",
+    ),
+    "a report": (["report", "disk/run"], "Read-only file system"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    """Status and stderr of every attempt on a disk that is mounted read-only, and the files there before and after."""
+    place = tmp_path_factory.mktemp("mounted")
+    (place / "disk/empty").mkdir(parents=True)
+    if shutil.which("unshare") is None or subprocess.run([*MOUNTED, "true"], cwd=place, capture_output=True).returncode:
+        pytest.skip("needs unshare and mount, and the right to mount")
+    write(place / "data.h5", dataset(n=60))
+    (place / "config.yaml").write_text("data: {path: data.h5}\nmodel: {name: mlp, mlp: {units: [8]}}\noutput: disk\n")
+    write_run(place / "disk/run", n_amps=3, n_bins=5, n_folds=1, n_test=20)
+    rows = "".join(f"{wavelength},0.015,3e-5\n" for wavelength in np.geomspace(0.55, 7.5, 5))
+    (place / "seen.csv").write_text("wavelength,depth,error\n" + rows)
+    before = sorted((place / "disk").rglob("*"))
+    asked = {
+        name: argv if argv[:1] == ["report"] else ["--config", "config.yaml", *argv]
+        for name, (argv, _) in ON_DISK.items()
+    }
+    done = attempt(MOUNTED, place, asked)
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(done.stdout), "unchanged": sorted((place / "disk").rglob("*")) == before}
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_a_disk_that_is_mounted_read_only_is_one_line(on_disk, name):
+    status, error = on_disk[name]
+    lines = [line for line in error.splitlines() if "guessed" not in line]
+    assert status == 2 and len(lines) == 1, error
+    assert ON_DISK[name][1] in lines[0] and "Traceback" not in error
+    assert on_disk["unchanged"]
 
 
 # --- a clock that goes back ---
