@@ -322,6 +322,7 @@ def test_maps_are_bit_identical_in_any_chunking_and_on_threads(chunk_size):
 
 @pytest.mark.slow
 def test_worker_processes_load_the_model_once_and_agree_bit_for_bit(tmp_path):
+    LOADED.clear()  # workers may be forks of this process
     weights, spectra, errors = problem(n=6)
     np.save(tmp_path / "weights.npy", weights)
     loader = sensitivity.ModelLoader(load_linear, str(tmp_path / "weights.npy"))
