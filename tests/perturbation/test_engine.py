@@ -86,7 +86,7 @@ def test_one_repeat_has_no_variance_and_warns_of_nothing():
 
 
 def test_a_model_that_fails_is_named_with_its_spectrum():
-    with pytest.raises(ValueError, match="for row 0 of spectrum 5$"):
+    with pytest.raises(ValueError, match=r"for row 0 of spectrum 5$"):
         run_chunk(lambda x: np.full((len(x), N_AMPS), np.nan), chunk_of(), settings_of())
     with pytest.raises(ValueError, match=r"expected output \(10, 2\), received \(10, 3\)"):
         run_chunk(lambda x: np.ones((len(x), 3)), chunk_of(), settings_of())

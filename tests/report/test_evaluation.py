@@ -1,4 +1,4 @@
-"""Scores, diagnostics and the response map against closed forms and edge cases."""
+"""Scores and diagnostics against closed forms and edge cases."""
 
 import math
 import warnings
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from constants import amp
-from perturbation.response import ResponseMap, response_map, slope_and_curvature
 from report import credibility, evaluation
 
 TABLE = (amp("H2O"), amp("Rp"))
@@ -189,111 +188,3 @@ def test_mean_map_error_falls_with_the_root_of_the_folds():
     np.testing.assert_allclose(got.mean, 2)
     np.testing.assert_allclose(got.standard_error, 0.2 / math.sqrt(2))
     np.testing.assert_allclose([got.low[0, 0], got.high[0, 0], got.folds], [1, 3, 2])
-
-
-# ---- the signed response map ------------------------------------------------------------------
-
-RNG = np.random.default_rng(5)
-WEIGHTS = RNG.normal(size=(6, 2))
-SPECTRA = RNG.normal(size=(7, 6))
-ERRORS = RNG.uniform(0.5, 2, size=(7, 6))
-
-
-def linear(x):
-    return x @ WEIGHTS + 3.0
-
-
-def test_response_of_a_linear_network_is_weight_times_error():
-    got = response_map(linear, SPECTRA, ERRORS)
-    expected = WEIGHTS.T * ERRORS.mean(axis=0)  # (n_amps, n_bins)
-    np.testing.assert_allclose(got.slope, expected)
-    np.testing.assert_allclose(got.curvature, 0, atol=1e-12)
-    np.testing.assert_allclose(got.change, expected[..., None] * got.deviations, atol=1e-12)
-    np.testing.assert_allclose(got.change[..., 6], 0, atol=0)
-
-
-def test_response_of_one_spectrum_has_no_spread():
-    got = response_map(linear, SPECTRA[0], ERRORS[0])
-    assert got.change.shape == (2, 6, 13)
-    np.testing.assert_allclose(got.spread, 0, atol=1e-7)
-    np.testing.assert_allclose(got.slope, WEIGHTS.T * ERRORS[0])
-
-
-def test_curvature_of_a_quadratic_network_is_exact():
-    got = response_map(lambda x: x**2 @ WEIGHTS, np.zeros(6), np.full(6, 0.5))
-    np.testing.assert_allclose(got.curvature, 2 * WEIGHTS.T * 0.25)
-    np.testing.assert_allclose(got.slope, 0, atol=1e-12)
-
-
-def test_spread_is_the_standard_deviation_over_spectra():
-    got = response_map(lambda x: x**2, SPECTRA, np.ones(6), [1.0])
-    each = 2 * SPECTRA + 1  # (x + 1)^2 - x^2
-    np.testing.assert_allclose(np.diagonal(got.change[..., 0]), each.mean(axis=0))
-    np.testing.assert_allclose(np.diagonal(got.spread[..., 0]), each.std(axis=0))
-
-
-def test_response_does_not_depend_on_the_batch_size_and_is_one_call():
-    calls = []
-
-    def counted(x):
-        calls.append(len(x))
-        return np.tanh(x @ WEIGHTS)
-
-    whole = response_map(counted, SPECTRA, ERRORS)
-    assert calls == [7 * (6 * 13 + 1)]
-    parts = response_map(counted, SPECTRA, ERRORS, rows_per_call=1)
-    assert len(calls) == 1 + 7
-    np.testing.assert_allclose(whole.change, parts.change, atol=1e-14)
-
-
-def test_group_moves_together_and_adds_up_for_a_linear_network():
-    single = response_map(linear, SPECTRA, ERRORS)
-    pairs = response_map(linear, SPECTRA, ERRORS, groups=[[0, 1], [2, 3, 4, 5]])
-    np.testing.assert_allclose(pairs.slope[:, 0], single.slope[:, :2].sum(axis=1))
-    np.testing.assert_allclose(pairs.slope[:, 1], single.slope[:, 2:].sum(axis=1))
-
-
-def test_diagonal_covariance_is_the_plain_push():
-    plain = response_map(linear, SPECTRA, ERRORS[0])
-    same = response_map(linear, SPECTRA, None, covariance=np.diag(ERRORS[0] ** 2))
-    np.testing.assert_allclose(plain.change, same.change, atol=1e-12)
-
-
-def test_correlated_noise_drags_its_neighbours_along():
-    root = RNG.normal(size=(6, 6))
-    covariance = root @ root.T
-    got = response_map(linear, SPECTRA, None, covariance=covariance)
-    np.testing.assert_allclose(got.slope, (WEIGHTS.T @ covariance) / np.sqrt(np.diag(covariance)))
-    everything = response_map(linear, SPECTRA, None, covariance=np.full((6, 6), 4.0), groups=[range(6)])
-    np.testing.assert_allclose(everything.slope[:, 0], 2 * WEIGHTS.sum(axis=0))
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "word"),
-    [
-        ({"errors": np.ones(5)}, "errors"),
-        ({"deviations": [0.0]}, "deviations"),
-        ({"groups": [[0, 6]]}, "groups"),
-        ({"groups": [[]]}, "groups"),
-        ({"covariance": np.eye(5)}, "covariance"),
-        ({"covariance": np.zeros((6, 6))}, "covariance"),
-        ({"predict": lambda x: x[:3]}, "predict"),
-    ],
-)
-def test_response_map_names_the_argument_that_does_not_fit(kwargs, word):
-    arguments = {"predict": linear, "spectra": SPECTRA, "errors": ERRORS, **kwargs}
-    with pytest.raises(ValueError, match=word):
-        response_map(**arguments)
-
-
-def test_one_sided_push_has_a_slope_and_no_curvature():
-    slope, curvature = slope_and_curvature([2.0], np.array([[3.0]]))
-    assert slope[0] == 1.5 and np.isnan(curvature[0])
-
-
-def test_response_map_is_saved_as_plain_arrays():
-    group = {}
-    got = response_map(linear, SPECTRA, ERRORS)
-    got.save(group)
-    assert set(group) == {"deviations", "change", "spread"}
-    assert isinstance(got, ResponseMap)
