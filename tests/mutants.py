@@ -30,11 +30,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ["sensitivity.py", *sorted(f"perturbation/{path.name}" for path in (ROOT / "perturbation").glob("[a-z]*.py"))]
 SECONDS, FACTOR = 2.0, 10  # a test may take this and so many times what it takes without a change, else: endless loop
-SLOW = 0.05  # seconds; slower tests (coverage of error bars, closed forms of many cases) are left out
+SLOW = 0.05  # seconds; slower tests are left out
 MEMORY = 8 << 30  # bytes of addresses
-# Tests of these files start TensorFlow in every process; closed forms at 283 bins are those at 64 again, and slow.
+# Without what is slow: TensorFlow in every process, closed forms at 283 bins (64 do), coverage of error bars.
 PYTEST = [
-    "tests/perturbation", "--ignore=tests/perturbation/test_sensitivity_models.py", "-k", "not 283",
+    "tests/perturbation", "--ignore=tests/perturbation/test_sensitivity_models.py", "-k", "not 283 and not error_covers",
     "-q", "-s", "--tb=native", "-p", "no:cacheprovider", "-p", "no:xdist",
 ]  # fmt: skip
 

@@ -45,6 +45,11 @@ def test_exact_map_of_the_parts_is_that_of_the_whole():
     assert (merged.scheme, merged.nodes, merged.amp_names) == (whole.scheme, whole.nodes, whole.amp_names)
 
 
+def test_two_spectra_are_spread_as_two():
+    whole, merged = mapped(slice(0, 2)), merge_maps([mapped(slice(0, 1)), mapped(slice(1, 2))])
+    np.testing.assert_allclose(merged.standard_error, whole.standard_error, rtol=1e-12)
+
+
 def test_each_amp_keeps_its_own_number_of_spectra():
     parts = [mapped(slice(0, 4), abundance=(-6, -4)), mapped(slice(4, 12), abundance=(-6, -4))]
     whole, merged = mapped(abundance=(-6, -4)), merge_maps(parts)

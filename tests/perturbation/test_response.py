@@ -140,6 +140,14 @@ def test_calls_are_as_large_as_they_may_be(rows_per_call, calls):
     assert sizes == calls
 
 
+def test_lists_of_integers_and_errors_for_all_are_taken_in_any_number_of_calls():
+    spectra = [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [0, 0, 1, 0, 2, 0]]
+    expected = response_map(linear, np.array(spectra, float), np.full((3, 6), 0.25), [0.5, 2.0])
+    for rows_per_call in (1, 26, 10**6):
+        got = response_map(lambda x: linear(x).tolist(), spectra, [0.25] * 6, [0.5, 2], rows_per_call=rows_per_call)
+        np.testing.assert_allclose(got.change, expected.change, rtol=1e-12)
+
+
 def test_refusals_say_what_was_expected_and_received():
     with pytest.raises(
         ValueError, match=r"^groups: expected bins from 0 to 5, at least one a group, received \[0 6\]$"
