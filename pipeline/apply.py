@@ -175,6 +175,7 @@ def page_contents(run, seen, answer, intervals, like, stands, made_from):
         seen.name, run.amp_table, seen.wavelength, seen.depth, seen.error, answer, intervals,
         run.y_test.min(axis=0), run.y_test.max(axis=0), stands, seen.instrument,
         None if like is None else like.expected, None if like is None else like.pulls, made_from=made_from,
+        bin_width=seen.bin_width,
     )  # fmt: skip
 
 
@@ -263,7 +264,9 @@ def _draw(sensitivity, seen, run, path):
     from report.style import our_style
 
     curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
-    figure = map_figures.sensitivity_curves(seen.wavelength, sensitivity, run.amp_table, curves, seen.depth)
+    figure = map_figures.sensitivity_curves(
+        seen.wavelength, sensitivity, run.amp_table, curves, seen.depth, bin_width=seen.bin_width
+    )
     for kind in ("png", "pdf"):
         with our_style(), written_whole(path.with_suffix(f".{kind}")) as part:
             figure.savefig(part, format=kind, dpi=200)

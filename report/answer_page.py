@@ -54,6 +54,8 @@ class Application:
     lost : pipeline.systematics.Removals, optional
     made_from : dict
         What it was made from, for the end of the page.
+    bin_width : ndarray (n_bins,), optional
+        Micron, full widths.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Application:
     moved: object = None
     lost: object = None
     made_from: dict = field(default_factory=dict)
+    bin_width: np.ndarray | None = None
 
     @property
     def shares(self):
@@ -112,7 +115,9 @@ def make_pictures(application):
             "Dark, large dots carry the answer; each panel says what share its darkest one has. If they lie where the"
             " molecule does not absorb, or at an edge between instruments, ask why before believing the answer.",
         )
-    drawn = figures.expectation(a.wavelength, a.depth, a.error, a.instrument, a.expected, a.pulls)
+    drawn = figures.expectation(
+        a.wavelength, a.depth, a.error, a.instrument, a.expected, a.pulls, bin_width=a.bin_width
+    )
     below = "" if a.pulls is None else (
         " Line: what all other bins lead one to expect of each bin, from the simulated planets that are answered"
         " alike. Below: the distance from it in standard deviations (noise and spread of the planets)."

@@ -14,6 +14,7 @@ from report.style import (
     WAVELENGTH,
     amount,
     bin_edges,
+    broken_at_gaps,
     depth_unit,
     difference_scale,
     new_figure,
@@ -78,7 +79,7 @@ def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, f
 
 
 @styled
-def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spectrum, figure=None):
+def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spectrum, figure=None, bin_width=None):
     """Sensitivity as coloured dots on each molecule's own curve; planet parameters on a spectrum.
 
     Colours run from each panel's least value, which the floor of the halving scheme lifts far above zero, to
@@ -96,6 +97,8 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
     spectrum : ndarray (n_bins,)
         Transit depth.
     figure : Figure or SubFigure, optional
+    bin_width : ndarray (n_bins,), optional
+        Micron, full widths; with them lines break at gaps between bins.
 
     Returns
     -------
@@ -108,8 +111,8 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
         curve = np.asarray(molecule_curves.get(amp.key, spectrum))
         factor, unit = depth_unit(curve)
         if amp.key in molecule_curves and base is not None:
-            ax.plot(wavelength, np.asarray(base) * factor, color=FAINT, lw=0.7)
-        ax.plot(wavelength, curve * factor, color=amp.colour, lw=1, zorder=2)
+            ax.plot(*broken_at_gaps(wavelength, bin_width, np.asarray(base) * factor), color=FAINT, lw=0.7)
+        ax.plot(*broken_at_gaps(wavelength, bin_width, curve * factor), color=amp.colour, lw=1, zorder=2)
         known = np.isfinite(row)
         if known.any() and np.ptp(row[known]) > 0:
             ax.scatter(
@@ -147,7 +150,7 @@ def _bar(figure, axes, norm, colours, label, **kwargs):
 
 
 @styled
-def sensitivity_profiles(wavelength, result, amp_table, figure=None):
+def sensitivity_profiles(wavelength, result, amp_table, figure=None, bin_width=None):
     """Sensitivity of each AMP against wavelength, with standard errors and the range over the folds.
 
     Parameters
@@ -157,6 +160,8 @@ def sensitivity_profiles(wavelength, result, amp_table, figure=None):
     result : evaluation.MeanMap
     amp_table : sequence of constants.AMP
     figure : Figure or SubFigure, optional
+    bin_width : ndarray (n_bins,), optional
+        As of `sensitivity_curves`.
 
     Returns
     -------
@@ -173,8 +178,10 @@ def sensitivity_profiles(wavelength, result, amp_table, figure=None):
             continue
         if result.folds > 1:
             low, high = result.low[i] / factor**2, result.high[i] / factor**2
-            ax.fill_between(wavelength, low, high, color=amp.colour, alpha=0.2, lw=0)
-        ax.errorbar(wavelength, mean, yerr=error, color=amp.colour, marker="o", lw=0.7, elinewidth=0.6, ms=2)
+            x, low, high = broken_at_gaps(wavelength, bin_width, low, high)
+            ax.fill_between(x, low, high, color=amp.colour, alpha=0.2, lw=0)
+        x, y, bar = broken_at_gaps(wavelength, bin_width, mean, error)
+        ax.errorbar(x, y, yerr=bar, color=amp.colour, marker="o", lw=0.7, elinewidth=0.6, ms=2)
         if np.nanmin(mean) < 0.5 * np.nanmax(mean):  # else there is a floor, and zero would flatten the rest
             ax.set_ylim(bottom=0)
     wavelength_axis(axes[0], wavelength)

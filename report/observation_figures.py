@@ -14,6 +14,7 @@ from report.style import (
     TWO_COLUMNS,
     WAVELENGTH,
     bin_edges,
+    broken_at_gaps,
     depth_unit,
     log_axis,
     new_figure,
@@ -149,7 +150,7 @@ def _wide_grid(n):
 
 
 @styled
-def expectation(wavelength, depth, error, instrument=None, expected=None, pulls=None, strange=4.0):
+def expectation(wavelength, depth, error, instrument=None, expected=None, pulls=None, strange=4.0, bin_width=None):
     """Draw the spectrum by instrument, and below it how far each bin lies from what all others lead one to expect.
 
     Parameters
@@ -162,6 +163,8 @@ def expectation(wavelength, depth, error, instrument=None, expected=None, pulls=
         the spectrum is drawn alone.
     strange : float
         Standard deviations at which lines are drawn.
+    bin_width : ndarray (n_bins,), optional
+        Micron, full widths; with them the line breaks at gaps between bins.
 
     Returns
     -------
@@ -185,7 +188,8 @@ def expectation(wavelength, depth, error, instrument=None, expected=None, pulls=
         if below is not None:
             below.plot(wavelength[one], pulls[one], **style)
     if below is not None:
-        top.plot(wavelength, expected * factor, color=INK, lw=0.8, label="expected from the other bins", zorder=0)
+        line = broken_at_gaps(wavelength, bin_width, expected * factor)
+        top.plot(*line, color=INK, lw=0.8, label="expected from the other bins", zorder=0)
         for level, line in ((0, "-"), (-strange, ":"), (strange, ":")):
             below.axhline(level, color=FAINT, lw=0.8, ls=line, zorder=0)
         reach = max(1.15 * np.abs(pulls).max(), 1.3 * strange)

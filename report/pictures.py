@@ -113,7 +113,7 @@ def _sensitivity(run):
     return {
         "sensitivity_curves": Picture(
             map_figures.sensitivity_curves(
-                run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum
+                run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum, bin_width=run.bin_width
             ),
             "The published map: where each answer comes from" if floor else "Where each answer comes from",
             f"Sensitivity of every AMP at every wavelength bin ({settings}) as dots. {_lines_of(run)}",
@@ -135,7 +135,7 @@ def _sensitivity(run):
             + "A grey row has no value: no spectrum passed the abundance cut, or all bins are alike.",
         ),
         "sensitivity_profiles": Picture(
-            map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table),
+            map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table, bin_width=run.bin_width),
             "Sensitivity in numbers",
             "The published test with its scale: mean squared change of the AMP"
             f" ({_settings_of(run, folds)}{over_folds})."

@@ -196,6 +196,29 @@ def bin_edges(wavelength):
     return np.exp(np.concatenate([[2 * centre[0] - middle[0]], middle, [2 * centre[-1] - middle[-1]]]))
 
 
+def broken_at_gaps(wavelength, bin_width, *values):
+    """Put NaN between bins with room for another one between them, so that no line is drawn where nothing was seen.
+
+    Parameters
+    ----------
+    wavelength, bin_width : ndarray (n_bins,)
+        Micron, full widths; without widths (None) nothing is known of gaps.
+    *values : ndarray (n_bins,)
+
+    Returns
+    -------
+    list of ndarray (n_bins + n_gaps,)
+        The wavelength, then the values.
+    """
+    columns = [np.asarray(column, float) for column in (wavelength, *values)]
+    if bin_width is None:
+        return columns
+    half = np.asarray(bin_width, float) / 2
+    free = np.diff(wavelength) - (half[1:] + half[:-1])  # between the edges of neighbours; negative: they overlap
+    gaps = np.flatnonzero(free > half[1:] + half[:-1]) + 1
+    return [np.insert(column, gaps, np.nan) for column in columns]
+
+
 def wavelength_axis(ax, wavelength):
     """Give ``ax`` a logarithmic wavelength axis with plain numbers in micron."""
     edges = bin_edges(wavelength)

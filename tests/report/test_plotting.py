@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from constants import amp
-from report import answer_figures, evaluation, map_figures, style
+from report import answer_figures, evaluation, map_figures, observation_figures, style
 from report.pictures import make_figures
 from runio.results import load_run
 
@@ -233,3 +233,26 @@ def test_the_floor_of_the_halving_scheme_does_not_blacken_the_maps():
         shown.append((dots.get_array(), cells.get_array()))
     for a, b in zip(*shown):
         np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_no_line_is_drawn_across_a_gap_between_bins():
+    wavelength, width = np.array([0.50, 0.51, 0.52, 2.0, 2.05, 2.1]), np.array([0.01, 0.01, 0.01, 0.05, 0.05, 0.05])
+    depth, six = np.full(6, 0.02), np.ones((1, 6))
+    mean = evaluation.mean_map([six], [six])
+    drawn = [
+        map_figures.sensitivity_curves(wavelength, six, [amp("Tp")], {}, depth, bin_width=width),
+        map_figures.sensitivity_profiles(wavelength, mean, [amp("Tp")], bin_width=width),
+        observation_figures.expectation(
+            wavelength, depth, 0.01 * depth, expected=depth, pulls=np.zeros(6), bin_width=width
+        ),
+    ]
+    for figure in drawn:
+        lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+        assert [np.isnan(line.get_ydata()).tolist() for line in lines] == [[False] * 3 + [True] + [False] * 3]
+
+
+def test_bins_that_touch_or_overlap_or_have_no_widths_have_no_gaps():
+    wavelength, depth = np.array([1.0, 1.1, 1.15, 1.4]), np.arange(4.0)
+    for width in (np.array([0.1, 0.1, 0.1, 0.4]), np.array([0.1, 0.1, 0.1, 0.2]), None):
+        for found, given in zip(style.broken_at_gaps(wavelength, width, depth), (wavelength, depth), strict=True):
+            np.testing.assert_array_equal(found, given)
