@@ -29,7 +29,6 @@ ANSWERS = re.compile(  # files of an application
     r"|(answer_intervals|spectrum_shares|expectation)\.(png|pdf)"
 )
 NOISE_DRAWS = 200  # of the noise of the observation
-FAR = 5  # standard deviations of the training spectra beyond which a depth is called unlike them
 
 
 def apply_run(run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False):
@@ -80,14 +79,13 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
     with as_input_error():
         best = TrainedNetwork.of_run(run)
         folds = [TrainedNetwork.of_run(run, k) for k in run.folds] if len(run.folds) > 1 else []
-    _warn_if_unlike(seen, best)
 
     answer, noisy = _draws(best, seen, auxiliary_inputs, config.seed)
     folds = [network.predict(seen.depth[None], auxiliary_inputs)[0] for network in folds]
     planets = test_planets(run, best, seen, config.seed)
     found = uncertainty.intervals(*planets_known(run, planets), answer[None])[:, :, 0]  # (n_levels, 2, n_amps)
     rows = summarise(answer, noisy, folds, run.amp_table, found)
-    like, stands = judge_observation(run, seen, answer, planets)
+    like, stands = judge_observation(run, seen, answer, planets, best.scaler)
     if output is None:
         output = unique_folder(run.folder / "applied", _plain(Path(observation_path).stem))
     made_from = {
@@ -141,7 +139,7 @@ def planets_known(run, planets):
     return (run.best.y_pred, run.y_test) if planets is None else (planets.answers, planets.truths)
 
 
-def judge_observation(run, seen, answer, planets):
+def judge_observation(run, seen, answer, planets, scaler):
     """Say where an observation stands among what the run was trained on.
 
     Parameters
@@ -151,6 +149,8 @@ def judge_observation(run, seen, answer, planets):
         On the bins of the run.
     answer : ndarray (n_amps,)
     planets : pipeline.reference.TestPlanets or None
+    scaler : preprocessing.Scaler
+        Of the network that answered.
 
     Returns
     -------
@@ -166,6 +166,7 @@ def judge_observation(run, seen, answer, planets):
         [name for name, far in zip(run.amp_names, away) if far],
         reference.is_noisy(run),
         len(planets_known(run, planets)[0]),
+        float(np.abs((seen.depth - scaler.x_mean) / scaler.x_std).max()),
     )
 
 
@@ -238,14 +239,6 @@ def _auxiliary(run, given):
     if sorted(names) != sorted(given):
         raise InputError(f"--auxiliary: expected values of {', '.join(names) or 'nothing'}, received {given or 'none'}")
     return np.array([given[name] for name in names]) if names else None
-
-
-def _warn_if_unlike(seen, network):
-    far = np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()
-    if far > FAR:
-        logger.warning(
-            "%s lies %.0f standard deviations from the training spectra: the network extrapolates", seen.name, far
-        )
 
 
 def _draws(network, seen, auxiliary, seed):

@@ -6,6 +6,7 @@ import numpy as np
 
 INSIDE, OUTSIDE, UNKNOWN = "inside", "outside", "unknown"
 MOST_BINS = 5  # that a sentence names
+FAR = 5  # standard deviations of the training depths from which on a depth is called unlike them
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Standing:
     numbers: dict = field(default_factory=dict)
 
 
-def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0):
+def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0, far=0.0):
     """Say what is known of an observation.
 
     Parameters
@@ -43,15 +44,19 @@ def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0):
         The simulated spectra hold noise themselves.
     n_planets : int
         Test planets that the errors are made of.
+    far : float
+        Standard deviations of all training depths by which the furthest bin lies from their mean.
 
     Returns
     -------
     Standing
     """
     sentences, numbers = [], {"test_planets": int(n_planets)}
-    status = UNKNOWN if likeness is None else OUTSIDE if likeness.outside or beyond else INSIDE
+    status = UNKNOWN if likeness is None else INSIDE
+    far = far if likeness is None or likeness.outside else 0.0  # else the comparison has decided
+    if beyond or far > FAR or (likeness is not None and likeness.outside):
+        status = OUTSIDE
     if likeness is None:
-        status = OUTSIDE if beyond else UNKNOWN
         why = "this run keeps no test spectra: train it again" if level is None else "this run has too few test planets"
         sentences.append(f"Whether the observation is like the simulated planets is not known ({why}).")
     else:
@@ -66,6 +71,11 @@ def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0):
             "share_of_bins_beyond_all": likeness.beyond,
             "strange_bins_micron": [float(wavelength[b]) for b in likeness.strange_bins],
         }
+    if far > FAR:
+        sentences.append(
+            f"Its furthest bin lies {far:.0f} standard deviations from the training spectra: the network extrapolates."
+        )
+        numbers["standard_deviations_from_training"] = float(far)
     if beyond:
         sentences.append(f"The answer for {', '.join(beyond)} is beyond that of every simulated planet.")
         numbers["answers_beyond_simulated"] = list(beyond)

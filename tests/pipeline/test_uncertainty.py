@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.reference import TestPlanets, error_level, likeness, planets_as_seen
+from pipeline.reference import Likeness, TestPlanets, error_level, likeness, planets_as_seen
 from pipeline.uncertainty import FEWEST, LEVELS, intervals
 from report.standing import standing
 from studies.answer_coverage import RULES, judge
@@ -148,3 +148,6 @@ def test_too_few_test_planets_and_old_runs_are_said_and_not_guessed():
     old = standing(None, None, np.ones(3))
     assert old.status == "unknown" and "keeps no test spectra" in old.sentences[0]
     assert standing(None, None, np.ones(3), beyond=["Tp"]).status == "outside"
+    assert standing(None, None, np.ones(3), far=9.0).status == "outside"
+    alike = Likeness(1.0, 0.5, 1.0, 0.5, 1.0, 0.5, np.zeros(3), np.zeros(3), 500)
+    assert standing(alike, None, np.ones(3), far=9.0).status == "inside"  # a skewed prior has such depths
