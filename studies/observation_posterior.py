@@ -1,12 +1,13 @@
 """The network's answer to an observation beside a retrieval with the same forward model.
 
-    python -m studies.observation_posterior SURVEY.h5 RUN_DIR --observation FILE --planets 20
+    python -m studies.observation_posterior SURVEY.h5 RUN_DIR --observation FILE --planet FILE.yaml --planets 20
 
 samples the posterior of the observation, and of simulated test planets of the run with their noise, by nested sampling
 (nestle, requirements-science.txt) with the priors of the survey. The forward model is an emulator that learns from the
 survey's rows that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``); its error is
-printed; ``--planet`` re-weights the posterior of the observation by the true forward model. Beside posterior mean
-and standard deviation stand the network's answer and half of its 68 % interval (``pipeline/uncertainty.py``).
+printed, and with ``--planet`` every posterior is re-weighted by the true forward model, which takes out what the
+emulator gets wrong (8 s a planet). Beside posterior mean and standard deviation stand the network's answer and half
+of its 68 % interval (``pipeline/uncertainty.py``).
 
 Written to --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the
 posterior), and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again, but the network
@@ -135,28 +136,48 @@ def summary(rows):
     return lines
 
 
-def true_model_text(design, emulator, found, depth, error, seed):
-    """Say what the true forward model makes of a posterior, by re-weighting `TRUE_DRAWS` of it; lines of text.
+def true_model(observation, planet):
+    """Return the forward model that made a survey, with a ``depth`` as an emulator's, AMPs (n, n_amps) to (n, n_bins).
 
     Parameters
     ----------
-    design : data.design.Design
-        Of the survey.
+    observation, planet : path-like
+        What the survey was made for.
+    """
+    from data.simulate import forward_model
+    from pipeline.planet import survey_design
+
+    design = survey_design(observation, planet)
+    model = forward_model(design)
+    return SimpleNamespace(depth=lambda amps: model.depth(design.all_amps(amps)))
+
+
+def under_true_model(true, emulator, found, depth, error, rng):
+    """Take out of a posterior what its emulator gets wrong, by re-weighting `TRUE_DRAWS` of its draws.
+
+    What the weights do to mean and deviation of these draws is done to those of the whole posterior: so few draws
+    know the change far better than the values themselves.
+
+    Parameters
+    ----------
+    true : object
+        With a ``depth``, as `true_model` returns.
     emulator : SurveyEmulator
     found : studies.samplers.Posterior
     depth, error : ndarray (n_bins,)
-    seed : int
-    """
-    from data.simulate import forward_model
+    rng : numpy.random.Generator
 
-    model = forward_model(design)
-    true = SimpleNamespace(depth=lambda amps: model.depth(design.all_amps(amps)))
-    rng = np.random.default_rng(stream(seed, Stream.REWEIGHTING, 0))
+    Returns
+    -------
+    mean, deviation : ndarray (n_amps,)
+    text : str
+        How much of the draws is left in effect, and how far the means move.
+    """
     mean, variance, fraction, before, spread = reweight(true, emulator, found, depth, error, rng, TRUE_DRAWS)
-    lines = [f"{TRUE_DRAWS} draws re-weighted by the true model: {fraction:.2f} of them in effect (1: no difference)"]
-    for name, shift, ratio in zip(emulator.names, (mean - before) / np.sqrt(spread), np.sqrt(variance / spread)):
-        lines.append(f"{name:<9} mean moves by {shift:+.2f} deviations, deviation times {ratio:.2f}")
-    return lines
+    moved, ratio = mean - before, np.sqrt(variance / spread)
+    text = ", ".join(f"{name} {shift:+.2f}" for name, shift in zip(emulator.names, moved / np.sqrt(spread)))
+    text = f"  true model: {fraction:.2f} of {TRUE_DRAWS} draws in effect, means move by {text} deviations"
+    return found.mean + moved, np.sqrt(found.variance) * ratio, text
 
 
 def main():
@@ -164,7 +185,7 @@ def main():
     parser.add_argument("survey", help="file of data/simulate.py that the run was trained on")
     parser.add_argument("run", help="folder of the run")
     parser.add_argument("--observation", help="table of the observation")
-    parser.add_argument("--planet", help="its planet file; with it the true forward model is asked, too")
+    parser.add_argument("--planet", help="its planet file; with it posteriors are those of the true forward model")
     parser.add_argument("--planets", type=int, default=20, help="simulated planets (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=300, help="of the emulator (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("observation_posterior.csv"))
@@ -177,6 +198,7 @@ def main():
     from pipeline.network import TrainedNetwork
 
     network, data = TrainedNetwork.of_run(run), load_dataset(arguments.survey)
+    true = true_model(arguments.observation, arguments.planet) if arguments.observation and arguments.planet else None
     emulator = emulator_of(survey, run, run.folder / "emulator.npz", arguments.epochs)
     print(error_text(emulator, survey, run.test_rows), flush=True)
     old, rows, sampled = read_rows(arguments.out), [], {}
@@ -199,11 +221,10 @@ def main():
             rng = np.random.default_rng(stream(arguments.seed, Stream.NESTED_SAMPLING, key))
             found = sample(name, emulator, depth, error, rng)
             mean, deviation = found.mean, np.sqrt(found.variance)
-            if place is None and arguments.planet:
-                from pipeline.planet import survey_design
-
-                design = survey_design(arguments.observation, arguments.planet)
-                print("\n".join(true_model_text(design, emulator, found, depth, error, arguments.seed)), flush=True)
+            if true is not None:
+                rng = np.random.default_rng(stream(arguments.seed, Stream.REWEIGHTING, key))
+                mean, deviation, text = under_true_model(true, emulator, found, depth, error, rng)
+                print(text, flush=True)
         says = network_says(run, network, depth, error, place)
         rows += beside(name, run.amp_names, truth, says, mean, deviation)
         write_rows(arguments.out, [*rows, *(row for row in old if row["planet"] not in {r["planet"] for r in rows})])

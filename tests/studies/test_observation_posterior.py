@@ -1,6 +1,7 @@
 """The retrieval beside the network: its emulator is the physics it says, and its table says what the rows hold."""
 
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
 from studies.emulator import scale_height
-from studies.observation_posterior import read_rows, summary, write_rows
+from studies.observation_posterior import read_rows, summary, under_true_model, write_rows
+from studies.samplers import summarise
 from studies.survey_emulator import Survey, SurveyEmulator, all_amps, error_text
 
 NAMES = ("H2O", "Mp", "Rp", "Tp")
@@ -76,3 +78,15 @@ def test_summary_counts_answers_near_the_posterior_mean_and_errors_that_are_righ
     within, rms, ratio, posterior, _ = map(float, lines[4].split()[1:])
     assert (within, ratio, posterior) == (0.5, 2.0, 1.0) and rms == pytest.approx(0.64, abs=0.005)
     assert not summary([])
+
+
+def test_a_posterior_of_a_wrong_emulator_is_put_right_by_the_true_model():
+    """One AMP, one bin, depth = AMP; the emulator is off by 0.5 errors, so its posterior is, too."""
+    rng = np.random.default_rng(0)
+    wrong = SimpleNamespace(depth=lambda amps: amps + 0.5, names=("H2O",))
+    true = SimpleNamespace(depth=lambda amps: amps)
+    draws = -0.5 + rng.standard_normal((4000, 1))
+    found = summarise(draws, np.full(4000, 1 / 4000), wrong.depth(draws), np.ones(1))
+    mean, deviation, text = under_true_model(true, wrong, found, np.zeros(1), np.ones(1), rng)
+    assert mean == pytest.approx([0], abs=0.15) and deviation == pytest.approx([1], abs=0.15)
+    assert "H2O +0." in text
