@@ -1,8 +1,8 @@
 """Run the commands of a page as they stand there, and say what each took: wall time, processor time, load.
 
-    python -m benchmarks.walk --small                 # 300 planets, 3 epochs: shows that the page works (2 minutes)
-    python -m benchmarks.walk                         # as a reader would run it (20 minutes of processor time)
-    python -m benchmarks.walk --only planet           # the commands that hold this word
+    python -m benchmarks.walk --n 300 --epochs 3      # few planets: shows that the page works (3 minutes)
+    python -m benchmarks.walk                         # as a reader would run it (40 minutes of processor time)
+    python -m benchmarks.walk --only "--planet"       # the commands that hold this text
 
 To be run by hand, in a fresh clone: it leaves what the commands leave. Blocks indented by four blanks are read;
 `pip install` is left to the reader.
@@ -19,7 +19,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/your_planet.md"
-SMALL_N, SMALL_EPOCHS = 300, 3
 
 
 def commands(text):
@@ -28,12 +27,12 @@ def commands(text):
     return [re.sub(r"\s+", " ", line) for line in lines]
 
 
-def smaller(command):
-    """Return a command of the page with few planets and few epochs."""
-    command = re.sub(r" --n \d+", "", command)
-    if "runfile.py" in command and "--apply" not in command:
-        command += f" --epochs {SMALL_EPOCHS}"
-    return command + (f" --n {SMALL_N}" if "--planet" in command else "")
+def resized(command, n=None, epochs=None):
+    """Return a command of the page with so many planets and epochs, where it simulates and trains; None: as it is."""
+    if n and "--planet" in command:
+        command = f"{re.sub(r' --n [0-9]+', '', command)} --n {n}"
+    trains = "runfile.py" in command and "--apply" not in command
+    return f"{command} --epochs {epochs}" if epochs and trains else command
 
 
 def run(command):
@@ -52,21 +51,23 @@ def run(command):
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.walk", description=__doc__.splitlines()[0])
     parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--small", action="store_true", help=f"{SMALL_N} planets, {SMALL_EPOCHS} epochs")
+    parser.add_argument("--n", type=int, help="planets to simulate, instead of those of the page")
+    parser.add_argument("--epochs", type=int, help="epochs at most, instead of those of the settings")
     parser.add_argument("--only", default="", help="commands that hold this text")
     arguments = parser.parse_args()
-    rows = []
+    status = 2  # nothing was run
     for command in commands(arguments.page.read_text(encoding="utf-8")):
         if arguments.only not in command:
             continue
-        command = smaller(command) if arguments.small else command
+        command = resized(command, arguments.n, arguments.epochs)
         status, wall, processor = run(command)
         load = os.getloadavg()[1]
-        rows.append(f"{wall:7.0f} s wall {processor:7.0f} s processor, load {load:4.1f}, status {status}: {command}")
+        print(
+            f"{wall:7.0f} s wall {processor:7.0f} s processor, load {load:4.1f}, status {status}: {command}", flush=True
+        )
         if status:
             break
-    print("\n".join(rows))
-    return status if rows else 2
+    return status
 
 
 if __name__ == "__main__":
