@@ -89,7 +89,7 @@ def reweight(model, emulator, found, spectrum, error, rng, n=TRUE_DRAWS):
 _work = {}
 
 
-def _start():
+def start_worker():
     """Prepare a worker: the emulator and the noisy spectra."""
     end_with_parent()
     data, rest, test = load_rows()
@@ -98,14 +98,32 @@ def _start():
     _work.update(error=data.errors[test].astype(float), limits=np.array(prior_limits()), truth=data.amps[test])
 
 
-def _sample(place):
-    rng = np.random.default_rng(stream(SPLIT_SEED, Stream.NESTED_SAMPLING, place))
-    spectrum, error = _work["noisy"][place], _work["error"][place]
-    return tempered_posterior(_work["emulator"].depth, spectrum, error, _work["limits"], _work["prior"], rng)
+def observation(place):
+    """Return the modelled depth as a function of AMPs, the noisy spectrum and its errors, in a started worker."""
+    return _work["emulator"].depth, _work["noisy"][place], _work["error"][place]
+
+
+def sample(place, *key, left_out=()):
+    """Sample the posterior of a test spectrum in a started worker.
+
+    Parameters
+    ----------
+    place : int
+        Among the test spectra.
+    *key : int
+        Of the random stream: another key, other draws.
+    left_out : int or sequence of int
+        Bins without which to do it.
+    """
+    rng = np.random.default_rng(stream(SPLIT_SEED, Stream.NESTED_SAMPLING, place, *key))
+    depth, spectrum, error = observation(place)
+    error = error.copy()
+    error[list(np.atleast_1d(left_out).astype(int))] *= 1e6  # as good as never seen
+    return tempered_posterior(depth, spectrum, error, _work["limits"], _work["prior"], rng)
 
 
 def _nest(place):
-    found = _sample(place)
+    found = sample(place)
     maps = ((found.gain * _work["error"][place]) ** 2).astype(np.float32)
     below = ranks(found.draws, found.weights, _work["truth"][place])
     return found.calls, found.log_evidence, found.mean, found.variance, below, maps
@@ -118,9 +136,7 @@ def _reweight(place):
         _work["model"] = ForwardModel()
     spectrum, error = _work["noisy"][place], _work["error"][place]
     rng = np.random.default_rng(stream(SPLIT_SEED, Stream.REWEIGHTING, place))
-    mean, variance, fraction, *before = reweight(
-        _work["model"], _work["emulator"], _sample(place), spectrum, error, rng
-    )
+    mean, variance, fraction, *before = reweight(_work["model"], _work["emulator"], sample(place), spectrum, error, rng)
     return fraction, mean, variance, *before
 
 
@@ -145,7 +161,7 @@ def store(path, name, arrays):
                 file.attrs.update(old.attrs)
         with h5py.File(part, "a") as file:
             for key, values in arrays.items():
-                packed = {"compression": "gzip", "shuffle": True} if values.ndim == 3 else {}
+                packed = {"compression": "gzip", "shuffle": True} if values.ndim >= 3 else {}
                 file.create_dataset(f"{name}/{key}", data=values, track_times=False, **packed)
 
 
@@ -163,11 +179,11 @@ def read(path, name, index):
     return arrays if np.array_equal(arrays["index"], index[:n]) else {}
 
 
-def sample_all(pool, name, index, test, path, write):
-    """Run the job of a group over the planets ``index``, from where the file ends, storing as it goes."""
+def sample_all(pool, name, index, test, path, write, groups=GROUPS):
+    """Run the job of one of ``groups`` over the planets ``index``, from where the file ends, storing as it goes."""
     from tqdm import tqdm
 
-    job, keys = GROUPS[name]
+    job, keys = groups[name]
     arrays = read(path, name, index) if write else {}
     done = len(arrays.get("index", ()))
     rows, todo = [], index[done:]
@@ -225,7 +241,7 @@ def main():
     data, _, test = load_rows()
     index = pick_planets(len(test), max(arguments.spectra, arguments.true))
     found = {}
-    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), _start) as pool:
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), start_worker) as pool:
         for name, n in (("sampler", arguments.spectra), ("true", arguments.true)):
             found[name] = sample_all(pool, name, index[:n], test, arguments.out, not arguments.quick)
     print("\n".join(summary(found, data.amps[test][index])))

@@ -1,0 +1,182 @@
+"""How far does the posterior mean of each AMP move when one bin is left out? From posterior draws, planet by planet.
+
+    python -m studies.leave_one_out            # 300 planets, about a quarter of an hour on one core
+    python -m studies.leave_one_out --quick    # 2 planets, nothing written
+
+The posterior without bin b is that with it, each draw weighted by 1 / (likelihood of the bin): no new sampling. A few
+draws then carry large weights, which are smoothed by a generalised Pareto distribution (PSIS; Vehtari et al. 2024, JMLR
+25, 72), as Welbanks et al. (2023, arXiv:2212.03872) do for exoplanets to find which bins a model predicts badly. Here
+the same weights say what an answer would be without the bin. The package ArviZ does the smoothing. Where its Pareto k
+says that the weights cannot be trusted (k > 0.7), the posterior without the bin is sampled anew.
+
+The draws are not those of the optimal map, and are used in two halves, each of one half of the walkers. The square of a
+shift that was measured with errors is too large; the product of two that were measured apart is not.
+
+Layout of studies/results/leave_one_out.h5, n planets, those of sampler/ in data/information.h5:
+
+    loo/{index, rows}        (n,)           place among the test rows; row of the data set
+    loo/mean                 (n, 2, 9)      of the posterior with all bins, from each half of the draws
+    loo/deviation            (n, 9)         of that posterior
+    loo/shift                (n, 2, 9, 52)  mean without the bin minus mean with it, in ``deviation``
+    loo/pareto_k             (n, 2, 52)     of the weights; where one is above 0.7, the shift is from sampling anew
+    loo/leverage             (n, 52)        variance of the modelled depth over the posterior / error^2
+"""
+
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process
+
+import numpy as np
+
+from studies.command import study_parser
+from studies.emulator import load_rows
+from studies.information import pick_planets
+from studies.posterior import observation, sample, sample_all, start_worker
+from studies.samplers import WALKERS
+
+STORED = Path(__file__).resolve().parent / "results" / "leave_one_out.h5"
+LARGEST_K = 0.7  # Vehtari et al. 2024
+KEYS = "mean", "deviation", "shift", "pareto_k", "leverage"
+
+
+def smoothed_weights(log_weights):
+    """Pareto-smooth importance weights.
+
+    Parameters
+    ----------
+    log_weights : ndarray (..., n)
+        Of n draws, up to a constant.
+
+    Returns
+    -------
+    weights : ndarray (..., n)
+        With sum 1.
+    pareto_k : ndarray (...)
+        Shape of the tail; above 0.7 the weights cannot be trusted.
+    """
+    try:
+        from arviz_stats.base import array_stats
+    except ImportError as error:
+        raise ImportError("this study needs arviz-stats: pip install -r requirements-science.txt") from error
+    smoothed, pareto_k = array_stats.psislw(-np.asarray(log_weights))  # takes log likelihoods, as for leaving one out
+    return np.exp(smoothed), pareto_k
+
+
+def without_each_bin(draws, depth, spectrum, error):
+    """Shift of the posterior mean when one bin is left out, by importance weights.
+
+    Parameters
+    ----------
+    draws : ndarray (n, n_amps)
+        From the posterior, equally likely.
+    depth : ndarray (n, n_bins)
+        Modelled for each draw.
+    spectrum, error : ndarray (n_bins,)
+
+    Returns
+    -------
+    shift : ndarray (n_amps, n_bins)
+    pareto_k : ndarray (n_bins,)
+    """
+    log_weights = 0.5 * (((depth - spectrum) / error) ** 2).T  # (n_bins, n): 1 / likelihood of the bin
+    weights, pareto_k = smoothed_weights(log_weights)
+    return (weights @ (draws - draws.mean(axis=0))).T, pareto_k
+
+
+def linear_shift(gain, leverage, residual):
+    """Shift of the posterior mean without each bin for a linear model with Gaussian prior and noise: exact.
+
+    Parameters
+    ----------
+    gain : ndarray (..., n_amps, n_bins)
+        d(posterior mean) / d(depth).
+    leverage : ndarray (..., n_bins)
+        Variance of the modelled depth over the posterior, over the squared error.
+    residual : ndarray (..., n_bins)
+        Spectrum minus the depth that the posterior mean models; its variance is error^2 (1 - leverage), so that the
+        expected square of the shift is the optimal map / (1 - leverage).
+
+    Returns
+    -------
+    ndarray (..., n_amps, n_bins)
+    """
+    return -gain * (residual / (1 - leverage))[..., None, :]
+
+
+def removal_map(shift):
+    """Mean over planets of the squared shift from two independent measurements (n, 2, ...): their product."""
+    return (shift[:, 0] * shift[:, 1]).mean(axis=0, dtype=float)
+
+
+def halves(draws):
+    """Draws (n, n_amps) of `samplers.walk` in two parts, (2, n / 2, n_amps), each of one half of the walkers."""
+    return draws.reshape(-1, 2, WALKERS // 2, draws.shape[1]).swapaxes(0, 1).reshape(2, -1, draws.shape[1])
+
+
+def _leave_out(place):
+    depth, spectrum, error = observation(place)
+    draws = halves(sample(place, 0).draws)
+    modelled = depth(draws.reshape(-1, draws.shape[2])).reshape(2, -1, len(spectrum))
+    weighted = [without_each_bin(*half, spectrum, error) for half in zip(draws, modelled)]
+    shift, pareto_k = map(np.array, zip(*weighted))  # (2, n_amps, n_bins), (2, n_bins)
+    mean, deviation = draws.mean(axis=1), draws.std(axis=(0, 1))
+    for b in np.flatnonzero((pareto_k > LARGEST_K).any(axis=0)):
+        shift[:, :, b] = halves(sample(place, 1, int(b), left_out=b).draws).mean(axis=1) - mean
+    leverage = modelled.var(axis=(0, 1)) / error**2
+    packed = (shift / deviation[:, None]).astype(np.float16)
+    return mean, deviation, packed, pareto_k.astype(np.float16), leverage
+
+
+def load_removals(path=STORED):
+    """Read what was stored: dict of name to array, see the top of this module."""
+    import h5py
+
+    with h5py.File(path) as file:
+        return {key: values[()] for key, values in file["loo"].items()}
+
+
+def summary(found, names):
+    """Lines of text: Pareto k, bins sampled anew, noise of the sampling, and how far the mean moves."""
+    k = found["pareto_k"].astype(float)
+    anew = (k > LARGEST_K).any(axis=1)  # (n, n_bins)
+    shift = found["shift"].astype(float)
+    between = np.abs(found["mean"][:, 0] - found["mean"][:, 1]) / found["deviation"]
+    lines = [f"{len(k)} planets; Pareto k: median {np.median(k):.2f}, above 0.5 {100 * np.mean(k > 0.5):.1f} %, "]
+    lines[0] += f"above {LARGEST_K} {100 * np.mean(k > LARGEST_K):.1f} %; sampled anew: {anew.sum()} of {anew.size} "
+    lines[0] += f"pairs of planet and bin ({100 * anew.mean():.1f} %)"
+    lines.append(f"leverage of a bin: mean {found['leverage'].mean():.2f}, largest {found['leverage'].max():.2f}")
+    for a, name in enumerate(names):
+        square, product = (shift[:, 0, a] ** 2).mean(), (shift[:, 0, a] * shift[:, 1, a]).mean()
+        lines.append(
+            f"{name:8s} rms shift of a bin {np.sqrt(product):.3f} posterior deviations; square / product of two "
+            f"halves {square / product:.2f}; the two means differ by {np.median(between[:, a]):.3f} (median)"
+        )
+    return lines
+
+
+def main():
+    parser = study_parser("leave_one_out", __doc__)
+    parser.add_argument("--planets", type=int, default=300, help="test planets (default %(default)s)")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=STORED, help="default: studies/results/leave_one_out.h5")
+    parser.add_argument("--quick", action="store_true", help="2 planets, nothing written")
+    arguments = parser.parse_args()
+    try:
+        import arviz_stats  # noqa: F401
+    except ImportError:
+        parser.exit(2, f"{parser.prog}: needs arviz-stats: pip install -r requirements-science.txt\n")
+    data, _, test = load_rows()
+    index = pick_planets(len(test), 2 if arguments.quick else arguments.planets)
+    groups = {"loo": (_leave_out, KEYS)}
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), start_worker) as pool:
+        found = sample_all(pool, "loo", index, test, arguments.out, not arguments.quick, groups)
+    print("\n".join(summary(found, data.amp_names)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Leaving a bin out: weights of posterior draws against the closed form of a linear model."""
+
+import numpy as np
+import pytest
+
+from studies import information, leave_one_out
+
+RNG = np.random.default_rng(12)
+JACOBIAN, ERROR, VARIANCE = RNG.normal(size=(3, 12)), RNG.uniform(3.0, 5.0, 12), np.array([1.0, 4.0, 0.5])
+
+
+def posterior(error):
+    """Mean (3,), covariance (3, 3) and gain (3, 12) for one spectrum, whose bins have these errors."""
+    covariance, gain = information.laplace(JACOBIAN, error, VARIANCE)
+    return gain @ SPECTRUM, covariance, gain
+
+
+SPECTRUM = RNG.normal(size=3) * np.sqrt(VARIANCE) @ JACOBIAN + ERROR * RNG.normal(size=12)
+
+
+def test_linear_shift_is_the_posterior_mean_without_the_bin():
+    mean, covariance, gain = posterior(ERROR)
+    leverage = np.einsum("kb,kl,lb->b", JACOBIAN, covariance, JACOBIAN) / ERROR**2
+    found = leave_one_out.linear_shift(gain, leverage, SPECTRUM - mean @ JACOBIAN)
+    for b in range(12):
+        without = posterior(np.where(np.arange(12) == b, 1e9, ERROR))[0]
+        np.testing.assert_allclose(found[:, b], without - mean, atol=1e-9)
+
+
+def test_weighted_draws_shift_as_the_closed_form_says():
+    pytest.importorskip("arviz_stats")
+    mean, covariance, gain = posterior(ERROR)
+    leverage = np.einsum("kb,kl,lb->b", JACOBIAN, covariance, JACOBIAN) / ERROR**2
+    draws = np.random.default_rng(13).multivariate_normal(mean, covariance, 20_000)
+    found, pareto_k = leave_one_out.without_each_bin(draws, draws @ JACOBIAN, SPECTRUM, ERROR)
+    expected = leave_one_out.linear_shift(gain, leverage, SPECTRUM - mean @ JACOBIAN)
+    assert pareto_k.max() < leave_one_out.LARGEST_K
+    deviation = np.sqrt(np.diag(covariance))[:, None]
+    np.testing.assert_allclose(found / deviation, expected / deviation, atol=0.06)
+    assert np.abs(expected / deviation).max() > 0.3  # there is something to find
+
+
+def test_two_measurements_of_a_shift_give_its_square_without_the_noise_of_either():
+    rng = np.random.default_rng(14)
+    shift = 1.0 + rng.normal(size=(200_000, 2, 1, 1))
+    assert leave_one_out.removal_map(shift)[0, 0] == pytest.approx(1.0, abs=0.02)
+    assert (shift[:, 0] ** 2).mean() == pytest.approx(2.0, abs=0.02)
+
+
+def test_halves_are_those_of_the_walkers(monkeypatch):
+    monkeypatch.setattr(leave_one_out, "WALKERS", 4)
+    draws = np.arange(12.0)[:, None]  # three steps of walkers 0, 2 then 1, 3, as samplers.walk returns them
+    np.testing.assert_array_equal(leave_one_out.halves(draws)[0, :, 0], [0, 1, 4, 5, 8, 9])
+    np.testing.assert_array_equal(leave_one_out.halves(draws)[1, :, 0], [2, 3, 6, 7, 10, 11])
