@@ -49,11 +49,11 @@ COLUMNS = [
 WRITTEN = {"exact": "sensitivity_single", "published": "sensitivity"}  # the maps of a run
 
 
-def gradient_map(network, spectra, errors, auxiliary=None, batch=512):
-    """Mean of (d AMP / d depth x error)^2 over spectra, (n_amps, n_bins), by automatic differentiation."""
+def gradient_maps(network, spectra, errors, auxiliary=None, batch=512):
+    """Yield (d AMP / d depth x error)^2 of a batch of spectra, (n, n_amps, n_bins), by automatic differentiation."""
     import tensorflow as tf
 
-    scaler, total = network.scaler, 0.0
+    scaler = network.scaler
     for start in range(0, len(spectra), batch):
         part = slice(start, start + batch)
         x = tf.constant(scaler.inputs(spectra[part]))  # (n, n_bins, 1)
@@ -65,25 +65,34 @@ def gradient_map(network, spectra, errors, auxiliary=None, batch=512):
         slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
         # (n, n_amps, n_bins), scaled units
         moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[part, None]
-        total = total + (moved.astype(float) ** 2).sum(axis=0)
-    return total / len(spectra)
+        yield moved.astype(float) ** 2
 
 
-def permutation_map(predict, spectra, amps, repeats=5, seed=0):
-    """Rise of the mean squared error when one bin is shuffled among the spectra, (n_amps, n_bins)."""
+def gradient_map(network, spectra, errors, auxiliary=None, batch=512):
+    """Mean of (d AMP / d depth x error)^2 over spectra, (n_amps, n_bins)."""
+    return sum(part.sum(axis=0) for part in gradient_maps(network, spectra, errors, auxiliary, batch)) / len(spectra)
+
+
+def permutation_maps(predict, spectra, amps, repeats=5, seed=0):
+    """Rise of each squared error when one bin is shuffled among the spectra, (n, n_amps, n_bins)."""
     rng = np.random.default_rng(seed)
-    before = ((predict(spectra) - amps) ** 2).mean(axis=0)
-    rise = np.zeros((amps.shape[1], spectra.shape[1]))
+    before = (predict(spectra) - amps) ** 2
+    rise = np.zeros((*amps.shape, spectra.shape[1]))
     for b in range(spectra.shape[1]):
         for _ in range(repeats):
             moved = spectra.copy()
             moved[:, b] = rng.permutation(moved[:, b])
-            rise[:, b] += ((predict(moved) - amps) ** 2).mean(axis=0) - before
+            rise[..., b] += (predict(moved) - amps) ** 2 - before
     return rise / repeats
 
 
-def shap_map(network, spectra, background, samples=200, auxiliary=(None, None)):
-    """Mean absolute SHAP value by expected gradients, (n_amps, n_bins), in scaled units.
+def permutation_map(predict, spectra, amps, repeats=5, seed=0):
+    """Rise of the mean squared error when one bin is shuffled among the spectra, (n_amps, n_bins)."""
+    return permutation_maps(predict, spectra, amps, repeats, seed).mean(axis=0)
+
+
+def shap_maps(network, spectra, background, samples=200, auxiliary=(None, None)):
+    """Absolute SHAP values of each spectrum by expected gradients, (n, n_amps, n_bins), in scaled units.
 
     ``auxiliary`` holds the second inputs of the spectra and of the background.
     """
@@ -92,7 +101,12 @@ def shap_map(network, spectra, background, samples=200, auxiliary=(None, None)):
     explainer = shap.GradientExplainer(network.model, network.scaler.inputs(background, auxiliary[1]))
     values = explainer.shap_values(network.scaler.inputs(spectra, auxiliary[0]), nsamples=samples, rseed=0)
     values = np.asarray(values if auxiliary[0] is None else values[0])  # (n, n_bins, 1, n_amps)
-    return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).mean(axis=0).T
+    return np.abs(values.reshape(len(spectra), spectra.shape[1], -1)).swapaxes(1, 2)
+
+
+def shap_map(network, spectra, background, samples=200, auxiliary=(None, None)):
+    """Mean absolute SHAP value, (n_amps, n_bins), in scaled units; arguments as for `shap_maps`."""
+    return shap_maps(network, spectra, background, samples, auxiliary).mean(axis=0)
 
 
 def auxiliary_of_run(run):

@@ -1,0 +1,287 @@
+"""Explanations that a user would pick instead, on one network and the same spectra, against two truths.
+
+    python -m studies.explanations RUN_DIR --shap --pudu --page docs/explanations.md
+
+RUN_DIR is a run of seed 0 on the shipped data; its first fold is explained, at the test planets of data/information.h5
+whose posteriors were sampled. The truths are of the best estimator, the posterior mean, not of a network:
+
+- reaction: by how much noise in one bin moves it, the optimal map (`posterior.py`);
+- removal: by how much it moves when the bin is left out (`leave_one_out.py`).
+
+Spearman correlation of each explanation with both, per AMP, with the spread of 200 bootstrap samples of the planets.
+Explanations have about as many evaluations of the network as the exact map, if their names say no more; gradients and
+pudu take less (a gradient counts as one pass forward and one back per AMP; pudu as if all AMPs were asked at once).
+``QUESTIONS`` says what each one asks. SHAP and pudu need these packages. Captum needs PyTorch, which is none of this
+project's packages: it was not tried.
+
+`dragged` is our reading of the idea of PERTURB-c (Clarke et al. 2026, arXiv:2601.21685): a bin is moved by its error,
+and takes the other bins with it as they are correlated over the noisy training spectra (`sensitivity.dragged`).
+Writes studies/results/explanations.csv, and with --page the tables between its marks.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from constants import Stream, stream
+from studies.command import study_parser
+from studies.information import STORED, fisher_map
+from studies.leave_one_out import STORED as REMOVALS
+from studies.leave_one_out import load_removals
+from studies.map_agreement import gradient_maps, permutation_maps, shap_maps
+from studies.pudu_maps import pudu_maps
+from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
+
+QUESTIONS = {
+    "exact single bins": "By how much does noise in this bin alone move the answer?",
+    "halving": "By how much does noise in this bin and its random companions move the answer?",
+    "halving, 500 repeats": "The same, as published.",
+    "gradient x error": "By how much would it, if the network were a straight line?",
+    "single bins, spread": "By how much does the answer move when the bin moves as far as the others let it?",
+    "dragged": "By how much does the answer move when the bin moves and takes all others with it, as planets differ?",
+    "SHAP": "Which bins make this answer differ from that for other planets?",
+    "SHAP, 200 samples": "The same, with more evaluations.",
+    "permutation importance": "How much worse are the answers with the bin of another planet?",
+    "pudu, as it comes": "How far is the answer from a straight line over a change of 10 % in depth?",
+    "pudu, by the error": "By how much does the answer move when the bin rises by its error?",
+    "Fisher": "By how much does the bin tell, if all other AMPs are known?",
+    "Laplace": "By how much does noise in this bin move the posterior mean, if posteriors are Gaussian?",
+    "reaction": "By how much does noise in this bin move the posterior mean?",
+    "reaction / (1 - leverage)": "By how much does leaving the bin out move it, if the model is a straight line?",
+    "removal, other planets": "By how much does leaving the bin out move the posterior mean of other planets?",
+}
+SAMPLES = 200  # of the bootstrap
+NODES = 5
+MARKS = "<!-- begin: studies.explanations -->", "<!-- end: studies.explanations -->"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a network is explained with, n test planets.
+
+    Attributes
+    ----------
+    spectra, noisy, errors : ndarray (n, n_bins)
+    amps : ndarray (n, n_amps)
+    background : ndarray (m, n_bins)
+        Other planets, noise-free, to which SHAP compares.
+    covariance : ndarray (n_bins, n_bins)
+        Of the noisy training spectra.
+    seed : int
+    """
+
+    spectra: np.ndarray
+    noisy: np.ndarray
+    errors: np.ndarray
+    amps: np.ndarray
+    background: np.ndarray
+    covariance: np.ndarray
+    seed: int = 0
+
+    @classmethod
+    def of(cls, data, test, index, noisy, seed=0, n_background=100):
+        """Put together from a data set, its test rows, the places of the planets among them, and all noisy spectra."""
+        from preprocessing import add_noise
+
+        rest = np.setdiff1d(np.arange(len(test)), index)[:n_background]
+        rows, training = test[index], np.setdiff1d(np.arange(len(data.spectra)), test)
+        rng = np.random.default_rng(stream(seed, Stream.STUDY_NOISE))
+        covariance = np.cov(add_noise(data.spectra[training], data.errors[training], rng), rowvar=False)
+        planets = data.spectra[rows].astype(float), noisy[index].astype(float), data.errors[rows].astype(float)
+        return cls(*planets, data.amps[rows], data.spectra[test[rest]], covariance, seed)
+
+
+def explain(network, scene, with_shap=False, with_pudu=False, long=()):
+    """Yield (name, maps (n, n_amps, n_bins), evaluations of the network) of each explanation.
+
+    ``long`` names those that are made with more evaluations too.
+    """
+    from sensitivity import dragged, halving_sizes
+
+    n, n_bins, n_amps = *scene.noisy.shape, scene.amps.shape[1]
+    budget = n_bins * (NODES - 1)  # of a spectrum; the node in the middle is the spectrum itself
+    spread = 1 / np.sqrt(np.diag(np.linalg.inv(scene.covariance)))
+
+    def perturbed(spectra, errors, **options):
+        return network.sensitivity(spectra, errors, **{"nodes": NODES, **options}).per_spectrum
+
+    def halving(repeat, number):
+        rng = stream(scene.seed, Stream.STUDY_MAPS, number)
+        maps = perturbed(scene.spectra, scene.errors, scheme="halving", nodes=None, repeat=repeat, rng=rng)
+        return maps, n * (1 + repeat * len(halving_sizes(n_bins)))
+
+    yield "exact single bins", perturbed(scene.noisy, scene.errors, scheme="single"), n * (1 + budget)
+    yield "halving", *halving(budget // len(halving_sizes(n_bins)), 9)
+    if "halving" in long:
+        yield "halving, 500 repeats", *halving(500, 10)
+    gradients = np.concatenate(list(gradient_maps(network, scene.noisy, scene.errors)))
+    yield "gradient x error", gradients, n * (1 + n_amps)
+    moved = perturbed(scene.noisy, spread + 0 * scene.errors, scheme="single")
+    yield "single bins, spread", moved, n * (1 + budget)
+    moved = perturbed(scene.noisy, None, directions=dragged(scene.covariance, scene.errors))
+    yield "dragged", moved, n * (1 + budget)
+    if with_shap:
+        samples = max(round(budget / (2 * n_amps)), 1)
+        yield "SHAP", shap_maps(network, scene.noisy, scene.background, samples), n * 2 * n_amps * samples
+        if "SHAP" in long:
+            yield "SHAP, 200 samples", shap_maps(network, scene.noisy, scene.background), n * 2 * n_amps * 200
+    rng = stream(scene.seed, Stream.STUDY_MAPS, 11)
+    moved = permutation_maps(network.predict, scene.noisy, scene.amps, NODES - 1, rng)
+    yield "permutation importance", moved, n * (1 + budget)
+    if with_pudu:
+        moved = pudu_maps(network.predict, scene.noisy, n_amps)
+        yield "pudu, as it comes", moved, n * (1 + 2 * n_bins)
+        moved = pudu_maps(network.predict, scene.noisy, n_amps, scene.errors)
+        yield "pudu, by the error", moved, n * (1 + n_bins)
+
+
+def rank_correlation(a, b):
+    """Spearman correlation along the last axis."""
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(values, axis=-1) for values in (a, b))
+    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (a, b))
+    return (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+
+
+def agreement(maps, truth, rng, samples=SAMPLES):
+    """Spearman correlation of two mean maps, with bootstrap errors over planets.
+
+    Parameters
+    ----------
+    maps, truth : ndarray (n, n_amps, n_bins)
+        Of the same planets, which are drawn together.
+    rng : numpy.random.Generator
+    samples : int
+
+    Returns
+    -------
+    value, error : ndarray (n_amps + 1,)
+        Per AMP, then of the mean over AMPs; the error is the standard deviation over the samples.
+    """
+
+    def correlations(counts):  # (..., n) of each planet
+        sums = (np.tensordot(counts, values, axes=(-1, 0)) for values in (maps, truth))
+        found = rank_correlation(*sums)
+        return np.concatenate([found, found.mean(axis=-1, keepdims=True)], axis=-1)
+
+    n = len(maps)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), samples).astype(float)
+    return correlations(np.ones(n)), correlations(drawn).std(axis=0, ddof=1)
+
+
+def truths(information=STORED, removals=REMOVALS):
+    """Read both truths and what needs no network.
+
+    Returns
+    -------
+    index : ndarray (n,)
+        Places of the planets among the test spectra.
+    reaction, removal : ndarray (n, n_amps, n_bins)
+        In AMP units squared.
+    leverage : ndarray (n, n_bins)
+    free : dict of str to ndarray (n, n_amps, n_bins)
+        Explanations without a network; Fisher without the errors of the bins.
+
+    Raises
+    ------
+    ValueError
+        If the two files hold other planets.
+    """
+    import h5py
+
+    loo = load_removals(removals)
+    n = len(loo["index"])
+    with h5py.File(information) as file:
+        if not np.array_equal(file["sampler/index"][:n], loo["index"]):
+            raise ValueError(f"{removals}: expected the planets of {information}, received others")
+        reaction = file["sampler/optimal_map"][:n].astype(float)
+        free = {"Fisher": file["jacobian"][:n], "Laplace": file["optimal_map_per_planet"][:n]}
+    shift = loo["shift"].astype(float) * loo["deviation"][:, None, :, None]  # AMP units
+    return loo["index"], reaction, shift[:, 0] * shift[:, 1], loo["leverage"], free
+
+
+def scores(maps, reaction, removal, names, rng):
+    """Rows (dict) of one explanation: Spearman with both truths per AMP, then of the mean."""
+    found = {}
+    for what, truth in (("reaction", reaction), ("removal", removal)):
+        found[what], found[f"{what}_error"] = agreement(maps, truth, rng)
+    return [{"amp": name, **{k: round(v[a], 4) for k, v in found.items()}} for a, name in enumerate([*names, "mean"])]
+
+
+def markdown(table):
+    """Lines of the page: per AMP the agreement with reaction / removal, then means with errors, evaluations."""
+    rows = []
+    for name, part in table.groupby("explanation", sort=False):
+        row = {"": name, "reaction": "", "removal": ""}
+        for _, one in part.iterrows():
+            if one["amp"] == "mean":
+                row |= {k: f"{one[k]:.2f} ± {one[f'{k}_error']:.2f}" for k in ("reaction", "removal")}
+            else:
+                row[one["amp"]] = " / ".join(f"{one[k]:.2f}".replace("0.", ".") for k in ("reaction", "removal"))
+        row["evaluations"] = f"{part['evaluations'].iloc[0]:,.0f}" if part["evaluations"].iloc[0] else ""
+        rows.append(row)
+    return as_markdown(data_frame(rows).fillna(""))
+
+
+def main():
+    from studies.emulator import load_rows
+
+    parser = study_parser("explanations", __doc__)
+    parser.add_argument("run", metavar="RUN_DIR", type=Path)
+    parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
+    parser.add_argument("--pudu", action="store_true", help="also pudu's importance (needs the package pudu)")
+    parser.add_argument("--page", type=Path, help="Markdown file whose table is made anew")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "explanations.csv", metavar="CSV"
+    )
+    parser.add_argument("--quick", action="store_true", help="20 planets, nothing written")
+    arguments = parser.parse_args()
+
+    from pipeline.network import TrainedNetwork
+    from preprocessing import noisy_test_spectra
+    from runio.results import load_run
+    from studies.limit import refuse_other_test
+
+    try:
+        run = load_run(arguments.run)
+        refuse_other_test(run)
+        index, reaction, removal, leverage, free = truths()
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    n = 20 if arguments.quick else len(index)
+    index, reaction, removal, leverage = index[:n], reaction[:n], removal[:n], leverage[:n]
+    data, _, test = load_rows()
+    scene = Scene.of(data, test, index, noisy_test_spectra(data, test, run.seed))
+    free = {
+        "Fisher": fisher_map(free["Fisher"][:n].astype(float), scene.errors),
+        "Laplace": free["Laplace"][:n].astype(float),
+    }
+    free |= {"reaction": reaction, "reaction / (1 - leverage)": reaction / np.maximum(1 - leverage, 0.05)[:, None]}
+
+    rows = []
+
+    def judge(name, maps, evaluations, removal=removal):
+        rng = np.random.default_rng(stream(0, Stream.BOOTSTRAP, len(rows)))
+        about = {"explanation": name, "evaluations": evaluations, "planets": n}
+        rows.extend(about | row for row in scores(maps, reaction, removal, data.amp_names, rng))
+        print(f"{name}: mean {rows[-1]['reaction']:.3f} / {rows[-1]['removal']:.3f}", file=sys.stderr, flush=True)
+
+    network = TrainedNetwork.of_run(run, 0)
+    for name, maps, evaluations in explain(network, scene, arguments.shap, arguments.pudu, ("halving", "SHAP")):
+        judge(name, maps, evaluations)
+    for name, maps in free.items():
+        judge(name, maps, 0)
+    table = data_frame(rows)
+    print("\n".join(markdown(table)))
+    if not arguments.quick:
+        write_csv(arguments.out, table)
+        if arguments.page:
+            put_between_marks(arguments.page, MARKS, "\n".join(markdown(table)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

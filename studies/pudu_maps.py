@@ -1,0 +1,67 @@
+"""Maps of the package pudu (Grau-Luque et al. 2023, JOSS 8, 5873), for networks that answer many spectra at a time.
+
+``pudu.importance`` moves one bin of one spectrum, asks for one answer at a time, and returns the change of one output.
+With what it comes with, ``Bidirectional(delta=0.1)``, that is (f(1.1 x_b) + f(0.9 x_b) - 2 f(x)) / 2: half a
+second difference, which is zero for a model that is linear in the bin, however strongly it depends on it. Moved by
+its error in one direction (``CustomSum``), the bin gives f(x + error) - f(x). pudu asks for TensorFlow 2.11: install it
+with ``pip install --no-deps pudu``.
+"""
+
+import numpy as np
+
+
+def pudu_maps(predict, spectra, n_amps, errors=None):
+    """Absolute importance of each bin by pudu, (n, n_amps, n_bins).
+
+    It is run twice: once to note the spectra that it asks about, which are answered together, once to hear the answers.
+
+    Parameters
+    ----------
+    predict : callable
+        (rows, n_bins) of transit depths to (rows, n_amps).
+    spectra : ndarray (n, n_bins)
+    n_amps : int
+    errors : ndarray (n, n_bins), optional
+        By which bins move. Default: pudu's own change, 10 % of the depth up and down.
+
+    Raises
+    ------
+    ImportError
+        If pudu is not installed.
+    """
+    try:
+        from pudu import perturbation
+    except ImportError as error:
+        raise ImportError("this needs pudu: pip install --no-deps pudu") from error
+    changes = [perturbation.Bidirectional()] * len(spectra)
+    if errors is not None:
+        changes = [perturbation.CustomSum(_as_image(error)) for error in errors]
+    asked = []
+
+    def note(image):
+        asked.append(np.array(image[0, 0, :, 0]))
+        return np.zeros(n_amps)
+
+    for spectrum, change in zip(spectra, changes):
+        _importance(note, spectrum, change, 0)
+    answers = predict(np.array(asked)).reshape(len(spectra), -1, n_amps)
+    maps = np.empty((len(spectra), n_amps, spectra.shape[1]))
+    for i, (spectrum, change) in enumerate(zip(spectra, changes)):
+        for a in range(n_amps):
+            heard = iter(answers[i])
+            maps[i, a] = _importance(lambda image, heard=heard: next(heard), spectrum, change, a)
+    return maps
+
+
+def _as_image(values):
+    """Return (n_bins,) as pudu wants it: (batch, rows, columns, depth)."""
+    return np.array(values, float)[None, None, :, None]
+
+
+def _importance(answer, spectrum, change, output):
+    from pudu.pudu import pudu
+
+    test = pudu(_as_image(spectrum), 0, answer)
+    with np.errstate(invalid="ignore"):  # it also divides by the range of the map, which may be zero
+        test.importance(window=1, evolution=output, absolute=True, perturbation=change)
+    return test.imp[0, 0, :, 0]
