@@ -61,10 +61,11 @@ STUDIES = sorted(p.stem for p in Path(tables.__file__).parent.glob("*.py") if "d
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_help_names_the_command_and_needs_neither_tensorflow_nor_pandas(study):
+    module = f"studies.{study}".removesuffix(".__main__")
     code = (
         "import runpy, sys; sys.argv[1:] = ['--help'];"
         "sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'pandas', 'scipy']));"
-        f"runpy.run_module('studies.{study}', run_name='__main__')"
+        f"runpy.run_module('{module}', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=STORED.parents[1], capture_output=True, text=True)
-    assert done.stdout.startswith(f"usage: python -m studies.{study} "), done.stderr
+    assert done.stdout.startswith(f"usage: python -m {module} "), done.stderr
