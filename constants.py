@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 JUPITER_MASS = 1.898e27  # kg, M_J of figures
 JUPITER_RADIUS = 6.9911e7  # m, volumetric mean radius; the equatorial one (7.1492e7 m) is 2.3 % larger
