@@ -59,14 +59,21 @@ VARIANTS = {
     "mlp: half as many training planets": {"training.cv": 1, "data.valid_fraction": 0.6},
     f"mlp: {TOLD}": {},
     f"mlp: {RESIDUAL}": {},
-    "cnn: config.yaml": {"model.name": "cnn"},
-    "cnn: pooling": {"model.name": "cnn", "model.cnn.pooling": True},
-    "cnn: batch normalisation": {"model.name": "cnn", "model.cnn.batch_norm": True, "training.average_epochs": 0},
-    "cnn: dense layers of the paper (64)": {"model.name": "cnn", "model.cnn.dense": [64]},
-    "lstm: config.yaml": {"model.name": "lstm"},
-    "lstm: last step alone": {"model.name": "lstm", "model.lstm.all_steps": False},
-    "hybrid: config.yaml": {"model.name": "hybrid"},
-    "hybrid: last step alone": {"model.name": "hybrid", "model.hybrid.all_steps": False},
+    **{
+        f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 33, **changes}
+        for network, what, changes in (
+            ("cnn", "config.yaml", {}),
+            ("cnn", "pooling, patches of one bin", {"model.cnn.pooling": True, "model.cnn.patch": 1}),
+            ("cnn", "no patches", {"model.cnn.patch": 1}),
+            ("cnn", "dense layers of the paper (64)", {"model.cnn.dense": [64]}),
+            ("cnn", "batch normalisation", {"model.cnn.batch_norm": True, "training.average_epochs": 0}),
+            ("lstm", "config.yaml", {}),
+            ("lstm", "last step alone", {"model.lstm.all_steps": False}),
+            ("lstm", "dense layer of the paper (16)", {"model.lstm.dense": [16]}),
+            ("hybrid", "config.yaml", {}),
+            ("hybrid", "last step alone", {"model.hybrid.all_steps": False}),
+        )
+    },
 }
 MORE_PLANETS = {
     "configs/more_planets.yaml": {},
