@@ -201,7 +201,8 @@ def plot(path, shop, seeds, pick=("exact single bins", "halving, 500 repeats", "
         That has explained the networks of seed 0, and of seed 1 if ``seeds`` is more than 1.
     seeds : int
     pick : sequence of str
-        Explanations to draw of the dead bins and the band; of the others the first.
+        Explanations to draw of the dead bins and the band; of the others the first. Of the exchanged pairs that whose
+        shares differ most is drawn.
     """
     import matplotlib
 
@@ -215,7 +216,8 @@ def plot(path, shop, seeds, pick=("exact single bins", "halving, 500 repeats", "
     first = next(iter(wrong["shortcut"]))
     kept = {name: shop.explain(name, 0, None, None) for name in ("healthy", "dead", "band", f"shortcut_{STRENGTHS[0]}")}
     other = shop.explain("healthy", 1 if seeds > 1 else 0, None, None)
-    pair, molecule = wrong["exchange"][0], names.index(defects.MOLECULES[0])
+    molecule = names.index(defects.MOLECULES[0])
+    pair = max(wrong["exchange"], key=lambda two: np.ptp(kept["healthy"][pick[0]][0][molecule, two]))
     colours = ("#D55E00", "#0072B2", "#009E73")
     cheat = f"shortcut_{STRENGTHS[0]}"
     swapped = {pick[0]: (defects.exchanged(kept["healthy"][pick[0]][0], pair), 0)}

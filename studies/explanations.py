@@ -50,7 +50,7 @@ QUESTIONS = {
     "Laplace": "By how much does noise in this bin move the posterior mean, if posteriors are Gaussian?",
     "reaction": "By how much does noise in this bin move the posterior mean?",
     "reaction / (1 - leverage)": "By how much does leaving the bin out move it, if the model is a straight line?",
-    "removal, other planets": "By how much does leaving the bin out move the posterior mean of other planets?",
+    "reaction, as luck would have it": "What would the agreement with removal be, if the model were a straight line?",
 }
 SAMPLES = 200  # of the bootstrap
 NODES = 5
@@ -203,6 +203,28 @@ def truths(information=STORED, removals=REMOVALS):
     return loo["index"], reaction, shift[:, 0] * shift[:, 1], loo["leverage"], free
 
 
+def spectra_alike(covariance):
+    """Line of text: how alike bins are over spectra with this covariance, which is what `dragged` goes by."""
+    spread = np.sqrt(np.diag(covariance))
+    least, modes = (covariance / spread / spread[:, None]).min(), np.linalg.eigvalsh(covariance)
+    share = modes[-1] / modes.sum()
+    return f"noisy training spectra: least correlation of two bins {least:.2f}, share of the first mode {share:.3f}"
+
+
+def lucky_removal(reaction, leverage, seed=0):
+    """Draw the squared shifts without each bin of a linear model that has these maps, (n, n_amps, n_bins).
+
+    The shift is gain x residual / (1 - leverage) (`leave_one_out.linear_shift`), and the residual normal with variance
+    error^2 (1 - leverage).
+    """
+    rng = np.random.default_rng(stream(seed, Stream.STUDY_NOISE, 1))
+    return reaction * (rng.standard_normal(leverage.shape) ** 2 / _rest(leverage))[:, None]
+
+
+def _rest(leverage):
+    return np.maximum(1 - leverage, 0.05)  # above 1 for posteriors far from normal
+
+
 def scores(maps, reaction, removal, names, rng):
     """Rows (dict) of one explanation: Spearman with both truths per AMP, then of the mean."""
     found = {}
@@ -212,7 +234,7 @@ def scores(maps, reaction, removal, names, rng):
 
 
 def markdown(table):
-    """Lines of the page: per AMP the agreement with reaction / removal, then means with errors, evaluations."""
+    """Lines of the page: agreement with reaction and removal, mean and per AMP, evaluations; then the questions."""
     rows = []
     for name, part in table.groupby("explanation", sort=False):
         row = {"": name, "reaction": "", "removal": ""}
@@ -223,7 +245,8 @@ def markdown(table):
                 row[one["amp"]] = " / ".join(f"{one[k]:.2f}".replace("0.", ".") for k in ("reaction", "removal"))
         row["evaluations"] = f"{part['evaluations'].iloc[0]:,.0f}" if part["evaluations"].iloc[0] else ""
         rows.append(row)
-    return as_markdown(data_frame(rows).fillna(""))
+    asked = [{"": name, "question": QUESTIONS[name]} for name in table["explanation"].unique()]
+    return [*as_markdown(data_frame(rows).fillna("")), "", *as_markdown(data_frame(asked))]
 
 
 def main():
@@ -259,7 +282,7 @@ def main():
         "Fisher": fisher_map(free["Fisher"][:n].astype(float), scene.errors),
         "Laplace": free["Laplace"][:n].astype(float),
     }
-    free |= {"reaction": reaction, "reaction / (1 - leverage)": reaction / np.maximum(1 - leverage, 0.05)[:, None]}
+    free |= {"reaction": reaction, "reaction / (1 - leverage)": reaction / _rest(leverage)[:, None]}
 
     rows = []
 
@@ -274,8 +297,10 @@ def main():
         judge(name, maps, evaluations)
     for name, maps in free.items():
         judge(name, maps, 0)
+    judge("reaction, as luck would have it", reaction, 0, lucky_removal(reaction, leverage))
     table = data_frame(rows)
     print("\n".join(markdown(table)))
+    print(spectra_alike(scene.covariance))
     if not arguments.quick:
         write_csv(arguments.out, table)
         if arguments.page:

@@ -1,5 +1,7 @@
 """Explanations against two truths, and defects that a map must show: right where the answer is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ pytest.importorskip("scipy")
 
 import synthetic
 
-from studies import defects, explanations, map_agreement, pudu_maps
+from studies import blindness, defects, explanations, map_agreement, pudu_maps
 
 
 def test_rank_correlation_is_that_of_scipy_with_ties():
@@ -97,3 +99,30 @@ def test_rules_find_what_is_wrong_and_nothing_else():
     np.testing.assert_array_equal(swapped[0], [0.4, 0.2, 0.3, 0.1])
     np.testing.assert_array_equal(defects.exchange_found(swapped, healthy, (0, 3)), [True, True])
     np.testing.assert_array_equal(defects.exchange_found(swapped, healthy, (0, 1)), [False, False])
+
+
+def test_exchanging_columns_of_data_and_network_exchanges_those_of_the_map():
+    from sensitivity import sensitivity_map
+
+    rng = np.random.default_rng(5)
+    weights, spectra, errors = rng.normal(size=(4, 2)), rng.normal(size=(3, 4)), rng.uniform(0.1, 0.3, (3, 4))
+    scaling = {"y_data_mean": np.zeros(2), "y_data_std": np.ones(2), "x_mean": 0.0, "x_std": 1.0, "gases": ["a", "b"]}
+
+    def found(model, spectra, errors):
+        return sensitivity_map(model, None, spectra, errors, scheme="single", no_spectra=None, **scaling).mean
+
+    order = [3, 1, 2, 0]
+    swapped = found(lambda x: np.tanh(x[:, order] @ weights), spectra[:, order], errors[:, order])
+    plain = found(lambda x: np.tanh(x @ weights), spectra, errors)
+    np.testing.assert_allclose(swapped, defects.exchanged(plain, (0, 3)), rtol=1e-5)
+
+
+STORED = Path(explanations.__file__).parent / "results"
+
+
+@pytest.mark.parametrize("study", [explanations, blindness])
+def test_tables_of_the_page_are_made_from_the_stored_scores(study):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(STORED / f"{study.__name__.split('.')[-1]}.csv")
+    page = (STORED.parents[1] / "docs/explanations.md").read_text(encoding="utf-8")
+    assert f"{study.MARKS[0]}\n\n" + "\n".join(study.markdown(table)) + f"\n\n{study.MARKS[1]}" in page

@@ -52,3 +52,11 @@ def test_halves_are_those_of_the_walkers(monkeypatch):
     draws = np.arange(12.0)[:, None]  # three steps of walkers 0, 2 then 1, 3, as samplers.walk returns them
     np.testing.assert_array_equal(leave_one_out.halves(draws)[0, :, 0], [0, 1, 4, 5, 8, 9])
     np.testing.assert_array_equal(leave_one_out.halves(draws)[1, :, 0], [2, 3, 6, 7, 10, 11])
+
+
+def test_drawn_removal_of_a_linear_model_has_the_expected_square():
+    from studies.explanations import lucky_removal
+
+    leverage = np.full((200_000, 2), 0.5)
+    drawn = lucky_removal(np.full((200_000, 1, 2), 3.0), leverage).mean(axis=0)
+    np.testing.assert_allclose(drawn, [[6.0, 6.0]], rtol=0.03)  # optimal map / (1 - leverage)
