@@ -8,6 +8,8 @@ Run folders and the log of each step are in ``runs/everything`` (``--work``). A 
 so the same command goes on after an interruption; runs of networks go on from their last epoch. A step that fails stops
 all.
 Tables go where the single scripts put them: ``studies/results``, ``benchmarks/results`` and figures of docs/.
+Needs requirements-science.txt, shap and pudu (``--no-deps``). Not among the steps: shipped spectra, emulator and
+posteriors (data/README.md), and what is measured on one observation (docs/your_planet.md).
 """
 
 import shlex
@@ -62,14 +64,24 @@ STEPS = (
         "results/map_agreement.csv, docs/optimal_map.png",
         (
             f"-m studies.map_agreement {RUNS} --figure docs/optimal_map.png",
-            f"-m studies.map_agreement --methods WORK/mlp --ensemble {RUNS}",
+            "-m studies.map_agreement --methods WORK/mlp --ensemble WORK/mlp --shap",
         ),
     ),
     Step(
         "faithfulness",
         15,
         "docs/faithfulness.md",
-        ("-m studies.faithfulness WORK/mlp", "-m studies.repeats WORK/mlp"),
+        ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
+    ),
+    Step(
+        "explanations",
+        40,
+        "docs/explanations.md",
+        (
+            "-m studies.leave_one_out --planets 65",
+            "-m studies.explanations WORK/mlp --shap --pudu --page docs/explanations.md",
+            "-m studies.blindness --seeds 2 --shap --pudu --page docs/explanations.md --figure docs/blindness.png",
+        ),
     ),
     Step("seeds", 10, "the first command with two other seeds", tuple(_run(f"seed{s}", f"--seed {s}") for s in (1, 2))),
     Step("tuning", 240, "results/tuning.csv, three seeds", ("-m studies.tuning --work WORK/tuning",)),
