@@ -70,7 +70,7 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--planet", metavar="FILE", help="simulate planets like the observed one, train on them and answer, all in DIR"
     )
-    parser.add_argument("--n", type=int, default=20_000, help="planets to simulate for --planet (default %(default)s)")
+    parser.add_argument("--n", type=int, default=40_000, help="planets to simulate for --planet (default %(default)s)")
     parser.add_argument(
         "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="of the observation, if needed"
     )

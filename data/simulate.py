@@ -1,7 +1,7 @@
 """Make the data set: transmission spectra of random planets, computed with TauREx 3.
 
     python data/simulate.py --n 30000 --seed 1 --out data/ariel_spectra.h5
-    python data/simulate.py --observation FILE --planet FILE.yaml --n 20000 --out runs/mine.h5
+    python data/simulate.py --observation FILE --planet FILE.yaml --n 40000 --out runs/mine.h5
 
 The second makes planets for one observation: its bins, errors and star, priors around its planet.
 
