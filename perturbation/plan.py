@@ -22,6 +22,7 @@ from perturbation.predictors import CALLS_AT_ONCE, probe_model
 from perturbation.quadrature import call_shape
 
 CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
+EXACT_CHUNK_SIZE = 300  # the same of the exact map, whose calls overlap within a chunk; fewer where bins are many
 CHUNK_SECONDS = 1.0  # of work in a task of a worker: fifty times what handing it over takes
 CHUNK_BYTES = 4e6  # of maps that come back from it, so that those that wait for their turn fit the memory
 
@@ -201,7 +202,7 @@ def make_plan(
     if is_auto and executor is not None:
         chunk_size = _good_size(model, plan, executor)
     elif is_auto and method.rule is not None:
-        chunk_size = max(chunk_size, CALLS_AT_ONCE * _whole_calls(plan, 1))  # as many calls as overlap
+        chunk_size = max(chunk_size, min(4 * CALLS_AT_ONCE * _whole_calls(plan, 1), EXACT_CHUNK_SIZE))
     return replace(plan, chunk_size=_whole_calls(plan, chunk_size))
 
 
