@@ -58,6 +58,66 @@ def test_dragged_bin_takes_the_others_to_where_they_are_expected():
     np.testing.assert_allclose(dragged(np.diag(errors[0] ** 2)), np.diag(errors[0]))
 
 
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_covariances_are_taken_in_any_unit_and_rounding_errors_allowed(scale):
+    """Of three bins: the smallest eigenvalue, the asymmetry and the largest correlation, just inside and outside."""
+    turn = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
+
+    def of(smallest):
+        return turn @ np.diag([smallest, 0.5, 1]) @ turn.T * scale
+
+    assert modes(of(-2e-8), 3).shape == (3, 3)
+    with pytest.raises(ValueError, match=r"^covariance: expected no negative eigenvalue, received -4"):
+        modes(of(-4e-8), 1)
+    uneven = np.triu(np.full((3, 3), scale), 1)
+    assert modes(of(0.1) + 0.5e-8 * uneven * np.abs(of(0.1)).max() / scale, 1).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"^covariance: expected a symmetric one, received one that is not$"):
+        modes(of(0.1) + 2e-8 * uneven * np.abs(of(0.1)).max() / scale, 1)
+    deviation = np.array([1.0, 2, 5])
+    correlation = np.eye(3)
+    for largest in (1 + 0.5e-6, -1 - 0.5e-6):
+        correlation[0, 2] = correlation[2, 0] = largest
+        dragged(correlation * np.outer(deviation, deviation) * scale)
+    for largest in (1.01, -1.01):
+        correlation[0, 2] = correlation[2, 0] = largest
+        with pytest.raises(ValueError, match=r"^covariance: expected correlations of 1 at most, received 1\.01$"):
+            dragged(correlation * np.outer(deviation, deviation) * scale)
+
+
+def test_greatest_component_of_a_mode_is_positive():
+    for seed in range(5):
+        root = np.random.default_rng(seed).normal(size=(3, N_BINS, N_BINS))
+        along = modes(root @ np.swapaxes(root, 1, 2), N_BINS)  # (3, n, n_bins)
+        greatest = np.take_along_axis(along, np.abs(along).argmax(axis=-1)[..., None], axis=-1)
+        assert (greatest > 0).all() and (along < 0).any()
+
+
+def test_no_displacement_is_one_too():
+    assert not offsets([0, 1], 0).any() and not tilt([1, 2], 0).any() and not dragged(np.eye(2), [0, 0]).any()
+
+
+def test_refusals_say_the_argument_and_the_shape():
+    cases = {
+        r"^sigma: expected real numbers of shape \(\) or \(2,\), received": lambda: offsets([0, 1], "wide"),
+        r"^sigma: expected real numbers of shape \(\), received": lambda: tilt([1, 2], "wide"),
+        "^sigma: expected numbers >= 0, received -3$": lambda: tilt([1, 2], -3),
+        r"^covariance: expected real numbers of shape \(n_bins, n_bins\) or \(N, n_bins, n_bins\), received":
+            lambda: modes("wide", 1),
+        r"^covariance: expected shape \(n_bins, n_bins\) or \(N, n_bins, n_bins\), received \(2, 3, 2\)$":
+            lambda: modes(np.ones((2, 3, 2)), 1),
+        r"^errors: expected real numbers of shape \(2,\) or \(N, 2\), received":
+            lambda: dragged(np.tile(np.eye(2), (5, 1, 1)), "wide"),
+        r"^errors: expected shape \(2,\) or \(N, 2\), received \(1, 1, 2\)$":
+            lambda: dragged(np.eye(2), np.ones((1, 1, 2))),
+        r"^errors: expected shape \(3, 2\), as covariance has, received \(4, 2\)$":
+            lambda: dragged(np.tile(np.eye(2), (3, 1, 1)), np.ones((4, 2))),
+        r"^n: expected a number of modes from 1 to 2, received 3$": lambda: modes(np.tile(np.eye(2), (5, 1, 1)), 3),
+    }  # fmt: skip
+    for line, call in cases.items():
+        with pytest.raises(ValueError, match=line):
+            call()
+
+
 def test_directions_are_put_together():
     along = np.concatenate([offsets([0] * 4 + [1] * 4, 1e-4), tilt(WAVELENGTH, 1e-4), modes(COVARIANCE, 2)])
     np.testing.assert_allclose(mapped(along), ((along @ WEIGHTS) ** 2).T, rtol=1e-3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perturbation.mapstore import MapStore
+from perturbation.mapstore import MapStore, digest
 from sensitivity import sensitivity_map
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,63 @@ def test_a_store_of_another_network_or_shape_is_begun_anew(tmp_path):
     filled(path, key="model b")
     with MapStore(path, 5, 3, "model b") as store:
         assert len(store) == 0
+
+
+@pytest.mark.parametrize("n_arrays", [2, 3, 4])
+def test_the_first_map_decides_how_many_arrays_all_have(tmp_path, n_arrays):
+    maps = RNG.random((3, n_arrays, 3, 5))
+    with MapStore(tmp_path / "maps", 3, 5) as store:
+        assert store.shape == (2, 3, 5)
+        store.update({})
+        store.update({0: maps[0], 7: maps[1]})
+        store[3] = maps[2]
+        assert store.shape == (n_arrays, 3, 5) and len(store) == 3
+        with pytest.raises(ValueError, match="broadcast"):
+            store[9] = RNG.random((n_arrays + 1, 3, 5))
+    with MapStore(tmp_path / "maps", 3, 5) as store:
+        assert [np.array_equal(store[row], maps[k]) for k, row in enumerate((0, 7, 3))] == [True] * 3
+        assert os.path.getsize(store.path) == 47 + 3 * (8 + n_arrays * 120 + 4)
+        with pytest.raises(ValueError, match=r"^row: expected at least 0, received -1$"):
+            store.update({2: maps[0], -1: maps[1]})
+        assert sorted(store) == [0, 3, 7]
+
+
+def test_a_file_that_is_no_store_is_begun_anew_with_two_arrays(tmp_path):
+    (tmp_path / "maps").write_bytes(b"something else")
+    with MapStore(tmp_path / "maps", 3, 5) as store:
+        assert len(store) == 0 and store.shape == (2, 3, 5) and os.path.getsize(store.path) == 47
+
+
+def test_rows_may_come_in_any_order(tmp_path):
+    rows = np.random.default_rng(3).permutation(40)
+    with MapStore(tmp_path / "maps", 1, 1) as store:
+        for row in rows:
+            store[int(row)] = np.full((2, 1, 1), row)
+        assert list(store) == list(range(40)) and all(store[row][0, 0, 0] == row for row in range(40))
+
+
+def test_a_map_that_changes_while_the_store_is_open_is_an_error(tmp_path):
+    with MapStore(filled(tmp_path / "maps", 2), 3, 5) as store:
+        with open(store.path, "r+b") as file:
+            file.seek(100)
+            file.write(b"?")
+        with pytest.raises(OSError, match="maps: the map of spectrum 0 has changed on disk"):
+            store[0]
+        os.truncate(store.path, 47 + 252 + 30)
+        with pytest.raises(OSError, match="maps: the map of spectrum 10 has changed on disk"):
+            store[10]
+
+
+def test_a_store_is_closed_and_deleted(tmp_path):
+    store = MapStore(filled(tmp_path / "maps"), 3, 5)
+    store.delete()
+    assert not store.path.exists() and store._file.closed
+    store.delete()
+
+
+def test_digest_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "model").write_bytes(b"abc")  # FIPS 180-2, Appendix B.1
+    assert digest(tmp_path / "model") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_full_disk_keeps_what_was_there_before(tmp_path):
