@@ -10,6 +10,7 @@ from perturbation import engine
 from perturbation.engine import (
     Chunk,
     Settings,
+    choose_groups,
     covariance_root,
     even_share,
     halving_sizes,
@@ -71,6 +72,25 @@ def test_map_and_variance_are_those_of_the_repeats():
     of_repeats = np.stack([squares[moved[:, b]] for b in range(N_BINS)], axis=-1)  # (repeats, n_AMPs, n_bins)
     np.testing.assert_allclose(mean, of_repeats.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(variance, of_repeats.var(axis=0, ddof=1) / 8, rtol=1e-4)
+
+
+def test_groups_and_noise_are_drawn_from_streams_of_their_own():
+    """Seed 3, spectrum 5: stream 0 says which bins move, stream 1 by how much, whatever the batches are."""
+    chunk, seen = chunk_of(), []
+    run_chunk(lambda x: seen.append(x[1:] - x[0]) or model(x), chunk, settings_of(repeat=7, batch_size=7))
+    groups_rng, noise_rng = (np.random.default_rng(np.random.SeedSequence(3, spawn_key=(5, k))) for k in (0, 1))
+    groups = choose_groups(settings_of().labels, True, 7, groups_rng)
+    noise = noise_rng.standard_normal((7, N_BINS), dtype=np.float32) * chunk.noise[0]
+    moves = np.concatenate(seen).reshape(-1, 3, N_BINS)[:7]  # a batch holds two repeats, the last one
+    expected = np.where(groups[:, None] == np.arange(3)[:, None], noise[:, None], 0)
+    np.testing.assert_allclose(moves, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", range(1, 16))
+def test_no_call_has_more_rows_than_a_batch_or_one_repeat(batch_size):
+    sizes = []
+    run_chunk(lambda x: sizes.append(len(x)) or model(x), chunk_of(), settings_of(repeat=5, batch_size=batch_size))
+    assert max(sizes) <= max(batch_size, 1 + 3) and len(set(sizes)) == 1
 
 
 def test_thousands_of_repeats_take_the_memory_of_one():
