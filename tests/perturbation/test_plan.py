@@ -159,15 +159,16 @@ def test_sizes_that_are_none_are_refused_in_one_line(options, line):
     ("batch_size", "given", "taken"),
     [
         (17, "auto", CHUNK_SIZE),
-        (17 * 3, "auto", 36),  # 12 calls, of which some overlap
-        (17 * 40, "auto", 320),  # 300 spectra are enough
+        (17 * 3, "auto", 3 * 12),
+        (17 * 100, "auto", 300),
+        (17 * 70, "auto", 350),
         (17 * 3, 1, 3),
         (17 * 3, 3, 3),
         (17 * 3, 4, 6),
         (10, 5, 5),
     ],
 )
-def test_a_chunk_fills_whole_calls(batch_size, given, taken):
+def test_a_chunk_fills_whole_calls_twelve_if_they_are_small(batch_size, given, taken):
     assert plan_of(batch_size=batch_size, chunk_size=given).chunk_size == taken
 
 
