@@ -15,10 +15,12 @@ tried again. ``--verbose`` lists the survivors with their changes.
 import argparse
 import ast
 import contextlib
+import csv
 import difflib
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -221,6 +223,20 @@ def table(answers, changes):
     return lines
 
 
+def write_survivors(path, answers, changes):
+    """Write a row per survivor: its name, the lines taken out and those put in."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["mutant", "result", "taken out", "put in"])
+        for name, (_, before, after) in changes.items():
+            result = answers.get(name, {}).get("result")
+            if result in ("survived", "no test"):
+                # mutmut renames the function, which is no change
+                lines = [line for line in difference(before, after) if not re.match(r"[-+] def x", line)]
+                parts = (" ".join(line[2:] for line in lines if line[0] == sign) for sign in "-+")
+                rows.writerow([name.replace("x_", "", 1).replace("__mutmut_", " "), result, *parts])
+
+
 def digest(before, after):
     return hashlib.sha256(f"{before}\0{after}".encode()).hexdigest()[:16]
 
@@ -232,10 +248,11 @@ def main():
     parser.add_argument("modules", nargs="*", help=", ".join(MODULES))
     parser.add_argument("--table", action="store_true", help="only say what was found so far")
     parser.add_argument("--verbose", action="store_true", help="list the survivors with their changes")
+    parser.add_argument("--survivors", type=Path, metavar="CSV", help="write the survivors with their changes there")
     parser.add_argument("--messages", action="store_true", help="try mutants of messages too")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    folder = arguments.folder.resolve()
+    folder, survivors = arguments.folder.resolve(), arguments.survivors and arguments.survivors.resolve()
     modules = arguments.modules or MODULES
     changes = make_copy(folder, modules)
     path = folder / "answers.json"
@@ -265,6 +282,8 @@ def main():
         path.write_text(json.dumps(answers, indent=1))
     print(*table(answers, changes), sep="\n")
     print(f"{sum(answers[name]['seconds'] for name in changes if name in answers):.0f} s of processor time")
+    if arguments.survivors:
+        write_survivors(survivors, answers, changes)
     if arguments.verbose:
         for name, (_, before, after) in changes.items():
             if answers.get(name, {}).get("result") in ("survived", "no test"):

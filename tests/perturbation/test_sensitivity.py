@@ -531,6 +531,21 @@ def test_published_call_works_in_its_order_and_by_default_names_the_paper_amps()
     assert sensitivity.compute_sensitivity_std is sensitivity.compute_sensitivty_std
 
 
+def test_published_functions_are_the_map_of_all_their_arguments():
+    weights, spectra, errors, y_test = abundance_problem()
+    scaling = np.array([1.0, 2.0, 3.0]), np.array([2.0, 3.0, 4.0])
+    args = Linear(weights), y_test, spectra, errors, *scaling, GASES, 5, 4, 0.01, 0.002, (-6.0, -4.0)
+    for function, scaled in ((sensitivity.compute_sensitivty_org, False), (sensitivity.compute_sensitivty_std, True)):
+        expected = sensitivity_map(*args, scaled=scaled, rng=3)
+        assert np.array_equal(function(*args, rng=3), expected.mean)
+        assert not np.array_equal(function(*args[:-1], rng=3), expected.mean)
+        assert expected.abundance == (-6.0, -4.0) and expected.groups is None and expected.scaled is scaled
+        defaults = inspect.signature(function).parameters
+        assert (defaults["no_spectra"].default, defaults["repeat"].default) == (100, 500)
+    defaults = inspect.signature(sensitivity_map).parameters
+    assert (defaults["no_spectra"].default, defaults["repeat"].default) == (100, 500)
+
+
 # Models
 
 
