@@ -12,30 +12,34 @@ How many random repeats the exact map is worth is measured by benchmarks/quadrat
 """
 
 import argparse
-import csv
-import json
-import multiprocessing
 import os
-import platform
 import sys
-import threading
 import time
 from datetime import date
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import numpy as np
+from explainers import explain_rows
+from measuring import (
+    N_AMPS,
+    N_BINS,
+    PeakMemory,
+    Stopwatch,
+    isolated,
+    make_problem,
+    new_network,
+    processor,
+    sensitivity_of,
+    show,
+    write,
+)
+
+import sensitivity
+from constants import NETWORKS
+from perturbation.predictors import probe_model
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
-
-import numpy as np  # noqa: E402
-
-import sensitivity  # noqa: E402
-from constants import NETWORKS  # noqa: E402
-from data.workers import end_with_parent  # noqa: E402
-from perturbation.predictors import probe_model  # noqa: E402
-from runio.console import quiet_stderr  # noqa: E402
-
-N_BINS, N_AMPS, TURNS = 52, 9, 10
+TURNS = 10
 PUBLISHED_CALLS = 300
 COLUMNS = {
     "network": "{}",
@@ -50,60 +54,6 @@ COLUMNS = {
     "time_10x_repeats": "{:.2f}",
     "bare_call": "{}",
 }
-
-
-class PeakMemory:
-    """Resident memory added inside the block, in MB: the highest of samples every 10 ms."""
-
-    def __enter__(self):
-        self.start = self.peak = self._resident()
-        self.running = True
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.running = False
-        self.thread.join()
-        self.added = max(self.peak, self._resident()) - self.start
-
-    def _watch(self):
-        while self.running:
-            self.peak = max(self.peak, self._resident())
-            time.sleep(0.01)
-
-    @staticmethod
-    def _resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-class Stopwatch:
-    """Wall and CPU seconds, added up over several blocks."""
-
-    def __init__(self):
-        self.wall = self.cpu = 0.0
-
-    def __enter__(self):
-        self._start = time.perf_counter(), time.process_time()
-
-    def __exit__(self, *_):
-        self.wall += time.perf_counter() - self._start[0]
-        self.cpu += time.process_time() - self._start[1]
-
-
-def make_problem(spectra):
-    """Spectra and errors that look like transit depths; the cost does not depend on their values."""
-    rng = np.random.default_rng(0)
-    return rng.normal(0.01, 0.002, (spectra, N_BINS)), rng.uniform(2e-5, 6e-5, (spectra, N_BINS))
-
-
-def sensitivity_of(model, spectra, errors, repeat, **options):
-    """Map of the spectra given, as a user would ask for it."""
-    y_scaling = np.zeros(N_AMPS), np.ones(N_AMPS)
-    return sensitivity.sensitivity_map(
-        model, None, spectra, errors, *y_scaling, None, None, repeat, 0.01, 0.002, **options
-    )
 
 
 def fastest_call(model, batch_size):
@@ -125,15 +75,6 @@ def fastest_call(model, batch_size):
             if best is None or min(times) < best[0]:
                 best = min(times), f"{name} of {rows}", lambda call=call, x=x: call(x), rows
     return best[1:]
-
-
-def new_network(name):
-    """One of the four networks, untrained, that has been used once."""
-    with quiet_stderr():
-        import models
-    network = models.build_model(name, N_BINS, N_AMPS)
-    network.predict_on_batch(np.zeros((2, N_BINS, 1), np.float32))
-    return network
 
 
 def memory_added(name, repeat):
@@ -250,161 +191,6 @@ def survey_exact(n_spectra):
         "added_MB": f"{memory.added:.0f}",
         "spectra_MB": f"{2 * spectra.nbytes / 2**20:.0f}",
     }
-
-
-def explain(n_spectra, repeat):
-    """Rows for other explanations of the same mlp, with about as many network evaluations."""
-    network = new_network("mlp")
-    spectra, errors = make_problem(100)
-    scaled = ((spectra - 0.01) / 0.002).astype(np.float32)
-    chosen, evaluations = scaled[:n_spectra], repeat * len(sensitivity.halving_sizes(N_BINS))
-    counted = [0]
-
-    def predict(x):
-        counted[0] += len(x)
-        return network.predict_on_batch(np.asarray(x, np.float32)[:, :, None])
-
-    predict(np.zeros((100, N_BINS)))
-
-    def ours(x):
-        sensitivity_of(predict, spectra[: len(x)], errors[: len(x)], repeat)
-
-    def shap_permutation(x):
-        import shap
-
-        background = scaled[-10:]  # each evaluation averages over these rows
-        explainer = shap.PermutationExplainer(predict, shap.maskers.Independent(background))
-        explainer(x, max_evals=max(evaluations // len(background), 2 * N_BINS + 1), silent=True)
-
-    def shap_sampling(x):
-        import shap
-
-        samples = evaluations // 2  # each takes two
-        shap.SamplingExplainer(predict, scaled[-10:]).shap_values(x, nsamples=samples, silent=True)
-
-    def torch_twin():
-        import torch
-
-        dense = [layer for layer in network.layers if layer.weights]
-        stages = []
-        for layer in dense:
-            kernel, bias = layer.get_weights()
-            linear = torch.nn.Linear(*kernel.shape)
-            linear.weight.data, linear.bias.data = torch.from_numpy(kernel.T.copy()), torch.from_numpy(bias)
-            stages += [linear, torch.nn.GELU()]
-        twin = torch.nn.Sequential(*stages[:-1]).eval()
-        np.testing.assert_allclose(twin(torch.from_numpy(chosen)).detach(), predict(chosen), atol=1e-4)
-
-        def forward(x):
-            counted[0] += len(x)
-            with torch.no_grad():
-                return twin(x)
-
-        return torch, forward
-
-    def captum(x, name):
-        import captum.attr
-
-        torch, forward = torch_twin()
-        method = getattr(captum.attr, name)(forward)
-        x = torch.from_numpy(x)
-        passes = max(round(evaluations / (N_AMPS * (N_BINS + 1))), 1)
-        for seed in range(passes):
-            torch.manual_seed(seed)
-            extra = {"baselines": x + torch.randn(x.shape) * 0.02} if name == "FeatureAblation" else {}
-            for amp in range(N_AMPS):
-                method.attribute(x, target=amp, **extra)
-
-    def importance(x):
-        from sklearn.base import BaseEstimator, RegressorMixin
-        from sklearn.inspection import permutation_importance
-
-        class Network(RegressorMixin, BaseEstimator):
-            def fit(self, x, y):
-                return self
-
-            def predict(self, x):
-                return predict(x)
-
-        y = predict(x)
-        permutation_importance(Network(), x, y, n_repeats=max(evaluations // N_BINS, 1), random_state=0)
-
-    explanations = {
-        "sensitivity map": (ours, "yes"),
-        "shap PermutationExplainer": (shap_permutation, "no"),
-        "shap SamplingExplainer": (shap_sampling, "no"),
-        "captum FeatureAblation": (lambda x: captum(x, "FeatureAblation"), "no"),
-        "captum FeaturePermutation": (lambda x: captum(x, "FeaturePermutation"), "no"),
-        "sklearn permutation_importance": (importance, "over repeats; all AMPs in one score"),
-    }
-    for name, (function, error_bars) in explanations.items():
-        watch = Stopwatch()
-        try:
-            function(chosen[:2])  # imports, and what is compiled on first use
-            counted[0] = 0
-            with PeakMemory() as memory, watch:
-                function(chosen)
-        except ImportError as error:
-            print(f"{name}: skipped, {error.name} is not installed", file=sys.stderr)
-            continue
-        yield {
-            "explanation": name,
-            "seconds": round(watch.wall, 2),
-            "evaluations": counted[0],
-            "us_per_evaluation": round(1e6 * watch.wall / counted[0], 2),
-            "added_MB": round(memory.added),
-            "error_bars": error_bars,
-        }
-
-
-def write(rows, path, note):
-    """Write rows of the table as CSV under a comment with the machine and the date."""
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="") as file:
-        file.write(f"# {note}\n")
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def show(rows):
-    """Print rows as a Markdown table."""
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
-
-
-def _isolated(function, args, connection):
-    end_with_parent()
-    connection.send(json.dumps(function(*args)))
-
-
-def isolated(function, *args):
-    """Return function(*args) from a process of its own, so that one network's memory is not another's."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_isolated, args=(function, args, sender))
-    process.start()
-    sender.close()
-    try:
-        return json.loads(receiver.recv())
-    except EOFError:
-        sys.exit(f"{function.__name__}{args}: its process ended with status {process.exitcode}")
-    finally:
-        process.join()
-
-
-def explain_rows(n_spectra, repeat):
-    """List of the rows of `explain`, for `isolated`."""
-    return list(explain(n_spectra, repeat))
-
-
-def processor():
-    """Name of the processor, as Linux tells it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
 
 
 def main():

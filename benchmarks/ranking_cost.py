@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from measuring import as_estimator  # noqa: E402
 
 from loaders import load_dataset  # noqa: E402
 from pipeline.network import TrainedNetwork  # noqa: E402
@@ -103,22 +105,14 @@ def cheapest(name, at_budget, limit, counted):
 
 def permutation_importance(predict, x, n_repeats, seed):
     """scikit-learn's importance of each bin for each AMP: rise of the squared distance to the network's own answer."""
-    from sklearn.base import BaseEstimator, RegressorMixin
     from sklearn.inspection import permutation_importance as importance
-
-    class Network(RegressorMixin, BaseEstimator):
-        def fit(self, x, y):
-            return self
-
-        def predict(self, x):
-            return predict(x)
 
     y = predict(x)
 
     def of_each_amp(estimator, x, y):
         return dict(enumerate(-np.mean((estimator.predict(x) - y) ** 2, axis=0)))
 
-    found = importance(Network(), x, y, n_repeats=n_repeats, random_state=seed, scoring=of_each_amp)
+    found = importance(as_estimator(predict), x, y, n_repeats=n_repeats, random_state=seed, scoring=of_each_amp)
     return np.stack([found[k].importances_mean for k in range(y.shape[1])])
 
 

@@ -55,7 +55,12 @@ STEPS = (
     Step("mlp", 5, "the first command: README, docs/science.md", (_run("mlp"),)),
     *(Step(name, 15, f"five folds of the {name}", (_run(name, f"--model {name}"),)) for name in NETWORKS[1:]),
     Step("all", 20, "minutes of one fold of each network", (_run("all", "--model all", "--cv 1"),)),
-    Step("runs", 2, "README's table, results/run_table", (f"-m studies.run_table {RUNS}",)),
+    Step(
+        "runs",
+        2,
+        "README's table, results/run_table",
+        (f"-m studies.run_table {RUNS}", "-m studies.run_table WORK/mlp --readme"),
+    ),
     Step("regressions", 30, "results/paper_table", ("-m studies.paper_table --no-training --work WORK",)),
     Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
     Step(
@@ -142,8 +147,7 @@ def run_step(step, work):
 
 def main():
     """Run the command line."""
-    parser = study_parser("", __doc__)
-    parser.prog = "python -m studies"
+    parser = study_parser(None, __doc__)
     parser.add_argument("--list", action="store_true", help="say what would be run, and run nothing")
     parser.add_argument("--only", nargs="+", choices=[step.name for step in STEPS], metavar="STEP", help="these steps")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/everything", help="where runs and logs are kept")

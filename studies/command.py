@@ -4,9 +4,9 @@ import argparse
 
 
 def study_parser(name, description):
-    """Return a parser of arguments for ``python -m studies.<name>``, whose help keeps the lines of the description."""
+    """Return a parser of arguments for ``python -m studies.<name>`` (None: of all), whose help keeps the lines."""
     return argparse.ArgumentParser(
-        prog=f"python -m studies.{name}",
+        prog=".".join(filter(None, ("python -m studies", name))),
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

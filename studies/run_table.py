@@ -6,7 +6,8 @@
 Prints, for the mean of the folds of each run (or its only fold), a row per AMP: R2, squared error over the limit, rank
 correlation of the exact map that the run wrote with that of the best possible estimator, the sum of the one over the
 sum of the other, and the share of both in the known bands. Then a row per run, which goes into README.md. What is held
-against the best estimator needs the posteriors of data/information.h5 (`report.yardstick`).
+against the best estimator needs the posteriors of data/information.h5 (`report.yardstick`). Writes both tables:
+``run_table.csv``, where rows of runs not given stay, and ``run_table.md``, of the runs given.
 """
 
 import re
@@ -19,7 +20,7 @@ from report.yardstick import yardstick_of
 from runio.files import written_whole
 from runio.results import ENSEMBLE, load_run
 from studies.command import study_parser
-from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
+from studies.tables import as_markdown, data_frame, put_between_marks, replaced_rows, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in README.md
@@ -93,7 +94,11 @@ def main():
         parser.exit(2, f"{parser.prog}: {error}\n")
     text = "\n".join(as_markdown(data_frame(summary)))
     print(text)
-    write_csv(arguments.output / "run_table.csv", data_frame(table), "%.4f")
+    path = arguments.output / "run_table.csv"
+    rows = data_frame(table)
+    numbers = rows.select_dtypes("float").columns
+    rows[numbers] = rows[numbers].map("{:.4f}".format, na_action="ignore")
+    write_csv(path, replaced_rows(path, rows, ["run"]))
     with written_whole(arguments.output / "run_table.md") as part:
         part.write_text(text + "\n", encoding="utf-8")
     if arguments.readme:
