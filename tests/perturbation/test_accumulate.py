@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
+from problems import plain_problem
 
 from sensitivity import sensitivity_map
 
 N, N_BINS, N_AMPS = 14, 5, 2
-RNG = np.random.default_rng(0)
-WEIGHTS = RNG.normal(size=(N_BINS, N_AMPS))
-SPECTRA, ERRORS, AMPS = (
-    RNG.normal(size=(N, N_BINS)),
-    RNG.uniform(0.1, 0.4, (N, N_BINS)),
-    RNG.uniform(-8, -2, (N, N_AMPS)),
-)
+WEIGHTS, SPECTRA, ERRORS, AMPS = plain_problem(N, N_BINS, N_AMPS)
 UNIT = np.array([2.0, 5.0])
 
 

@@ -4,18 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from problems import plain_problem
 
 from perturbation.merge import merge_maps
 from sensitivity import sensitivity_map
 
 N, N_BINS, N_AMPS = 12, 5, 2
-RNG = np.random.default_rng(0)
-WEIGHTS = RNG.normal(size=(N_BINS, N_AMPS))
-SPECTRA, ERRORS, AMPS = (
-    RNG.normal(size=(N, N_BINS)),
-    RNG.uniform(0.1, 0.4, (N, N_BINS)),
-    RNG.uniform(-8, -2, (N, N_AMPS)),
-)
+WEIGHTS, SPECTRA, ERRORS, AMPS = plain_problem(N, N_BINS, N_AMPS)
 AMPS[[0, 1, 5, 9], 0] = -5
 
 
