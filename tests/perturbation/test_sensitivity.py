@@ -445,6 +445,19 @@ def test_errors_follow_the_abundance_cut():
         assert np.array_equal(np.isfinite(result.per_spectrum[:, row, 0]), chosen[result.spectra])
 
 
+def test_a_spectrum_whose_abundance_is_not_known_is_outside_of_any_cut():
+    weights, spectra, errors, y_test = abundance_problem()
+    y_test[3, 0] = np.nan
+    result = run(Linear(weights), spectra, errors, y_test=y_test, gases=GASES, abundance=(-6, -4))
+    assert result.n_spectra[0] == ((y_test[:, 0] > -6) & (y_test[:, 0] < -4)).sum()
+
+
+def test_a_cut_between_equal_ends_is_refused():
+    weights, spectra, errors, y_test = abundance_problem()
+    with pytest.raises(ValueError, match="abundance"):
+        run(Linear(weights), spectra, errors, y_test=y_test, gases=GASES, abundance=(-5, -5))
+
+
 def test_the_cut_takes_keys_labels_and_any_case():
     weights, spectra, errors, y_test = abundance_problem()
     maps = [
