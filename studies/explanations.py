@@ -1,9 +1,11 @@
 """Explanations that a user would pick instead, on one network and the same spectra, against two truths.
 
-    python -m studies.explanations RUN_DIR --shap --pudu --page docs/explanations.md
+    python -m studies.explanations RUN_DIR --shap --pudu --page docs/explanations.md [--others FOLDER ...]
 
 RUN_DIR is a run of seed 0 on the shipped data; its first fold is explained, at the test planets of data/information.h5
-whose posteriors were sampled. The truths are of the best estimator, the posterior mean, not of a network:
+whose posteriors were sampled. ``--others`` are further networks of the same fold with other seeds or of another kind
+(folders of `tuning.py`), for how far the numbers differ between networks. The truths are of the best estimator, the
+posterior mean, not of a network:
 
 - reaction: by how much noise in one bin moves it, the optimal map (`posterior.py`);
 - removal: by how much it moves when the bin is left out (`leave_one_out.py`).
@@ -11,8 +13,8 @@ whose posteriors were sampled. The truths are of the best estimator, the posteri
 Spearman correlation of each explanation with both, per AMP, with the spread of 200 bootstrap samples of the planets.
 Explanations have about as many evaluations of the network as the exact map, if their names say no more; gradients and
 pudu take less (a gradient counts as one pass forward and one back per AMP; pudu as if all AMPs were asked at once).
-``QUESTIONS`` says what each one asks. SHAP and pudu need these packages. Captum needs PyTorch, which is none of this
-project's packages: it was not tried.
+``QUESTIONS`` says what each one asks. SHAP and pudu need these packages. Captum's methods are of the kinds that are
+here; what they cost is in `benchmarks/explainers.py`.
 
 `dragged` is our reading of the idea of PERTURB-c (Clarke et al. 2026, arXiv:2601.21685): a bin is moved by its error,
 and takes the other bins with it as they are correlated over the noisy training spectra (`sensitivity.dragged`).
@@ -52,6 +54,7 @@ QUESTIONS = {
     "reaction / (1 - leverage)": "By how much does leaving the bin out move it, if the model is a straight line?",
     "reaction, as luck would have it": "What would the agreement with removal be, if the model were a straight line?",
 }
+OF_RUN = "fold 0 of the run"
 SAMPLES = 200  # of the bootstrap
 NODES = 5
 MARKS = "<!-- begin: studies.explanations -->", "<!-- end: studies.explanations -->"
@@ -234,9 +237,9 @@ def scores(maps, reaction, removal, names, rng):
 
 
 def markdown(table):
-    """Lines of the page: agreement with reaction and removal, mean and per AMP, evaluations; then the questions."""
-    rows = []
-    for name, part in table.groupby("explanation", sort=False):
+    """Lines of the page: agreement with reaction and removal, mean and per AMP, evaluations; the questions; others."""
+    rows, first = [], table["network"].iloc[0]
+    for name, part in table[table["network"] == first].groupby("explanation", sort=False):
         row = {"": name, "reaction": "", "removal": ""}
         for _, one in part.iterrows():
             if one["amp"] == "mean":
@@ -246,7 +249,26 @@ def markdown(table):
         row["evaluations"] = f"{part['evaluations'].iloc[0]:,.0f}" if part["evaluations"].iloc[0] else ""
         rows.append(row)
     asked = [{"": name, "question": QUESTIONS[name]} for name in table["explanation"].unique()]
-    return [*as_markdown(data_frame(rows).fillna("")), "", *as_markdown(data_frame(asked))]
+    tables = [data_frame(rows).fillna(""), data_frame(asked)]
+    if table["network"].nunique() > 1:
+        tables.append(_of_others(table[table["network"] != first]))
+    return [line for one in tables for line in (*as_markdown(one), "")][:-1]
+
+
+def _of_others(table):
+    """Agreement with reaction / removal, mean over AMPs: mean and spread over the networks of a kind."""
+    means = table[table["amp"] == "mean"]
+    kind = means["network"].str.replace(r"_\d+$", "", regex=True)  # the folders of tuning.py end with the seed
+    rows = []
+    for name in means["explanation"].unique():
+        row = {"": name}
+        for one in kind.unique():
+            part = means[(means["explanation"] == name) & (kind == one)]
+            row[f"{one} ({len(part)} networks)"] = " / ".join(
+                f"{part[what].mean():.2f} ± {part[what].std():.2f}" for what in ("reaction", "removal")
+            )
+        rows.append(row)
+    return data_frame(rows)
 
 
 def main():
@@ -256,6 +278,7 @@ def main():
     parser.add_argument("run", metavar="RUN_DIR", type=Path)
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
     parser.add_argument("--pudu", action="store_true", help="also pudu's importance (needs the package pudu)")
+    parser.add_argument("--others", nargs="+", default=[], metavar="FOLDER", type=Path, help="see above")
     parser.add_argument("--page", type=Path, help="Markdown file whose table is made anew")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "explanations.csv", metavar="CSV"
@@ -263,6 +286,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="20 planets, nothing written")
     arguments = parser.parse_args()
 
+    from models import load_model
     from pipeline.network import TrainedNetwork
     from preprocessing import noisy_test_spectra
     from runio.results import load_run
@@ -286,11 +310,11 @@ def main():
 
     rows = []
 
-    def judge(name, maps, evaluations, removal=removal):
+    def judge(name, maps, evaluations, removal=removal, of=OF_RUN):
         rng = np.random.default_rng(stream(0, Stream.BOOTSTRAP, len(rows)))
-        about = {"explanation": name, "evaluations": evaluations, "planets": n}
+        about = {"network": of, "explanation": name, "evaluations": evaluations, "planets": n}
         rows.extend(about | row for row in scores(maps, reaction, removal, data.amp_names, rng))
-        print(f"{name}: mean {rows[-1]['reaction']:.3f} / {rows[-1]['removal']:.3f}", file=sys.stderr, flush=True)
+        print(f"{of}, {name}: {rows[-1]['reaction']:.3f} / {rows[-1]['removal']:.3f}", file=sys.stderr, flush=True)
 
     network = TrainedNetwork.of_run(run, 0)
     for name, maps, evaluations in explain(network, scene, arguments.shap, arguments.pudu, ("halving", "SHAP")):
@@ -298,6 +322,10 @@ def main():
     for name, maps in free.items():
         judge(name, maps, 0)
     judge("reaction, as luck would have it", reaction, 0, lucky_removal(reaction, leverage))
+    for folder in arguments.others:
+        other = TrainedNetwork(load_model(folder / "model_0.keras"), network.scaler, data.amp_names)
+        for name, maps, evaluations in explain(other, scene, arguments.shap, arguments.pudu, ("halving",)):
+            judge(name, maps, evaluations, of=folder.name)
     table = data_frame(rows)
     print("\n".join(markdown(table)))
     print(spectra_alike(scene.covariance))

@@ -1,6 +1,6 @@
 """What each choice in networks and training buys: one fold, one change to config.yaml at a time, three seeds.
 
-    python -m studies.tuning                       # all variants, three seeds: about two hours on one core
+    python -m studies.tuning                       # all variants, three seeds: about three hours on one core
     python -m studies.tuning --only mlp cnn        # those whose names hold one of these words
     python -m studies.tuning --quick               # shows that it runs
     python -m studies.tuning --more-planets        # of configs/more_planets.yaml, whose data more_planets.py makes
@@ -59,6 +59,7 @@ VARIANTS = {
     "mlp: half as many training planets": {"training.cv": 1, "data.valid_fraction": 0.6},
     f"mlp: {TOLD}": {},
     f"mlp: {RESIDUAL}": {},
+    "cnn: config.yaml": {"model.name": "cnn"},
     **{
         f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 33, **changes}
         for network, what, changes in (
