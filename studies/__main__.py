@@ -51,15 +51,24 @@ def _run(name, *flags):
 
 
 RUNS = " ".join(f"WORK/{name}" for name in NETWORKS)
+OTHERS = " ".join(f"WORK/tuning/{name}_config_yaml_{seed}" for name in ("mlp", "cnn") for seed in range(3))
+SEEDS = [(name, seed) for name in ("mlp", "cnn") for seed in (1, 2)]
+SEED_RUNS = " ".join(f"WORK/{name}_seed{seed}" for name, seed in SEEDS)
 STEPS = (
     Step("mlp", 5, "the first command: README, docs/science.md", (_run("mlp"),)),
     *(Step(name, 15, f"five folds of the {name}", (_run(name, f"--model {name}"),)) for name in NETWORKS[1:]),
     Step("all", 20, "minutes of one fold of each network", (_run("all", "--model all", "--cv 1"),)),
     Step(
+        "seeds",
+        40,
+        "five folds of mlp and cnn with two other seeds",
+        tuple(_run(f"{name}_seed{seed}", f"--model {name} --seed {seed}") for name, seed in SEEDS),
+    ),
+    Step(
         "runs",
         2,
         "README's table, results/run_table",
-        (f"-m studies.run_table {RUNS}", "-m studies.run_table WORK/mlp --readme"),
+        (f"-m studies.run_table {RUNS} {SEED_RUNS}", "-m studies.run_table WORK/mlp --readme"),
     ),
     Step("regressions", 30, "results/paper_table", ("-m studies.paper_table --no-training --work WORK",)),
     Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
@@ -78,18 +87,17 @@ STEPS = (
         "docs/faithfulness.md",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
+    Step("tuning", 200, "results/tuning.csv, three seeds", ("-m studies.tuning --work WORK/tuning",)),
     Step(
         "explanations",
-        40,
+        90,
         "docs/explanations.md",
         (
-            "-m studies.leave_one_out --planets 65",
-            "-m studies.explanations WORK/mlp --shap --pudu --page docs/explanations.md",
-            "-m studies.blindness --seeds 2 --shap --pudu --page docs/explanations.md --figure docs/blindness.png",
+            "-m studies.leave_one_out",
+            f"-m studies.explanations WORK/mlp --shap --pudu --page docs/explanations.md --others {OTHERS}",
+            "-m studies.blindness --shap --pudu --page docs/explanations.md --figure docs/blindness.png",
         ),
     ),
-    Step("seeds", 10, "the first command with two other seeds", tuple(_run(f"seed{s}", f"--seed {s}") for s in (1, 2))),
-    Step("tuning", 240, "results/tuning.csv, three seeds", ("-m studies.tuning --work WORK/tuning",)),
     Step(
         "pooling",
         5,
