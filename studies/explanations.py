@@ -258,7 +258,8 @@ def markdown(table):
 def _of_others(table):
     """Agreement with reaction / removal, mean over AMPs: mean and spread over the networks of a kind."""
     means = table[table["amp"] == "mean"]
-    kind = means["network"].str.replace(r"_\d+$", "", regex=True)  # the folders of tuning.py end with the seed
+    ending = r"(_config_yaml)?_\d+$"  # of the folders of tuning.py: the seed
+    kind = means["network"].str.replace(ending, "", regex=True)
     rows = []
     for name in means["explanation"].unique():
         row = {"": name}
