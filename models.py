@@ -57,7 +57,7 @@ def cnn(
     return _head(layers.Flatten(name="all_bins")(x), dense, activation, dropout)
 
 
-def lstm(spectrum, patch=4, units=(64,), all_steps=True, dense=DENSE, activation="gelu", dropout=0.0):
+def lstm(spectrum, patch=6, units=(96,), all_steps=True, dense=DENSE, activation="gelu", dropout=0.0):
     """Bidirectional LSTM layers over patches of bins: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _padded(spectrum, patch)
     if patch > 1:

@@ -86,8 +86,8 @@ class CnnConfig:
 class LstmConfig:
     """Bidirectional LSTM network."""
 
-    patch: int = setting(4, low=1)
-    units: list[int] = setting([64], low=1)
+    patch: int = setting(6, low=1)
+    units: list[int] = setting([96], low=1)
     all_steps: bool = setting(True)
     dense: list[int] = setting([240, 160, 80], low=1)
     activation: str = setting("gelu", choices=ACTIVATIONS)

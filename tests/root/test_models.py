@@ -78,7 +78,7 @@ def test_parameter_counts_of_the_papers_settings():
 @pytest.mark.parametrize("name", ["lstm", "hybrid"])
 @pytest.mark.parametrize("n_bins, steps", [(52, 13), (13, 4), (283, 71), (1, 1)])
 def test_patches_take_every_bin_and_fill_up_the_last(name, n_bins, steps):
-    model = models.build_model(name, n_bins, 2, seed=0)
+    model = models.build_model(name, n_bins, 2, patch=4, seed=0)
     assert model.get_layer("patches").output.shape[1] == steps
     slope = np.abs(slopes(model, n_bins))
     assert slope.shape == (n_bins,)
