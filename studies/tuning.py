@@ -59,7 +59,24 @@ VARIANTS = {
     "mlp: half as many training planets": {"training.cv": 1, "data.valid_fraction": 0.6},
     f"mlp: {TOLD}": {},
     f"mlp: {RESIDUAL}": {},
-    "cnn: config.yaml": {"model.name": "cnn"},
+    **{f"{network}: config.yaml": {"model.name": network} for network in ("cnn", "lstm", "hybrid")},
+    **{
+        f"lstm: steps of {patch} bins, {units} units": {
+            "model.name": "lstm",
+            "model.lstm.patch": patch,
+            "model.lstm.units": [units],
+        }
+        for patch, units in ((4, 32), (8, 64), (8, 128))
+    },
+    **{
+        f"hybrid: steps of {patch} bins, {units} units, {filters} filters": {
+            "model.name": "hybrid",
+            "model.hybrid.patch": patch,
+            "model.hybrid.units": units,
+            "model.hybrid.filters": [filters],
+        }
+        for patch, units, filters in ((6, 64, 16), (8, 48, 16), (8, 64, 32), (8, 96, 32))
+    },
     **{
         f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 33, **changes}
         for network, what, changes in (
