@@ -87,7 +87,7 @@ STEPS = (
         "docs/faithfulness.md",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
-    Step("tuning", 200, "results/tuning.csv, three seeds", ("-m studies.tuning --work WORK/tuning",)),
+    Step("tuning", 200, "docs/networks.md", ("-m studies.tuning --work WORK/tuning --page docs/networks.md",)),
     Step(
         "explanations",
         90,

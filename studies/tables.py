@@ -20,6 +20,11 @@ def data_frame(rows, columns=None):
     return _pandas().DataFrame(rows, columns=columns)
 
 
+def read_csv(path):
+    """Return a stored table, with numbers as numbers."""
+    return _pandas().read_csv(path)
+
+
 def write_csv(path, table, number_format=None):
     """Write a data frame as CSV, whole or not at all, into a folder that is made if need be."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,36 +1,44 @@
 """What each choice in networks and training buys: one fold, one change to config.yaml at a time, three seeds.
 
-    python -m studies.tuning                       # all variants, three seeds: about three hours on one core
-    python -m studies.tuning --only mlp cnn        # those whose names hold one of these words
-    python -m studies.tuning --quick               # shows that it runs
-    python -m studies.tuning --more-planets        # of configs/more_planets.yaml, whose data more_planets.py makes
+    python -m studies.tuning --page docs/networks.md  # all variants, three seeds: about three hours on one core
+    python -m studies.tuning --only mlp cnn           # those whose names hold one of these words
+    python -m studies.tuning --quick                  # shows that it runs
+    python -m studies.tuning --more-planets           # of configs/more_planets.yaml, whose data more_planets.py makes
 
 Networks are kept in ``--work``, and taken from there when the command is repeated.
 Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``), a row per variant and seed; rows of variants not
-asked for stay. Seeds are those of weights and training noise; split and test noise are those of seed 0. Columns:
-scaled mean squared error per AMP on the noisy test spectra, its mean, and the mean on training planets with new noise;
-squared error over the sampled limit, mean over AMPs (`limit.py`); Spearman correlation of the single-bin map around
-noisy spectra with the optimal map, mean over AMPs and the smallest, and how much more noise moves the answers than
-those of the best estimator, mean over AMPs (`map_agreement.py`); minutes.
+asked for stay. With ``--page`` their means over seeds are put between the marks of a Markdown file. Seeds are those of
+weights and training noise; split and test noise are those of seed 0. Columns: scaled mean squared error per AMP on the
+noisy test spectra, its mean, and the mean on training planets with new noise; squared error over the sampled limit,
+mean over AMPs (`limit.py`); Spearman correlation of the single-bin map around noisy spectra with the optimal map, mean
+over AMPs and the smallest, and how much more noise moves the answers than those of the best estimator, mean over AMPs
+(`map_agreement.py`).
 """
 
 import dataclasses
 import re
 import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from constants import Stream, stream
+from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
 from runio.config import load_config
 from studies.command import study_parser
 from studies.limit import STORED, compare
 from studies.map_scores import spearman
-from studies.tables import data_frame, replaced_rows, write_csv
+from studies.tables import (
+    as_markdown,
+    data_frame,
+    mean_over_seeds,
+    put_between_marks,
+    read_csv,
+    replaced_rows,
+    write_csv,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLD = "told the size of the errors"  # a second input that the shipped data set does not hold
@@ -100,6 +108,14 @@ MORE_PLANETS = {
     "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
 }
 QUICK = {"data.size": 1500, "training.epochs": 2}
+MARKS = "<!-- begin: studies.tuning -->", "<!-- end: studies.tuning -->"
+COLUMNS = {  # of the page: heading, digits, with the error of the mean
+    "mean": ("mean squared error, scaled", 4, True),
+    "over_limit": ("squared error / limit", 3, True),
+    "spearman": ("agreement with the optimal map, mean", 2, False),
+    "spearman_least": ("least", 2, False),
+    "moved_by_noise": ("noise moves the answers, optimal = 1", 2, False),
+}
 
 
 def residual_mlp(spectrum, width=320, inner=(160, 160, 160), activation="gelu", **_):
@@ -197,6 +213,23 @@ def write_rows(path, rows):
     write_csv(path, replaced_rows(path, data_frame(rows), ["variant", "seed"]))
 
 
+def markdown(table):
+    """Return lines of Markdown: per network the means of its variants over seeds, with the error of two or more."""
+    lines = []
+    for network in NETWORKS:
+        names = [name for name in VARIANTS if name.startswith(f"{network}: ") and name in set(table["variant"])]
+        cells = {network: [name.removeprefix(f"{network}: ") for name in names]}
+        cells["seeds"] = [str(sum(table["variant"] == name)) for name in names]
+        for column, (heading, digits, with_error) in COLUMNS.items():
+            cells[heading] = [
+                f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if with_error and np.isfinite(error) else "")
+                for mean, error in mean_over_seeds(table, column, "variant").loc[names].to_numpy()
+            ]
+        if names:
+            lines += [*as_markdown(data_frame(cells)), ""]
+    return lines[:-1]
+
+
 def main():
     """Run the command line."""
     parser = study_parser("tuning", __doc__)
@@ -206,6 +239,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1 ... of each variant (default %(default)s)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/tuning", help="where the networks are kept")
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
+    parser.add_argument("--page", type=Path, help="Markdown file: put the means over seeds between its marks")
     arguments = parser.parse_args()
     file, variants = ("config.yaml", VARIANTS)
     if arguments.more_planets:
@@ -222,13 +256,13 @@ def main():
         config.data.path = str(ROOT / config.data.path)
         split = prepare(name, config)
         for seed in range(1 if arguments.quick else arguments.seeds):
-            start = time.perf_counter()
             network = train(name, config, split, seed, work / f"{re.sub('[^a-z0-9]+', '_', name)}_{seed}")
             row = {"variant": name, "seed": str(seed)}
             row |= score(network, split, has_limit(split))
-            row |= {"minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
             print(row, flush=True)
             write_rows(output, [row])
+    if arguments.page:
+        put_between_marks(arguments.page, MARKS, "\n".join(markdown(read_csv(output))))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import pytest
 
 from runio.config import load_config
 from studies.pooling import likeness, recovered
-from studies.tuning import MORE_PLANETS, RESIDUAL, ROOT, TOLD, VARIANTS, write_rows
+from studies.tables import data_frame
+from studies.tuning import COLUMNS, MORE_PLANETS, RESIDUAL, ROOT, TOLD, VARIANTS, markdown, write_rows
 
 
 @pytest.mark.parametrize("name, file", [(n, "config.yaml") for n in VARIANTS])
@@ -33,6 +34,18 @@ def test_rows_of_other_variants_and_seeds_stay(tmp_path):
     with open(path, newline="") as file:
         found = [tuple(r.values()) for r in csv.DictReader(file)]
     assert found == [("a", "0", "1", ""), ("a", "1", "3", ""), ("b", "0", "4", "5")]
+
+
+def test_the_page_shows_means_over_seeds_with_their_error():
+    def row(variant, seed, value):
+        return {"variant": variant, "seed": seed} | dict.fromkeys(COLUMNS, value)
+
+    table = data_frame(
+        [row("lstm: config.yaml", 0, 1.0), row("mlp: config.yaml", 0, 1.2), row("mlp: config.yaml", 1, 1.4)]
+    )
+    mlp, lstm = (line for line in markdown(table) if "config.yaml" in line)
+    assert mlp.startswith("| config.yaml | 2 | 1.3000 ± 0.1000 | 1.300 ± 0.100 | 1.30 |")
+    assert lstm.startswith("| config.yaml | 1 | 1.0000 | 1.000 | 1.00 |")
 
 
 def test_what_features_hold_of_each_bin_is_found():
