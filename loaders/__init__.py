@@ -8,9 +8,9 @@ The layouts are described in data/FORMATS.md, and how to add one in CONTRIBUTING
 import logging
 from pathlib import Path
 
+from loaders.checks import check_dataset
 from loaders.formats import pick_format
 from loaders.survey import LayoutError, finish
-from preprocessing import check_dataset
 from runio.errors import one_line
 
 logger = logging.getLogger(__name__)

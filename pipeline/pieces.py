@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from loaders.checks import check_spectra
 from loaders.own import read_grid, read_rows
 from perturbation.arguments import positive_integer, quadrature_rule
 from perturbation.mapstore import digest
 from perturbation.merge import merge_maps
-from preprocessing import check_spectra
 from runio.errors import InputError, one_line
 from runio.files import read_bounded, written_whole
 from sensitivity import SensitivityMap
