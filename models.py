@@ -67,11 +67,11 @@ def lstm(spectrum, patch=6, units=(96,), all_steps=True, dense=DENSE, activation
 
 def hybrid(
     spectrum,
-    filters=(32,),
+    filters=(16,),
     kernel_size=3,
     pooling=False,
     batch_norm=False,
-    patch=4,
+    patch=6,
     patch_filters=64,
     units=64,
     all_steps=True,

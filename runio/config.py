@@ -98,11 +98,11 @@ class LstmConfig:
 class HybridConfig:
     """Convolutional front, then a bidirectional LSTM."""
 
-    filters: list[int] = setting([32], low=1)
+    filters: list[int] = setting([16], low=1)
     kernel_size: int = setting(3, low=1)
     pooling: bool = setting(False)
     batch_norm: bool = setting(False)
-    patch: int = setting(4, low=1)
+    patch: int = setting(6, low=1)
     patch_filters: int = setting(64, low=1)
     units: int = setting(64, low=1)
     all_steps: bool = setting(True)

@@ -83,7 +83,7 @@ VARIANTS = {
             "model.hybrid.units": units,
             "model.hybrid.filters": [filters],
         }
-        for patch, units, filters in ((6, 64, 16), (8, 48, 16), (8, 64, 32), (8, 96, 32))
+        for patch, units, filters in ((4, 64, 32), (8, 48, 16), (8, 64, 32), (8, 96, 32))
     },
     **{
         f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 33, **changes}
