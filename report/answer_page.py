@@ -139,15 +139,17 @@ def _amps(application):
 
 
 def answer_text(application, k):
-    """Return an answer with its 68 % error as a plot shows it: '-4.78 +0.38 -0.37'."""
+    """Return an answer with its 68 % error as a plot shows it, with the minus of its axes: '−4.78 +0.38 −0.37'."""
     amp = application.amp_table[k]
     value, low, high = plotted(amp, [application.answer[k], *application.intervals[0, :, k]])[0]
     if not np.isfinite([low, high]).all():
-        return f"{value:.3g}"
-    if min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
-        return f"{value:.2g} ({low:.2g} to {high:.2g})"
-    digits = _digits(max(high - low, 1e-300) / 2)
-    return f"{value:.{digits}f} +{high - value:.{digits}f} −{value - low:.{digits}f}"
+        text = f"{value:.3g}"
+    elif min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
+        text = f"{value:.2g} ({low:.2g} to {high:.2g})"
+    else:
+        digits = _digits(max(high - low, 1e-300) / 2)
+        text = f"{value:.{digits}f} +{high - value:.{digits}f} -{value - low:.{digits}f}"
+    return text.replace("-", "−")
 
 
 def _digits(error):

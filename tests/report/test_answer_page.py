@@ -81,7 +81,7 @@ def test_shares_sum_to_one_and_an_answer_that_nothing_moves_has_none():
     shares = application().shares
     assert shares[:-1].sum(axis=1) == pytest.approx(np.ones(4)) and shares[0, -1] == pytest.approx(0.52)
     assert np.isnan(shares[-1]).all()
-    assert answer_text(application(), 0) == "-6.00 +0.34 −0.51"
+    assert answer_text(application(), 0) == "−6.00 +0.34 −0.51"
 
 
 @pytest.mark.parametrize(("n_bins", "n_amps"), [(1, 1), (300, 3)])
