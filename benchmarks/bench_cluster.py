@@ -82,7 +82,8 @@ def bytes_of_chunk(chunk_size, kind):
     x = np.zeros((chunk_size, N_BINS), np.float32)
     rule = make_rule("auto", 5) if kind == "exact" else None
     settings = Settings(np.arange(N_BINS), True, REPEAT, 5120, 0, "channel", N_AMPS, rule)
-    task = portable_task(run_chunk, (ModelLoader(Constant), Chunk(np.arange(chunk_size), x, x, None), settings), {})
+    chunk = Chunk(np.arange(chunk_size), x, x.copy(), None)  # the same array twice would be pickled once
+    task = portable_task(run_chunk, (ModelLoader(Constant), chunk, settings), {})
     answer = np.zeros((chunk_size, ARRAYS[kind], N_AMPS, N_BINS))
     return len(pickle.dumps(task[1:])) / chunk_size, len(pickle.dumps(answer)) / chunk_size
 

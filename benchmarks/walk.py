@@ -2,7 +2,7 @@
 
     python -m benchmarks.walk --n 300 --epochs 3      # few planets: shows that the page works (3 minutes)
     python -m benchmarks.walk                         # as a reader would run it (40 minutes of processor time)
-    python -m benchmarks.walk --only "--planet"       # the commands that hold this text
+    python -m benchmarks.walk --only "runfile.py --observation"  # the commands that hold this text
 
 To be run by hand, in a fresh clone: it leaves what the commands leave. Blocks indented by four blanks are read;
 `pip install` is left to the reader.

@@ -1,4 +1,4 @@
-"""Everything measured again: each number of README.md and docs/, in the order in which they hang on each other.
+"""The measurements of README.md and docs/ again, in the order in which they hang on each other.
 
     python -m studies --list               # the steps, their commands and minutes
     python -m studies                      # all that is not done yet: a night on two cores
@@ -9,7 +9,8 @@ so the same command goes on after an interruption; runs of networks go on from t
 all.
 Tables go where the single scripts put them: ``studies/results``, ``benchmarks/results`` and figures of docs/.
 Needs requirements-science.txt, shap and pudu (``--no-deps``). Not among the steps: shipped spectra, emulator and
-posteriors (data/README.md), and what is measured on one observation (docs/your_planet.md).
+posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and what is measured on one observation
+(docs/your_planet.md, the second half of docs/answer_errors.md).
 """
 
 import shlex
@@ -71,6 +72,12 @@ STEPS = (
         (f"-m studies.run_table {RUNS} {SEED_RUNS}", "-m studies.run_table WORK/mlp --readme"),
     ),
     Step("regressions", 30, "results/paper_table", ("-m studies.paper_table --no-training --work WORK",)),
+    Step(
+        "coverage",
+        2,
+        "docs/answer_errors.md, shipped data",
+        ("-m studies.answer_coverage WORK/mlp --out studies/results/answer_coverage.txt",),
+    ),
     Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
     Step(
         "agreement",
@@ -110,7 +117,7 @@ STEPS = (
         20,
         "benchmarks/results: cost of the maps, of other explanations, of a ranking",
         (
-            "benchmarks/bench_sensitivity.py --models mlp",
+            "benchmarks/bench_sensitivity.py --models mlp cnn",
             "benchmarks/bench_sensitivity.py --exact",
             "benchmarks/bench_sensitivity.py --models mlp --explainers",
             "benchmarks/quadrature.py WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",

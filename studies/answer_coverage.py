@@ -1,6 +1,6 @@
 """How often the truth lies in the intervals of an application, and which way of making them is the best.
 
-    python -m studies.answer_coverage RUN_DIR
+    python -m studies.answer_coverage RUN_DIR --out studies/results/answer_coverage.txt
 
 takes the test planets of a finished run in two halves: one gives the intervals, the other is tested on. Each of `RULES`
 is judged for each AMP by its coverage at 68.27 and 95.45 %, by the tenth of the planets
@@ -15,6 +15,7 @@ planets that are answered alike (``pipeline/reference.py``), by that from all sp
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from pipeline.uncertainty import (
     nearest,
     own_size,
 )
+from runio.files import written_whole
 from runio.results import load_run
 from studies.command import study_parser
 
@@ -184,18 +186,22 @@ def main():
     parser = study_parser("answer_coverage", __doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--seed", type=int, default=0, help="of the halves (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="also write the tables to this file")
     arguments = parser.parse_args()
     run = load_run(arguments.run)
-    print("\n".join(coverage_table(run.best.y_pred, run.y_test, run.amp_names, arguments.seed)))
+    lines = coverage_table(run.best.y_pred, run.y_test, run.amp_names, arguments.seed)
     if run.reference is None or is_noisy(run):
-        print("\nno noise-free test spectra in this run: nothing on other errors and on strange spectra")
-        return 0
-    from pipeline.network import TrainedNetwork
+        lines += ["", "no noise-free test spectra in this run: nothing on other errors and on strange spectra"]
+    else:
+        from pipeline.network import TrainedNetwork
 
-    network = TrainedNetwork.of_run(run)
-    for table in (level_table, detection_table):
-        print()
-        print("\n".join(table(run, network, arguments.seed)))
+        network = TrainedNetwork.of_run(run)
+        for table in (level_table, detection_table):
+            lines += ["", *table(run, network, arguments.seed)]
+    print("\n".join(lines))
+    if arguments.out:
+        with written_whole(arguments.out) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 

@@ -252,16 +252,16 @@ BAD = [
     (_nan_target, "H2O", "1 row (3)"),
     (_constant_target, "Tp", "all 12 rows"),
 ]
-WRITERS = [
-    lambda folder, truth: layouts.write_own(folder / "d.h5", truth),
-    lambda folder, truth: layouts.write_paper(folder / "pair", truth),
-    lambda folder, truth: layouts.write_challenge(folder / "adc", truth),
-    lambda folder, truth: layouts.write_level_1(folder / "abc", truth),
-]
+WRITERS = {
+    "own": lambda folder, truth: layouts.write_own(folder / "d.h5", truth),
+    "paper": lambda folder, truth: layouts.write_paper(folder / "pair", truth),
+    "challenge": lambda folder, truth: layouts.write_challenge(folder / "adc", truth),
+    "abc1": lambda folder, truth: layouts.write_level_1(folder / "abc", truth),
+}
 
 
 @pytest.mark.parametrize("spoil, first, second", BAD, ids=[spoil.__name__ for spoil, *_ in BAD])
-@pytest.mark.parametrize("write", WRITERS, ids=["own", "paper", "challenge", "abc1"])
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_bad_values_are_refused_with_their_count(tmp_path, truth, spoil, first, second, write):
     spoil(truth)
     line = refusal(write(tmp_path, truth))

@@ -227,6 +227,9 @@ def nan(values):
     ("answers of the mean are NaN", array("ensemble/y_pred", nan), "ensemble/y_pred: expected finite numbers"),
     ("truths NaN", array("fold_0/y_test", nan), "fold_0/y_test: expected finite numbers"),
     ("a scaler of zero for the mean", array("ensemble/scaler/x_std", 0.0), "ensemble/scaler/x_std: expected positive"),
+    ("slope of one bin", array("fold_0/sensitivity_single/slope", np.ones((3, 1))), "slope: expected shape (3, "),
+    ("slope NaN", array("fold_0/sensitivity_single/slope", nan), "slope: expected finite numbers"),
+    ("error below 0", array("fold_0/sensitivity_single/standard_error", np.negative), "standard_error: expected not"),
 )  # fmt: skip
 def _reference(place, change):
     with h5py.File(place / "run/results.h5", "a") as file:
