@@ -49,7 +49,6 @@ VARIANTS = {
     "mlp: activation of the paper (relu)": {"model.mlp.activation": "relu"},
     "mlp: activation silu": {"model.mlp.activation": "silu"},
     "mlp: no decay of the weights (Adam)": {"training.weight_decay": 0.0},
-    "mlp: twice the decay": {"training.weight_decay": 0.2},
     "mlp: no average of the weights": {"training.average_epochs": 0},
     "mlp: cosine schedule": {"training.schedule": "cosine", "training.stop_patience": 0},
     "mlp: cosine schedule, no average": {
@@ -57,7 +56,6 @@ VARIANTS = {
         "training.stop_patience": 0,
         "training.average_epochs": 0,
     },
-    "mlp: batches of 64, rate 0.001": {"training.batch_size": 64, "training.lr": 0.001},
     "mlp: rate 0.01": {"training.lr": 0.01},
     "mlp: a third of the epochs": {"training.epochs": 33},
     "mlp: input of the paper (not whitened)": {"model.whiten": False},
