@@ -75,11 +75,12 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def which_rows(bad, limit=5):
-    """Say which rows are bad: '3 rows (0, 7, 9)'."""
+def rows_text(bad, labels=None, limit=5):
+    """Say which rows are bad: '3 rows (0, 7, 9)', by label where there are labels."""
     index = np.flatnonzero(bad)
-    shown = ", ".join(str(i) for i in index[:limit]) + (", ..." if len(index) > limit else "")
-    return f"{len(index)} row{'s' if len(index) != 1 else ''} ({shown})"
+    shown = ", ".join(str(i if labels is None else labels[i]) for i in index[:limit])
+    more = ", ..." if len(index) > limit else ""
+    return f"{len(index)} row{'s' if len(index) != 1 else ''} ({shown}{more})"
 
 
 def take(data, size):
@@ -276,7 +277,7 @@ def _network_input(what, values, mean, std):
         bad = ~good.all(axis=1)
         raise ValueError(
             f"{what}: expected finite numbers within {LARGEST_INPUT:g} standard deviations of those in training; "
-            f"received others in {which_rows(bad)}"
+            f"received others in {rows_text(bad)}"
         )
     return scaled.astype(np.float32)
 

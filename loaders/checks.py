@@ -3,7 +3,7 @@
 import numpy as np
 
 from constants import AMPS
-from preprocessing import which_rows
+from preprocessing import rows_text
 
 FAR_ERROR = 1000.0  # times the error that its bin and its spectrum let expect, beyond which it is no error bar
 FAR_DEPTH = 10.0  # times the depth that its bin and its spectrum let expect, beyond which it is no depth
@@ -38,18 +38,18 @@ def check_dataset(data):
     for what, values in (("spectra", data.spectra), ("errors", data.errors), ("amps", data.amps)):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            raise ValueError(f"{data.name}: {what} hold NaN or infinite values in {which_rows(bad)}")
+            raise ValueError(f"{data.name}: {what} hold NaN or infinite values in {rows_text(bad)}")
     bad = (data.errors <= 0).any(axis=1)
     if bad.any():
-        raise ValueError(f"{data.name}: errors must be positive; they are not in {which_rows(bad)}")
+        raise ValueError(f"{data.name}: errors must be positive; they are not in {rows_text(bad)}")
     if data.auxiliary is not None and not np.isfinite(data.auxiliary).all():
         bad = ~np.isfinite(data.auxiliary).all(axis=1)
-        raise ValueError(f"{data.name}: auxiliary inputs hold NaN or infinite values in {which_rows(bad)}")
+        raise ValueError(f"{data.name}: auxiliary inputs hold NaN or infinite values in {rows_text(bad)}")
     _check_texts(data)
     check_spectra(data.spectra, data.errors, data.wavelength, data.name)
     for problem, bad in _implausible_columns(data):
         if bad.any():
-            raise ValueError(f"{data.name}: {problem} in {which_rows(bad)}; is it a fill value, or another unit?")
+            raise ValueError(f"{data.name}: {problem} in {rows_text(bad)}; is it a fill value, or another unit?")
 
 
 def check_spectra(spectra, errors, wavelength, name):
@@ -69,7 +69,7 @@ def check_spectra(spectra, errors, wavelength, name):
     """
     for problem, bad in (*_implausible_errors(errors, wavelength), *_implausible_depths(spectra, errors)):
         if bad.any():
-            raise ValueError(f"{name}: {problem} in {which_rows(bad)}; is it a fill value, or another unit?")
+            raise ValueError(f"{name}: {problem} in {rows_text(bad)}; is it a fill value, or another unit?")
 
 
 def _check_texts(data):

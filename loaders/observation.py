@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loaders.checks import FAR_BELOW, FAR_DEPTH, FAR_ERROR
-from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, depth_factor, rows_text, wavelength_order
+from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, depth_factor, wavelength_order
 from loaders.tables import read_table
+from preprocessing import rows_text
 from runio.errors import printable
 from runio.yamlfile import clip
 

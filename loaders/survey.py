@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from constants import amp
-from preprocessing import Dataset
+from preprocessing import Dataset, rows_text
 from runio.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -103,14 +103,6 @@ def refuse_empty_promise(dataset, where):
         raise LayoutError(f"{where} lies in other files, expected its values in this one")
     if dataset.size and not dataset.id.get_storage_size():
         raise LayoutError(f"{where} has shape {dataset.shape} but was never written")
-
-
-def rows_text(bad, labels=None, limit=5):
-    """Say which rows are bad: '3 rows (0, 7, 9)', by label where there are labels."""
-    index = np.flatnonzero(bad)
-    shown = ", ".join(str(i if labels is None else labels[i]) for i in index[:limit])
-    more = ", ..." if len(index) > limit else ""
-    return f"{len(index)} row{'s' if len(index) != 1 else ''} ({shown}{more})"
 
 
 def guess_depth_unit(depth, name):

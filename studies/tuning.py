@@ -239,6 +239,8 @@ def main():
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
     parser.add_argument("--page", type=Path, help="Markdown file: put the means over seeds between its marks")
     arguments = parser.parse_args()
+    if arguments.page and arguments.more_planets:
+        parser.error("--page: expected variants of config.yaml, received --more-planets")
     file, variants = ("config.yaml", VARIANTS)
     if arguments.more_planets:
         file, variants = ("configs/more_planets.yaml", MORE_PLANETS)
@@ -259,7 +261,7 @@ def main():
             row |= score(network, split, has_limit(split))
             print(row, flush=True)
             write_rows(output, [row])
-    if arguments.page:
+    if arguments.page and not arguments.quick:
         put_between_marks(arguments.page, MARKS, "\n".join(markdown(read_csv(output))))
 
 
