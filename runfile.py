@@ -15,7 +15,7 @@ from pathlib import Path
 
 from constants import NETWORKS
 from runio.config import load_config
-from runio.errors import InputError, one_line
+from runio.log import InputError, one_line
 
 logger = logging.getLogger("runfile")
 
@@ -120,7 +120,7 @@ def read_auxiliary(pairs):
 
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
-    from runio.console import RunLog, check_environment, open_standard_streams
+    from runio.log import RunLog, check_environment, open_standard_streams
 
     open_standard_streams()
     arguments = parse_arguments(argv)
@@ -129,7 +129,7 @@ def main(argv=None):
             check_environment()
             config = read_settings(arguments)
             if arguments.apply:
-                from pipeline.apply import apply_run
+                from observation.apply import apply_run
 
                 auxiliary = read_auxiliary(arguments.auxiliary)
                 apply_run(
@@ -169,7 +169,7 @@ def networks(config, arguments):
     if arguments.model != "all":
         yield config, arguments
         return
-    from runio.rundir import new_folder
+    from runio.folder import new_folder
 
     output = Path(arguments.output or new_folder(config.output, "all"))
     for name in NETWORKS:
@@ -180,9 +180,9 @@ def networks(config, arguments):
 
 def study_planet(config, arguments, command, log):
     """Simulate planets like an observed one, train on them, answer: three steps in one folder, each resumable."""
-    from pipeline import planet
-    from pipeline.apply import apply_run
-    from runio.rundir import new_folder
+    from observation import planet
+    from observation.apply import apply_run
+    from runio.folder import new_folder
 
     design = planet.survey_design(arguments.observation, arguments.planet, config.data.depth_unit, config.data.width)
     folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
@@ -208,11 +208,10 @@ def workers(address):
 
 def run(config, arguments, command, log):
     """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
+    from common.processes import device_words
     from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
-    from pipeline.processes import device_words
-    from runio import console
-    from runio.progress import SHARES, Stages
-    from runio.rundir import RunFolder, new_folder
+    from runio.folder import RunFolder, new_folder
+    from runio.log import SHARES, Stages, quiet_stderr, score_table, versions
 
     share_cores(config.training.cv)
     stage = Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"])
@@ -223,7 +222,7 @@ def run(config, arguments, command, log):
     settings = {
         **config.to_dict(),
         "data_sha256": split.data.sha256(),
-        "versions": console.versions(),
+        "versions": versions(),
         "command": command,
     }
     if arguments.fold is not None:
@@ -233,10 +232,10 @@ def run(config, arguments, command, log):
             return logger.info("%s: this run is already finished, nothing to do", output)
         log.to_file(folder.work / "run.log")
         logger.info("%s", command)
-        with console.quiet_stderr(), stage("imports"):
+        with quiet_stderr(), stage("imports"):
             import tensorflow as tf
 
-            from pipeline.judge import judge
+            from pipeline.evaluate import judge
             from pipeline.network import save_mean
             from report import page
             from runio import results
@@ -255,7 +254,7 @@ def run(config, arguments, command, log):
         with stage("figures"):
             finished = results.load_run(folder.work)
             page.write_report(finished, rendered=page.write_figures(finished))
-        logger.info("\n%s\n", console.score_table(finished.amp_names, judged))
+        logger.info("\n%s\n", score_table(finished.amp_names, judged))
         logger.info("time: %s", stage)
         folder.finish()
     logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, the networks ...)", output)

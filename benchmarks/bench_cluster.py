@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from constants import NETWORKS  # noqa: E402
+from perturbation.accumulate import merge_maps  # noqa: E402
 from perturbation.engine import Chunk, Settings, run_chunk  # noqa: E402
-from perturbation.merge import merge_maps  # noqa: E402
 from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS  # noqa: E402
-from perturbation.rules import make_rule  # noqa: E402
+from perturbation.quadrature import make_rule  # noqa: E402
 from pipeline.cluster import open_scheduler, portable_task  # noqa: E402
-from pipeline.pieces import PIECE  # noqa: E402
+from pipeline.survey_map import PIECE  # noqa: E402
 from sensitivity import ModelLoader, SensitivityMap, sensitivity_map  # noqa: E402
 
 N_BINS, N_AMPS, REPEAT = 52, 9, 500

@@ -16,8 +16,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # so import this modu
 import numpy as np  # noqa: E402
 
 import sensitivity  # noqa: E402
-from data.workers import end_with_parent  # noqa: E402
-from runio.console import quiet_stderr  # noqa: E402
+from common.processes import end_with_parent  # noqa: E402
+from runio.log import quiet_stderr  # noqa: E402
 
 N_BINS, N_AMPS = 52, 9
 

@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 
 import loaders  # noqa: E402
 import sensitivity  # noqa: E402
-from perturbation.rules import make_rule  # noqa: E402
+from perturbation.quadrature import make_rule  # noqa: E402
 from pipeline.network import TrainedNetwork  # noqa: E402
 from runio.results import load_run  # noqa: E402
 

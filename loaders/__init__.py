@@ -5,15 +5,75 @@ order of the wavelengths, choice of the targets, retrieval space, checks) is don
 The layouts are described in data/FORMATS.md, and how to add one in CONTRIBUTING.md.
 """
 
+import errno
 import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.checks import check_dataset
-from loaders.formats import pick_format
-from loaders.survey import LayoutError, finish
-from runio.errors import one_line
+from constants import DATA_FORMATS
+from loaders.challenge import detect_level_1, detect_level_2, load_level_1, load_level_2
+from loaders.dataset import LayoutError, check_dataset, finish
+from loaders.own import detect_own, load_own
+from loaders.paper import detect_hela, detect_paper, load_hela, load_paper
+from runio.log import one_line
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One layout: what to call it, how to know it, and how to read it.
+
+    Attributes
+    ----------
+    name : str
+        Value of ``data.format`` in config.yaml.
+    detect : callable
+        ``detect(path) -> bool``, quick, from names and signatures alone.
+    load : callable
+        ``load(path) -> Survey``.
+    """
+
+    name: str
+    detect: Callable
+    load: Callable
+
+    @property
+    def description(self):
+        """What a user's file or folder must hold, for messages."""
+        return DATA_FORMATS[self.name]
+
+
+FORMATS = (  # in the order in which they are tried
+    Format("challenge", detect_level_2, load_level_2),
+    Format("abc1", detect_level_1, load_level_1),
+    Format("paper", detect_paper, load_paper),
+    Format("hela", detect_hela, load_hela),
+    Format("hdf5", detect_own, load_own),
+)
+
+
+def pick_format(path, format):
+    """Return the `Format` called ``format``, or with "auto" the first one that knows ``path``; else a ValueError."""
+    names = ", ".join(f.name for f in FORMATS)
+    if format != "auto" and format not in [f.name for f in FORMATS]:
+        raise ValueError(f"data.format must be auto or one of {names}; received {format!r}")
+    if not path.exists():
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(f"{path}: no such file or folder{where}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: a pipe or a device, expected a file or a folder")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise ValueError(f"{path}: cannot be read ({os.strerror(errno.EACCES)})")
+    if format != "auto":
+        return next(f for f in FORMATS if f.name == format)
+    for layout in FORMATS:
+        if layout.detect(path):
+            return layout
+    known = "; ".join(f"{f.name}: {f.description}" for f in FORMATS)
+    raise ValueError(f"{path}: matches no known layout. Known are {known}. See data/FORMATS.md")
 
 
 def load_dataset(path, format="auto", targets=None, auxiliary=(), depth_unit="auto", width="auto"):

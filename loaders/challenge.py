@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 from h5py import h5d, h5s, h5t
 
+from common.files import written_whole
 from constants import AMPS, JUPITER_RADIUS
-from loaders.survey import LayoutError, Survey, Target, rows_text
+from loaders.dataset import LayoutError, Survey, Target, rows_text
 from loaders.tables import read_csv
-from runio.files import written_whole
 
 logger = logging.getLogger(__name__)
 

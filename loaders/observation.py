@@ -6,12 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loaders.checks import FAR_BELOW, FAR_DEPTH, FAR_ERROR
-from loaders.survey import DEPTH_UNITS, MICRON, LayoutError, depth_factor, wavelength_order
+from loaders.dataset import (
+    DEPTH_UNITS,
+    FAR_BELOW,
+    FAR_DEPTH,
+    FAR_ERROR,
+    MICRON,
+    LayoutError,
+    depth_factor,
+    wavelength_order,
+)
 from loaders.tables import read_table
 from preprocessing import rows_text
-from runio.errors import printable
-from runio.yamlfile import clip
+from runio.config import clip
+from runio.log import printable
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from loaders.survey import (
+from loaders.dataset import (
     DEPTH_UNITS,
     MICRON,
     LayoutError,

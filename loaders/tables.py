@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.survey import LayoutError
-from runio.files import read_bounded
-from runio.yamlfile import ConfigError, parse_yaml
+from common.files import read_bounded
+from loaders.dataset import LayoutError
+from runio.config import ConfigError, parse_yaml
 
 LARGEST_TEXT = 500_000_000  # bytes of a table of a survey
 LARGEST_SPECTRUM = 20_000_000  # bytes of a table of one spectrum

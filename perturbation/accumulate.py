@@ -1,12 +1,186 @@
 """From a plan to sums over spectra: run the chunks, read the store, add up in the order of the spectra."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from perturbation.engine import run_chunks
-from perturbation.moments import RunningMoments, RunningShares, RunningSums
+
+JACKKNIFE_GROUPS = 100  # spectra up to this number are left out one at a time, more in this many groups
+
+
+class RunningMoments:
+    """Mean over spectra and the spread about it (Welford), for each AMP its own number of spectra."""
+
+    def __init__(self, n_amps, n_bins):
+        self.count = np.zeros((n_amps, 1), int)
+        self.mean = np.zeros((n_amps, n_bins))
+        self._spread = np.zeros((n_amps, n_bins))  # sum over spectra of (map - mean)^2
+
+    def add(self, spectrum_map, wanted):
+        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,)."""
+        if not wanted.all():
+            spectrum_map = np.where(wanted[:, None], spectrum_map, self.mean)  # no change to these rows
+        self.count += wanted[:, None]
+        delta = spectrum_map - self.mean
+        self.mean += delta / np.maximum(self.count, 1)
+        self._spread += delta * (spectrum_map - self.mean)
+
+    @property
+    def standard_error(self):
+        """Spread of the maps of single spectra / sqrt(n): (n_AMPs, n_bins), NaN for one spectrum."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.sqrt(self._spread / (self.count - 1) / self.count)
+
+    def within(self, tolerance, fewest=10):
+        """Whether every AMP has ``fewest`` spectra and a standard error of at most ``tolerance`` times its mean."""
+        return self.count.min() >= fewest and bool(np.all(self.standard_error <= tolerance * self.mean))
+
+
+class RunningSums:
+    """Plain sums over spectra of some arrays (n_arrays, n_AMPs, n_bins)."""
+
+    def __init__(self, n_arrays, n_amps, n_bins):
+        self.total = np.zeros((n_arrays, n_amps, n_bins))
+
+    def add(self, arrays, wanted):
+        """Add one spectrum's arrays to the AMPs ``wanted`` (n_AMPs,)."""
+        if not wanted.all():
+            arrays = np.where(wanted[:, None], arrays, 0.0)
+        self.total += arrays
+
+
+class RunningShares:
+    """Share of each bin in its AMP's sum, with jackknife errors: sums of spectra in a fixed number of groups.
+
+    Up to `JACKKNIFE_GROUPS` spectra of an AMP each has a group of its own, and leaving groups out is the usual
+    delete-one jackknife; with more, spectra take turns.
+    """
+
+    def __init__(self, n_amps, n_bins, n_groups=JACKKNIFE_GROUPS):
+        self._sums = np.zeros((n_groups, n_amps, n_bins))
+        self._count = np.zeros(n_amps, int)
+
+    def add(self, spectrum_map, wanted):
+        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,)."""
+        if wanted.all() and (self._count == self._count[0]).all():
+            self._sums[self._count[0] % len(self._sums)] += spectrum_map
+        else:
+            rows = np.flatnonzero(wanted)
+            self._sums[self._count[rows] % len(self._sums), rows] += spectrum_map[rows]
+        self._count += wanted
+
+    def result(self):
+        """Return the shares and their standard errors, (n_AMPs, n_bins) each; NaN where the sum is zero.
+
+        The standard error is NaN for one spectrum.
+        """
+        shares, errors = [], []
+        for k, count in enumerate(self._count):
+            groups = self._sums[: min(count, len(self._sums)), k]
+            whole = groups.sum(axis=0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                shares.append(whole / whole.sum())
+                rest = whole - groups
+                left_out = rest / rest.sum(axis=1, keepdims=True)  # (n_groups, n_bins)
+                n = np.float64(len(groups))
+                variance = (n - 1) / n * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
+                errors.append(np.sqrt(variance) if n > 1 else np.full_like(whole, np.nan))
+        return np.stack(shares), np.stack(errors)
+
+
+ALIKE = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
+SUMS = ("quadrature_error", "slope", "curvature")  # means over spectra
+
+
+def merge_maps(maps):
+    """Return the map of all spectra from the maps of parts of them, none of which shares a spectrum with another.
+
+    Numbers do not depend on the parts but for rounding, with two exceptions. ``share_error`` adds the errors that the
+    parts state in quadrature, weighted by the size of their maps, which is right to first order, and NaN if a part is
+    a single spectrum. With random repeats ``standard_error`` may be too large, where that of a part is the noise of its
+    repeats and not the spread over its spectra.
+
+    Parameters
+    ----------
+    maps : iterable of SensitivityMap
+        Read one at a time, and in order.
+
+    Returns
+    -------
+    SensitivityMap
+        Without ``per_spectrum`` and ``spectra``; the seed is that of the first part.
+
+    Raises
+    ------
+    ValueError
+        If there is no map, or the maps were not made in the same way.
+    """
+    first, sums = None, None
+    for part in maps:
+        if first is None:
+            first, sums = part, _Sums(part)
+        _check_alike(first, part)
+        sums.add(part)
+    if first is None:
+        raise ValueError("maps: expected at least one, received none")
+    return replace(first, per_spectrum=None, spectra=None, **sums.arrays())
+
+
+def _check_alike(first, part):
+    for name in ALIKE:
+        if getattr(part, name) != getattr(first, name):
+            raise ValueError(
+                f"maps: expected the {name} {getattr(first, name)!r} of the first, received {getattr(part, name)!r}"
+            )
+    if part.mean.shape != first.mean.shape:
+        raise ValueError(f"maps: expected the shape {first.mean.shape} of the first, received {part.mean.shape}")
+    if not np.array_equal(*(np.zeros(0) if one.groups is None else one.groups for one in (first, part))):
+        raise ValueError("maps: expected the groups of the first, received others")
+
+
+class _Sums:
+    """Running sums over parts, each of ``n`` spectra (n_AMPs, 1)."""
+
+    def __init__(self, first):
+        self.count = np.zeros((len(first.mean), 1), int)
+        self.mean = np.zeros_like(first.mean)
+        self.spread = np.zeros_like(first.mean)  # sum over spectra of (map - mean)^2
+        self.repeats = np.zeros_like(first.mean)  # of the variances of sums over spectra
+        self.totals = {name: np.zeros_like(first.mean) for name in SUMS if getattr(first, name) is not None}
+        self.shares = None if first.share_error is None else np.zeros_like(first.mean)
+        self.single = first.standard_error  # of a lone spectrum: no spread over spectra
+
+    def add(self, part):
+        """Add a part: means and spreads as Chan, Golub & LeVeque (1983) update them."""
+        n = np.asarray(part.n_spectra)[:, None]
+        spread = np.where(n > 1, part.standard_error**2 * n * (n - 1), 0.0)
+        delta, self.count = part.mean - self.mean, self.count + n
+        self.mean = self.mean + delta * (n / self.count)
+        self.spread = self.spread + spread + delta**2 * (n * (self.count - n) / self.count)
+        self.repeats = self.repeats + (n * part.repeat_error) ** 2
+        for name, total in self.totals.items():
+            total += n * getattr(part, name)
+        if self.shares is not None:
+            size = n * np.nansum(part.mean, axis=1, keepdims=True)
+            self.shares = None if part.share_error is None else self.shares + (size * part.share_error) ** 2
+
+    def arrays(self):
+        """Return the arrays of the map of all parts, by name."""
+        n, repeat_error = self.count, np.sqrt(self.repeats) / self.count
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = np.sqrt(self.spread / (n - 1) / n)
+            size = n * np.nansum(self.mean, axis=1, keepdims=True)
+            share_error = None if self.shares is None else np.sqrt(self.shares) / size
+        return {
+            "mean": self.mean,
+            "n_spectra": n[:, 0],
+            "repeat_error": repeat_error,
+            "standard_error": np.where(n > 1, np.fmax(spread, repeat_error), self.single),
+            "share_error": share_error,
+            **{name: total / n for name, total in self.totals.items()},
+        }
 
 
 @dataclass

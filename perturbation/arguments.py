@@ -11,7 +11,7 @@ import numpy as np
 
 import constants
 from perturbation.engine import halving_sizes
-from perturbation.rules import MOST_NODES, RULES, make_rule
+from perturbation.quadrature import MOST_NODES, RULES, make_rule
 
 SCHEMES = ("halving", "single")
 DEFAULT_NODES = 5

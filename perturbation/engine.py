@@ -17,8 +17,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from perturbation.predictors import Predictor
-from perturbation.quadrature import N_ARRAYS, map_chunk
-from perturbation.rules import Rule
+from perturbation.quadrature import N_ARRAYS, Rule, map_chunk
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
 REPEATS_AT_ONCE = 1000  # at most, in one call of the network

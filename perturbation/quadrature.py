@@ -1,6 +1,176 @@
 """The exact map: every direction of a spectrum walked along at a few nodes, many spectra in one call of the network."""
 
+from dataclasses import dataclass
+from statistics import NormalDist
+
 import numpy as np
+
+RULES = ("auto", "hermite", "spline", "midpoints")
+MOST_NODES = 200
+HERMITE_UP_TO = 5  # nodes; "auto" takes the spline for more
+GRID = np.linspace(-10, 10, 2001)
+DENSITY = np.exp(-(GRID**2) / 2) / np.exp(-(GRID**2) / 2).sum()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Nodes of a rule and what to do with g there.
+
+    Attributes
+    ----------
+    name : str
+    n_nodes : int
+        As the user counts them.
+    nodes : ndarray of shape (n,)
+        In standard deviations, ascending, in pairs of opposite sign, none zero.
+    root : ndarray of shape (n_terms, n)
+        E[g^2] is about the sum of ``(root @ g)**2``.
+    lower_root : ndarray of shape (n_terms, n)
+        The same of a lower rule on the same nodes, whose difference tells the error.
+    slope : ndarray of shape (n,)
+        E[g'(z)] = E[z g(z)] (Stein's lemma) is about ``slope @ g``.
+    curvature : ndarray of shape (n,)
+        E[g''(z)] = E[(z^2 - 1) g(z)] is about ``curvature @ g``.
+    """
+
+    name: str
+    n_nodes: int
+    nodes: np.ndarray
+    root: np.ndarray
+    lower_root: np.ndarray
+    slope: np.ndarray
+    curvature: np.ndarray
+
+
+def make_rule(name, n_nodes):
+    """Return the `Rule` of that name.
+
+    Parameters
+    ----------
+    name : {"auto", "hermite", "spline", "midpoints"}
+        "auto" is "hermite" up to five nodes, "spline" beyond.
+    n_nodes : int
+        From 2 to 200. The centre is one of them where the number is odd.
+    """
+    if name == "auto":
+        name = "hermite" if n_nodes <= HERMITE_UP_TO else "spline"
+    return {"hermite": _hermite, "spline": _spline, "midpoints": _midpoints}[name](n_nodes)
+
+
+def _hermite(n_nodes):
+    """Gauss-Hermite: exact where g is a polynomial of degree up to n_nodes - 1."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(n_nodes)
+    off_centre = np.abs(nodes) > 1e-9
+    nodes, weights = nodes[off_centre], weights[off_centre]
+    nodes = (nodes - nodes[::-1]) / 2  # pairs to the last bit
+    curvature = weights * (nodes**2 - 1 if n_nodes > 2 else 1)
+    return Rule(
+        "hermite",
+        n_nodes,
+        nodes,
+        _diagonal(nodes, weights),
+        _diagonal(nodes, np.where(_every_other(nodes), weights, 0)),
+        weights * nodes / (weights @ nodes**2),
+        curvature / (curvature @ nodes**2 / 2),
+    )
+
+
+def _midpoints(n_nodes):
+    """Middle, in probability, of intervals of equal probability: for steps. Not exact even for linear g."""
+    nodes = np.array([NormalDist().inv_cdf((k + 0.5) / n_nodes) for k in range(n_nodes)])
+    nodes = (nodes - nodes[::-1]) / 2
+    nodes = nodes[np.abs(nodes) > 1e-9]
+    weights = np.ones(len(nodes))
+    return Rule(
+        "midpoints",
+        n_nodes,
+        nodes,
+        np.diag(np.sqrt(weights / n_nodes)),
+        _diagonal(nodes, np.where(np.arange(len(nodes)) % 2 == 0, weights, 0)),
+        nodes / (nodes @ nodes),
+        nodes**2 / (nodes**2 @ nodes**2 / 2),
+    )
+
+
+def _spline(n_nodes):
+    """Cubic spline through equally spaced points: exact for quadratic g, and the best found for kinks and steps.
+
+    The reach of the nodes is near the best for networks and a random forest (benchmarks/quadrature.py).
+    """
+    pairs = n_nodes // 2
+    distance = 1.6 * pairs**0.36 * np.arange(1, pairs + 1) / pairs
+    nodes = np.concatenate([-distance[::-1], distance])
+    curves = _curves(nodes)
+    kept = _every_other(nodes)
+    lower = np.zeros((kept.sum(), len(nodes)))
+    lower[:, kept] = _root_of_mean_square(nodes[kept], _curves(nodes[kept]))
+    return Rule(
+        "spline",
+        n_nodes,
+        nodes,
+        _root_of_mean_square(nodes, curves),
+        lower,
+        curves @ (DENSITY * GRID),
+        curves @ (DENSITY * (GRID**2 - 1)),
+    )
+
+
+def _every_other(nodes):
+    """Choose every other pair of nodes, beginning with the outermost; of a single pair the positive side."""
+    if len(nodes) == 2:
+        return nodes > 0
+    rank = np.arange(len(nodes) // 2) % 2 == 0
+    return np.concatenate([rank, rank[::-1]])
+
+
+def _diagonal(nodes, weights):
+    """Root of a rule of weights, scaled to be exact for linear g."""
+    return np.diag(np.sqrt(weights / (weights @ nodes**2)))
+
+
+def _root_of_mean_square(nodes, curves):
+    """Return R with |R g|^2 = E[(sum_i g_i curve_i)^2], scaled to be exact for linear g."""
+    form = (curves * DENSITY) @ curves.T
+    values, vectors = np.linalg.eigh(form / (nodes @ form @ nodes))
+    return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+
+
+def _curves(nodes):
+    """Curve over `GRID` for a value of 1 at each node, 0 at the others: (n, n_grid); 0 at the centre.
+
+    A parabola is fitted to the points, and a natural spline drawn through what is left of them.
+    """
+    if len(nodes) == 1:  # a straight line
+        return GRID[None] / nodes[0]
+    powers = np.stack([nodes, nodes**2], axis=1)  # (n, 2)
+    weights = np.exp(-(nodes**2) / 2)[:, None]
+    fit = np.linalg.solve(powers.T @ (weights * powers), (weights * powers).T)  # (2, n)
+    left = np.eye(len(nodes)) - powers @ fit
+    return fit.T @ np.stack([GRID, GRID**2]) + left.T @ _natural_splines(nodes)
+
+
+def _natural_splines(nodes):
+    """Natural cubic spline over `GRID` that is 1 at a node, 0 at the others and the centre: (n, n_grid).
+
+    Straight beyond the outer nodes.
+    """
+    knots = np.sort(np.append(nodes, 0.0))
+    values = (knots == nodes[:, None]).astype(float)  # (n, n_knots)
+    step = np.diff(knots)
+    system = np.diag(2 * (step[1:] + step[:-1])) + np.diag(step[1:-1], 1) + np.diag(step[1:-1], -1)
+    bend = np.zeros_like(values)  # second derivatives at the knots
+    bend[:, 1:-1] = np.linalg.solve(system, 6 * np.diff(np.diff(values, axis=1) / step, axis=1).T).T
+    inside = np.clip(GRID, knots[0], knots[-1])
+    k = np.clip(np.searchsorted(knots, inside) - 1, 0, len(step) - 1)
+    b = (inside - knots[k]) / step[k]
+    a = 1 - b
+    curves = a * values[:, k] + b * values[:, k + 1]
+    curves += ((a**3 - a) * bend[:, k] + (b**3 - b) * bend[:, k + 1]) * step[k] ** 2 / 6
+    first = (values[:, 1] - values[:, 0]) / step[0] - step[0] * bend[:, 1] / 6  # slopes at the ends
+    last = (values[:, -1] - values[:, -2]) / step[-1] + step[-1] * bend[:, -2] / 6
+    beyond = GRID - inside
+    return curves + np.where(beyond < 0, first[:, None], last[:, None]) * beyond
+
 
 N_ARRAYS = 4  # of each spectrum: its map, the distance to that of the lower rule, slope, curvature
 

@@ -14,9 +14,11 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import json
 import logging
 import os
 import pickle
+import re
 import sys
 import threading
 import time
@@ -25,12 +27,126 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import constants
-from pipeline.addresses import parse_address
-from pipeline.worker_memory import can_work, is_paused, limit_words, local_limit, paused_words, standstill
-from runio import console
-from runio.errors import InputError
+from common.files import read_bounded
+from common.processes import MEMORY_PER_PROCESS, usable_memory
+from runio import log
+from runio.log import InputError
 
 logger = logging.getLogger(__name__)
+
+ADDRESS = r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}"
+LARGEST_FILE = 1_000_000  # bytes of a scheduler's file
+
+
+def parse_address(address):
+    """Return ("local", N) or ("address", "tcp://host:port").
+
+    Raises
+    ------
+    InputError
+        If ``address`` is neither of these nor a scheduler's file.
+    """
+    local = re.fullmatch(r"local:(\d{1,4})", address)
+    if local and int(local[1]) > 0:
+        return "local", int(local[1])
+    if re.fullmatch(ADDRESS, address) and not local:
+        return "address", address if "://" in address else f"tcp://{address}"
+    if "\0" not in address and len(address) < 4096 and Path(address).is_file():
+        return "address", address_in(address)
+    raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")
+
+
+def address_in(path):
+    """Return the address that a scheduler's file (``dask scheduler --scheduler-file``) states."""
+    try:
+        address = json.loads(read_bounded(path, LARGEST_FILE))["address"]
+        if isinstance(address, str) and re.fullmatch(ADDRESS, address):
+            return address
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise InputError(f"--scheduler: {path}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT")
+
+
+def local_limit(n, free=None):
+    """Return the limit of memory, in bytes, of each of ``n`` workers on this machine; None where there is too little.
+
+    Each gets the same share of what is free. Where a share is less than a worker needs, a limit would end workers
+    that the machine might still carry: then there is none, and a warning.
+
+    Parameters
+    ----------
+    n : int
+    free : float, optional
+        Bytes; by default what this machine has now.
+    """
+    free = usable_memory() if free is None else free
+    share = free / n
+    if share == float("inf"):
+        return None
+    if share < MEMORY_PER_PROCESS:
+        fitting = max(1, int(free / MEMORY_PER_PROCESS))
+        logger.warning(
+            "--scheduler local:%d: a worker takes about %s with TensorFlow, and %s are free; local:%d would fit",
+            *(n, gigabytes(MEMORY_PER_PROCESS), gigabytes(free), fitting),
+        )
+        return None
+    return int(share)
+
+
+def can_work(worker):
+    """Whether a worker takes tasks, or is still at one: paused, it ends what it began.
+
+    Parameters
+    ----------
+    worker : dict
+        As ``identity`` of Dask's scheduler describes it.
+    """
+    return worker["status"] == "running" or worker["metrics"].get("task_counts", {}).get("executing", 0) > 0
+
+
+def is_paused(worker):
+    """Whether Dask gives the worker no task because of its memory."""
+    return worker["status"] == "paused"
+
+
+def standstill(workers, seconds):
+    """Say of workers none of which could work for so long why that is, and what to do.
+
+    Parameters
+    ----------
+    workers : sequence of dict
+    seconds : float
+    """
+    if not workers:
+        return f"all workers are gone, for {seconds:g} s"
+    return (
+        f"all workers that are left have been paused for {seconds:g} s ({paused_words(workers)}); a worker takes about "
+        f"{gigabytes(MEMORY_PER_PROCESS)} with TensorFlow, and the data set: raise its limit (--memory-limit of dask "
+        "worker, memory= of SLURMCluster)"
+    )
+
+
+def paused_words(workers):
+    """Return how many of the workers are paused, with how much memory, as text."""
+    paused = [worker for worker in workers if is_paused(worker)]
+    used = max((worker["metrics"].get("memory", 0) for worker in paused), default=0)
+    return f"{len(paused)} of {len(workers)}, with up to {gigabytes(used)} of {limit_words(paused)}"
+
+
+def limit_words(workers):
+    """Return the lowest limit of memory of the workers, as text."""
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return f"a limit of {gigabytes(min(limits))}" if limits else "no limit"
+
+
+def gigabytes(n):
+    """Write a number of bytes as GB, or as MB where that is less than one.
+
+    >>> gigabytes(1.5e9), gigabytes(8e7)
+    ('1.5 GB', '80 MB')
+    """
+    return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
+
 
 PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
 NOT_RUN = ("tests", "notebooks", "docs")  # folders of the project whose code no worker runs
@@ -78,7 +194,7 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
 @functools.cache
 def fingerprint():
     """Versions and the digest of the code of this process, as a dict: the same on every worker as here."""
-    versions = console.versions()
+    versions = log.versions()
     code = code_digest(Path(constants.__file__).resolve().parent)
     return {**{name: versions[name] for name in PACKAGES}, "code": code}
 
@@ -108,8 +224,8 @@ def run_checked(expected, task):
     problem = _difference(fingerprint(), expected)
     if problem:
         raise InputError(f"a worker on {os.uname().nodename} {problem}")
-    console.quiet_libraries()
-    with contextlib.nullcontext() if "tensorflow" in sys.modules else console.quiet_stderr():
+    log.quiet_libraries()
+    with contextlib.nullcontext() if "tensorflow" in sys.modules else log.quiet_stderr():
         function, args, kwargs = pickle.loads(task)  # may import TensorFlow
     return function(*args, **kwargs)
 
@@ -122,7 +238,6 @@ def portable_task(function, args, kwargs):
     """
 
     def run(expected, task):
-        from pipeline.cluster import run_checked
 
         return run_checked(expected, task)
 
@@ -251,7 +366,6 @@ class Workers(concurrent.futures.Executor):
         """Raise InputError if some worker cannot import this software, or another version of it."""
 
         def look():  # a local function travels as code, so it also runs where there is no module of this name
-            from pipeline.cluster import fingerprint
 
             return fingerprint()
 

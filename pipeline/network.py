@@ -10,7 +10,7 @@ from models import load_model
 from perturbation.arguments import float_array
 from pipeline.training import save_whole
 from preprocessing import Scaler
-from runio.manifest import is_another
+from runio.folder import is_another
 from runio.results import ENSEMBLE, load_run
 from sensitivity import sensitivity_map
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from common.files import written_whole
 from constants import Stream, stream
 from models import load_model
 from preprocessing import add_noise, epoch_chunks
-from runio.files import written_whole
 from runio.results import read_history
 
 logger = logging.getLogger(__name__)

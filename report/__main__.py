@@ -6,8 +6,8 @@ import sys
 os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
 
 from report.page import write_figures, write_report
-from runio.errors import one_line
-from runio.manifest import note_again
+from runio.folder import note_again
+from runio.log import one_line
 from runio.results import load_run
 
 

@@ -1,6 +1,6 @@
 """Figures over wavelength: where each answer comes from (Yip et al. 2021, Section 4 and its sensitivity figures).
 
-As in `report.answer_figures`: arrays in, Figure out, nothing computed and nothing written.
+As in `report.figures`: arrays in, Figure out, nothing computed and nothing written.
 """
 
 import numpy as np

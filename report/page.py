@@ -10,13 +10,12 @@ from string import Template
 
 import numpy as np
 
-from report import words
+from common.files import written_whole
+from report import pictures
+from report.best_estimator import verdicts, yardstick_of
 from report.pictures import make_figures
 from report.style import DPI, our_style, plotted
-from report.verdict import verdicts
-from report.yardstick import yardstick_of
 from runio.config import flatten
-from runio.files import written_whole
 
 FIRST = "sensitivity_shares"  # the figure that answers the question of the report
 YARDSTICK = (
@@ -158,7 +157,7 @@ def summary(run):
     rows = {
         "Data set": run.data.get("data_name", "not recorded"),
         "Spectra": "not recorded" if spectra is None else f"{int(spectra)}",
-        "Test spectra": f"{len(run.y_test)}, {words.judged_on(run)}, never seen in training",
+        "Test spectra": f"{len(run.y_test)}, {pictures.judged_on(run)}, never seen in training",
         "Wavelength": f"{len(wavelength)} bins, {wavelength[0]:.4g} to {wavelength[-1]:.4g} µm (centres)",
         "Network": run.model,
         "Folds": f"{len(run.folds)}",

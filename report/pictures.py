@@ -5,9 +5,90 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from perturbation.response import slope_and_curvature
-from report import answer_figures, credibility, evaluation, map_figures, words
-from report.yardstick import yardstick_of
+from perturbation.result import slope_and_curvature
+from report import diagnostics, figures, map_figures
+from report.best_estimator import yardstick_of
+
+LOSS = {  # training.loss in words, and as short as an axis label has to be
+    "mse": ("mean squared error of the scaled AMPs", "mean squared error, scaled"),
+    "log_mse": (
+        "mean over the AMPs of the natural logarithm of each scaled AMP's mean squared error in a batch",
+        "mean log of squared error, scaled",
+    ),
+}
+
+
+def setting(run, dotted):
+    """Return a setting of a run, "training.loss" for example; None where it was not recorded."""
+    value = run.config
+    for name in dotted.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def loss(run):
+    """Return (words, axis label) of the loss that the run was trained with."""
+    name = setting(run, "training.loss")
+    words, label = LOSS.get(name, (name, name))
+    return ("Loss", "Loss") if name is None else (f"Loss ({words})", f"Loss ({label})")
+
+
+def only_in_training(run):
+    """Return what made training spectra harder than validation spectra: names of it, none of them not recorded."""
+    extras = []
+    if setting(run, f"model.{run.model}.dropout"):
+        extras.append("dropout")
+    added = setting(run, "training.noise") != "none" and setting(run, "training.extra_noise")
+    if survey_noise(run) and added:
+        extras.append("extra noise")
+    return extras
+
+
+def survey_noise(run):
+    """Say whether the spectra of the run's data set hold noise themselves; None where this was not recorded."""
+    noisy = run.data.get("noisy")
+    return None if noisy is None else bool(noisy)
+
+
+def judged_on(run):
+    """Say which noise the test spectra had when the networks answered them."""
+    own = survey_noise(run)
+    if own is None:
+        return "noisy"
+    return "noisy as they stand in the data set" if own else "with noise drawn from their errors"
+
+
+def map_spectra(run, attributes):
+    """Return "noisy " or "noise-free " for the spectra that a map was made around; nothing where it is not known.
+
+    Parameters
+    ----------
+    run : results.Run
+    attributes : dict
+        Of the map; ``noisy`` says whether noise was in its spectra.
+    """
+    own = survey_noise(run)
+    if own or attributes.get("noisy"):
+        return "noisy "
+    return "" if own is None or "noisy" not in attributes else "noise-free "
+
+
+def draws(attributes):
+    """How the mean of a map was taken: random repeats, or quadrature that draws nothing."""
+    nodes = int(attributes.get("nodes", 0))
+    return f"{nodes} nodes of quadrature ({attributes['rule']})" if nodes else f"{attributes['repeat']} repeats"
+
+
+def span(values):
+    """Return whole numbers as "30", or as "12 to 30" where they differ."""
+    values = [int(v) for v in values]
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def among(names):
+    """Return names as "a", "a and b" or "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 @dataclass(frozen=True)
@@ -55,12 +136,12 @@ def _shares(run):
         return {}
     yardstick = yardstick_of(run)
     best = None if yardstick is None else _share(yardstick.optimal_map)
-    kind = words.map_spectra(run, exact)
+    kind = map_spectra(run, exact)
     bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
     shows = (
         "How much of each AMP's sensitivity every wavelength bin holds: the mean squared change of the answer when that"
         f" bin alone is redrawn within its error, divided by the sum over all bins ({_of_what(run)}, exact map of"
-        f" {words.span(np.ravel(exact['n_spectra']))} {kind}test spectra, {exact['nodes']} nodes). Bars are one"
+        f" {span(np.ravel(exact['n_spectra']))} {kind}test spectra, {exact['nodes']} nodes). Bars are one"
         " standard error of a share (jackknife over spectra)."
     )
     shows += " Grey: the molecule's known bands." if bands else ""
@@ -96,7 +177,7 @@ def _sensitivity(run):
     folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
     if not folds:
         return {}
-    mean = evaluation.mean_map([m["mean"] for m in folds], [m["standard_error"] for m in folds])
+    mean = diagnostics.mean_map([m["mean"] for m in folds], [m["standard_error"] for m in folds])
     over_folds = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
     shown, settings = mean.mean, _settings_of(run, folds) + over_folds
     if run.ensemble:
@@ -156,9 +237,9 @@ def _sensitivity(run):
 
 def _settings_of(run, maps):
     """Say how maps of the published test were made."""
-    number = words.span(n for one in maps for n in np.ravel(one["n_spectra"]))
-    kind = words.map_spectra(run, maps[0])
-    return f"scheme {maps[0]['scheme']}, {words.draws(maps[0])}, {number} {kind}test spectra"
+    number = span(n for one in maps for n in np.ravel(one["n_spectra"]))
+    kind = map_spectra(run, maps[0])
+    return f"scheme {maps[0]['scheme']}, {draws(maps[0])}, {number} {kind}test spectra"
 
 
 def _lines_of(run):
@@ -182,10 +263,10 @@ def _slopes(run):
     exact, pushed = run.best.sensitivity_single, run.best.response
     if exact is not None:
         slope, curvature = exact["slope"], exact["curvature"]
-        number = words.span(np.ravel(exact["n_spectra"]))
+        number = span(np.ravel(exact["n_spectra"]))
         how = (
             "from the same evaluations as the exact map, averaged over"
-            f" {number} {words.map_spectra(run, exact)}test spectra ({_of_what(run)})"
+            f" {number} {map_spectra(run, exact)}test spectra ({_of_what(run)})"
         )
     elif pushed is not None:
         slope, curvature = slope_and_curvature(pushed["deviations"], pushed["change"])
@@ -209,10 +290,10 @@ def _pushes(run):
     response = run.best.response
     if response is None:
         return {}
-    deviations, spectra = response["deviations"], f"{words.map_spectra(run, response)}test spectra"
+    deviations, spectra = response["deviations"], f"{map_spectra(run, response)}test spectra"
     if "n_spectra" in response:
         spectra = f"the first {response['n_spectra']} {spectra}"
-    inputs = words.among(words.setting(run, "data.auxiliary") or [])
+    inputs = among(setting(run, "data.auxiliary") or [])
     held = f", with {inputs} at the training mean" if inputs else ""
     picture = Picture(
         map_figures.response_map(run.wavelength, deviations, response["change"], run.amp_table),
@@ -237,22 +318,22 @@ def _judged(run):
 
 def _answers(run):
     y_pred = _predictions(run)
-    each = [evaluation.scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in _judged(run)]
+    each = [diagnostics.scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in _judged(run)]
     scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
-    binned = evaluation.bias_variance(run.y_test, y_pred)
+    binned = diagnostics.bias_variance(run.y_test, y_pred)
     mean = ", the mean over folds" if len(each) > 1 else ""
     return {
         "true_vs_predicted": Picture(
-            answer_figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
+            figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
             "True against predicted",
-            f"Answers to {len(run.y_test)} test spectra, {words.judged_on(run)}, that training never saw, with R² of"
+            f"Answers to {len(run.y_test)} test spectra, {judged_on(run)}, that training never saw, with R² of"
             f" the score table{mean}. Many points are shown as their density (logarithmic colours); the dashed line is"
             " a perfect answer." + _folds_text(run),
             "A cloud along the line is a good answer. A horizontal stripe is a network that answers the mean"
             " where the spectrum holds no information, as for molecules too scarce to be seen.",
         ),
         "bias_variance": Picture(
-            answer_figures.bias_variance(binned, run.amp_table),
+            figures.bias_variance(binned, run.amp_table),
             "Error along the truth",
             "Mean and standard deviation of |predicted − true| in bins of equal count along the truth (about"
             f" {np.mean(binned.count):.0f} spectra each); dotted: the signed mean, the bias." + _folds_text(run),
@@ -265,36 +346,36 @@ def _answers(run):
 def _trust(run):
     y_pred = _predictions(run)
     std = np.mean([np.ravel(f.scaler["y_std"]) for f in run.folds.values()], axis=0)
-    width, eps = credibility.binning(run.amp_table, std), credibility.tolerance(run.amp_table, std)
+    width, eps = diagnostics.binning(run.amp_table, std), diagnostics.tolerance(run.amp_table, std)
     bins = (
-        f"bins along the prediction ({credibility.BIN_WIDTH_DEX:g} dex for log mixing ratios;"
-        f" {credibility.BIN_WIDTH_PER_STD:.2f} training standard deviations for others, though no more than"
-        f" {credibility.BIN_WIDTH_DEX:g} dex; at least {credibility.MIN_SPECTRA} spectra)"
+        f"bins along the prediction ({diagnostics.BIN_WIDTH_DEX:g} dex for log mixing ratios;"
+        f" {diagnostics.BIN_WIDTH_PER_STD:.2f} training standard deviations for others, though no more than"
+        f" {diagnostics.BIN_WIDTH_DEX:g} dex; at least {diagnostics.MIN_SPECTRA} spectra)"
     )
     pictures = {
         "deviation": Picture(
-            answer_figures.deviation(credibility.deviation(run.y_test, y_pred, width), run.amp_table),
+            figures.deviation(diagnostics.deviation(run.y_test, y_pred, width), run.amp_table),
             "Error seen from the answer",
             f"Median and central 95 % of predicted − true in {bins}; grey: spectra per bin." + _folds_text(run),
             "In use only the answer is known: find it on the axis and read off how far the truth is likely to"
             " be. Bars that do not include zero are a bias to correct for.",
         ),
         "credibility": Picture(
-            answer_figures.credibility(
-                credibility.credibility(run.y_test, y_pred, eps, width), run.amp_table, credibility.CREDIBILITY_DELTA
+            figures.credibility(
+                diagnostics.credibility(run.y_test, y_pred, eps, width), run.amp_table, diagnostics.CREDIBILITY_DELTA
             ),
             "Credibility",
             f"Probability that the truth is within ε of the answer, in {bins}, with 95 % intervals. ε is"
-            f" {credibility.CREDIBILITY_EPS:g} dex for log mixing ratios, {credibility.EPS_PER_STD:.2f} training"
-            f" standard deviations for others, though no more than {credibility.CREDIBILITY_EPS:g} dex."
+            f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} training"
+            f" standard deviations for others, though no more than {diagnostics.CREDIBILITY_EPS:g} dex."
             + _folds_text(run),
-            f"Answers above the dashed line (δ = {credibility.CREDIBILITY_DELTA:g}) can be called credible.",
+            f"Answers above the dashed line (δ = {diagnostics.CREDIBILITY_DELTA:g}) can be called credible.",
         ),
     }
     if len(run.folds) > 1:
         folds = np.stack([fold.y_pred for fold in run.folds.values()])
         pictures["calibration"] = Picture(
-            answer_figures.calibration(evaluation.calibration(run.y_test, folds), run.amp_table),
+            figures.calibration(diagnostics.calibration(run.y_test, folds), run.amp_table),
             "Is the spread of the folds an error bar?",
             f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
             " dashed: a normal distribution.",
@@ -307,18 +388,18 @@ def _trust(run):
 
 def _training(run):
     histories = [fold.history for fold in run.folds.values()]
-    training, validation = (evaluation.loss_band(histories, column) for column in ("loss", "val_loss"))
+    training, validation = (diagnostics.loss_band(histories, column) for column in ("loss", "val_loss"))
     if training is None:
         return {}
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
-    loss, label = words.loss(run)
-    extras = words.among(words.only_in_training(run))
-    ax = answer_figures.loss_curves(training, validation, best, label=label)
+    name, label = loss(run)
+    extras = among(only_in_training(run))
+    ax = figures.loss_curves(training, validation, best, label=label)
     return {
         "loss_curves": Picture(
             ax.figure,
             "Training",
-            f"{loss} against epoch"
+            f"{name} against epoch"
             + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
             + (" Marks at the foot: the epoch of least validation loss, whose network was kept." if best else ""),
             f"Training loss is taken while weights change{' and with ' + extras if extras else ''}, so it can"

@@ -11,7 +11,7 @@ the smaller the better.
 With a run that keeps its test spectra it also measures, with noise of k times the median errors of the data set, the
 coverage of intervals from planets with the same noise, as applications make them, and of those from the run's own
 noise; and how well spectra that no simulated planet has are found at 1 false alarm in 100, by their distance from
-planets that are answered alike (``pipeline/reference.py``), by that from all spectra, and by that from the nearest.
+planets that are answered alike (``observation/compare.py``), by that from all spectra, and by that from the nearest.
 """
 
 import sys
@@ -19,19 +19,23 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import written_whole
 from constants import Stream, stream
-from pipeline.reference import BEYOND, OUTSIDE, beyond_all, is_noisy, planets_as_seen
-from pipeline.uncertainty import (
+from observation.compare import (
+    BEYOND,
     LEVELS,
     NEIGHBOURS,
+    OUTSIDE_SHARE,
+    beyond_all,
     conformal_quantiles,
     intervals,
+    is_noisy,
     local_neighbours,
     local_size,
     nearest,
     own_size,
+    planets_as_seen,
 )
-from runio.files import written_whole
 from runio.results import load_run
 from studies.command import study_parser
 
@@ -167,7 +171,7 @@ def detection_table(run, network, seed=0):
     lines, limits = [f"{'':40}{'alike':>8}{'bin':>8}{'misfit':>8}{'any':>8}{'all':>8}{'nearest':>9}"], None
     for what, spectra in strangers(run, seed):
         if limits is None:
-            limits = np.quantile(distances(spectra, first), OUTSIDE, axis=1)[:, None]
+            limits = np.quantile(distances(spectra, first), OUTSIDE_SHARE, axis=1)[:, None]
         beyond = distances(spectra, second) > limits
         deep = beyond_all(spectra[second], planets.spectra[others]) > BEYOND
         alike, pull, misfit, everywhere, one = beyond.mean(axis=1)

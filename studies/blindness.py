@@ -206,9 +206,9 @@ def plot(path, shop, seeds, pick=("exact single bins", "halving, 500 repeats", "
     """
     import matplotlib
 
+    from common.files import written_whole
     from constants import amp
     from report.style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
-    from runio.files import written_whole
 
     data = shop.split.data
     names, wavelength = data.amp_names, data.wavelength

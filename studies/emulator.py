@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import written_whole
 from constants import GRAVITATIONAL_CONSTANT, SUN_RADIUS, Stream, stream
-from data.simulate import PRIORS
-from runio.files import written_whole
+from simulation.survey import PRIORS
 from studies.command import study_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +41,7 @@ GREY = 0.56  # optical depth along the line of sight at the effective height of 
 LN10 = np.log(10.0)
 TEMPERATURES = np.arange(700.0, 2001.0, 100.0)  # K, nodes of the baseline's cross-sections
 PRESSURES = np.array([1e0, 1e1, 1e2, 1e3, 1e4, 1e5])  # Pa
-HOT_AMMONIA = (1000.0, 1400.0)  # K: NH3's opacity goes over from one list to another (data/kdistribution.py)
+HOT_AMMONIA = (1000.0, 1400.0)  # K: NH3's opacity goes over from one list to another (simulation/kdistribution.py)
 KNEE = 0.5  # sigma: errors of the emulator above this count linearly in training, below squared
 
 
@@ -122,10 +122,10 @@ class Baseline:
         """Read it off the forward model's opacities (needs TauREx)."""
         from taurex.util.scattering import rayleigh_sigma_from_name
 
-        from data.ariel import ariel_grid
-        from data.cia import PAIRS, KnotCIA
-        from data.forward_model import binning_matrix
-        from data.opacities import TABLE_RANGE, effective_cross_section
+        from simulation.ariel import ariel_grid
+        from simulation.cia import PAIRS, KnotCIA
+        from simulation.forward_model import binning_matrix
+        from simulation.opacities import TABLE_RANGE, effective_cross_section
 
         low, high = ariel_grid()[2].T
         grid = np.geomspace(*TABLE_RANGE, 2000)  # cm-1, for what is smooth
@@ -333,7 +333,9 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few epochs of a small network, for a look at the code")
     parser.add_argument("--epochs", type=int, default=700)
     parser.add_argument("--units", type=int, nargs="+", default=[192, 192, 192])
-    parser.add_argument("--extra", nargs="*", default=[], metavar="FILE", help="more spectra made by data/simulate.py")
+    parser.add_argument(
+        "--extra", nargs="*", default=[], metavar="FILE", help="more spectra made by simulation/survey.py"
+    )
     parser.add_argument("--out", default=STORED, type=Path, help="default: data/emulator.npz")
     parser.add_argument("--check", action="store_true", help="measure the stored emulator instead of training one")
     arguments = parser.parse_args()

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.metrics import spearman
 from constants import Stream, stream
 from studies.command import study_parser
 from studies.map_agreement import gradient_map, permutation_map, shap_map
-from studies.map_scores import spearman
 from studies.tables import data_frame, mean_over_seeds, with_error, write_csv
 from studies.unmixing import cost_of_a_contrast, unmixed, unmixed_by_regression
 

@@ -31,9 +31,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import written_whole
 from constants import Stream, stream
-from data.simulate import PRIORS
-from runio.files import written_whole
+from simulation.survey import PRIORS
 from studies.command import study_parser
 from studies.emulator import SPLIT_SEED, TEST_FRACTION, load_rows, prior_limits
 
@@ -114,7 +114,7 @@ def jacobians(amps, steps, what="Jacobians"):
     """Jacobians of the true forward model, (n, n_amps, n_bins), with a progress bar."""
     from tqdm import tqdm
 
-    from data.forward_model import ForwardModel
+    from simulation.forward_model import ForwardModel
 
     model = ForwardModel()
     return np.array([jacobian(model.depth, row, steps) for row in tqdm(amps, unit="planet", desc=what, disable=None)])
@@ -149,8 +149,8 @@ def explain(path=STORED):
     """
     import h5py
 
+    from common.metrics import band_share
     from constants import BANDS
-    from studies.map_scores import band_share
 
     with h5py.File(path) as file:
         slopes, wavelength, rows = file["jacobian"][()].astype(float), file["wavelength"][()], file["rows"][()]

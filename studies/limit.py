@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from report.yardstick import ratio_with_error
+from report.best_estimator import ratio_with_error
 from studies.command import study_parser
 
 STORED = Path(__file__).resolve().parent.parent / "data" / "information.h5"
@@ -98,7 +98,7 @@ def compare(predictions, truth, amp_names, information=STORED):
     """
     import h5py
 
-    from report.evaluation import scores
+    from report.diagnostics import scores
 
     with h5py.File(information) as file:
         index, variance = file["index"][()], file["laplace_variance"][()]

@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.metrics import band_share, shared_top, spearman
 from constants import Stream, stream
 from studies.command import study_parser
 from studies.information import STORED, fisher_map
-from studies.map_scores import band_share, shared_top, spearman
 from studies.tables import data_frame, replaced_rows, write_csv
 
 COLUMNS = [
@@ -236,9 +236,9 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
     """
     import matplotlib
 
+    from common.files import written_whole
     from constants import BANDS, amp
     from report.style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
-    from runio.files import written_whole
 
     with matplotlib.rc_context(STYLE):
         figure, axes = panel_grid(len(names), share_x=True)

@@ -1,7 +1,7 @@
 """Add planets to the shipped data set for training only: how much nearer do networks come to the limit?
 
     mkdir -p runs
-    python data/simulate.py --n 120000 --seed 2 --out runs/more.h5     # twenty minutes of processor time
+    python -m simulation --n 120000 --seed 2 --out runs/more.h5     # twenty minutes of processor time
     python -m studies.more_planets runs/more.h5 --out runs/150000.h5
     python runfile.py --config configs/more_planets.yaml --output runs/more_planets
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from runio.files import written_whole
+from common.files import written_whole
 from studies.command import study_parser
 from studies.emulator import load_rows
 
@@ -52,7 +52,7 @@ def merge(more, out):
 def main():
     """Run the command line."""
     parser = study_parser("more_planets", __doc__)
-    parser.add_argument("more", type=Path, help="file written by data/simulate.py with another seed than 1")
+    parser.add_argument("more", type=Path, help="file written by simulation/survey.py with another seed than 1")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:

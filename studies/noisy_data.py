@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.folds import load_split, prepare_tensorflow, train_network
-from report.evaluation import scores
+from report.diagnostics import scores
 from runio.config import load_config
 from runio.results import read_history
 from studies.command import study_parser

@@ -7,7 +7,7 @@ samples the posterior of the observation, and of simulated test planets of the r
 survey's rows that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``); its error is
 printed, and with ``--planet`` every posterior is re-weighted by the true forward model, which takes out what the
 emulator gets wrong (8 s a planet). Beside posterior mean and standard deviation stand the network's answer and half
-of its 68 % interval (``pipeline/uncertainty.py``).
+of its 68 % interval (``pipeline/compare.py``).
 
 Written to --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the
 posterior), and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again, but the network
@@ -25,12 +25,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from common.files import written_whole
 from constants import Stream, stream
 from loaders import load_dataset
 from loaders.observation import match_grid, read_observation
-from pipeline import reference, uncertainty
+from observation import compare
 from preprocessing import noisy_test_spectra
-from runio.files import written_whole
 from runio.results import load_run
 from studies.command import study_parser
 from studies.posterior import reweight
@@ -64,10 +64,10 @@ def network_says(run, network, depth, error, but=None):
     but : int, optional
         Row of the test set that is not to be its own neighbour.
     """
-    planets = reference.planets_as_seen(run, network, error, run.seed)
+    planets = compare.planets_as_seen(run, network, error, run.seed)
     kept = run.reference["rows"] != (-1 if but is None else but)
     answer = network.predict(depth[None])
-    low, high = uncertainty.intervals(planets.answers[kept], planets.truths[kept], answer)[0, :, 0]
+    low, high = compare.intervals(planets.answers[kept], planets.truths[kept], answer)[0, :, 0]
     return answer[0], (high - low) / 2
 
 
@@ -144,8 +144,8 @@ def true_model(observation, planet):
     observation, planet : path-like
         What the survey was made for.
     """
-    from data.simulate import forward_model
-    from pipeline.planet import survey_design
+    from observation.planet import survey_design
+    from simulation.survey import forward_model
 
     design = survey_design(observation, planet)
     model = forward_model(design)
@@ -182,7 +182,7 @@ def under_true_model(true, emulator, found, depth, error, rng):
 
 def main():
     parser = study_parser("observation_posterior", __doc__)
-    parser.add_argument("survey", help="file of data/simulate.py that the run was trained on")
+    parser.add_argument("survey", help="file of simulation/survey.py that the run was trained on")
     parser.add_argument("run", help="folder of the run")
     parser.add_argument("--observation", help="table of the observation")
     parser.add_argument("--planet", help="its planet file; with it posteriors are those of the true forward model")

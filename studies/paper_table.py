@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import written_whole
 from constants import NETWORKS, Stream, stream
 from loaders import load_dataset
 from pipeline.folds import load_split
 from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take
-from report.evaluation import scores
+from report.diagnostics import scores
 from runio.config import load_config
-from runio.files import written_whole
 from studies.command import study_parser
 from studies.limit import compare
 from studies.tables import as_markdown, data_frame, replaced_rows, write_csv
@@ -66,7 +66,7 @@ def judge_network(name, folds, work, quick, seconds):
     """Yield (name, scores, seconds, parameters) of the trained folds of a network, and of the mean of their answers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from models import load_model
-    from pipeline.judge import predict_noisy
+    from pipeline.evaluate import predict_noisy
     from pipeline.network import TrainedNetwork
 
     changes = {"model.name": name, "training.cv": folds, **({"data.size": 1500} if quick else {})}

@@ -19,13 +19,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from common.metrics import spearman
 from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, noisy_test_spectra
 from runio.config import load_config
 from studies.command import study_parser
 from studies.limit import STORED
-from studies.map_scores import spearman
 from studies.tuning import QUICK, ROOT, train
 
 NETWORKS = {"with pooling": True, "without pooling": False}
@@ -128,9 +128,9 @@ def plot(path, measured, optimal, wavelength, k, name):
     """Draw the maps of AMP ``k``, what is left of each bin, and how alike neighbours are seen."""
     import matplotlib
 
+    from common.files import written_whole
     from constants import BANDS, amp
     from report.style import STYLE, WAVELENGTH, bin_edges, wavelength_axis
-    from runio.files import written_whole
 
     with matplotlib.rc_context(STYLE):
         import matplotlib.pyplot as plt

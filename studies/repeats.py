@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.metrics import shared_top, spearman
 from constants import Stream, stream
 from studies.command import study_parser
 from studies.faithfulness import load_network
-from studies.map_scores import shared_top, spearman
 from studies.tables import data_frame, mean_over_seeds, with_error, write_csv
 
 REPEATS = (1, 3, 10, 30, 100)  # of the single-bin scheme; halving gets as many evaluations

@@ -6,7 +6,7 @@
 Prints, for the mean of the folds of each run (or its only fold), a row per AMP: R2, squared error over the limit, rank
 correlation of the exact map that the run wrote with that of the best possible estimator, the sum of the one over the
 sum of the other, and the share of both in the known bands. Then a row per run, which goes into README.md. What is held
-against the best estimator needs the posteriors of data/information.h5 (`report.yardstick`). Writes both tables:
+against the best estimator needs the posteriors of data/information.h5 (`report.best_estimator`). Writes both tables:
 ``run_table.csv``, where rows of runs not given stay, and ``run_table.md``, of the runs given.
 """
 
@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from report.verdict import verdicts
-from report.yardstick import yardstick_of
-from runio.files import written_whole
+from common.files import written_whole
+from report.best_estimator import verdicts, yardstick_of
 from runio.results import ENSEMBLE, load_run
 from studies.command import study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, replaced_rows, write_csv

@@ -1,6 +1,6 @@
 """A fast stand-in for the forward model of any survey: transit depth from AMPs, on the bins of an observation.
 
-`emulator.py` is made for the shipped grid. This one learns from a survey file alone (``data/simulate.py``, with or
+`emulator.py` is made for the shipped grid. This one learns from a survey file alone (``simulation/survey.py``, with or
 without ``--observation``): a network returns the pressure level at which each bin's planet ends, from the AMPs and the
 scale height. It is less exact, so its error, in units of the noise, is measured on test planets and told.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from common.files import written_whole
 from constants import PAPER_AMPS
-from runio.files import written_whole
 from studies.emulator import depth_from_level, level_from_depth, scale_height, slope_of_depth, train_layers
 
 CLEAR = 6.0  # log10 Pa of the cloud top where a survey has no clouds
@@ -114,7 +114,7 @@ class Survey:
 
     @classmethod
     def read(cls, path):
-        """Read a file of ``data/simulate.py``.
+        """Read a file of ``simulation/survey.py``.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Survey:
         """
         with h5py.File(path) as file:
             if not {"priors", "star"} <= set(file.attrs):
-                raise ValueError(f"{path}: expected a survey of data/simulate.py, with its priors and its star")
+                raise ValueError(f"{path}: expected a survey of simulation/survey.py, with its priors and its star")
             names = tuple(str(name) for name in file["amps"].attrs["names"])
             strange = sorted(set(names) - set(PAPER_AMPS))
             if strange:

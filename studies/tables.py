@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from runio.files import written_whole
+from common.files import written_whole
 
 
 def _pandas():

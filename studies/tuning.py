@@ -23,13 +23,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from common.metrics import spearman
 from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
 from runio.config import load_config
 from studies.command import study_parser
 from studies.limit import STORED, compare
-from studies.map_scores import spearman
 from studies.tables import (
     as_markdown,
     data_frame,

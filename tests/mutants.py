@@ -5,7 +5,7 @@ of that process runs, for each mutant, the tests that reach the changed function
 tenth of a second, not the start of pytest and of the imports. By hand, with ``pip install mutmut==3.8.1``:
 
     python tests/mutants.py FOLDER                             all modules, some 20 minutes of processor time
-    python tests/mutants.py FOLDER perturbation/moments.py     one
+    python tests/mutants.py FOLDER perturbation/accumulate.py     one
     python tests/mutants.py FOLDER --table                     what has been found so far
 
 FOLDER is made, holds a copy of the code and keeps the answers: of a second run only survivors and what changed are

@@ -101,7 +101,7 @@ def serve():
 
     import runfile  # noqa: F401
 
-    for name in ("loaders", "pipeline.judge", "pipeline.training", "report.page", "report.pictures", "sensitivity"):
+    for name in ("loaders", "pipeline.evaluate", "pipeline.training", "report.page", "report.pictures", "sensitivity"):
         importlib.import_module(name)
     gc.freeze()  # so that children share this memory instead of copying it as they look through it
     for line in iter(sys.stdin.readline, ""):

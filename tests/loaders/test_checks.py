@@ -6,7 +6,7 @@ import numpy as np
 from synthetic import dataset
 
 from constants import AMP
-from loaders.checks import check_dataset
+from loaders.dataset import check_dataset
 
 
 def test_plausible_surveys_are_taken():

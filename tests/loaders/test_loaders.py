@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from layouts import KEYS, Truth
 
-from loaders import load_dataset
-from loaders.formats import FORMATS
+from loaders import FORMATS, load_dataset
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from problems import plain_problem
 
-from perturbation.merge import merge_maps
+from perturbation.accumulate import merge_maps
 from sensitivity import sensitivity_map
 
 N, N_BINS, N_AMPS = 12, 5, 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perturbation.moments import RunningMoments, RunningShares, RunningSums
+from perturbation.accumulate import RunningMoments, RunningShares, RunningSums
 
 N_AMPS, N_BINS = 3, 4
 

@@ -10,9 +10,8 @@ import pytest
 
 import sensitivity
 from perturbation.mapstore import MapStore
-from perturbation.quadrature import call_shape, summed
-from perturbation.response import response_map
-from perturbation.rules import make_rule
+from perturbation.quadrature import call_shape, make_rule, summed
+from perturbation.result import response_map
 from sensitivity import sensitivity_map
 
 N, N_BINS, N_AMPS = 11, 13, 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perturbation.response import ResponseMap, response_map, slope_and_curvature
+from perturbation.result import ResponseMap, response_map, slope_and_curvature
 
 RNG = np.random.default_rng(5)
 WEIGHTS = RNG.normal(size=(6, 2))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perturbation.rules import DENSITY, GRID, HERMITE_UP_TO, MOST_NODES, RULES, _curves, _every_other, make_rule
+from perturbation.quadrature import DENSITY, GRID, HERMITE_UP_TO, MOST_NODES, RULES, _curves, _every_other, make_rule
 
 NAMES = [name for name in RULES if name != "auto"]
 SIZES = [2, 3, 4, 5, 6, 7, 9, 12, 31]

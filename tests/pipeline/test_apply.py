@@ -11,7 +11,7 @@ from synthetic import configured, dataset
 from warm_runs import replace_figures
 
 from constants import AMPS
-from pipeline.apply import summarise
+from observation.apply import summarise
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, c
 @pytest.fixture
 def no_page(monkeypatch):
     """Leave the report out where a test is not about it: the figures take a second."""
-    monkeypatch.setattr("pipeline.apply.write_answer_report", lambda folder, page: None)
+    monkeypatch.setattr("observation.apply.write_answer_report", lambda folder, page: None)
 
 
 def apply(finished, seen, *flags):
@@ -129,7 +129,7 @@ def test_every_application_gets_a_folder_of_its_own(finished, no_page, tmp_path)
 def test_application_that_fails_leaves_nothing(finished, no_page, tmp_path, monkeypatch):
     seen, out = observe(tmp_path / "planet.txt", finished[2]), tmp_path / "out"
     monkeypatch.setattr(
-        "pipeline.apply._write_table", lambda path, rows: (path.parent / "none" / path.name).write_text("")
+        "observation.apply._write_table", lambda path, rows: (path.parent / "none" / path.name).write_text("")
     )
     assert apply(finished, seen, "--output", str(out)) == 1
     assert not out.exists()

@@ -26,7 +26,7 @@ pytest.importorskip("dask.distributed")
 from perturbation.mapstore import MapStore
 from pipeline import cluster
 from pipeline.cluster import open_scheduler
-from runio.errors import InputError
+from runio.log import InputError
 from sensitivity import ModelLoader, sensitivity_map
 
 ROOT = Path(__file__).parents[2]

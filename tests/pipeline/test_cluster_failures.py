@@ -22,10 +22,9 @@ pytest.importorskip("dask.distributed")
 
 from constants import NETWORKS
 from pipeline import cluster
-from pipeline.cluster import open_scheduler
+from pipeline.cluster import local_limit, open_scheduler
 from pipeline.folds import thread_warnings
-from pipeline.worker_memory import local_limit
-from runio.errors import InputError
+from runio.log import InputError
 from sensitivity import ModelLoader, sensitivity_map
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.processes import device_words, usable_cores
+from common.processes import device_words, usable_cores
 
 
 def stand_in(*names):

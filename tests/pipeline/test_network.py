@@ -15,7 +15,7 @@ pytest.importorskip("keras")
 from models import build_model, load_model
 from pipeline.network import TrainedNetwork, mean_network
 from preprocessing import Scaler
-from runio.manifest import write_manifest
+from runio.folder import write_manifest
 from runio.results import load_run
 
 

@@ -9,10 +9,10 @@ import pytest
 from synthetic import configured, dataset
 from tqdm import tqdm
 
-from pipeline import processes
-from pipeline.epochs import EpochWatch
-from pipeline.processes import process_count, process_pool
-from runio.progress import SHARES, Stages
+from common import processes
+from common.processes import process_count, process_pool
+from pipeline.folds import EpochWatch
+from runio.log import SHARES, Stages
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_time_left_counts_only_what_this_run_did_itself(tmp_path, monkeypatch):
     monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
     screen = io.StringIO()
     screen.isatty = lambda: True
-    monkeypatch.setattr("runio.progress.tqdm", functools.partial(tqdm, file=screen, mininterval=0))
+    monkeypatch.setattr("runio.log.tqdm", functools.partial(tqdm, file=screen, mininterval=0))
     write_history(tmp_path, 0, 50)  # by an interrupted run
     stage = Stages(shown=["training"])
     with stage("training"):
@@ -83,7 +83,7 @@ def test_time_left_counts_only_what_this_run_did_itself(tmp_path, monkeypatch):
 
 def test_one_bar_goes_through_all_stages_and_never_back(monkeypatch):
     parts = []
-    monkeypatch.setattr("runio.progress.tqdm.refresh", lambda bar: parts.append(bar.n))
+    monkeypatch.setattr("runio.log.tqdm.refresh", lambda bar: parts.append(bar.n))
     stage = Stages()
     for name in ("data", *SHARES):
         with stage(name):

@@ -5,9 +5,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.reference import Likeness, TestPlanets, error_level, likeness, planets_as_seen
-from pipeline.uncertainty import FEWEST, LEVELS, intervals
-from report.standing import standing
+from observation.compare import (
+    FEWEST,
+    LEVELS,
+    Likeness,
+    TestPlanets,
+    error_level,
+    intervals,
+    likeness,
+    planets_as_seen,
+    standing,
+)
 from studies.answer_coverage import RULES, judge
 
 PRIOR, NOISE = 2.0, 1.0  # standard deviations

@@ -6,9 +6,9 @@ import pytest
 from example_runs import CENTRE, WIDTH, names
 
 from constants import amp
-from pipeline.systematics import Removals, Systematics, directions
-from report.answer_page import Application, answer_text, build_answer_page, make_pictures, reading, write_answer_report
-from report.standing import Standing
+from observation.apply import Removals, Systematics, directions
+from observation.compare import Standing
+from observation.page import Application, answer_text, build_answer_page, make_pictures, reading, write_answer_report
 
 
 def application(n_bins=13, n_amps=5, **changes):

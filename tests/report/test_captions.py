@@ -6,8 +6,8 @@ import pytest
 from example_runs import write_run
 
 from constants import amp
-from report import map_figures, page, words
-from report.pictures import make_figures
+from report import map_figures, page
+from report.pictures import LOSS, make_figures
 from runio.config import Config, TrainingConfig
 from runio.results import load_run
 
@@ -57,7 +57,7 @@ def test_added_noise_is_told_from_the_noise_of_the_data_set(tmp_path, survey_noi
 def test_the_loss_is_named_as_it_was_trained(tmp_path, loss):
     _, pictures = example(tmp_path, settings={"training": {"loss": loss}})
     picture, axis = pictures["loss_curves"], pictures["loss_curves"].figure.axes[0]
-    assert words.LOSS[loss][0] in picture.shows and words.LOSS[loss][1] in axis.get_ylabel()
+    assert LOSS[loss][0] in picture.shows and LOSS[loss][1] in axis.get_ylabel()
     for text in (picture.shows, axis.get_ylabel()):
         assert (" log" in text) is (loss == "log_mse")
     assert axis.get_ylabel() != "Loss (mean squared error, scaled)" or loss == "mse"

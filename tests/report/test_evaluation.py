@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from constants import amp
-from report import credibility, evaluation
+from report import diagnostics
 
 TABLE = (amp("H2O"), amp("Rp"))
 
@@ -21,7 +21,7 @@ def gaussian_answers(n=20000, sigma=(0.3, 1e6), seed=0):
 
 def test_scores_of_a_known_error():
     truth = np.array([[0.0, 10.0], [2.0, 20.0], [4.0, 30.0]])
-    got = evaluation.scores(truth, truth + np.array([1.0, -5.0]), truth.mean(axis=0), np.array([2.0, 10.0]))
+    got = diagnostics.scores(truth, truth + np.array([1.0, -5.0]), truth.mean(axis=0), np.array([2.0, 10.0]))
     np.testing.assert_allclose(got["MSE"], [0.25, 0.25])
     np.testing.assert_allclose(got["R2"], [1 - 3 / 8, 1 - 75 / 200])
 
@@ -30,8 +30,8 @@ def test_scores_accept_the_scalers_row_shape_and_folds():
     truth, predicted = gaussian_answers(500)
     mean, std = truth.mean(axis=0), truth.std(axis=0)
     folds = np.stack([predicted, truth])
-    one = evaluation.scores(truth, predicted, mean[None], std[None])
-    both = evaluation.scores(truth, folds, mean, std)
+    one = diagnostics.scores(truth, predicted, mean[None], std[None])
+    both = diagnostics.scores(truth, folds, mean, std)
     np.testing.assert_allclose(both["MSE"], one["MSE"] / 2)
     np.testing.assert_allclose(both["R2"], (one["R2"] + 1) / 2)
 
@@ -39,7 +39,7 @@ def test_scores_accept_the_scalers_row_shape_and_folds():
 def test_predicting_the_mean_has_r2_of_zero_and_mse_of_one():
     truth, _ = gaussian_answers(1000)
     mean, std = truth.mean(axis=0), truth.std(axis=0)
-    got = evaluation.scores(truth, np.broadcast_to(mean, truth.shape), mean, std)
+    got = diagnostics.scores(truth, np.broadcast_to(mean, truth.shape), mean, std)
     np.testing.assert_allclose(got["R2"], 0, atol=1e-12)
     np.testing.assert_allclose(got["MSE"], 1)
 
@@ -48,7 +48,7 @@ def test_r2_of_a_constant_truth_is_nan_without_a_warning():
     truth = np.column_stack([np.full(10, 0.1), np.arange(10.0)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        got = evaluation.scores(truth, truth + 1, [0.0, 0.0], [1.0, 1.0])
+        got = diagnostics.scores(truth, truth + 1, [0.0, 0.0], [1.0, 1.0])
     assert np.isnan(got["R2"][0]) and np.isfinite(got["R2"][1])
     np.testing.assert_allclose(got["MSE"], 1)
 
@@ -63,12 +63,12 @@ def test_r2_of_a_constant_truth_is_nan_without_a_warning():
 )
 def test_scores_name_the_argument_that_does_not_fit(truth, predicted, std, word):
     with pytest.raises(ValueError, match=word):
-        evaluation.scores(truth, predicted, [0.0, 0.0], std)
+        diagnostics.scores(truth, predicted, [0.0, 0.0], std)
 
 
 def test_bias_variance_bins_hold_a_hundred_spectra_each():
     truth, predicted = gaussian_answers(1000)
-    got = evaluation.bias_variance(truth, predicted)
+    got = diagnostics.bias_variance(truth, predicted)
     assert got.truth.shape == got.absolute.shape == got.spread.shape == (2, 10)
     np.testing.assert_array_equal(got.count, 100)
     assert np.all(np.diff(got.truth, axis=1) > 0)
@@ -77,7 +77,7 @@ def test_bias_variance_bins_hold_a_hundred_spectra_each():
 def test_bias_variance_of_gaussian_errors_is_half_normal():
     truth, _ = gaussian_answers()
     error = np.random.default_rng(1).normal(0.1, 0.2, truth.shape)
-    got = evaluation.bias_variance(truth, truth + error, per_bin=5000)
+    got = diagnostics.bias_variance(truth, truth + error, per_bin=5000)
     folded = 0.2 * math.sqrt(2 / math.pi) * math.exp(-0.125) + 0.1 * math.erf(0.5 / math.sqrt(2))
     np.testing.assert_allclose(got.absolute, folded, rtol=0.05)
     np.testing.assert_allclose(got.spread, math.sqrt(0.01 + 0.04 - folded**2), rtol=0.03)
@@ -87,14 +87,14 @@ def test_bias_variance_of_gaussian_errors_is_half_normal():
 @pytest.mark.parametrize(("n", "bins"), [(1, 1), (19, 1), (60, 5), (499, 5), (700, 7), (799, 7)])
 def test_bias_variance_of_a_small_test_set_keeps_every_spectrum(n, bins):
     truth, predicted = gaussian_answers(n)
-    got = evaluation.bias_variance(truth, predicted)
+    got = diagnostics.bias_variance(truth, predicted)
     assert got.truth.shape == (2, bins)
     assert got.count.sum() == n
 
 
 def test_deviation_of_gaussian_errors_is_1_96_sigma():
     truth, predicted = gaussian_answers()
-    first, second = credibility.deviation(truth, predicted, width=[1.0, 2e7], min_spectra=1000)
+    first, second = diagnostics.deviation(truth, predicted, width=[1.0, 2e7], min_spectra=1000)
     for got, sigma in ((first, 0.3), (second, 1e6)):
         np.testing.assert_allclose(got.high, 1.96 * sigma, rtol=0.1)
         np.testing.assert_allclose(got.low, -1.96 * sigma, rtol=0.1)
@@ -105,8 +105,8 @@ def test_deviation_of_gaussian_errors_is_1_96_sigma():
 
 def test_credibility_of_gaussian_errors_is_an_error_function():
     truth, predicted = gaussian_answers()
-    eps = credibility.tolerance(TABLE, truth.std(axis=0))
-    got = credibility.credibility(truth, predicted, eps, width=[1.0, 2e7], min_spectra=1000)
+    eps = diagnostics.tolerance(TABLE, truth.std(axis=0))
+    got = diagnostics.credibility(truth, predicted, eps, width=[1.0, 2e7], min_spectra=1000)
     assert got[0].eps == 0.5
     np.testing.assert_allclose(got[0].probability, math.erf(0.5 / 0.3 / math.sqrt(2)), atol=0.02)
     np.testing.assert_allclose(got[1].probability, math.erf(eps[1] / 1e6 / math.sqrt(2)), atol=0.02)
@@ -118,32 +118,32 @@ def test_credibility_of_gaussian_errors_is_an_error_function():
 def test_wilson_interval_covers_the_true_share():
     rng = np.random.default_rng(3)
     share = rng.binomial(50, 0.9, 4000) / 50
-    low, high = credibility._wilson(share, np.full(4000, 50.0))
+    low, high = diagnostics._wilson(share, np.full(4000, 50.0))
     assert np.mean((low <= 0.9) & (high >= 0.9)) == pytest.approx(0.95, abs=0.02)
 
 
 def test_bins_with_fewer_than_twenty_spectra_are_left_out():
     predicted = np.concatenate([np.full(19, 0.5), np.full(20, 1.5)])[:, None]
-    got = credibility.credibility(predicted, predicted, [0.5], [1.0])[0]
+    got = diagnostics.credibility(predicted, predicted, [0.5], [1.0])[0]
     np.testing.assert_allclose(got.predicted, [1.5])
-    assert credibility.deviation(predicted[:5], predicted[:5], [1.0])[0].predicted.size == 0
+    assert diagnostics.deviation(predicted[:5], predicted[:5], [1.0])[0].predicted.size == 0
 
 
 def test_one_wild_prediction_neither_hangs_nor_hides_the_rest():
     truth, predicted = gaussian_answers(500)
     predicted[0] = 1e12
-    got = credibility.credibility(truth, predicted, [0.5, 1e6], [0.4, 1e7])
+    got = diagnostics.credibility(truth, predicted, [0.5, 1e6], [0.4, 1e7])
     assert got[0].predicted.max() < 0
 
 
 def test_folds_are_pooled_and_counted_in_spectra():
     truth, predicted = gaussian_answers(2000)
-    one = credibility.credibility(truth, predicted, [0.5, 1e6], [1.0, 2e7])
-    three = credibility.credibility(truth, np.stack([predicted] * 3), [0.5, 1e6], [1.0, 2e7])
+    one = diagnostics.credibility(truth, predicted, [0.5, 1e6], [1.0, 2e7])
+    three = diagnostics.credibility(truth, np.stack([predicted] * 3), [0.5, 1e6], [1.0, 2e7])
     for a, b in zip(one, three):
         for name in ("predicted", "probability", "low", "high", "count"):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name))
-    a, b = (evaluation.bias_variance(truth, p) for p in (predicted, np.stack([predicted] * 3)))
+    a, b = (diagnostics.bias_variance(truth, p) for p in (predicted, np.stack([predicted] * 3)))
     np.testing.assert_allclose(a.absolute, b.absolute)
     np.testing.assert_array_equal(a.count, b.count)
 
@@ -151,9 +151,9 @@ def test_folds_are_pooled_and_counted_in_spectra():
 def test_planet_parameters_get_the_same_share_of_their_std_as_molecules():
     table = (*TABLE, amp("Mp"), amp("Pclouds"))
     std = np.array([6 / math.sqrt(12), 1e7, 0.3, 9.0])
-    np.testing.assert_allclose((credibility.tolerance(table, std) / std)[:3], 0.5 / std[0])
-    np.testing.assert_allclose((credibility.binning(table, std) / std)[:3], 0.4 / std[0])
-    assert credibility.tolerance(table, std)[3] == 0.5  # never more than that of a molecule
+    np.testing.assert_allclose((diagnostics.tolerance(table, std) / std)[:3], 0.5 / std[0])
+    np.testing.assert_allclose((diagnostics.binning(table, std) / std)[:3], 0.4 / std[0])
+    assert diagnostics.tolerance(table, std)[3] == 0.5  # never more than that of a molecule
 
 
 def test_calibration_of_many_honest_folds_is_normal():
@@ -161,7 +161,7 @@ def test_calibration_of_many_honest_folds_is_normal():
     centre = rng.normal(size=(4000, 2))
     folds = centre + rng.normal(0, 0.3, (60, 4000, 2))
     folds += (centre - folds.mean(axis=0)) + rng.normal(0, 0.3, (4000, 2))
-    got = evaluation.calibration(centre, folds)
+    got = diagnostics.calibration(centre, folds)
     np.testing.assert_allclose(got.inside, np.broadcast_to(got.expected, got.inside.shape), atol=0.03)
     assert got.expected[list(got.k).index(1.0)] == pytest.approx(0.6827, abs=1e-4)
 
@@ -170,21 +170,21 @@ def test_calibration_needs_two_folds():
     truth, predicted = gaussian_answers(10)
     for wrong in (predicted, predicted[None]):
         with pytest.raises(ValueError, match="two folds"):
-            evaluation.calibration(truth, wrong)
+            diagnostics.calibration(truth, wrong)
 
 
 def test_loss_band_of_folds_that_stopped_at_different_epochs():
     histories = [{"loss": np.array([4.0, 2.0, 1.0])}, {"loss": np.array([6.0, 4.0])}, {}]
-    got = evaluation.loss_band(histories, "loss")
+    got = diagnostics.loss_band(histories, "loss")
     np.testing.assert_allclose(got.mean, [5, 3, 1])
     np.testing.assert_allclose(got.low, [4, 2, 1])
     np.testing.assert_allclose(got.high, [6, 4, 1])
     np.testing.assert_array_equal(got.folds, [2, 2, 1])
-    assert evaluation.loss_band(histories, "val_loss") is None
+    assert diagnostics.loss_band(histories, "val_loss") is None
 
 
 def test_mean_map_error_falls_with_the_root_of_the_folds():
-    got = evaluation.mean_map([np.full((2, 3), 1.0), np.full((2, 3), 3.0)], np.full((2, 2, 3), 0.2))
+    got = diagnostics.mean_map([np.full((2, 3), 1.0), np.full((2, 3), 3.0)], np.full((2, 2, 3), 0.2))
     np.testing.assert_allclose(got.mean, 2)
     np.testing.assert_allclose(got.standard_error, 0.2 / math.sqrt(2))
     np.testing.assert_allclose([got.low[0, 0], got.high[0, 0], got.folds], [1, 3, 2])

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from constants import amp
-from report import answer_figures, evaluation, map_figures, observation_figures, style
+from observation import figures as observation_figures
+from report import diagnostics, figures, map_figures, style
 from report.pictures import make_figures
 from runio.results import load_run
 
@@ -151,7 +152,7 @@ def test_unknown_and_zero_sensitivity_are_said_not_hidden():
         ["no spectra"], ["not sensitive"], ["all alike"], [],
     ]  # fmt: skip
     map_figures.sensitivity_heatmap(wavelength, values, table)
-    result = evaluation.mean_map([values], [values])
+    result = diagnostics.mean_map([values], [values])
     map_figures.sensitivity_profiles(wavelength, result, table)
 
 
@@ -176,7 +177,7 @@ def test_predictions_off_the_scale_are_counted_and_do_not_squash_the_rest():
     truth = np.linspace(-8, -2, 50)[:, None]
     predicted = truth.copy()
     predicted[0] = 300
-    figure = answer_figures.true_vs_predicted(truth, predicted, [amp("H2O")])
+    figure = figures.true_vs_predicted(truth, predicted, [amp("H2O")])
     ax = figure.axes[0]
     assert ax.get_ylim()[1] < 0
     assert "1 off scale" in [t.get_text() for t in ax.texts]
@@ -186,30 +187,30 @@ def test_a_constant_truth_and_a_single_spectrum_can_be_drawn():
     table = [amp("Rp"), amp("Mp"), amp("H2O")]
     for n in (1, 30):
         truth = np.tile([7e7, 27.0, -4.0], (n, 1))
-        figure = answer_figures.true_vs_predicted(truth, truth * 1.01, table)
+        figure = figures.true_vs_predicted(truth, truth * 1.01, table)
         figure.draw_without_rendering()
-        answer_figures.bias_variance(evaluation.bias_variance(truth, truth * 1.01), table).draw_without_rendering()
+        figures.bias_variance(diagnostics.bias_variance(truth, truth * 1.01), table).draw_without_rendering()
 
 
 def test_loss_curves_draw_into_the_given_axes_and_mark_the_checkpoints():
-    band = evaluation.loss_band([{"loss": np.array([1.0, 0.5])}, {"loss": np.array([0.9, 0.6, 0.4])}], "loss")
+    band = diagnostics.loss_band([{"loss": np.array([1.0, 0.5])}, {"loss": np.array([0.9, 0.6, 0.4])}], "loss")
     ax = Figure().subplots()
-    assert answer_figures.loss_curves(band, best_epochs=[2, 3], ax=ax) is ax
+    assert figures.loss_curves(band, best_epochs=[2, 3], ax=ax) is ax
     np.testing.assert_array_equal(ax.lines[-1].get_xdata(), [2, 3])
 
 
 def test_panels_can_be_drawn_into_a_subfigure():
     sub = Figure(layout="constrained").subfigures(1, 2)[0]
-    assert answer_figures.true_vs_predicted(np.zeros((3, 1)), np.ones((3, 1)), [amp("H2O")], figure=sub) is sub
+    assert figures.true_vs_predicted(np.zeros((3, 1)), np.ones((3, 1)), [amp("H2O")], figure=sub) is sub
     assert len(sub.axes) == 1
 
 
 def test_figures_leave_the_callers_settings_and_pyplot_alone():
     before = dict(matplotlib.rcParams)
-    evaluation_result = evaluation.bias_variance(np.zeros((10, 1)), np.ones((10, 1)))
-    answer_figures.bias_variance(evaluation_result, [amp("H2O")])
+    evaluation_result = diagnostics.bias_variance(np.zeros((10, 1)), np.ones((10, 1)))
+    figures.bias_variance(evaluation_result, [amp("H2O")])
     assert dict(matplotlib.rcParams) == before
-    code = "import report.answer_figures, report.map_figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import report.figures, report.map_figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -238,7 +239,7 @@ def test_the_floor_of_the_halving_scheme_does_not_blacken_the_maps():
 def test_no_line_is_drawn_across_a_gap_between_bins():
     wavelength, width = np.array([0.50, 0.51, 0.52, 2.0, 2.05, 2.1]), np.array([0.01, 0.01, 0.01, 0.05, 0.05, 0.05])
     depth, six = np.full(6, 0.02), np.ones((1, 6))
-    mean = evaluation.mean_map([six], [six])
+    mean = diagnostics.mean_map([six], [six])
     drawn = [
         map_figures.sensitivity_curves(wavelength, six, [amp("Tp")], {}, depth, bin_width=width),
         map_figures.sensitivity_profiles(wavelength, mean, [amp("Tp")], bin_width=width),

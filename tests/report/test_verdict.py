@@ -6,8 +6,7 @@ import pytest
 import yaml
 from example_runs import write_run
 
-from report.verdict import Verdict, half_of_the_map, verdicts
-from report.yardstick import Yardstick, band_share, spearman, yardstick_of
+from report.best_estimator import Verdict, Yardstick, band_share, half_of_the_map, spearman, verdicts, yardstick_of
 from runio.results import load_run
 
 EDGES = np.arange(11.0)

@@ -9,15 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 AT_THE_ROOT = {"runfile", "sensitivity", "models", "preprocessing", "constants"}
-FLOORS = (  # a room may import from the floors below its own, and from itself
-    {"runfile", "studies", "benchmarks"},
-    {"pipeline"},
-    {"report", "loaders", "sensitivity"},
-    {"runio", "perturbation", "preprocessing"},
-    {"models", "constants", "data"},
-)
-FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-ALONGSIDE = {("models", "constants"), ("data", "constants")}  # on one floor
+ROOMS = AT_THE_ROOT | {
+    "perturbation", "loaders", "pipeline", "simulation", "observation", "report",
+    "runio", "common", "studies", "benchmarks",
+}  # fmt: skip
 
 
 def modules():
@@ -43,15 +38,15 @@ def test_the_root_holds_the_five_modules_and_no_other():
     assert {path.stem for path in ROOT.glob("*.py")} == AT_THE_ROOT
 
 
-def test_imports_run_down_and_every_module_is_in_a_room():
+def test_every_module_is_in_a_room_and_nothing_imports_the_commands_of_the_root_or_the_studies():
+    assert {room for room, _ in modules()} == ROOMS
     upward = []
     for room, path in modules():
         for line, name in imports(path):
             other = name.split(".")[0]
-            if other in FLOOR and other != room and (room, other) not in ALONGSIDE and FLOOR[other] <= FLOOR[room]:
+            if other in {"runfile", "studies", "benchmarks"} and other != room:
                 upward.append(f"{path.relative_to(ROOT)}:{line}: {room} imports {name}")
-    assert not upward
-    assert {room for room, _ in modules()} == set(FLOOR)
+    assert not [line for line in upward if not line.startswith(("studies", "benchmarks"))]
 
 
 @pytest.mark.parametrize("room", ["sensitivity", "perturbation"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runio.schema import ARRAYS
+from runio.results import ARRAYS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

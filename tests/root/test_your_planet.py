@@ -16,7 +16,7 @@ COMMANDS = commands(PAGE)
 
 def test_the_page_shows_the_one_command_and_the_three():
     scripts = [command.split()[1] for command in COMMANDS if command.startswith("python")]
-    assert scripts == ["runfile.py", "data/simulate.py", "runfile.py", "runfile.py"]
+    assert scripts == ["runfile.py", "-m", "runfile.py", "runfile.py"]
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "runfile.py" in command])

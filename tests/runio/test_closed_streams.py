@@ -9,12 +9,12 @@ import pytest
 from synthetic import configured, dataset
 
 import runfile
-from runio.errors import InputError
+from runio.log import InputError
 
 ROOT = Path(runfile.__file__).parent
 WORK = """
 import logging, sys
-from runio.console import RunLog, open_standard_streams, quiet_stderr
+from runio.log import RunLog, open_standard_streams, quiet_stderr
 open_standard_streams()
 with RunLog() as log:
     file = open("mine.txt", "w")  # it would take the number of a closed stream

@@ -22,10 +22,9 @@ from synthetic import dataset, write
 
 import runfile
 from loaders.observation import match_grid, read_observation
-from pipeline.pieces import map_file
-from pipeline.planet import make_survey, survey_design
-from pipeline.reference import planets_as_seen
-from pipeline.uncertainty import intervals
+from observation.compare import intervals, planets_as_seen
+from observation.planet import make_survey, survey_design
+from pipeline.survey_map import map_file
 from runio.config import load_config
 from runio.results import load_run
 from sensitivity import ModelLoader, sensitivity_map

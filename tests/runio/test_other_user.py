@@ -18,10 +18,9 @@ import pytest
 from example_runs import write_run
 from synthetic import dataset, write
 
-from runio import rundir
-from runio.rundir import RunFolder, new_folder, unique_folder
+from runio.folder import FolderInUse, RunFolder, new_folder, unique_folder
 
-ROOT = Path(rundir.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 ATTEMPTS = r"""
 import contextlib, io, json, sys
@@ -192,7 +191,7 @@ def clock(monkeypatch):
             cls.hours += 1
             return datetime(2026, 3, 1, 2) - timedelta(hours=cls.hours)
 
-    monkeypatch.setattr(rundir, "datetime", Clock)
+    monkeypatch.setattr("runio.folder.datetime", Clock)
     monkeypatch.setattr("time.time", lambda: Clock.now().timestamp())
 
 
@@ -204,7 +203,7 @@ def test_folders_stay_apart_and_locks_hold_when_the_clock_goes_back(tmp_path, cl
     lock.write_text("process 1 on here since 2099-01-01 00:00:00\n")  # left by a dead process, in the future
     with RunFolder(made[0], {"seed": 1}) as folder:
         assert "2099" not in lock.read_text()
-        with pytest.raises(rundir.FolderInUse), RunFolder(made[0], {"seed": 1}, resume=True):
+        with pytest.raises(FolderInUse), RunFolder(made[0], {"seed": 1}, resume=True):
             pass
         (folder.work / "half").write_text("work")
     with RunFolder(made[0], {"seed": 1}, resume=True) as folder:

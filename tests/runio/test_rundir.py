@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runio import rundir
-from runio.rundir import RunFolder, RunFolderError, new_folder, unique_folder
+from runio import folder
+from runio.folder import RunFolder, RunFolderError, new_folder, unique_folder
 
-ROOT = Path(rundir.__file__).parents[1]
+ROOT = Path(folder.__file__).parents[1]
 SETTINGS = {"seed": 3, "output": "runs", "training": {"lr": 1e-3, "units": [4, 5]}, "versions": {"numpy": "2.0"}}
 
 
@@ -409,7 +409,7 @@ def test_read_only_folder_is_refused(tmp_path, monkeypatch):
 
 HOLD = """
 import sys, time
-from runio.rundir import RunFolder
+from runio.folder import RunFolder
 with RunFolder(sys.argv[1], {"seed": 1}):
     print("locked", flush=True)
     time.sleep(60)
@@ -470,7 +470,7 @@ def test_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch, capl
     def refuse(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(rundir.fcntl, "flock", refuse)
+    monkeypatch.setattr(folder.fcntl, "flock", refuse)
     with RunFolder(tmp_path, SETTINGS):
         pass
     assert "has no locks" in caplog.text

@@ -52,7 +52,7 @@ def test_survey_is_read_with_its_priors_and_star_and_others_are_refused(tmp_path
     assert survey.star == 0.939 and survey.limits == pytest.approx(np.array([[-6, 7e7], [-1, 9e7]]))
     with h5py.File(tmp_path / "survey.h5", "a") as file:
         del file.attrs["star"]
-    with pytest.raises(ValueError, match="expected a survey of data/simulate"):
+    with pytest.raises(ValueError, match="expected a survey of simulation/survey"):
         Survey.read(tmp_path / "survey.h5")
 
 

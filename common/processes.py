@@ -1,0 +1,112 @@
+"""Worker processes on this machine: how many it has room for, and a pool that ends when its work ends or fails."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import parent_process
+from pathlib import Path
+
+from runio.log import quiet_libraries
+
+MEMORY_PER_PROCESS = 1.5e9  # bytes: training on the shipped data takes 1.1e9 (benchmarks/worker_memory.py)
+
+
+def usable_cores():
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory():
+    """Bytes of memory that are free, within the limit of the control group if there is one; inf where nobody tells."""
+    free = [float("inf")]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # the word "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        free.append(int((group / "memory.max").read_text()) - used)
+    return min(free)
+
+
+def process_count(asked, n_tasks, memory=MEMORY_PER_PROCESS):
+    """Return how many processes to use at a time.
+
+    Parameters
+    ----------
+    asked : int or "auto"
+        "auto": as many as there are cores and memory for.
+    n_tasks : int
+        No more than these are of use.
+    memory : float
+        Bytes that one process needs.
+    """
+    if asked == "auto":
+        asked = min(usable_cores(), int(min(usable_memory() / memory, n_tasks)))
+    return max(1, min(asked, n_tasks))
+
+
+def device_words():
+    """Say where TensorFlow computes: the names of its GPUs, or else how many processor cores there are."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"TensorFlow on the CPU, no GPU found; processor cores: {usable_cores()}"
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    names = [known.get("device_name", gpu.name) for known, gpu in zip(details, gpus)]
+    return f"TensorFlow on {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: {', '.join(names)}"
+
+
+@contextlib.contextmanager
+def process_pool(n, threads):
+    """Yield a pool of ``n`` processes, each of ``threads`` TensorFlow threads; they are killed if the block fails."""
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    before = os.environ.get("TF_NUM_INTRAOP_THREADS")
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)  # read when TensorFlow starts, so it has to be inherited
+    pool = ProcessPoolExecutor(n, context, _begin)
+    try:
+        yield pool
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if before is None:
+            del os.environ["TF_NUM_INTRAOP_THREADS"]
+        else:
+            os.environ["TF_NUM_INTRAOP_THREADS"] = before
+
+
+def _begin():
+    end_with_parent()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches every process of the terminal
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet_libraries()
+
+
+def end_with_parent():
+    """Let this worker process end as soon as its parent has ended. To be called first in a worker.
+
+    A parent that is killed tells its workers nothing, and a worker of ``concurrent.futures.ProcessPoolExecutor``
+    then waits for work for ever. Works on every system, in processes started by ``multiprocessing``, best by its
+    method "spawn": a worker that was forked may hold the pipe by which another one hears of the parent's end.
+
+    Raises
+    ------
+    ValueError
+        If ``multiprocessing`` did not start this process.
+    """
+    parent = parent_process()
+    if parent is None:
+        raise ValueError("end_with_parent: expected a process that multiprocessing started, received the main process")
+    threading.Thread(target=_end_after, args=(parent,), name="end with parent", daemon=True).start()
+
+
+def _end_after(parent):
+    parent.join()
+    os._exit(1)  # at once: sys.exit would end this thread alone

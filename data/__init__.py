@@ -1,1 +1,0 @@
-"""The shipped data set, and the scripts that made it."""

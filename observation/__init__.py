@@ -1,0 +1,1 @@
+"""From an observed spectrum to its atmospheric parameters: what `--observation` and `--apply` do."""

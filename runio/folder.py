@@ -1,0 +1,464 @@
+"""The manifest of a folder of results: which files a run wrote, and what was in them, so that no other file is lost."""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from common.files import read_bounded, written_whole
+from runio.config import flatten
+from runio.log import InputError
+
+MANIFEST = "manifest.json"
+LOG = "run.log"  # a run writes its last lines after the manifest
+LARGEST = 1_000_000  # bytes
+
+
+def digest(path):
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def result_files(folder, names):
+    """Files of a folder whose first part is one of ``names`` (a compiled pattern): paths relative to it, sorted."""
+    found = []
+    for top in sorted(Path(folder).iterdir()):
+        if names.fullmatch(top.name):
+            inside = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
+            found += [path.relative_to(folder).as_posix() for path in inside if path.is_symlink() or not path.is_dir()]
+    return found
+
+
+def write_manifest(folder, files):
+    """Note name and content of ``files``, paths relative to ``folder``."""
+    _write(folder, {name: digest(Path(folder) / name) for name in files if name != MANIFEST})
+
+
+def _write(folder, digests):
+    with written_whole(Path(folder) / MANIFEST) as part:
+        part.write_text(json.dumps({"sha256": digests}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder, names):
+    """Return {path relative to the folder: SHA-256}, or None where there is no manifest that can be believed.
+
+    A path that leads out of the folder, or begins with none of ``names``, is passed over: nobody's files are touched
+    because a manifest says so.
+    """
+    digests = _digests(folder)
+    if digests is None:
+        return None
+    parts = {name: PurePosixPath(name).parts for name in digests}
+    return {
+        name: digests[name] for name, path in parts.items() if path and names.fullmatch(path[0]) and ".." not in path
+    }
+
+
+def is_unchanged(folder, name, digests):
+    """Whether a file is as the manifest says; the log always is; without a manifest every file is, and no folder."""
+    if digests is None or name == LOG:
+        return (Path(folder) / name).is_file()
+    try:
+        return digest(Path(folder) / name) == digests[name]
+    except OSError:
+        return False
+
+
+def is_another(folder, name):
+    """Whether the manifest of ``folder`` lists a file ``name`` whose content is not that of the file there now."""
+    digests = _digests(folder) or {}
+    return name in digests and not is_unchanged(folder, name, digests)
+
+
+def note_again(folder, files):
+    """Bring the manifest of ``folder`` up to date for ``files`` that were written again."""
+    folder = Path(folder)
+    digests = _digests(folder)
+    if digests is not None:  # a folder without a manifest stays without one
+        _write(folder, {**digests, **{Path(file).relative_to(folder).as_posix(): digest(file) for file in files}})
+
+
+def _digests(folder):
+    """Return what the manifest says, whatever it is; None where there is none that can be read."""
+    try:
+        digests = json.loads(read_bounded(Path(folder) / MANIFEST, LARGEST))["sha256"]
+        return {str(name): str(value) for name, value in digests.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: no lock
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results.h5"
+RESULT_NAMES = re.compile(
+    r"results\.h5|config\.yaml|manifest\.json|(model_\d+|ensemble)\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|"
+    r"report\.html|run\.log"
+)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
+
+
+class RunFolderError(InputError):
+    """A folder that cannot be used for this run; the message is one line that names it."""
+
+
+class FolderInUse(RunFolderError):
+    """Another process works in the folder."""
+
+
+def unique_folder(root, name):
+    """Make ``root/name``, or ``root/name_2`` and so on where there is one; simultaneous callers get one each.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be made.
+    """
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = Path(root) / (name if number == 1 else f"{name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
+
+
+def refuse_closed(path):
+    """Refuse a folder in which nothing can be made; for work whose folder is opened at its end.
+
+    Raises
+    ------
+    RunFolderError
+        If it, or the folder in which it would be made, is on a read-only disk or closed to this user.
+    """
+    there = next(folder for folder in (Path(path), *Path(path).absolute().parents) if os.path.exists(folder))
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        closed = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise RunFolderError(f"{path}: not usable for results ({os.strerror(closed)}: {there})")
+
+
+def new_folder(root, model_name):
+    """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be made.
+    """
+    root = Path(root)
+    stem = f"{model_name}_{datetime.now():%Y-%m-%d}_"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        taken = [int(p.name[len(stem) :]) for p in root.glob(f"{stem}*") if p.name[len(stem) :].isdigit()]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = root / f"{stem}{number:03d}"
+            try:
+                folder.mkdir()  # fails where another run was faster
+                return folder
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
+
+
+class RunFolder:
+    """A run's place on disk, for one process at a time.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the results go; made with its parents. Files in it that are no results stay as they are.
+    settings : dict
+        The resolved settings, nested plain values; written to ``config.yaml`` before anything else. An entry
+        ``versions`` (package to version) may differ on resuming, with a warning.
+    overwrite : bool
+        Replace finished results (once the new ones are complete) and discard an unfinished run.
+    resume : bool
+        Go on with an unfinished run of the same settings; where there is none, start one.
+    ignore : sequence of str
+        Dotted keys that may differ on resuming, because they cannot change a number.
+    marker : str
+        The file whose presence says that the results are finished.
+    names : re.Pattern
+        What results may be called, by the first part of their path; ``finish`` keeps these and nothing else.
+    resumable : bool
+        False for work of a moment: what an interrupted one left is discarded, by itself or by the next start.
+
+    Attributes
+    ----------
+    work : Path
+        Where to write.
+    resumed : bool
+        There is earlier work in ``work``.
+    finished : bool
+        Nothing is left to do: ``resume`` on finished results of the same settings.
+
+    Raises
+    ------
+    RunFolderError
+        On entering, if the folder is in use, holds what would be lost, or cannot be written.
+    """
+
+    def __init__(
+        self, path, settings, overwrite=False, resume=False, ignore=("output",),
+        *, marker=RESULTS, names=RESULT_NAMES, resumable=True,
+    ):  # fmt: skip
+        if overwrite and resume:
+            raise RunFolderError("--overwrite starts again, --resume goes on: expected one of them, received both")
+        self.path = Path(path)
+        self.work = self.path / ".unfinished"
+        self.settings = yaml.safe_load(yaml.safe_dump(settings, sort_keys=False))
+        self.overwrite = overwrite
+        self.resume = resume
+        self.ignore = tuple(ignore)
+        self.marker, self.names, self.resumable = marker, names, resumable
+        self.resumed = False
+        self.finished = False
+        self._trash = self.path / ".replaced"
+        self._lock_path = self.path / ".lock"
+        self._lock = None
+
+    def __enter__(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._start()
+        except OSError as error:
+            self._release_lock()
+            self._refuse_full_disk(error)
+            raise RunFolderError(f"{self.path}: not usable for results ({_reason(error)})") from None
+        except BaseException:
+            self._release_lock()
+            raise
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if not self.resumable and self.work.exists():
+            self._discard(self.work)
+        self._release_lock()
+        if not self.resumable:
+            with contextlib.suppress(OSError):  # it holds something
+                self.path.rmdir()
+        elif error is not None and self.work.exists():
+            log.info("%s: not finished; go on with --resume --output %s", self.path, self.path)
+        self._refuse_full_disk(error)
+
+    def _refuse_full_disk(self, error):
+        """Say what to do about a full disk, whoever met it: libraries name neither the file nor the reason."""
+        cause = error
+        while isinstance(cause, Exception):
+            stated = re.search(r"errno = (\d+)", str(cause))  # HDF5
+            number = getattr(cause, "errno", None) or (int(stated[1]) if stated else None)
+            if number in NO_ROOM:
+                message = f"{self.path}: {os.strerror(number)}; make room there and go on with --resume"
+                raise RuntimeError(message) from error
+            cause = cause.__cause__ or cause.__context__
+
+    def finish(self):
+        """Move the results from ``work`` into the folder, in place of old ones, and delete ``work``.
+
+        Only files that the old run wrote are removed; one that was changed since is kept under another name. A kill
+        at any moment leaves the old results, or none until the next start has moved the rest.
+        """
+        if not (self.work / self.marker).is_file():
+            raise RunFolderError(f"{self.work}: holds no {self.marker}, so the run is not finished")
+        write_manifest(self.work, result_files(self.work, self.names))
+        self._trash.mkdir(exist_ok=True)
+        (self.work / "COMPLETE").touch()
+        self._move()
+
+    def _move(self):
+        complete, move = self.work / "COMPLETE", self.work / "MOVE"
+        if not move.exists():
+            self._clear_old()
+            os.replace(complete, move)
+        for name in self._ordered(result_files(self.work, self.names), last=self.marker):
+            path = self.path / name
+            if path.parent != self.path and (path.parent.is_symlink() or path.parent.is_file()):
+                self._keep(path.parent.name)
+            if path.is_symlink() or path.exists():  # not of the old run: that one is cleared
+                self._keep(name)
+            path.parent.mkdir(exist_ok=True, parents=True)
+            os.replace(self.work / name, path)
+        self._discard(self.work)
+
+    def _clear_old(self):
+        """Move the files of the old run to the rubbish; keep those that are not as it wrote them."""
+        digests = read_manifest(self.path, self.names)
+        if digests is None:  # a run of an early version: its figures stay until new ones take their place
+            files = [name for name in result_files(self.path, self.names) if "/" not in name]
+        else:
+            files = [*digests, MANIFEST]
+        for name in self._ordered(files, last=MANIFEST, first=self.marker):  # without the marker nothing looks finished
+            path = self.path / name
+            if path.parent.is_symlink():  # it leads elsewhere
+                continue
+            if path.exists() and (name == MANIFEST or is_unchanged(self.path, name, digests)):
+                _put(path, self._trash)
+            elif path.exists():
+                self._keep(name)
+        for folder in {(self.path / name).parent for name in files} - {self.path}:
+            with contextlib.suppress(OSError):  # it holds something else
+                folder.rmdir()
+
+    def _keep(self, name):
+        """Give a file that is not the run's own, or was changed, a name that no run uses."""
+        for number in itertools.count(1):
+            kept = self.path / f"{name}.kept{'' if number == 1 else number}"
+            if not (kept.exists() or kept.is_symlink()):
+                break
+        os.replace(self.path / name, kept)
+        log.warning("%s: not as a run wrote it; kept as %s", self.path / name, kept.name)
+
+    @staticmethod
+    def _ordered(files, last, first=None):
+        return sorted(files, key=lambda name: (name == last, name != first, name))
+
+    def _discard(self, path):
+        """Delete a folder so that a kill half-way cannot leave part of it in its place."""
+        _put(path, self._trash)
+        shutil.rmtree(self._trash)
+
+    def _start(self):
+        """Decide from what the folder holds, and the flags, what there is to do."""
+        if (self.work / "COMPLETE").exists() or (self.work / "MOVE").exists():
+            log.info("%s: an earlier run ended while its results were moved; moving the rest", self.path)
+            self._move()
+        if self._trash.exists():
+            shutil.rmtree(self._trash)
+        if (self.work / "config.yaml").exists() and self.resumable:
+            if not self.overwrite:
+                return self._go_on()
+            log.info("%s: the unfinished run is discarded", self.path)
+        elif (self.path / self.marker).exists():
+            if self.resume:
+                self._check_same(self.path / "config.yaml", "finished results")
+                self.finished = True
+                return None
+            if not self.overwrite:
+                raise RunFolderError(
+                    f"{self.path}: holds finished results; choose another --output, or --overwrite them"
+                )
+        elif self.resume:
+            log.info("%s: nothing to resume here, so a new run starts", self.path)
+        if self.marker not in os.listdir(self.path) and _is_room(self.path.resolve()):
+            raise RunFolderError(f"{self.path}: a folder of this software; choose another --output, such as runs/new")
+        strangers = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
+        if strangers and self.marker not in strangers:
+            raise RunFolderError(
+                f"{self.path}: holds {', '.join(strangers[:9])} but no {self.marker}, so these are not replaced; "
+                "choose another --output, or move them away"
+            )
+        if self.work.exists():
+            self._discard(self.work)
+        self.work.mkdir()
+        with written_whole(self.work / "config.yaml") as part:
+            part.write_text(yaml.safe_dump(self.settings, sort_keys=False), encoding="utf-8")
+        return None
+
+    def _go_on(self):
+        if not self.resume:
+            raise RunFolderError(
+                f"{self.path}: holds an unfinished run; --resume to go on with it, --overwrite to start again"
+            )
+        self._check_same(self.work / "config.yaml", "an unfinished run")
+        self.resumed = True
+
+    def _check_same(self, path, what):
+        """Refuse to resume with settings that differ from those in the file ``path``."""
+        try:
+            old = yaml.safe_load(path.read_text(encoding="utf-8"))
+            old, new = flatten(dict(old)), flatten(self.settings)
+        except (OSError, ValueError, TypeError, yaml.YAMLError):
+            raise RunFolderError(f"{path}: the settings of {what} cannot be read; --overwrite to start again") from None
+        for key in [*new, *(k for k in old if k not in new)]:
+            before, now = (repr(tree[key]) if key in tree else "nothing" for tree in (old, new))
+            if before == now or any(key == k or key.startswith(f"{k}.") for k in self.ignore):
+                continue
+            if key.split(".")[0] == "versions":
+                log.warning("%s was %s and is %s now: numbers may differ slightly", key[9:], before, now)
+                continue
+            raise RunFolderError(
+                f"{self.path}: holds {what} with {key} = {before}, received {now}; "
+                "give the same settings to resume, or --overwrite to start again"
+            )
+
+    def _take_lock(self):
+        """Lock the folder for as long as this process lives; the file's content is for messages only."""
+        while self._lock is None:
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(lock, 200).decode("ascii", "replace").strip()
+                os.close(lock)
+                holder = text if re.fullmatch(r"process \d+ on [\w.-]+ since [\d :-]+", text) else "another run"
+                raise FolderInUse(
+                    f"{self.path}: in use by {holder}; wait for it, or choose another --output "
+                    f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
+                ) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    os.close(lock)
+                    raise
+                log.warning("%s: this file system has no locks; start only one run here", self.path)
+            if self._is_current(lock):
+                self._lock = lock
+            else:
+                os.close(lock)  # its owner ended, and deleted the file, while we opened it
+        os.truncate(self._lock, 0)
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+
+    def _is_current(self, lock):
+        try:
+            return os.path.samestat(os.fstat(lock), os.stat(self._lock_path))
+        except FileNotFoundError:
+            return False
+
+    def _release_lock(self):
+        if self._lock is not None:
+            if self._is_current(self._lock):
+                self._lock_path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def _is_room(path):
+    """Whether a folder is one that this software itself is made of."""
+    house = Path(__file__).parents[1]
+    kinds = ("*.py", "*.md", "*.yaml", "*.ipynb")
+    return path == house or (path.parent == house and any(file for kind in kinds for file in path.glob(kind)))
+
+
+def _put(path, trash):
+    """Move a file or folder into the rubbish, under a free name."""
+    trash.mkdir(exist_ok=True)
+    number = 0
+    while (trash / f"{path.name}.{number}").exists():
+        number += 1
+    os.replace(path, trash / f"{path.name}.{number}")
+
+
+def _reason(error):
+    return (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")

@@ -1,0 +1,335 @@
+"""The one exception that means: the user's input cannot be used. And how any text is brought to one line."""
+
+import contextlib
+import importlib.metadata
+import logging
+import logging.handlers
+import os
+import platform
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from constants import VERSION
+
+LONGEST = 900  # letters of a message
+
+
+def one_line(text, limit=LONGEST):
+    """Return a text as one line that a terminal can be given: no control characters, cut in the middle if too long."""
+    text = str(text)
+    if len(text) > 10 * limit:  # before work is put into it
+        text = f"{text[: 5 * limit]} {text[-5 * limit :]}"
+    text = printable(" ".join(text.split()))
+    if len(text) > limit:
+        text = f"{text[: limit * 2 // 3]} ... {text[5 - limit // 3 :]}"
+    return text
+
+
+def printable(text, keep=""):
+    """Return a text with its control characters, and what is no Unicode, written as escapes, but for those to keep."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+class InputError(ValueError):
+    """Bad input; the message is one line: what, expected, received. ``runfile.py`` exits with status 2."""
+
+    def __init__(self, message=""):
+        super().__init__(one_line(message))
+
+
+@contextlib.contextmanager
+def as_input_error():
+    """Turn what a library refuses, or cannot open, while it reads the user's input into an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
+SHARES = {"training": 87, "answers and maps": 8, "figures": 5}  # % of the time of the README's first command
+BAR = "{desc} |{bar}| {percentage:.0f}%, {elapsed} gone, about {remaining} left"
+
+
+class Stages:
+    """Times the stages of a run, for the line at its end, and shows how far the whole of it is.
+
+    The stages named in ``SHARES`` fill the bar. Time left follows from the part that is done: right within a few per
+    cent as long as the stages take their usual shares.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show no bar; nor is one shown where stderr is not a terminal.
+    shown : sequence of str
+        The stages of ``SHARES`` that this run has.
+    """
+
+    def __init__(self, quiet=False, shown=tuple(SHARES)):
+        self.seconds = {}
+        self._quiet, self._shares = quiet, {name: SHARES[name] for name in shown}
+        self._bar, self._name = None, None
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        """Add the time of the block to the stage called ``name``."""
+        start, self._name = time.perf_counter(), name
+        self.done(0.0)
+        try:
+            yield
+            self.done(1.0)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        if name == list(self._shares)[-1]:
+            self.close()
+
+    def done(self, part, words=""):
+        """Say that a part of the present stage is done.
+
+        Parameters
+        ----------
+        part : float
+            From 0 to 1.
+        words : str
+            What to write beside the stage's name.
+        """
+        if self._name not in self._shares:
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=sum(self._shares.values()), bar_format=BAR, smoothing=0, disable=self._quiet or None)
+        before = list(self._shares).index(self._name)
+        self._bar.set_description_str(f"{self._name}{', ' if words else ''}{words}", refresh=False)
+        self._bar.n = sum(list(self._shares.values())[:before]) + part * self._shares[self._name]
+        self._bar.refresh()
+
+    def found(self, part):
+        """Say that a part of the present stage was done by an earlier run: it tells nothing of the pace."""
+        if self._bar is not None:
+            self._bar.initial = part * self._shares[self._name]
+        self.done(part)
+
+    def close(self):
+        """Leave the bar as it is, whatever comes next on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __str__(self):
+        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+
+
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
+
+
+class _OneLine(logging.Formatter):
+    """A record on the screen: the message, with its level before it when it is a warning or worse."""
+
+    def format(self, record):
+        if record.levelno >= logging.WARNING:
+            return f"{record.levelname.lower()}: {one_line(record.getMessage())}"
+        return printable(record.getMessage(), keep="\n")
+
+
+class _Whole(logging.Formatter):
+    """A record in run.log, with time, level and place; tracebacks keep their lines."""
+
+    def format(self, record):
+        return printable(super().format(record), keep="\n\t")
+
+
+class _Screen(logging.Handler):
+    """Writes above a progress bar, never through it; warnings go to stderr."""
+
+    def emit(self, record):
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        with _unheard(stream):
+            tqdm.write(self.format(record), file=stream)
+
+
+@contextlib.contextmanager
+def _unheard(stream):
+    """Send what is written to a stream nowhere once its reader has gone: no reason to end a run, or with status 120."""
+    try:
+        yield
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
+class RunLog:
+    """Sends the log to the screen at once, and to a file as soon as there is one.
+
+    Use as a context manager; what was logged before ``to_file`` is kept and written there too.
+
+    Parameters
+    ----------
+    quiet : bool
+        Only warnings and errors on the screen.
+
+    Attributes
+    ----------
+    path : Path or None
+        The log file, once there is one.
+    """
+
+    def __init__(self, quiet=False):
+        self.root = logging.getLogger()
+        self.screen = _Screen(logging.WARNING if quiet else logging.INFO)
+        self.screen.setFormatter(_OneLine())
+        self.memory = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        self.path = None
+
+    def __enter__(self):
+        self.before = self.root.level
+        self.root.setLevel(logging.INFO)
+        self.root.addHandler(self.screen)
+        self.root.addHandler(self.memory)
+        logging.captureWarnings(True)
+        warnings.showwarning = _show_warning
+        quiet_libraries()
+        logging.getLogger("pipeline.folds").setLevel(logging.DEBUG)  # every epoch, for the file alone
+        return self
+
+    def to_file(self, path):
+        """Append to the log file from now on, beginning with all that was said before."""
+        self.path = Path(path)
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.handleError = lambda record: None  # a full disk is reported by those who write results
+        file.setFormatter(_Whole("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        self.memory.setTarget(file)
+        self.memory.flush()
+        self.memory.capacity = 1  # from here on every record goes straight through
+
+    def keep_traceback(self):
+        """Write the traceback of the exception being handled to the log file alone; say whether there is one."""
+        trace = logging.LogRecord("runfile", logging.INFO, __file__, 0, "failed", (), sys.exc_info())
+        self.memory.handle(trace)
+        return self.memory.target is not None
+
+    def __exit__(self, *exception):
+        self.root.removeHandler(self.screen)
+        self.root.removeHandler(self.memory)
+        self.root.setLevel(self.before)
+        logging.captureWarnings(False)
+        file = self.memory.target
+        with contextlib.suppress(OSError):  # a full disk
+            self.memory.close()
+        with contextlib.suppress(OSError):
+            if file:
+                file.close()
+        for stream in (sys.stdout, sys.stderr):
+            with _unheard(stream):
+                stream.flush()
+
+
+def quiet_libraries():
+    """Let libraries log errors only: what they advise is for those who write programs, not for those who run this."""
+    for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py", "taurex"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    logging.getLogger("warnings").warning("%s", message)
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Swallow what compiled libraries print while they load; show it after all if loading fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        saved = os.dup(2)
+    except OSError:  # there is no stderr to quieten
+        yield
+        return
+    with tempfile.TemporaryFile() as swallowed:
+        sys.stderr.flush()
+        os.dup2(swallowed.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            swallowed.seek(0)
+            os.write(2, swallowed.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def open_standard_streams():
+    """Give what was closed by the shell (``2>&-``) a place to go: the next file opened would become stderr."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def check_environment():
+    """Refuse variables of the environment with which libraries would fail after the work is done, or speak in riddles.
+
+    Raises
+    ------
+    InputError
+        With the variable, what was expected and what was received.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND: expected tensorflow, with which runs are made, received {backend!r}")
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value and not (value.isascii() and value.isdigit() and int(value) < 10_000):
+            raise InputError(f"{name}: expected a whole number, received {value!r}")
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
+
+
+def shows_progress(quiet):
+    """Say whether progress bars are wanted: not in a file, and not when asked to be quiet."""
+    return not quiet and sys.stderr.isatty()
+
+
+def versions():
+    """Return the versions of this software, of Python and of the packages, without importing them."""
+    by_package = {"software": VERSION, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            by_package[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            by_package[package] = "not installed"
+    return by_package
+
+
+def score_table(names, judged):
+    """Return the closing table as text: MSE (scaled units) and R2 of each AMP, and their means.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of the AMPs.
+    judged : dict of int or "ensemble" to dict
+        ``MSE`` and ``R2`` (n_amps,) of each fold, and of the mean of the folds' answers if there is one.
+    """
+    folds = [scores for name, scores in judged.items() if name != "ensemble"]
+    columns = {"": {score: np.mean([one[score] for one in folds], axis=0) for score in ("MSE", "R2")}}
+    if "ensemble" in judged:
+        columns = {"mean of folds ": judged["ensemble"], "single folds ": columns[""]}
+    width = max(8, *(len(name) for name in names))
+    heads = [f"{title}{score}" for title in columns for score in ("MSE", "R2")]
+    lines = [" ".join([" " * width, *(f"{head:>17}" for head in heads)])]
+    values = np.array([scores[score] for scores in columns.values() for score in ("MSE", "R2")])  # (columns, n_amps)
+    for name, row in zip([*names, "mean"], np.column_stack([values, values.mean(axis=1)]).T):
+        lines.append(" ".join([f"{name:<{width}}", *(f"{value:>17.4f}" for value in row)]))
+    return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""k-distributions of H2O, CH4, CO, CO2 and NH3 in 49 spectral cells: strengths and line structure from line lists.
+
+A cell is a few per cent wide and holds many lines. All that a ray notices of them is how often each cross-section
+occurs: sorted by size, k(g) is the cross-section that a share g of the cell does not exceed (the k-distribution),
+and the cell's mean transmission is sum_g w_g exp(-k_g u) for a column u. Each k_g rests on temperature and pressure
+as
+
+    ln k_g(T, P) = sum_ab c_ab L_a(x) L_b(y),    x from 1/T, y from log P, L: Legendre polynomials.
+
+`kdistributions.npz` holds the c_ab, fitted by `fit_opacities.py` to tables made from HITEMP and HITRAN line lists;
+nothing else of the tables is kept. NH3 has a second surface for hot gas (`<molecule>_hot` in the file): the
+logarithm goes over from one to the other between 1000 and 1400 K. Where the tables come from and how close the fit
+is: `data/README.md`.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.polynomial.legendre import legvander
+
+STORED = Path(__file__).parents[1] / "data" / "kdistributions.npz"
+ORDERS = (4, 4)  # coefficients in 1/T and in log P
+TEMPERATURE_RANGE = (500.0, 2000.0)  # K, of the tables; x runs from 1 to -1 and is extrapolated to 2500 K
+PRESSURE_RANGE = (0.1, 1e6)  # Pa, of the fit; outside, the value at the edge
+EXTRAPOLATED_TO = (450.0, 2500.0)  # K; beyond, the value at the edge
+HOT_FROM, HOT_ONLY = 1000.0, 1400.0  # K: where the surface of hot gas sets in, and where it holds alone
+CHORD_DEPTH = 0.56  # optical depth along the line of sight at the apparent edge of a planet
+
+
+def basis(temperature, pressure):
+    """Legendre polynomials in 1/T, (..., 4), and in log P, (..., 4); temperature in K, pressure in Pa."""
+    temperature = np.clip(np.asarray(temperature, float), *EXTRAPOLATED_TO)
+    pressure = np.clip(np.asarray(pressure, float), *PRESSURE_RANGE)
+    cold, hot = 1 / np.array(TEMPERATURE_RANGE)
+    x = (2 / temperature - cold - hot) / (cold - hot)
+    low, high = np.log(PRESSURE_RANGE)
+    y = (2 * np.log(pressure) - low - high) / (high - low)
+    return tuple(
+        legvander(np.ravel(values), order - 1).reshape(*np.shape(values), order)
+        for values, order in zip((x, y), ORDERS, strict=True)
+    )
+
+
+class KDistributions:
+    """The fitted k-distributions.
+
+    Parameters
+    ----------
+    edges : array-like, shape (n_cells + 1,)
+        Edges of the cells, ascending [micron].
+    weights : array-like, shape (n_g,)
+        Share of a cell that each ordinate stands for; their sum is 1.
+    coefficients : dict
+        {molecule: array (n_cells, n_g, 4, 4)}, of ln k with k in cm2 per molecule; a molecule may have a second
+        surface, "<molecule>_hot".
+    """
+
+    def __init__(self, edges, weights, coefficients):
+        self.edges = np.asarray(edges, float)
+        self.weights = np.asarray(weights, float)
+        self.coefficients = {name: np.asarray(values, float) for name, values in coefficients.items()}
+        shape = (len(self.edges) - 1, len(self.weights), *ORDERS)
+        for name, values in self.coefficients.items():
+            if values.shape != shape:
+                raise ValueError(f"coefficients: expected shape {shape} for {name}, received {values.shape}")
+        if not np.isclose(self.weights.sum(), 1) or not (np.diff(self.edges) > 0).all():
+            raise ValueError("weights and edges: expected weights of sum 1 and ascending edges, received others")
+
+    @classmethod
+    @cache
+    def load(cls, path=STORED):
+        """Read the shipped file (once per process)."""
+        with np.load(path) as file:
+            names = [name for name in file.files if name not in ("edges", "weights", "source")]
+            return cls(file["edges"], file["weights"], {name: file[name] for name in names})
+
+    def cross_sections(self, molecule, temperature, pressure):
+        """Cross-sections k_g [cm2 per molecule].
+
+        Parameters
+        ----------
+        molecule : str
+        temperature : float
+            In K; 450 to 2500, beyond that the value at the edge.
+        pressure : float or ndarray (n,)
+            In Pa.
+
+        Returns
+        -------
+        ndarray, shape (n_cells, n_g) or (n, n_cells, n_g)
+        """
+        hot = self.coefficients.get(f"{molecule}_hot")
+        part = 0.0 if hot is None else np.clip((temperature - HOT_FROM) / (HOT_ONLY - HOT_FROM), 0, 1)
+        log_k = 0.0
+        if part < 1:
+            cold = temperature if hot is None else min(temperature, HOT_FROM)
+            log_k = (1 - part) * self._surface(molecule, cold, pressure)
+        if part > 0:
+            log_k = log_k + part * self._surface(f"{molecule}_hot", temperature, pressure)
+        return np.exp(log_k)
+
+    def _surface(self, key, temperature, pressure):
+        x, y = basis(temperature, pressure)  # (4,), (4,) or (n, 4)
+        return np.einsum("cgab,a,...b->...cg", self.coefficients[key], x, y, optimize=True)
+
+
+def effective(cross_section, share, depth=CHORD_DEPTH):
+    """Effective cross-section: s such that the mean of exp(-k u) is exp(-depth) at the column u = depth / s.
+
+    A grey gas of this cross-section would let the same part of the light through at the apparent edge of a planet.
+
+    Parameters
+    ----------
+    cross_section, share : ndarray (..., n)
+        Values and how often they occur; the shares sum to 1 along the last axis.
+    depth : float
+
+    Returns
+    -------
+    ndarray, shape (...)
+        Unit of `cross_section`.
+    """
+    cross_section, share = np.broadcast_arrays(np.asarray(cross_section, float), share)
+    low = np.log(depth / np.maximum(cross_section.max(axis=-1), 1e-300))  # ln u: no bin is darker than its largest k
+    high = np.log(depth / np.maximum(cross_section.min(axis=-1), 1e-300))
+    for _ in range(60):  # bisection
+        middle = (low + high) / 2
+        light = (share * np.exp(-cross_section * np.exp(middle)[..., None])).sum(axis=-1)
+        low, high = np.where(light > np.exp(-depth), middle, low), np.where(light > np.exp(-depth), high, middle)
+    return depth * np.exp(-(low + high) / 2)

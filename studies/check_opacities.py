@@ -1,0 +1,206 @@
+"""Compare the shipped opacities with the line-list tables that they were fitted to, where it counts: in transit depth.
+
+    python -m studies.check_opacities --tables DIR [--coarse DIR]
+
+The tables are those of `fit_opacities.py`. For planets of 1 Jupiter mass and 1.2 Jupiter radii with one molecule, or
+all, at one volume mixing ratio, and no other absorber, `correlated_k` computes the depth straight from a table on
+the table's own cells: an independent path in NumPy, with its own geometry and layers. Against it stand the shipped
+forward model and the band model alone (the opacities before: no lines). Printed per planet: the rms and the largest
+difference in scale heights over the cells in which the atmosphere stands more than one scale height above the
+bottom, and the largest in ppm. Then log10 of the effective cross-sections, shipped over table, at 1, 10 and 100
+mbar.
+
+HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 is compared with the coarse table in
+its wide bins.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
+from simulation.forward_model import HELIUM_RATIO, ForwardModel
+from simulation.kdistribution import effective
+from simulation.molecules import MOLECULES
+from simulation.opacities import effective_cross_section, write_tables
+from simulation.survey import draw_amps
+from studies.fit_opacities import read_coarse_table, read_table
+
+TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K
+RATIOS = (1e-6, 1e-4, 1e-3)  # volume mixing ratios
+PRESSURES = (1e2, 1e3, 1e4)  # Pa, of the effective cross-sections
+RANGE = (0.5, 8.0)  # micron
+HITRAN_AMMONIA, HITRAN_AMMONIA_FROM = 1000.0, 0.85  # K and micron: NH3 of the fine table up to, and from
+MASS, RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS  # kg, m
+BOLTZMANN, GRAVITY, ATOMIC_MASS = 1.380649e-23, 6.6743e-11, 1.66053907e-27
+WEIGHTS = {"H2O": 18.015, "CH4": 16.043, "CO": 28.010, "CO2": 44.009, "NH3": 17.031}  # atomic mass units
+H2_WEIGHT, HE_WEIGHT = 2.016, 4.0026
+
+
+def scale_height(temperature, ratio, molecules):
+    """Pressure scale height [m] at the bottom."""
+    background = (H2_WEIGHT + HELIUM_RATIO * HE_WEIGHT) / (1 + HELIUM_RATIO)
+    weight = background + ratio * sum(WEIGHTS[name] - background for name in molecules)
+    return BOLTZMANN * temperature * RADIUS**2 / (weight * ATOMIC_MASS * GRAVITY * MASS)
+
+
+def table_at(table, temperature, pressure):
+    """Cross-sections (n_cells, n_levels, n_g) [m2] of a table, the logarithm linear in T and log P."""
+    log_k, steps = np.log(table["k"] + 1e-60), []
+    wanted = ((1, table["temperature"], [temperature]), (2, np.log(table["pressure"]), np.log(pressure)))
+    for axis, grid, value in wanted:
+        place = np.interp(value, grid, np.arange(len(grid)))
+        below = np.minimum(place.astype(int), len(grid) - 2)
+        steps.append((below, place - below, axis))
+    for below, part, axis in steps:
+        part = np.expand_dims(part, tuple(range(1, log_k.ndim - axis)))
+        log_k = (1 - part) * log_k.take(below, axis) + part * log_k.take(below + 1, axis)
+    return np.exp(log_k[:, 0]) * 1e-4
+
+
+def rays(temperature, ratio, molecules, n_levels=200, pressure_range=(1e-4, 1e6)):
+    """Rays through an isothermal, hydrostatic atmosphere with falling gravity: r(P) = R / (1 - H ln(P0 / P) / R).
+
+    Returns
+    -------
+    column : ndarray (n_rays, n_levels)
+        Molecules of air per area along each ray in each level [m-2].
+    pressure : ndarray (n_levels,)
+        Of the levels [Pa].
+    ring : ndarray (n_rays,)
+        Area over pi of the ring that each ray stands for [m2].
+    """
+    height = scale_height(temperature, ratio, molecules)
+    log_pressure = np.linspace(*np.log(pressure_range[::-1]), 2 * n_levels + 1)  # borders and middles
+    radius = RADIUS / (1 - height * (log_pressure[0] - log_pressure) / RADIUS)
+    border, middle, pressure = radius[::2], radius[1::2], np.exp(log_pressure[1::2])
+    half_chord = np.sqrt(np.maximum(border**2 - middle[:, None] ** 2, 0))
+    column = 2 * np.diff(half_chord, axis=1) * pressure / (BOLTZMANN * temperature)
+    return column, pressure, 2 * middle * np.diff(border)
+
+
+def correlated_k(tables, temperature, ratio):
+    """Height (n_cells,) [m] of the apparent edge above the bottom, straight from `tables` {molecule: table}."""
+    column, pressure, ring = rays(temperature, ratio, tables)
+    light = 1.0
+    for table in tables.values():  # lines of different molecules overlap at random: transmissions multiply
+        optical_depth = np.einsum("rl,clg->crg", ratio * column, table_at(table, temperature, pressure), optimize=True)
+        light = light * (np.exp(-optical_depth) @ table["weights"])
+    return np.sqrt(RADIUS**2 + (1 - light) @ ring) - RADIUS
+
+
+def planet(temperature, ratio, molecules):
+    """AMPs (9,) of a cloudless planet."""
+    mix = [np.log10(ratio) if name in molecules else -np.inf for name in MOLECULES]
+    return np.array([*mix, np.log10(MASS), RADIUS, temperature, 8.0])
+
+
+def difference(model, reference, temperature, ratio, molecules):
+    """Difference (n_cells,) in scale heights and in ppm of a model from the `reference` height (n_cells,) [m].
+
+    NaN in cells where neither stands a scale height above the bottom.
+    """
+    depth = model.depth(planet(temperature, ratio, molecules))
+    found, height = np.sqrt(depth) * SUN_RADIUS - RADIUS, scale_height(temperature, ratio, molecules)
+    hidden = np.maximum(found, reference) < height
+    ppm = (depth - ((RADIUS + reference) / SUN_RADIUS) ** 2) * 1e6
+    return np.where(hidden, np.nan, (found - reference) / height), np.where(hidden, np.nan, ppm)
+
+
+def within(table):
+    """Cells of a table inside RANGE: their edges (n, 2) [micron] and the table cut to them."""
+    low, high = table["edges"][:-1], table["edges"][1:]
+    kept = (low >= RANGE[0]) & (high <= RANGE[1])
+    return np.stack([low, high], axis=1)[kept], {**table, "k": table["k"][kept]}
+
+
+def print_depths(label, tables, models, edges, temperatures=TEMPERATURES, start=0.0):
+    """Print a row per temperature and mixing ratio; return the shipped model's largest rms.
+
+    Cells that begin below `start` [micron] are left out.
+    """
+    worst, unknown = 0.0, edges[:, 0] < 0.99 * start
+    for temperature in temperatures:
+        for ratio in RATIOS:
+            reference, cells = correlated_k(tables, temperature, ratio), []
+            for name, model in models.items():
+                heights, ppm = difference(model, reference, temperature, ratio, tables)
+                heights[unknown] = ppm[unknown] = np.nan
+                if np.isnan(heights).all():
+                    cells.append(f"{'nothing shows':>36s}")
+                    continue
+                rms, at = np.sqrt(np.nanmean(heights**2)), np.nanargmax(np.abs(heights))
+                where = np.sqrt(edges[at].prod())
+                cells.append(f"{rms:6.2f} {heights[at]:+6.2f} at {where:4.2f} um {np.nanmax(np.abs(ppm)):6.0f} ppm")
+                worst = max(worst, rms) if name == "shipped" else worst
+            print(f"  {label:8s} {temperature:5.0f} K {ratio:6.0e}  " + "  |".join(cells))
+    return worst
+
+
+def print_effective(name, edges, table, temperatures):
+    """Print rms and largest of log10(shipped / table) over the cells within four decades of the strongest."""
+    for temperature in temperatures:
+        cells = []
+        for pressure in PRESSURES:
+            reference = effective(table_at(table, temperature, [pressure])[:, 0], table["weights"])
+            shows = reference > 1e-4 * reference.max()
+            found = effective_cross_section(name, *edges.T, temperature, pressure)
+            ratio = np.log10(found / reference)[shows]
+            cells.append(f"{np.sqrt((ratio**2).mean()):5.3f} {ratio[np.argmax(np.abs(ratio))]:+5.2f}")
+        print(f"  {name:4s} {temperature:5.0f} K  " + "  |  ".join(cells))
+
+
+def print_speed(models, n=20):
+    """Print the time per spectrum of each model, on the Ariel grid, planets of the priors."""
+    amps = draw_amps(n + 1, 1)
+    for name, model in models.items():
+        model.depth(amps[:1])
+        start = time.process_time()
+        model.depth(amps[1:])
+        print(f"  {name}: {(time.process_time() - start) / n * 1e3:.1f} ms of processor time per spectrum")
+
+
+def main():
+    """Print everything; about a minute."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
+    parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
+    arguments = parser.parse_args()
+    cut = {name: within(read_table(arguments.tables, name)) for name in MOLECULES}
+    edges, tables = cut["H2O"][0], {name: table for name, (_, table) in cut.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        before = write_tables(folder)
+        models = {"shipped": ForwardModel(edges=edges, continuum=False)}
+        models["before"] = ForwardModel(before, edges=edges, continuum=False)
+        speed = {"shipped opacities": ForwardModel(), "band model alone": ForwardModel(before)}
+        print(f"depth against correlated k from the tables, {len(edges)} cells:")
+        print("rms and largest difference in scale heights, and the largest in ppm")
+        print(f"  {'':24s}  {'shipped':>36s}  | {'band model alone':>36s}")
+        for name, table in tables.items():
+            cold = [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA]
+            start = HITRAN_AMMONIA_FROM if name == "NH3" else 0.0
+            worst = print_depths(name, {name: table}, models, edges, cold, start)
+            print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
+        cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
+        print_depths("all five", tables, models, edges, cold, HITRAN_AMMONIA_FROM)
+        four = {name: table for name, table in tables.items() if name != "NH3"}
+        print_depths("no NH3", four, models, edges, [t for t in TEMPERATURES if t > HITRAN_AMMONIA])
+        print("time")
+        print_speed(speed)
+    print(f"log10 of effective cross-sections, shipped / table, at {PRESSURES} Pa: rms, largest")
+    for name, table in tables.items():
+        print_effective(name, edges, table, [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA])
+    if arguments.coarse:
+        print("NH3 against the coarse table in its wide bins")
+        table = read_coarse_table(arguments.coarse / "NH3_g8_11.txt")
+        wide, table = within(table)
+        hot = [1400.0, 1900.0]
+        print_depths("NH3", {"NH3": table}, {"shipped": ForwardModel(edges=wide, continuum=False)}, wide, [700.0, *hot])
+        print_effective("NH3", wide, table, [700.0, 1000.0, *hot])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Worker processes end when the process that started them dies, however it dies; and what is left behind is seen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import LINUX, alive, children, left_of
+
+from common.processes import end_with_parent
+
+ROOT = Path(__file__).resolve().parents[2]
+WAYS_TO_DIE = {
+    "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+    "told to end": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(600)",
+    "an exit without goodbye": "os._exit(0)",
+    "an error in C": "ctypes.string_at(0)",
+}
+POOL = """
+import ctypes, os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from common.processes import end_with_parent
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, get_context("spawn"), end_with_parent)
+    print(*(pool.submit(os.getpid).result() for _ in range(9)), flush=True)  # these wait for work when the end comes
+    waiting = [pool.submit(time.sleep, 3600) for _ in range(WORK)]
+    while sum(future.running() for future in waiting) < min(WORK, 1):
+        time.sleep(0.01)
+    DIE
+"""
+
+linux = pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+
+
+@linux
+@pytest.mark.parametrize("work", [0, 2], ids=["waiting for work", "at work"])
+@pytest.mark.parametrize("way", WAYS_TO_DIE)
+def test_workers_of_a_pool_end_with_their_parent(tmp_path, way, work):
+    script = tmp_path / "pool.py"
+    script.write_text(POOL.replace("WORK", str(work)).replace("DIE", WAYS_TO_DIE[way]))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        workers = {int(word) for word in parent.stdout.readline().split()}
+    assert workers and parent.pid not in workers
+    assert not left_of(workers)
+
+
+def test_a_process_that_multiprocessing_did_not_start_is_refused():
+    with pytest.raises(ValueError, match="expected a process that multiprocessing started"):
+        end_with_parent()
+
+
+@linux
+def test_a_process_that_a_test_leaves_behind_is_seen_and_ended():
+    before = children()
+    sleep = "[sys.executable, '-c', 'import time; time.sleep(600)'], stdout=-3, stderr=-3"
+    code = f"import subprocess, sys; print(subprocess.Popen({sleep}).pid)"
+    orphan = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert children() - before == {orphan}
+    assert "sleep" in left_of({orphan}, patience=0.1)[orphan]
+    assert not left_of({orphan}) and not alive(orphan)

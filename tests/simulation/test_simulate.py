@@ -1,0 +1,292 @@
+"""The simulation: same planets whatever the run, resuming, the cloud deck, tables of the user's, the band model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from processes import LINUX, left_of
+
+pytest.importorskip("taurex")
+
+from simulation import opacities, rotors, survey
+from simulation.ariel import ariel_grid, noise
+from simulation.forward_model import MOLECULES, ForwardModel, binning_matrix
+from simulation.molecules import MOLECULES as CONSTANTS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names
+COMMAND = [sys.executable, "-m", "simulation", "--seed", "7"]
+
+
+def run(*arguments):
+    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def read(path):
+    with h5py.File(path) as file:
+        return {key: file[key][()] for key in ("spectra", "errors", "amps", "wavelength", "bin_width")}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ForwardModel()
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Folder of TauREx tables as a user would bring them: the band model's, at three temperatures."""
+    return opacities.write_tables(tmp_path_factory.mktemp("tables"), temperatures=[700.0, 1400.0, 2000.0])
+
+
+@pytest.fixture(scope="module")
+def cloudy():
+    """A planet in retrieval space whose spectrum the cloud deck shapes."""
+    amps = np.array(survey.REFERENCE_PLANET)
+    amps[:5], amps[8] = -5.0, 3.0
+    return amps
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """Five planets in one chunk, made through the command line by two processes."""
+    out = tmp_path_factory.mktemp("simulate") / "five.h5"
+    result = run("--n", 5, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+# --- the run ---
+
+
+def test_short_run_is_the_beginning_of_a_long_one_whatever_the_processes(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(survey, "CHUNK", 2)
+    survey.simulate(3, 7, tmp_path / "three.h5", processes=1, progress=False)
+    three, five = read(tmp_path / "three.h5"), read(small_run)
+    for key in ("spectra", "errors", "amps"):
+        np.testing.assert_array_equal(three[key], five[key][:3])
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(model):
+    first, again = survey.draw_amps(4, 7), survey.draw_amps(2, 7, start=2)
+    np.testing.assert_array_equal(first[2:], again)
+    assert not np.any(survey.draw_amps(4, 8) == first)
+    np.testing.assert_array_equal(first, first.astype(np.float32))  # nothing is lost in single precision
+
+
+def test_file_is_byte_identical_and_holds_the_agreed_layout(small_run, model, tmp_path):
+    copy = tmp_path / small_run.name
+    amps = survey.draw_amps(5, 7)
+    depth = np.round(model.depth(amps) / survey.DEPTH_STEP) * survey.DEPTH_STEP
+    survey.write_file(copy, amps, depth, survey.draw_errors(5, 7), survey.molecule_curves(model), 7)
+    assert copy.read_bytes() == small_run.read_bytes()
+    with h5py.File(copy) as file:
+        assert file["spectra"].shape == file["errors"].shape == (5, 52)
+        assert list(file["amps"].attrs["names"]) == list(survey.PRIORS)
+        assert set(file["molecule_curves"]) == {"none", *MOLECULES}
+        assert json.loads(file.attrs["priors"])["Tp"]["range"] == [700.0, 2000.0]
+
+
+def test_nothing_is_left_beside_a_finished_file(small_run):
+    assert [path.name for path in small_run.parent.iterdir()] == ["five.h5"]
+
+
+KILLED = """
+import os, pathlib, signal, sys, time
+sys.path.insert(0, os.environ["REPOSITORY"])
+from simulation import survey
+
+survey.CHUNK, make_chunk = 4, survey._make_chunk
+
+
+def make_chunk_or_kill_the_parent(task):
+    if task[1]["start"] == 4:
+        pathlib.Path("worker").write_text(str(os.getpid()))
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(3600)
+    return make_chunk(task)
+
+
+survey._make_chunk = make_chunk_or_kill_the_parent
+if __name__ == "__main__":
+    survey.main()
+"""
+
+
+def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_path, monkeypatch):
+    out, parts, n = tmp_path / "out.h5", tmp_path / "out.h5.parts", 18
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, "killed.py", "--seed", "7", "--n", str(n), "--out", str(out), "--processes", "1"]
+    environment = {**os.environ, "REPOSITORY": str(REPOSITORY)}
+    killed = subprocess.run(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    assert killed.returncode == -9
+    assert not LINUX or not left_of({int((tmp_path / "worker").read_text())})
+    assert [path.name for path in parts.glob("*.npz")] == ["0000000-0000004.npz"] and not out.exists()
+    finished = parts / "0000000-0000004.npz"
+    with np.load(finished) as chunk:
+        settings, amps, depth = str(chunk["settings"]), chunk["amps"], chunk["depth"]
+    # A mark shows that the chunk was kept; a chunk of other settings must be made anew.
+    np.savez(finished, settings=settings, amps=amps, depth=np.full_like(depth, 0.25))
+    other = json.dumps({**json.loads(settings), "seed": 8, "start": 4, "stop": 8})
+    np.savez(parts / "0000004-0000008.npz", settings=other, amps=amps, depth=np.full_like(depth, 0.5))
+    (parts / "0000008-0000012.npz").write_bytes(b"half a file")
+    monkeypatch.setattr(survey, "CHUNK", 4)
+    survey.simulate(n, 7, out, processes=1, progress=False)
+    result = read(out)
+    assert (result["spectra"][:4] == 0.25).all()
+    assert result["spectra"][4:].max() < 0.2
+    np.testing.assert_array_equal(result["amps"], survey.draw_amps(n, 7))
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--n", "0"], "--n"),
+        (["--seed", "-1"], "--seed"),
+        (["--out", "no/such/folder/x.h5"], "no folder"),
+        (["--n", "1", "--opacities", "no/such/folder", "--out", "{tmp}/x.h5"], "expected a folder of TauREx tables"),
+        (["--n", "1", "--opacities", "{tmp}", "--out", "{tmp}/x.h5"], "no table for CH4, CO, CO2, H2O, NH3"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_status_2(arguments, message, tmp_path):
+    result = run(*[argument.format(tmp=tmp_path) for argument in arguments])
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_missing_taurex_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(survey.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["survey.py", "--n", "1"])
+    with pytest.raises(SystemExit) as stop:
+        survey.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "simulation: needs TauREx 3: pip install taurex\n"
+
+
+def test_insane_depth_is_refused():
+    amps = survey.draw_amps(2, 7)
+    depth = np.repeat((amps[:, 6:7] / 6.957e8) ** 2, 52, axis=1)
+    survey.check_depth(depth, amps)
+    for value in (np.nan, np.inf, 1.0):
+        depth[1, 3] = value
+        with pytest.raises(ValueError, match="depth: expected finite"):
+            survey.check_depth(depth, amps)
+
+
+# --- physics of the forward model ---
+
+
+def test_uniform_layers_equal_stock_taurex(model):
+    amps = survey.draw_amps(3, 7)
+    expected = ForwardModel(stock=True).depth(amps)
+    np.testing.assert_allclose(model.depth(amps), expected, rtol=1e-13)
+
+
+def test_tables_without_pressure_give_the_same_depth_through_taurex_own_absorption(tables):
+    amps = survey.draw_amps(2, 7)
+    quick, stock = ForwardModel(tables), ForwardModel(tables, stock=True)
+    np.testing.assert_allclose(quick.depth(amps), stock.depth(amps), rtol=1e-13)
+
+
+def test_users_tables_may_have_zeros_and_pressures_in_bar(tables, tmp_path):
+    model = ForwardModel(tables)
+    shutil.copytree(tables, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            sigma = np.repeat(file["xsecarr"][:1], 3, axis=0)
+            sigma[sigma < 1e-28] = 0.0
+            del file["xsecarr"], file["p"]
+            file["xsecarr"], file["p"] = sigma, np.logspace(-9, 3, 3)
+            file["p"].attrs["units"] = "bar"
+    amps = survey.draw_amps(2, 7)
+    amps[:, 7] = [700.0, 1400.0]  # nodes: interpolation is linear with zeros, of the logarithm without
+    np.testing.assert_allclose(ForwardModel(tmp_path).depth(amps), model.depth(amps), rtol=2e-3)  # linear in T
+
+
+def test_cloud_top_on_a_layer_boundary_agrees_with_simple_clouds(model, cloudy):
+    from taurex.contributions import SimpleCloudsContribution
+
+    simple = ForwardModel(clouds=SimpleCloudsContribution())
+    for log_pressure in (2.3, 3.1, 4.7, 5.9):  # layers are 0.1 dex, so these are boundaries
+        cloudy = np.append(cloudy[:8], log_pressure + 1e-9)
+        np.testing.assert_allclose(model.depth(cloudy), simple.depth(cloudy), rtol=1e-7)
+
+
+def test_depth_is_continuous_and_monotonic_in_cloud_top_pressure(model, cloudy):
+    log_pressure = np.linspace(2.95, 3.25, 61)  # three layers
+    depth = model.depth([np.append(cloudy[:8], value) for value in log_pressure])
+    step = np.diff(depth[:, 0])  # the bluest bin: nothing but cloud and Rayleigh scattering
+    assert (step < 0).all()
+    assert step.min() > 2 * step.mean()  # a staircase has all of a layer's change in one step
+
+
+def test_radius_is_metres_at_the_bottom_and_mass_is_kilograms(model):
+    bare = np.array(survey.REFERENCE_PLANET)
+    bare[:5], bare[5] = -np.inf, 31.0  # so heavy that the atmosphere has no height
+    np.testing.assert_allclose(model.depth(bare), (bare[6] / 6.957e8) ** 2, rtol=1e-4)
+
+
+def test_binning_agrees_with_taurex_flux_binner(model, cloudy):
+    from taurex.binning import FluxBinner
+
+    wavenumber, depth = model.native_depth(cloudy)
+    edges = np.sort(1e4 / ariel_grid()[2], axis=1)
+    expected = FluxBinner(edges.mean(axis=1), edges[:, 1] - edges[:, 0]).bindown(wavenumber, depth)[1][::-1]
+    np.testing.assert_allclose(model.depth(cloudy), expected, rtol=5e-6)  # it takes cells to be symmetric
+    np.testing.assert_allclose(binning_matrix(wavenumber).sum(axis=1), 1.0)
+
+
+def test_wrong_number_of_amps_is_named(model):
+    with pytest.raises(ValueError, match=r"amps: expected shape \(9,\) or \(N, 9\), received \(8,\)"):
+        model.depth(np.zeros(8))
+
+
+def test_noise_has_floor_and_stated_median():
+    wavelength = ariel_grid()[0]
+    errors = noise(np.array([20.0, 80.0]))
+    assert errors.shape == (2, 52)
+    assert (errors >= 20e-6).all()
+    photon = np.sqrt(errors**2 - 20e-6**2)
+    np.testing.assert_allclose(np.median(photon[:, wavelength > 1.95], axis=1), [20e-6, 80e-6], rtol=1e-6)
+
+
+# --- the band model ---
+
+
+def test_water_levels_of_j_1_are_the_observed_ones():
+    energy = rotors.asymmetric_levels(CONSTANTS["H2O"].rotational_constants)[1][0]
+    np.testing.assert_allclose(energy, [23.79, 37.14, 42.37], atol=0.1)  # cm-1, Herzberg 1945
+
+
+def test_b_type_lines_from_the_ground_level_reach_1_11_alone():
+    offset, strength, lower = rotors.asymmetric_transitions((27.881, 14.522, 9.278), (27.881, 14.522, 9.278), "b-type")
+    from_ground = offset[lower == 0]
+    assert len(strength[lower == 0]) == 1
+    np.testing.assert_allclose(from_ground, 37.14, atol=0.1)
+
+
+@pytest.mark.parametrize("name", MOLECULES)
+def test_cold_cross_section_integrates_to_the_band_intensities(name):
+    sigma = opacities.cross_section(name, opacities.REFERENCE_TEMPERATURE)
+    total = sum(band.intensity for band in CONSTANTS[name].bands)
+    assert (sigma >= 0).all()
+    np.testing.assert_allclose(sigma.sum() * opacities.STEP, total, rtol=0.03)
+
+
+def test_tables_of_other_code_are_replaced_and_own_ones_kept(tmp_path):
+    path = opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0]) / "CO.h5"
+    written = path.stat().st_mtime_ns
+    opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0])
+    assert path.stat().st_mtime_ns == written
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = "other"
+    opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0])
+    with h5py.File(path) as file:
+        assert file.attrs["version"] == opacities.code_version()
