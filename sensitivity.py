@@ -62,7 +62,7 @@ def sensitivity_map(
     y_data_mean, y_data_std : array of shape (n_AMPs,) or (1, n_AMPs)
         Scaling of the AMPs; the mean cancels. May be None if ``scaled``.
     gases : sequence of str, optional
-        AMP of each column: a key ("H2O"), plot label or `constants.AMP`; in any case. Default: those of the paper
+        AMP of each column: a key ("H2O"), plot label or ``constants.AMP``; in any case. Default: those of the paper
         if there are nine. Used for the abundance cut and to name the result.
     no_spectra : int or None
         Spectra for each AMP: the first ones of those in its abundance range. None or -1: all of them.

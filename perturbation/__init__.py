@@ -1,1 +1,3 @@
-"""The engine behind ``sensitivity.py``: NumPy and ``constants`` only."""
+"""The engine behind ``sensitivity.py``. It imports NumPy and itself alone."""
+
+__version__ = "0.2.0"

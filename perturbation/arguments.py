@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-import constants
+from perturbation import amps as table
 from perturbation.engine import halving_sizes
 from perturbation.quadrature import MOST_NODES, RULES, make_rule
 
@@ -196,14 +196,14 @@ def seed_of(rng):
 
 def find_amp(name):
     """Look an AMP up by key or plot label, in any case; a plain one if the table has none of that name."""
-    known = {text.lower(): amp for amp in constants.AMPS.values() for text in (amp.key, amp.label)}
-    return name if isinstance(name, constants.AMP) else known.get(str(name).strip().lower(), constants.amp(str(name)))
+    known = {text.lower(): amp for amp in table.AMPS.values() for text in (amp.key, amp.label)}
+    return name if isinstance(name, table.AMP) else known.get(str(name).strip().lower(), table.amp(str(name)))
 
 
 def find_amps(gases, n_amps):
     """Return the AMP of each column; none where nothing tells."""
     if gases is None:
-        return [find_amp(key) for key in constants.PAPER_AMPS] if n_amps == len(constants.PAPER_AMPS) else []
+        return [find_amp(key) for key in table.PAPER_AMPS] if n_amps == len(table.PAPER_AMPS) else []
     if isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:
         raise ValueError(f"gases: expected the names of the model's {n_amps} AMPs, received {gases!r}")
     return [find_amp(gas) for gas in gases]
@@ -217,10 +217,10 @@ def abundance_cuts(abundance, amps):
         raise ValueError("gases: expected the name of each AMP, as abundance is given, received None")
     keys = [amp.key for amp in amps]
     if not isinstance(abundance, Mapping):
-        unknown = [amp.key for amp in amps if amp.kind != "molecule" and amp.key not in constants.AMPS]
+        unknown = [amp.key for amp in amps if amp.kind != "molecule" and amp.key not in table.AMPS]
         if unknown:
             warnings.warn(
-                f"abundance: no cut for {', '.join(unknown)}, which constants.AMPS does not list as molecules;"
+                f"abundance: no cut for {', '.join(unknown)}, which the table of AMPs does not list as molecules;"
                 " give abundance={name: (low, high)} to cut them",
                 stacklevel=4,
             )

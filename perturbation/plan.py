@@ -93,7 +93,7 @@ class Plan:
     survey : Survey
     method : Method
     settings : engine.Settings
-    amps : list of constants.AMP
+    amps : list of amps.AMP
         Empty where nothing names them.
     wanted : ndarray of shape (N, n_AMPs) of bool
         Which spectra enter the row of which AMP.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-import constants
+from perturbation import amps as table
 from perturbation.quadrature import changes, moved_spectra
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
@@ -346,7 +346,7 @@ class SensitivityMap:
         wavelength : array of shape (n_bins,), optional
             Micron. Default: the numbers of the columns, as for ``directions``.
         bands : bool
-            Shade where the AMP's molecule absorbs, if ``constants.BANDS`` knows it.
+            Shade where the AMP's molecule absorbs, if the table of bands knows it.
 
         Returns
         -------
@@ -364,9 +364,9 @@ class SensitivityMap:
         figure = Figure(figsize=(3.2 * n_wide, 1.9 * n_high), layout="constrained")
         axes = figure.subplots(n_high, n_wide, sharex=True, squeeze=False).ravel()
         for ax, name, share, error in zip(axes, self.rows, shares, errors):
-            amp = constants.amp(name)
+            amp = table.amp(name)
             if bands and wavelength is not None:
-                for low, high in constants.BANDS.get(name, ()):
+                for low, high in table.BANDS.get(name, ()):
                     ax.axvspan(low, high, color="0.9", lw=0)
             error = np.where(np.isfinite(error), error, 0)
             ax.errorbar(position, 100 * share, 100 * error, fmt="o", ms=2.5, lw=0.8, color=amp.colour)

@@ -52,7 +52,7 @@ def make_copy(folder, modules):
     for name in ("perturbation", "tests"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("sensitivity.py", "constants.py", "pyproject.toml"):
+    for name in ("sensitivity.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     os.chdir(folder)
     changes = {}

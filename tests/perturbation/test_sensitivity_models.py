@@ -3,6 +3,7 @@
 import logging
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_only_networks_known_to_allow_it_are_called_by_several_threads(keras):
 
     def recorded(x, call):
         callers.add(threading.get_ident())
+        time.sleep(0.005)  # long enough for the next call to find this thread busy
         return call(x)
 
     on_batch, twin = network.predict_on_batch, numpy_twin(network)

@@ -201,8 +201,7 @@ def test_workers_without_this_software_or_with_another_version_are_refused(tmp_p
         copy = other / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    text = (other / "constants.py").read_text()
-    (other / "constants.py").write_text(text.replace(f'VERSION = "{cluster.console.VERSION}"', 'VERSION = "0.0.9"'))
+    (other / "perturbation" / "__init__.py").write_text('__version__ = "0.0.9"\n')
     with scheduler(tmp_path) as (_, file):
         for folder, message in (
             (empty, rf"worker tcp://.* cannot run this software \(No module named .*start it with PYTHONPATH={ROOT}"),

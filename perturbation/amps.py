@@ -1,0 +1,99 @@
+"""The table of atmospheric (and planetary) model parameters (AMPs): what a network is trained to return.
+
+Each AMP is learnt in *retrieval space*: log10 for volume mixing ratios, planet mass and cloud-top pressure, linear for
+radius and temperature (Yip et al. 2021, Section 3). Look an AMP up by its key ("H2O", "Mp"), never by its plot label.
+The table is here, and not in ``constants``, so that ``import sensitivity`` needs NumPy and this package alone;
+``constants`` hands every name on.
+"""
+
+from dataclasses import dataclass, replace
+
+JUPITER_MASS = 1.898e27  # kg, M_J of figures
+JUPITER_RADIUS = 6.9911e7  # m, volumetric mean radius; the equatorial one (7.1492e7 m) is 2.3 % larger
+BAR = 1e5  # Pa
+
+
+@dataclass(frozen=True)
+class AMP:
+    """One atmospheric model parameter.
+
+    Attributes
+    ----------
+    key : str
+        Plain name, used in files, configuration and code.
+    label : str
+        Name for plots (may hold LaTeX).
+    unit : str
+        Unit of the linear quantity; empty for a volume mixing ratio.
+    scale : {"log10", "linear"}
+        How the linear quantity is learnt.
+    kind : {"molecule", "planet"}
+        A molecule has an absorption signature of its own and an abundance cut; a planet parameter has none.
+    plot_unit : str
+        Unit shown in figures.
+    plot_factor : float
+        Linear quantity in ``unit`` divided by this gives ``plot_unit``.
+    colour : str
+        Colour-blind-safe colour of the AMP in every figure (Okabe and Ito 2008, extended).
+    """
+
+    key: str
+    label: str
+    unit: str = ""
+    scale: str = "linear"
+    kind: str = "planet"
+    plot_unit: str = ""
+    plot_factor: float = 1.0
+    colour: str = "#595959"
+
+    @property
+    def retrieval_unit(self):
+        """Unit of the AMP in retrieval space, as printed beside numbers."""
+        if self.scale == "log10":
+            return f"dex({self.unit})" if self.unit else "dex"
+        return self.unit
+
+
+AMPS = {
+    amp.key: amp
+    for amp in (
+        AMP("H2O", r"H$_2$O", scale="log10", kind="molecule", colour="#0072B2"),
+        AMP("CH4", r"CH$_4$", scale="log10", kind="molecule", colour="#E69F00"),
+        AMP("CO", "CO", scale="log10", kind="molecule", colour="#D55E00"),
+        AMP("CO2", r"CO$_2$", scale="log10", kind="molecule", colour="#009E73"),
+        AMP("NH3", r"NH$_3$", scale="log10", kind="molecule", colour="#CC79A7"),
+        AMP("Mp", r"$M_\mathrm{p}$", "kg", "log10", plot_unit=r"$M_\mathrm{J}$", plot_factor=JUPITER_MASS),
+        AMP("Rp", r"$R_\mathrm{p}$", "m", plot_unit=r"$R_\mathrm{J}$", plot_factor=JUPITER_RADIUS, colour="#332288"),
+        AMP("Tp", r"$T_\mathrm{p}$", "K", plot_unit="K", colour="#882255"),
+        AMP("Pclouds", r"$P_\mathrm{clouds}$", "Pa", "log10", plot_unit="bar", plot_factor=BAR, colour="#117733"),
+    )
+}
+
+PAPER_AMPS = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the nine of the paper, in its order
+
+# Where each molecule absorbs most strongly between 0.5 and 8 micron: (low, high) of each band, micron.
+# Band centres of the vibrational bands listed in data/README.md, widths rounded by eye at R ~ 50.
+BANDS = {
+    "H2O": ((1.33, 1.50), (1.75, 2.00), (2.45, 3.00), (5.0, 7.5)),
+    "CH4": ((1.62, 1.80), (2.15, 2.45), (3.10, 3.65), (7.2, 8.0)),
+    "CO": ((2.29, 2.45), (4.40, 5.10)),
+    "CO2": ((1.95, 2.10), (2.65, 2.85), (4.15, 4.50)),
+    "NH3": ((1.48, 1.56), (1.93, 2.10), (2.15, 2.35), (2.85, 3.15), (5.7, 6.7)),
+}
+
+
+def amp(key, unit=None, scale=None):
+    """Return the AMP called ``key``, with the unit and scale that a data set states, if it does.
+
+    A key that is not in the table is carried through as it is: plain label, linear unless stated. A known
+    AMP in another unit than the table's is shown in that unit.
+    """
+    plain = (unit or "").replace("$", r"\$")  # a dollar sign would begin LaTeX
+    known = AMPS.get(key, AMP(key, key.replace("$", r"\$"), plot_unit=plain))
+    if unit is not None and unit != known.unit:  # the table's conversion holds for the table's unit only
+        known = replace(known, plot_unit=plain, plot_factor=1.0)
+    return replace(
+        known,
+        unit=known.unit if unit is None else unit,
+        scale=known.scale if scale is None else scale,
+    )
