@@ -1,8 +1,8 @@
-"""The Ariel Data Challenge 2022 and 2023 and the ABC database: one HDF5 group per planet, tables beside it.
+"""The Ariel Data Challenge 2022 and 2023 and the ABC database: one HDF5 group for each planet, tables beside it.
 
-Sources of the layout: the challenge's documentation (ariel-datachallenge.space/ML/documentation/data), the ABC
-database (Changeat and Yip 2023, RASTI 2, 45; zenodo 6770103) and the organisers' baselines, whose Jupiter radius,
-69 911 km, is the unit of ``planet_radius``.
+Sources: the challenge's documentation (ariel-datachallenge.space/ML/documentation/data), the ABC database (Changeat and
+Yip 2023, RASTI 2, 45; zenodo 6770103) and the organisers' baselines, which define the unit of ``planet_radius``: a
+Jupiter radius of 69 911 km.
 """
 
 import hashlib
@@ -18,13 +18,15 @@ from h5py import h5d, h5s, h5t
 
 from common.files import written_whole
 from constants import AMPS, JUPITER_RADIUS
-from loaders.dataset import LayoutError, Survey, Target, rows_text
+from loaders.dataset import Survey, Target, rows_text
 from loaders.tables import read_csv
+from runio.log import InputError
 
 logger = logging.getLogger(__name__)
 
 FIELDS = ("instrument_wlgrid", "instrument_spectrum", "instrument_noise", "instrument_width")
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+CACHED = ("labels", "spectra", "errors", "wavelength", "bin_width")
 
 # Columns that are AMPs: name in the table, key, factor to the unit of constants.AMPS, what is stored.
 LEVEL_2 = (
@@ -39,22 +41,15 @@ LEVEL_1_NAMES = {"t": "Tp", "temp": "Tp", "temperature": "Tp", "planet_temp": "T
 
 @dataclass(frozen=True)
 class Planets:
-    """What the files of a folder hold, one row per planet in the order of the truth table.
+    """What the files of a folder hold, one row for each planet in the order of the truth table."""
 
-    Attributes
-    ----------
-    spectra, errors : ndarray (N, n_bins)
-    wavelength, bin_width : ndarray (n_bins,)
-    truth, auxiliary : dict of str to ndarray (N,)
-        Numeric columns of the tables, by the names they have there.
-    """
-
-    spectra: np.ndarray
-    errors: np.ndarray
-    wavelength: np.ndarray
-    bin_width: np.ndarray
-    truth: dict
-    auxiliary: dict
+    labels: np.ndarray  # (N,) names of the groups
+    spectra: np.ndarray  # (N, n_bins)
+    errors: np.ndarray  # (N, n_bins)
+    wavelength: np.ndarray  # (n_bins,)
+    bin_width: np.ndarray  # (n_bins,)
+    truth: dict  # numeric columns (N,) of the table of targets, by name
+    auxiliary: dict  # those of the other table
 
 
 def _folder(path, name):
@@ -81,7 +76,7 @@ def load_level_2(path):
     truth = folder / "Ground Truth Package" / "FM_Parameter_Table.csv"
     truth = truth if truth.is_file() else folder / "FM_Parameter_Table.csv"
     if not truth.is_file():
-        raise LayoutError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv; test data have no targets")
+        raise InputError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv; test data have no targets")
     extra = folder / "AuxillaryTable.csv"
     planets = _cached(folder / "SpectralData.hdf5", truth, extra if extra.is_file() else None)
     return _survey(path, planets, _level_2_targets(planets.truth))
@@ -94,7 +89,7 @@ def load_level_1(path):
     planets = _cached(folder / "observations.hdf5", table, None)
     model = {name: values for name, values in planets.truth.items() if name.endswith("_model")}
     if not model:
-        raise LayoutError(f"{table}: no column of numbers ends in _model; it holds {', '.join(planets.truth)}")
+        raise InputError(f"{table}: no column of numbers ends in _model; it holds {', '.join(planets.truth)}")
     others = {name: values for name, values in planets.truth.items() if name not in model}
     targets = dict(_level_1_target(name, values, table) for name, values in model.items())
     return _survey(path, replace(planets, auxiliary=others), targets)
@@ -111,18 +106,19 @@ def _survey(path, planets, targets):
         default_targets=_paper_order(targets),
         auxiliary=planets.auxiliary,
         name=str(path),
+        labels=list(planets.labels),
     )
 
 
 def _need(path, name):
     folder = _folder(path, name) if path.is_dir() else None
     if folder is None:
-        raise LayoutError(f"{path}: expected a folder that holds {name}")
+        raise InputError(f"{path}: expected a folder that holds {name}")
     return folder
 
 
 def _level_2_targets(columns, known_only=False):
-    """Targets by AMP key: log_X is log10 of an abundance, planet columns by ``LEVEL_2``, the rest as it is."""
+    """Return targets by AMP key: log_X is log10 of an abundance, ``LEVEL_2`` holds the planet's, others stay."""
     targets = {}
     for name, values in columns.items():
         known = next((row for row in LEVEL_2 if row[0] == name), None)
@@ -150,7 +146,7 @@ def _level_1_target(name, values, path):
         return key, Target(values, "", "log10", "log10")
     if (finite >= 0).all() and (finite <= 1).all():
         return key, Target(values, "", "log10", "linear")
-    raise LayoutError(f"{path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
+    raise InputError(f"{path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
 
 
 def _paper_order(targets):
@@ -158,14 +154,14 @@ def _paper_order(targets):
 
 
 def _plain_id(text):
-    """Planet_train12, train12, Planet_12, 12 and 12.0 are one planet."""
+    """Return the number of a planet: Planet_train12, train12, Planet_12, 12 and 12.0 are the same planet."""
     text = text.strip().removeprefix("Planet_").removeprefix("train")
     return text[:-2] if text.endswith(".0") else text
 
 
 def _table_ids(table):
     if "planet_ID" not in table.columns:
-        raise LayoutError(f"{table.path}: no column 'planet_ID'; it holds {', '.join(table.columns)}")
+        raise InputError(f"{table.path}: no column 'planet_ID'; it holds {', '.join(table.columns)}")
     ids = [_plain_id(cell) for cell in table.columns["planet_ID"]]
     _refuse_duplicates(ids, f"{table.path}: column 'planet_ID'")
     return ids
@@ -177,11 +173,11 @@ def _refuse_duplicates(ids, where):
         for value in ids:
             bad.append(value in seen)
             seen.add(value)
-        raise LayoutError(f"{where} repeats IDs in {rows_text(np.array(bad), ids)}")
+        raise InputError(f"{where} repeats IDs in {rows_text(np.array(bad), ids)}")
 
 
 def _match(wanted, stored, wanted_path, stored_path):
-    """Return the row of each wanted ID among the stored ones; the two sets must be the same."""
+    """Return the row of each wanted ID among the stored ones; refuse two sets that are not the same."""
     place = {value: i for i, value in enumerate(stored)}
     for ids, others, here, there in (
         (wanted, place, wanted_path, stored_path),
@@ -189,12 +185,12 @@ def _match(wanted, stored, wanted_path, stored_path):
     ):
         bad = np.array([value not in others for value in ids])
         if bad.any():
-            raise LayoutError(f"{here}: planets that {there} does not hold: {rows_text(bad, ids)}")
+            raise InputError(f"{here}: planets that {there} does not hold: {rows_text(bad, ids)}")
     return np.array([place[value] for value in wanted])
 
 
 def _cached(spectra, truth, extra):
-    """Read a folder's files, from the cached copy where there is a good one of just these files."""
+    """Read a folder's files, or their cached copy if there is a good one of these very files."""
     key = " ".join([str(CACHE_VERSION), *(_stamp(path) for path in (spectra, truth, extra) if path is not None)])
     for cache in _cache_places(spectra):
         planets = _read_cache(cache, key)
@@ -223,20 +219,21 @@ def _read_folder(spectra, truth, extra):
         extra = read_csv(extra)
         rows = _match(ids, _table_ids(extra), truth, extra.path)
         auxiliary = {name: values[rows] for name, values in _numeric_columns(extra).items()}
-    planet_ids, spectra_of, errors_of, wavelength, bin_width = _read_planets(spectra)
-    rows = _match(ids, planet_ids, truth, spectra)
-    return Planets(spectra_of[rows], errors_of[rows], wavelength, bin_width, _numeric_columns(table), auxiliary)
+    names, depth, error, wavelength, bin_width = _read_planets(spectra)
+    rows = _match(ids, [_plain_id(name) for name in names], truth, spectra)
+    columns = _numeric_columns(table)
+    return Planets(np.array(names)[rows], depth[rows], error[rows], wavelength, bin_width, columns, auxiliary)
 
 
 def _numeric_columns(table):
-    """Columns of numbers; one of text (a planet's name) is left out, one of both is refused when it is a target."""
+    """Return the columns of numbers; columns of text are left out, but refused if they should hold a target."""
     names = [name for name in table.columns if name not in ("", "Unnamed: 0", "planet_ID")]
     must = [name for name in names if name.startswith("log_") or name.endswith("_model") or name in KNOWN]
     return {name: table.numbers(name) for name in names if name in must or table.is_numeric(name)}
 
 
 def _cache_places(path):
-    """Beside the data, else in the user's cache folder."""
+    """Return where the cached copy may be: beside the data, else in the user's cache folder."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return path.with_name(f".{path.name}.cache.npz"), user / "spectra_sensitivity" / f"{digest}.npz"
@@ -247,16 +244,13 @@ def _write_cache(cache, key, planets):
         np.savez(
             file,
             key=np.array(key),
-            spectra=planets.spectra,
-            errors=planets.errors,
-            wavelength=planets.wavelength,
-            bin_width=planets.bin_width,
+            **{name: getattr(planets, name) for name in CACHED},
             **{f"{kind} {n}": v for kind in ("truth", "auxiliary") for n, v in getattr(planets, kind).items()},
         )
 
 
 def _read_cache(cache, key):
-    """Return the cached planets; None where there is no copy, or it is of other files, or it is broken."""
+    """Return the cached planets; None if there is no copy, or it is broken or of other files."""
     if not cache.is_file():
         return None
     try:
@@ -267,23 +261,21 @@ def _read_cache(cache, key):
                 kind: {name.removeprefix(kind + " "): file[name] for name in file if name.startswith(kind + " ")}
                 for kind in ("truth", "auxiliary")
             }
-            arrays = (file[name] for name in ("spectra", "errors", "wavelength", "bin_width"))
-            return Planets(*arrays, **tables)
-    except Exception as error:  # a zip reader meets a broken file in many ways; the copy can always be made again
+            return Planets(*(file[name] for name in CACHED), **tables)
+    except Exception as error:  # a zip reader fails on a broken file in many ways; the copy can always be made again
         logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
         return None
 
 
 def _read_planets(path):
-    """Return IDs, spectra, errors, wavelength and bin width, in the order of the file."""
+    """Return names of groups, spectra, errors, wavelength and bin width, in the order of the file."""
     if not h5py.is_hdf5(path):
-        raise LayoutError(f"{path}: not an HDF5 file, or cut short")
+        raise InputError(f"{path}: not an HDF5 file, or cut short")
     with h5py.File(path) as file:
         names = list(file)
         if not names:
-            raise LayoutError(f"{path}: no groups, expected one for each planet (Planet_<id> or train<id>)")
-        ids = [_plain_id(name) for name in names]
-        _refuse_duplicates(ids, f"{path}: group names")
+            raise InputError(f"{path}: no groups, expected one for each planet (Planet_<id> or train<id>)")
+        _refuse_duplicates([_plain_id(name) for name in names], f"{path}: group names")
         shape = _first_shape(file, names[0], path)
         values = {name: np.empty((len(names), shape)) for name in FIELDS[1:3]}
         first = dict.fromkeys((FIELDS[0], FIELDS[3]))
@@ -299,22 +291,15 @@ def _read_planets(path):
                     different[field_name][row] = not np.array_equal(buffer, first[field_name], equal_nan=True)
     for field_name, bad in different.items():
         if bad.any():
-            raise LayoutError(f"{path}: {field_name} differs from that of {names[0]} in {rows_text(bad, names)}")
-    for field_name, table in values.items():
-        bad = ~np.isfinite(table).all(axis=1)
-        if bad.any():
-            raise LayoutError(f"{path}: {field_name} holds NaN or infinite values in {rows_text(bad, names)}")
-    bad = (values["instrument_noise"] <= 0).any(axis=1)
-    if bad.any():
-        raise LayoutError(f"{path}: instrument_noise is not positive in {rows_text(bad, names)}")
-    return ids, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]]
+            raise InputError(f"{path}: {field_name} differs from that of {names[0]} in {rows_text(bad, names)}")
+    return names, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]]
 
 
 def _first_shape(file, name, path):
     group = file[name]
     wavelengths = group.get(FIELDS[0]) if isinstance(group, h5py.Group) else None
     if not isinstance(wavelengths, h5py.Dataset) or wavelengths.ndim != 1 or wavelengths.size == 0:
-        raise LayoutError(f"{path}: {name} holds no list {FIELDS[0]}, expected groups with {', '.join(FIELDS)}")
+        raise InputError(f"{path}: {name} holds no list {FIELDS[0]}, expected groups with {', '.join(FIELDS)}")
     return wavelengths.size
 
 
@@ -325,5 +310,5 @@ def _read_into(file, name, field_name, out, path):
             stored.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
             return
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise LayoutError(f"{path}: {name} has no readable {field_name} ({' '.join(str(error).split())})") from error
-    raise LayoutError(f"{path}: {name}/{field_name} has shape {stored.shape}, expected {out.shape}")
+        raise InputError(f"{path}: {name} has no readable {field_name} ({' '.join(str(error).split())})") from error
+    raise InputError(f"{path}: {name}/{field_name} has shape {stored.shape}, expected {out.shape}")

@@ -8,18 +8,17 @@ import numpy as np
 
 from loaders.dataset import (
     DEPTH_UNITS,
-    FAR_BELOW,
-    FAR_DEPTH,
-    FAR_ERROR,
+    MAX_DEPTH_RATIO,
+    MAX_ERROR_RATIO,
+    MAX_SIGMA_BELOW_ZERO,
     MICRON,
-    LayoutError,
     depth_factor,
     wavelength_order,
 )
 from loaders.tables import read_table
 from preprocessing import rows_text
 from runio.config import clip
-from runio.log import printable
+from runio.log import InputError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def read_observation(path, depth_unit="auto", width="auto"):
         that are not positive, units or widths that cannot be guessed safely.
     """
     if width not in ("auto", "full", "half"):
-        raise LayoutError(f"width must be auto, full or half; received {width!r}")
+        raise InputError(f"width must be auto, full or half; received {width!r}")
     table = read_table(path)
     roles = _roles(table)
     instrument = _instruments(table, roles.pop("instrument", None))
@@ -109,7 +108,7 @@ def read_observation(path, depth_unit="auto", width="auto"):
     for role, column in values.items():
         bad = ~np.isfinite(column)
         if bad.any():
-            raise LayoutError(
+            raise InputError(
                 f"{path}: column {roles[role]!r} has missing or infinite values in "
                 f"{rows_text(bad, table.lines)}, by line"
             )
@@ -119,7 +118,7 @@ def read_observation(path, depth_unit="auto", width="auto"):
     depth, error, unit_note = _depth_and_error(table, roles, values, depth_unit)
     for problem, bad in _implausible(depth, error):
         if bad.any():
-            raise LayoutError(
+            raise InputError(
                 f"{path}: {problem} in {rows_text(bad, table.lines)}, by line; is it a fill value, or another unit?"
             )
     wavelength = (values["wavelength"] * _micron(table, roles["wavelength"]))[order]
@@ -144,7 +143,7 @@ def _roles(table):
         for name in table.columns:
             role = ROLES.get(_plain(name))
             if role in roles:
-                raise LayoutError(f"{table.path}: columns {roles[role]!r} and {name!r} both look like the {role}")
+                raise InputError(f"{table.path}: columns {roles[role]!r} and {name!r} both look like the {role}")
             if role:
                 roles[role] = name
     if not roles and len(table.columns) in (3, 4):
@@ -157,7 +156,7 @@ def _roles(table):
     if not {"error"} & set(roles) and not {"error_high", "error_low"} <= set(roles):
         missing.append("error")
     if missing:
-        raise LayoutError(
+        raise InputError(
             f"{table.path}: no column for {', '.join(missing)} among {', '.join(table.columns)}; "
             "expected columns named wavelength, width (optional), depth and error, or 4 (3) columns in this order"
         )
@@ -176,7 +175,7 @@ def _micron(table, name, like=None):
     if not unit and name.lower().endswith("_nm"):
         unit = "nm"
     if unit not in MICRON:
-        raise LayoutError(f"{table.path}: column {name!r} is in {unit!r}, expected micron, nm, angstrom or m")
+        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected micron, nm, angstrom or m")
     return MICRON[unit]
 
 
@@ -187,7 +186,7 @@ def _stated_unit(table, name):
     if unit in STATED_DEPTH:
         return STATED_DEPTH[unit]
     if unit and unit not in ("dimensionless", "none", "-"):
-        raise LayoutError(f"{table.path}: column {name!r} is in {unit!r}, expected fraction, percent (%) or ppm")
+        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected fraction, percent (%) or ppm")
     ending = re.search(r"(ppm|percent)$", name.lower())
     return ending[1] if ending else "fraction" if unit else None
 
@@ -201,7 +200,7 @@ def _depth_and_error(table, roles, values, depth_unit):
     depth = values["depth"] * factor
     middle = float(np.median(depth))
     if not 0 < middle < 1:
-        raise LayoutError(f"{name}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
+        raise InputError(f"{name}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
     sizes = []
     for role in ("error", "error_high", "error_low"):
         if role in roles:
@@ -210,18 +209,24 @@ def _depth_and_error(table, roles, values, depth_unit):
     error = np.mean(sizes, axis=0)
     bad = ~(error > 0)
     if bad.any():
-        raise LayoutError(f"{name}: errors are not positive in {rows_text(bad, table.lines)}, by line")
+        raise InputError(f"{name}: errors are not positive in {rows_text(bad, table.lines)}, by line")
     return depth, error, f"depths in {unit} ({how})"
 
 
 def _implausible(depth, error):
     """Yield (what is wrong, which bins) of depths that no planet has, and error bars that are none."""
     middle, usual = np.median(depth), np.median(error)
-    excess = np.maximum(depth - FAR_DEPTH * middle, middle / FAR_DEPTH - depth)
+    excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
     yield "depths of the whole star (1 as a fraction) or more", np.abs(depth) >= 1
-    yield f"depths more than {FAR_DEPTH:g} times, or less than a tenth of, their median", excess > FAR_BELOW * error
+    yield (
+        f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median",
+        excess > MAX_SIGMA_BELOW_ZERO * error,
+    )
     yield "errors of the whole depth of the star (1 as a fraction) or more", error >= 1
-    yield f"errors a factor {FAR_ERROR:g} from their median", np.abs(np.log(error / usual)) > np.log(FAR_ERROR)
+    yield (
+        f"errors a factor {MAX_ERROR_RATIO:g} from their median",
+        np.abs(np.log(error / usual)) > np.log(MAX_ERROR_RATIO),
+    )
     yield f"errors below {LEAST_ERROR:g} of the depths", error < LEAST_ERROR * middle
 
 
@@ -233,7 +238,7 @@ def _sign(role, values):
 def _full_width(values, wavelength, column, asked, name):
     bad = values <= 0
     if bad.any():
-        raise LayoutError(f"{name}: column {column!r} holds widths that are not positive in {rows_text(bad)}")
+        raise InputError(f"{name}: column {column!r} holds widths that are not positive in {rows_text(bad)}")
     kind, how = asked, "stated"
     if asked == "auto":
         plain = _plain(column)
@@ -243,7 +248,7 @@ def _full_width(values, wavelength, column, asked, name):
     full = values * (2.0 if kind == "half" else 1.0)
     bad = full > 2 * wavelength
     if bad.any():
-        raise LayoutError(f"{name}: column {column!r} holds bins that reach below 0 micron in {rows_text(bad)}")
+        raise InputError(f"{name}: column {column!r} holds bins that reach below 0 micron in {rows_text(bad)}")
     return full, f"{kind} widths ({how})"
 
 
@@ -254,7 +259,7 @@ def _guess_width(values, wavelength, name):
         if low <= ratio <= high:
             logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, kind, ratio)
             return kind
-    raise LayoutError(
+    raise InputError(
         f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the bins); "
         "state width as half or full"
     )
@@ -301,7 +306,7 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
         return _rebinned(observation, wavelength, bin_width, groups)
     reason = reason or "the edges of the bins do not coincide"
     seen = observation.wavelength
-    raise LayoutError(
+    raise InputError(
         f"{observation.name}: expected {len(wavelength)} bins from {wavelength[0]:.4g} to {wavelength[-1]:.4g} micron, "
         f"received {len(seen)} from {seen[0]:.4g} to {seen[-1]:.4g} ({reason})"
     )

@@ -10,16 +10,16 @@ import numpy as np
 from loaders.dataset import (
     DEPTH_UNITS,
     MICRON,
-    LayoutError,
     Survey,
     Target,
     numbers,
     refuse_empty_promise,
     wavelength_order,
 )
+from runio.log import InputError
 
 FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
-DEPTH_WORDS = {  # what a stated unit is known by: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
+DEPTH_WORDS = {  # words that tell a stated unit: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
     "percent": (r"%", r"\bper ?cents?\b"),
     "ppm": (r"\bppm\b", r"\bparts per million\b"),
     "fraction": (r"\bfractions?\b", r"\bdimensionless\b", r"^1$", r"^\(?rp/rs\)?(\^|\*\*)2$"),
@@ -34,17 +34,12 @@ def is_hdf5(path):
         return False
 
 
-def detect_own(path):
-    """Take any HDF5 file; its errors then name what is missing."""
-    return is_hdf5(path)
-
-
 def load_own(path):
     """Read this project's own HDF5 layout (data/FORMATS.md)."""
     with h5py.File(path) as file:
         for name in ("spectra", "errors", "wavelength", "amps"):
             if not isinstance(file.get(name), h5py.Dataset):
-                raise LayoutError(f"{path}: no dataset /{name}; expected /spectra, /errors, /wavelength and /amps")
+                raise InputError(f"{path}: no dataset /{name}; expected /spectra, /errors, /wavelength and /amps")
         spectra = numbers(file["spectra"], f"{path}: /spectra", 2)
         amps = numbers(file["amps"], f"{path}: /amps", 2)
         keys = _texts(file["amps"].attrs, "names", amps.shape[1], path)
@@ -53,7 +48,7 @@ def load_own(path):
         targets = {}
         for i, (key, unit, scale) in enumerate(zip(keys, units, scales)):
             if scale not in (None, "log10", "linear"):
-                raise LayoutError(f"{path}: /amps attribute scale of {key} is {scale!r}, expected log10 or linear")
+                raise InputError(f"{path}: /amps attribute scale of {key} is {scale!r}, expected log10 or linear")
             targets[key] = Target(amps[:, i], unit, scale, stored=scale)
         auxiliary = {}
         if "auxiliary" in file:
@@ -77,13 +72,7 @@ def load_own(path):
 
 
 def read_grid(path):
-    """Return the number of spectra in a file of this layout, and its wavelengths (n_bins,), micron, ascending.
-
-    Raises
-    ------
-    LayoutError
-        If it is no such file.
-    """
+    """Return the number of spectra in a file of this layout, and its wavelengths (n_bins,), micron, ascending."""
     with _opened(path) as file:
         wavelength = _micron(file, "wavelength", path)
         order = wavelength_order(wavelength, file["spectra"].shape[1], str(path))
@@ -91,18 +80,9 @@ def read_grid(path):
 
 
 def read_rows(path, start, stop):
-    """Return some spectra of a file of this layout and their errors, and read no others.
+    """Return the spectra and errors (stop - start, n_bins) of the rows from ``start`` to ``stop``; read no others.
 
-    Parameters
-    ----------
-    path : path-like
-    start, stop : int
-        The first row, and the one after the last.
-
-    Returns
-    -------
-    spectra, errors : ndarray (stop - start, n_bins)
-        Transit depths as fractions, wavelengths ascending.
+    They are fractions, and wavelengths ascend.
     """
     with _opened(path) as file:
         factor = DEPTH_UNITS[_depth_unit(file, path)]
@@ -117,11 +97,11 @@ def _opened(path):
     """Open a file that holds at least spectra, their errors and wavelengths."""
     path = Path(path)
     if not is_hdf5(path):
-        raise LayoutError(f"{path}: expected an HDF5 file of this project's layout (data/FORMATS.md)")
+        raise InputError(f"{path}: expected an HDF5 file of this project's layout (data/FORMATS.md)")
     with h5py.File(path) as file:
         shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
         if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
-            raise LayoutError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
+            raise InputError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
         for name in ("spectra", "errors"):
             refuse_empty_promise(file[name], f"{path}: /{name}")
         yield file
@@ -133,42 +113,42 @@ def _text(value, where):
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
-        raise LayoutError(f"{where}: expected one text, received {value}")
+        raise InputError(f"{where}: expected one text, received {value}")
     return value.strip()
 
 
 def _flag(attributes, name, path):
-    """Return an attribute that is true or false; words are taken when they are clear."""
+    """Return an attribute that is true or false, or a clear word for it; without the attribute, false."""
     value = attributes.get(name, False)
     value = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
     word = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     word = word.strip().lower()
     if word not in FLAGS:
-        raise LayoutError(f"{path}: attribute {name!r} is {value}, expected true or false (1 or 0)")
+        raise InputError(f"{path}: attribute {name!r} is {value}, expected true or false (1 or 0)")
     return FLAGS[word]
 
 
 def _depth_unit(file, path):
-    """Return the unit that /spectra states; that of /errors, where there is one, has to agree."""
+    """Return the unit that /spectra states; /errors must state the same unit, or none."""
     units = {}
     for name in ("spectra", "errors"):
         where = f"{path}: /{name} attribute 'unit'"
         stated = _text(file[name].attrs.get("unit", ""), where).lower()
         found = {unit for unit, words in DEPTH_WORDS.items() if any(re.search(word, stated) for word in words)}
         if len(found) > 1 or (stated and not found):
-            raise LayoutError(f"{where} is {stated!r}, expected fraction, percent or ppm")
+            raise InputError(f"{where} is {stated!r}, expected fraction, percent or ppm")
         units[name] = found.pop() if found else None
     if units["errors"] not in (None, units["spectra"] or "fraction"):
-        raise LayoutError(f"{path}: /errors are in {units['errors']}, /spectra in {units['spectra'] or 'fraction'}")
+        raise InputError(f"{path}: /errors are in {units['errors']}, /spectra in {units['spectra'] or 'fraction'}")
     return units["spectra"] or "fraction"
 
 
 def _micron(file, name, path):
-    """Return wavelengths or widths in micron, from the unit that they state; without one they are in micron."""
+    """Return wavelengths or widths in micron; without a stated unit they are in micron."""
     where = f"{path}: /{name} attribute 'unit'"
     unit = _text(file[name].attrs.get("unit", ""), where).lower()
     if unit not in MICRON:
-        raise LayoutError(f"{where} is {unit!r}, expected micron, nm, angstrom or m")
+        raise InputError(f"{where} is {unit!r}, expected micron, nm, angstrom or m")
     return numbers(file[name], f"{path}: /{name}", 1) * MICRON[unit]
 
 
@@ -176,12 +156,12 @@ def _texts(attributes, name, size, path, optional=False, where="/amps"):
     if name not in attributes:
         if optional:
             return [None] * size
-        raise LayoutError(f"{path}: {where} has no attribute {name!r}, expected {size} texts, one per column")
+        raise InputError(f"{path}: {where} has no attribute {name!r}, expected {size} texts, one per column")
     values = attributes[name]
     if not isinstance(values, np.ndarray):
         values = [values]  # one text: of the only column, never its letters
     good = np.ndim(values) == 1 and all(isinstance(v, str | bytes) for v in values)
     values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values] if good else str(values)
     if not good or len(values) != size or (len(set(values)) != size and name == "names"):
-        raise LayoutError(f"{path}: {where} attribute {name!r} is {values}, expected {size} texts, one per column")
+        raise InputError(f"{path}: {where} attribute {name!r} is {values}, expected {size} texts, one per column")
     return values

@@ -9,7 +9,6 @@ import pytest
 from synthetic import dataset, write
 
 from loaders import load_dataset
-from loaders.dataset import LayoutError
 from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
 from pipeline import survey_map
@@ -146,7 +145,7 @@ def test_rows_are_those_of_the_loader_in_any_unit_and_order(survey, tmp_path):
     np.testing.assert_allclose(wavelength, data.wavelength)
     np.testing.assert_allclose(spectra, data.spectra[10:20])
     np.testing.assert_allclose(errors, data.errors[10:20])
-    with pytest.raises(LayoutError, match="expected an HDF5 file"):
+    with pytest.raises(InputError, match="expected an HDF5 file"):
         read_grid(tmp_path / "nothing.h5")
 
 
