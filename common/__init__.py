@@ -1,1 +1,1 @@
-"""What every package of the project may use: files written whole, digests, metrics, worker processes."""
+"""What every package may use: files written whole, digests, metrics, worker processes."""

@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all, and read within bounds."""
+"""Files that are written whole or not at all, read within bounds, and recognised by their content."""
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import contextmanager
@@ -9,12 +10,12 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path):
-    """Yield a path beside ``path`` to write to; move it into place only when the block ends well.
+    """Yield a path beside ``path`` to write to, with the same suffix; move it into place only if the block succeeds.
 
-    A block that dies leaves the old file, or none, and no half-written one.
+    A process that dies in the block leaves the old file, or none, but never half of the new one.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".part{os.getpid()}-{path.name}")
     try:
         yield part
         os.replace(part, path)
@@ -22,13 +23,23 @@ def written_whole(path):
         part.unlink(missing_ok=True)
 
 
+def digest(*paths):
+    """SHA-256 of the content of a file, or of several one after the other, as hexadecimal text."""
+    found = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
+
+
 def read_bounded(path, limit):
-    """Return the bytes of a regular file of at most ``limit`` bytes; a pipe or a device is not waited for.
+    """Return the bytes of a regular file of at most ``limit`` bytes; never wait for a pipe or read a device.
 
     Raises
     ------
     ValueError
-        If it is larger, or not a regular file. The message does not name the file.
+        If the file is larger, or not a regular file. The message does not name the file.
     OSError
         If it cannot be read.
     """

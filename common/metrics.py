@@ -1,18 +1,69 @@
-"""How alike two maps of one AMP are, and how much of a map lies in a molecule's bands."""
+"""Scores of predictions, and how similar two sensitivity maps are."""
 
 import numpy as np
 
 
-def spearman(a, b):
-    """Rank correlation of two maps of one AMP, (n_bins,) each."""
-    from scipy.stats import spearmanr
+def scores(y_test, y_pred, y_std):
+    """Mean squared error and R2 of each AMP, the paper's score table.
 
-    return float(spearmanr(a, b).statistic)
+    Parameters
+    ----------
+    y_test, y_pred : ndarray (n_test, n_amps)
+        True and predicted AMPs in retrieval space.
+    y_std : ndarray (n_amps,) or (1, n_amps)
+        Standard deviation of the training AMPs. Errors are divided by it, so that AMPs can be compared.
+
+    Returns
+    -------
+    dict of str to ndarray (n_amps,)
+        "MSE" in units of the training variance; "R2", NaN where all true values are equal.
+    """
+    y_test, y_pred, scale = np.asarray(y_test, float), np.asarray(y_pred, float), np.asarray(y_std, float).reshape(-1)
+    if y_test.ndim != 2 or len(y_test) == 0:
+        raise ValueError(f"y_test: expected shape (n_test, n_amps) with n_test > 0, received {y_test.shape}")
+    if y_pred.shape != y_test.shape:
+        raise ValueError(f"y_pred: expected {y_test.shape}, received {y_pred.shape}")
+    if scale.shape not in ((1,), y_test.shape[1:]):
+        raise ValueError(f"y_std: expected {y_test.shape[1]} values, received {scale.size}")
+    return {"MSE": np.sum((y_pred - y_test) ** 2, axis=0) / len(y_test) / scale**2, "R2": r2(y_test, y_pred)}
+
+
+def r2(y_test, y_pred):
+    """Coefficient of determination over the first axis; NaN where all true values are equal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.sum((y_pred - y_test) ** 2, axis=0) / np.sum((y_test - y_test.mean(axis=0)) ** 2, axis=0)
+    return np.where(np.ptp(y_test, axis=0) == 0, np.nan, 1 - ratio)
+
+
+def ranks(values):
+    """Ranks along the last axis, from 0; equal values share their mean rank."""
+    order = np.argsort(values, axis=-1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=-1)
+    edge, index = np.ones((*ordered.shape[:-1], 1), bool), np.arange(ordered.shape[-1])
+    new = np.concatenate([edge, ordered[..., 1:] != ordered[..., :-1], edge], axis=-1)  # where a run of equals begins
+    first = np.maximum.accumulate(np.where(new[..., :-1], index, 0), axis=-1)
+    last = np.minimum.accumulate(np.where(new[..., 1:], index, len(index))[..., ::-1], axis=-1)[..., ::-1]
+    found = np.empty(ordered.shape)
+    np.put_along_axis(found, order, (first + last) / 2, axis=-1)
+    return found
+
+
+def spearman(a, b):
+    """Rank correlation along the last axis; NaN where one of the two is constant."""
+    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (ranks(np.asarray(a)), ranks(np.asarray(b))))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
 
 
 def shared_top(a, b, top=10):
-    """Count the bins that are among the ``top`` largest of both maps."""
+    """Count the bins that are among the ``top`` largest of both maps, (n_bins,) each."""
     return len(set(np.argsort(a)[-top:]) & set(np.argsort(b)[-top:]))
+
+
+def shares(values):
+    """Each row of a map (..., n_bins) divided by its sum; NaN for a row of zeros."""
+    total = np.sum(values, axis=-1, keepdims=True)
+    return np.divide(values, total, out=np.full(np.shape(values), np.nan), where=total > 0)
 
 
 def band_share(values, wavelength, bands):

@@ -1,6 +1,7 @@
 """Worker processes on this machine: how many it has room for, and a pool that ends when its work ends or fails."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -9,9 +10,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import parent_process
 from pathlib import Path
 
-from runio.log import quiet_libraries
-
 MEMORY_PER_PROCESS = 1.5e9  # bytes: training on the shipped data takes 1.1e9 (benchmarks/worker_memory.py)
+
+
+def quiet_libraries():
+    """Let libraries log errors only: their warnings are meant for programmers, not for those who run this."""
+    for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py", "taurex"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def usable_cores():

@@ -8,6 +8,7 @@ from string import Template
 import numpy as np
 
 from common.files import written_whole
+from common.metrics import shares
 from constants import AMP
 from observation import figures as figures
 from observation.compare import Standing
@@ -82,8 +83,7 @@ class Application:
         """Each bin's share of its AMP's map, (n_amps, n_bins); None without a map, NaN for a row of zeros."""
         if self.sensitivity is None:
             return None
-        total = self.sensitivity.sum(axis=1, keepdims=True)
-        return np.divide(self.sensitivity, total, out=np.full(self.sensitivity.shape, np.nan), where=total > 0)
+        return shares(self.sensitivity)
 
     @property
     def half_width(self):

@@ -28,7 +28,7 @@ from queue import Empty, SimpleQueue
 
 import constants
 from common.files import read_bounded
-from common.processes import MEMORY_PER_PROCESS, usable_memory
+from common.processes import MEMORY_PER_PROCESS, quiet_libraries, usable_memory
 from runio import log
 from runio.log import InputError
 
@@ -224,7 +224,7 @@ def run_checked(expected, task):
     problem = _difference(fingerprint(), expected)
     if problem:
         raise InputError(f"a worker on {os.uname().nodename} {problem}")
-    log.quiet_libraries()
+    quiet_libraries()
     with contextlib.nullcontext() if "tensorflow" in sys.modules else log.quiet_stderr():
         function, args, kwargs = pickle.loads(task)  # may import TensorFlow
     return function(*args, **kwargs)

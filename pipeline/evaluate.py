@@ -4,13 +4,14 @@ import logging
 
 import numpy as np
 
+from common.files import digest
+from common.metrics import scores
 from constants import Stream, stream
 from models import load_model
-from perturbation.mapstore import MapStore, digest
+from perturbation.mapstore import MapStore
 from perturbation.result import response_map
 from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
-from report.diagnostics import scores
 from runio.results import ENSEMBLE
 from sensitivity import ModelLoader, SensitivityMap
 
@@ -50,7 +51,7 @@ def judge(config, split, network, folder, fold, executor=None):
     return {
         "y_pred": y_pred,
         "scaler": scaler.to_dict(),
-        **scores(data.amps[test], y_pred, scaler.y_mean, scaler.y_std),
+        **scores(data.amps[test], y_pred, scaler.y_std),
         **maps,
         "response": map_response(config, split, network) if any(maps.values()) and is_answer else None,
     }

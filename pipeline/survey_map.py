@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.files import read_bounded, written_whole
+from common.files import digest, read_bounded, written_whole
 from loaders.dataset import check_spectra
 from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
 from perturbation.arguments import positive_integer, quadrature_rule
-from perturbation.mapstore import digest
 from pipeline.cluster import open_scheduler
 from runio.log import InputError, RunLog, one_line, shows_progress
 from runio.results import load_run

@@ -179,9 +179,8 @@ def _steps_per_call(steps):
 
 def save_whole(model, path):
     """Save a network as ``.keras``, whole or not at all."""
-    part = path.with_name(f".part-{path.name}")
-    model.save(part)
-    os.replace(part, path)
+    with written_whole(path) as part:
+        model.save(part)
 
 
 def _write_history(path, history):

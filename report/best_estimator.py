@@ -12,8 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from common.metrics import band_share, scores, spearman
 from constants import AMP, BANDS
-from report.diagnostics import scores
 from report.style import bin_edges
 
 RESAMPLES = 1000  # of the bootstrap
@@ -81,7 +81,7 @@ class Yardstick:
 
     def agreement(self, sensitivity):
         """Rank correlation over bins of a map (n_amps, n_bins) with the optimal one, (n_amps,)."""
-        return np.array([spearman(row, best) for row, best in zip(sensitivity, self.optimal_map)])
+        return spearman(sensitivity, self.optimal_map)
 
 
 def yardstick_of(run):
@@ -111,19 +111,6 @@ def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), resamples)  # (resamples, n)
     return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
-
-
-def spearman(a, b):
-    """Rank correlation of two maps of one AMP without ties, (n_bins,) each; NaN where one of them is constant."""
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1])
-
-
-def band_share(values, wavelength, bands):
-    """Share of a map (n_bins,) in bins whose centre lies in one of ``bands``, (low, high) in micron."""
-    inside = np.any([(wavelength >= low) & (wavelength <= high) for low, high in bands], axis=0)
-    return float(values[inside].sum() / values.sum())
 
 
 HALF = 0.5  # of a map, that the named wavelengths hold
@@ -190,7 +177,7 @@ def verdicts(run, yardstick=None):
     """
     best = run.best
     kept = best.sensitivity_single or best.sensitivity
-    r2 = scores(run.y_test, best.y_pred, best.scaler["y_mean"], best.scaler["y_std"])["R2"]
+    r2 = scores(run.y_test, best.y_pred, best.scaler["y_std"])["R2"]
     beside = _beside(run, best, kept, yardstick) if yardstick else [{}] * len(run.amp_table)
     edges, verdicts = bin_edges(run.wavelength), []
     for k, amp in enumerate(run.amp_table):

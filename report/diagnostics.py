@@ -11,41 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def scores(y_test, y_pred, y_mean, y_std):
-    """Mean squared error and R2 of each AMP: the paper's score table.
-
-    Parameters
-    ----------
-    y_test, y_pred : ndarray (n_test, n_amps)
-        Truth and prediction in retrieval space.
-    y_mean, y_std : ndarray (n_amps,) or (1, n_amps)
-        Mean and standard deviation of the training AMPs. The error is taken in scaled units, so that AMPs
-        compare; the mean cancels.
-
-    Returns
-    -------
-    dict of str to ndarray (n_amps,)
-        "MSE" in units of the training variance; "R2", NaN where the truth is constant.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit.
-    """
-    y_test, y_pred = _pair(y_test, y_pred)
-    scale = np.asarray(y_std, float).reshape(-1)
-    centre = np.asarray(y_mean, float).reshape(-1)
-    for name, values in (("y_mean", centre), ("y_std", scale)):
-        if values.shape not in ((1,), y_test.shape[1:]):
-            raise ValueError(f"{name}: expected {y_test.shape[1]} values, received {values.size}")
-    residual = np.sum((y_pred - y_test) ** 2, axis=-2)
-    residual = residual.mean(axis=0) if y_pred.ndim == 3 else residual
-    total = np.sum((y_test - y_test.mean(axis=0)) ** 2, axis=0)
-    constant = np.ptp(y_test, axis=0) == 0
-    r2 = 1 - np.divide(residual, total, out=np.full(len(total), np.nan), where=~constant)
-    return {"MSE": residual / len(y_test) / scale**2, "R2": r2}
-
-
 def _pair(y_test, y_pred):
     """Check that truth and prediction belong together; return them as float64."""
     y_test, y_pred = np.asarray(y_test, float), np.asarray(y_pred, float)

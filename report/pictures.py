@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from common import metrics
 from perturbation.result import slope_and_curvature
 from report import diagnostics, figures, map_figures
 from report.best_estimator import yardstick_of
@@ -135,7 +136,7 @@ def _shares(run):
     if exact is None:
         return {}
     yardstick = yardstick_of(run)
-    best = None if yardstick is None else _share(yardstick.optimal_map)
+    best = None if yardstick is None else metrics.shares(yardstick.optimal_map)
     kind = map_spectra(run, exact)
     bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
     shows = (
@@ -151,14 +152,10 @@ def _shares(run):
         " apart from the others; the bars say which bins differ."
     )
     read += " Where points leave the black line, the network looks elsewhere than it could." if best is not None else ""
-    figure = map_figures.share_panels(run.wavelength, _share(exact["mean"]), exact["share_error"], run.amp_table, best)
+    figure = map_figures.share_panels(
+        run.wavelength, metrics.shares(exact["mean"]), exact["share_error"], run.amp_table, best
+    )
     return {"sensitivity_shares": Picture(figure, "Which wavelengths each answer rests on", shows, read)}
-
-
-def _share(values):
-    """Return each row of a map divided by its sum; NaN for a row of zeros."""
-    total = np.sum(values, axis=1, keepdims=True)
-    return np.divide(values, total, out=np.full(np.shape(values), np.nan), where=total > 0)
 
 
 def _of_what(run):
@@ -318,7 +315,7 @@ def _judged(run):
 
 def _answers(run):
     y_pred = _predictions(run)
-    each = [diagnostics.scores(run.y_test, f.y_pred, f.scaler["y_mean"], f.scaler["y_std"]) for f in _judged(run)]
+    each = [metrics.scores(run.y_test, f.y_pred, f.scaler["y_std"]) for f in _judged(run)]
     scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
     binned = diagnostics.bias_variance(run.y_test, y_pred)
     mean = ", the mean over folds" if len(each) > 1 else ""

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import json
 import logging
@@ -15,19 +14,13 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from common.files import read_bounded, written_whole
+from common.files import digest, read_bounded, written_whole
 from runio.config import flatten
 from runio.log import InputError
 
 MANIFEST = "manifest.json"
 LOG = "run.log"  # a run writes its last lines after the manifest
 LARGEST = 1_000_000  # bytes
-
-
-def digest(path):
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def result_files(folder, names):

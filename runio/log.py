@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common.processes import quiet_libraries
 from constants import VERSION
 
 LONGEST = 900  # letters of a message
@@ -231,12 +232,6 @@ class RunLog:
         for stream in (sys.stdout, sys.stderr):
             with _unheard(stream):
                 stream.flush()
-
-
-def quiet_libraries():
-    """Let libraries log errors only: what they advise is for those who write programs, not for those who run this."""
-    for name in ("tensorflow", "absl", "matplotlib", "fontTools", "h5py", "taurex"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

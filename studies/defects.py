@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from common.metrics import shares
 from constants import BANDS, Stream, stream
 
 MOLECULES = ("CO2", "CO", "H2O")  # whose bands hold noise, by seed
@@ -67,8 +68,7 @@ def masked(network, bins, depths):
 
 def shares_of(values):
     """Share of each bin in a map (n_amps, n_bins); what permutation makes negative counts as nothing."""
-    values = np.maximum(values, 0)
-    return values / np.maximum(values.sum(axis=1, keepdims=True), 1e-300)
+    return np.nan_to_num(shares(np.maximum(values, 0)))
 
 
 def dead_found(shares, _, bins):

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.metrics import spearman
 from constants import Stream, stream
 from studies.command import study_parser
 from studies.information import STORED, fisher_map
@@ -140,15 +141,6 @@ def explain(network, scene, with_shap=False, with_pudu=False, long=()):
         yield "pudu, by the error", moved, n * (1 + n_bins)
 
 
-def rank_correlation(a, b):
-    """Spearman correlation along the last axis."""
-    from scipy.stats import rankdata
-
-    a, b = (rankdata(values, axis=-1) for values in (a, b))
-    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (a, b))
-    return (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-
-
 def agreement(maps, truth, rng, samples=SAMPLES):
     """Spearman correlation of two mean maps, with bootstrap errors over planets.
 
@@ -167,7 +159,7 @@ def agreement(maps, truth, rng, samples=SAMPLES):
 
     def correlations(counts):  # (..., n) of each planet
         sums = (np.tensordot(counts, values, axes=(-1, 0)) for values in (maps, truth))
-        found = rank_correlation(*sums)
+        found = spearman(*sums)
         return np.concatenate([found, found.mean(axis=-1, keepdims=True)], axis=-1)
 
     n = len(maps)

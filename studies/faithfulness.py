@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.metrics import spearman
+from common.metrics import r2, shares, spearman
 from constants import Stream, stream
 from studies.command import study_parser
 from studies.map_agreement import gradient_map, permutation_map, shap_map
@@ -61,11 +61,6 @@ def load_network(folder, fold=0):
 def ranking(values):
     """Bins of each AMP, largest first: (n_amps, n_bins) of integers."""
     return np.argsort(-np.asarray(values), axis=1, kind="stable")
-
-
-def r2(predicted, true):
-    """Coefficient of determination over the first axis."""
-    return 1 - ((predicted - true) ** 2).sum(axis=0) / ((true - true.mean(axis=0)) ** 2).sum(axis=0)
 
 
 def another_planet(spectra, draws, rng):
@@ -124,7 +119,7 @@ def deletion_curve(predict, spectra, amps, order, corrupt, draws, counts=COUNTS)
             if k:
                 moved[c][:, :, bins[:k]] = corrupt(bins[:k])
         answers = predict(moved.reshape(-1, spectra.shape[1])).reshape(len(counts), len(truth), -1)
-        curve[a] = [r2(answer[:, a], truth[:, a]) for answer in answers]
+        curve[a] = [r2(truth[:, a], answer[:, a]) for answer in answers]
     return curve
 
 
@@ -143,7 +138,7 @@ def area(curve, counts=COUNTS):
 
 def share_distance(a, b):
     """Half the sum of the absolute differences of two maps (n_bins,), each as shares of its sum."""
-    return float(np.abs(a / a.sum() - b / b.sum()).sum() / 2)
+    return float(np.abs(shares(a) - shares(b)).sum() / 2)
 
 
 class CountedNetwork:

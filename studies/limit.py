@@ -98,12 +98,12 @@ def compare(predictions, truth, amp_names, information=STORED):
     """
     import h5py
 
-    from report.diagnostics import scores
+    from common.metrics import scores
 
     with h5py.File(information) as file:
         index, variance = file["index"][()], file["laplace_variance"][()]
         sampled = {k: file["sampler"][k][()] for k in ("index", "mean", "variance")} if "sampler" in file else None
-    r2 = np.mean([scores(truth, p, truth.mean(axis=0), truth.std(axis=0))["R2"] for p in predictions], axis=0)
+    r2 = np.mean([scores(truth, p, truth.std(axis=0))["R2"] for p in predictions], axis=0)
     squared = ((predictions - truth) ** 2).mean(axis=0)  # (n_test, n_amps)
     laplace = ratio_with_error(squared[index], variance)
     sampler = direct = (None, None)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.metrics import scores
 from pipeline.folds import load_split, prepare_tensorflow, train_network
-from report.diagnostics import scores
 from runio.config import load_config
 from runio.results import read_history
 from studies.command import study_parser
@@ -40,7 +40,7 @@ RECIPE = {  # Adam, plateaus, no average of the weights
 def r2(network, data, rows):
     """R2 of each AMP (n_amps,) on the given rows, as they are."""
     answer = network.predict(data.spectra[rows])
-    return scores(data.amps[rows], answer, network.scaler.y_mean, network.scaler.y_std)["R2"]
+    return scores(data.amps[rows], answer, network.scaler.y_std)["R2"]
 
 
 def measure(folder, size, seed, quick=False):

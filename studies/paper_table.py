@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from common.files import written_whole
+from common.metrics import scores
 from constants import NETWORKS, Stream, stream
 from loaders import load_dataset
 from pipeline.folds import load_split
 from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take
-from report.diagnostics import scores
 from runio.config import load_config
 from studies.command import study_parser
 from studies.limit import compare
@@ -41,7 +41,7 @@ QUICK = ["--size", "1500", "--epochs", "2"]
 
 def judge(predictions, truth, scalers, names, quick):
     """Return the scores of predictions (folds, n_test, n_amps): name to rows (folds or 1, n_amps)."""
-    both = [scores(truth, p, s["y_mean"], s["y_std"]) for p, s in zip(predictions, scalers, strict=True)]
+    both = [scores(truth, p, s["y_std"]) for p, s in zip(predictions, scalers, strict=True)]
     judged = {"R2": np.array([b["R2"] for b in both]), "MSE": np.array([b["MSE"] for b in both])}
     if not quick:  # else these are other test spectra than those of the limit
         limit = compare(np.asarray(predictions), truth, names)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from common.metrics import scores
 from constants import PAPER_AMPS, amp
 from perturbation.result import response_map
 from preprocessing import Dataset
-from report import diagnostics
 from runio import results
 
 CENTRE = {"Mp": 27.3, "Rp": 8e7, "Tp": 1500.0, "Pclouds": 4.0}
@@ -86,7 +86,7 @@ def write_run(
             response = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
             folds[k] |= {"sensitivity": (FakeMap(change, scheme), noisy), "response": (response, noisy)}
             folds[k]["sensitivity_single"] = FakeMap(change, "single", nodes=5), True
-        mse[k], r2[k] = diagnostics.scores(y, y_pred, centre, width).values()
+        mse[k], r2[k] = scores(y, y_pred, width).values()
         if history:
             epochs = np.arange(1, 12 + 3 * k)
             rows = "".join(f"{e},{1 / e + 0.1},{1 / e + 0.12 + 0.01 * (e > 8)},0.001\n" for e in epochs)
@@ -96,7 +96,7 @@ def write_run(
     if n_folds > 1:
         y_pred = np.mean([fold["y_pred"] for fold in folds.values()], axis=0)
         folds["ensemble"] = {**folds[0], "y_pred": y_pred}
-        mse["ensemble"], r2["ensemble"] = diagnostics.scores(y, y_pred, centre, width).values()
+        mse["ensemble"], r2["ensemble"] = scores(y, y_pred, width).values()
     results.write_results(folder / "results.h5", data, "mlp", 7, np.arange(n_test), folds)
     results.write_scores(folder / "MSE.csv", data.amp_names, mse)
     results.write_scores(folder / "R2.csv", data.amp_names, r2)

@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import runpy
 import select
 import shutil
@@ -219,7 +220,7 @@ def watch(job):
             return
         if isinstance(path, int) or folder is None or not os.fsdecode(path).startswith(folder):
             return
-        if job.get("full_at") and Path(os.fsdecode(path)).name.strip(".").removesuffix(".part") == job["full_at"]:
+        if job.get("full_at") and re.sub(r"^\.part\d+-", "", Path(os.fsdecode(path)).name) == job["full_at"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         count[0] += 1
         if count[0] in job.get("copy_at", ()):

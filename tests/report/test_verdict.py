@@ -6,7 +6,7 @@ import pytest
 import yaml
 from example_runs import write_run
 
-from report.best_estimator import Verdict, Yardstick, band_share, half_of_the_map, spearman, verdicts, yardstick_of
+from report.best_estimator import Verdict, Yardstick, half_of_the_map, verdicts, yardstick_of
 from runio.results import load_run
 
 EDGES = np.arange(11.0)
@@ -19,14 +19,6 @@ def test_the_named_wavelengths_hold_half_of_the_map_in_as_few_bins_as_can_be():
     assert len(half_of_the_map(np.ones(10), EDGES)) == 1
     (piece,) = half_of_the_map(np.array([1.0]), np.array([1.0, 2.0]))
     assert piece == (1.0, 2.0, 1.0)
-
-
-def test_rank_correlation_and_share_in_bands():
-    a = np.array([1.0, 2.0, 3.0, 4.0])
-    assert spearman(a, a**3) == pytest.approx(1) and spearman(a, -a) == pytest.approx(-1)
-    assert spearman(a, np.array([1.0, 2.0, 4.0, 3.0])) == pytest.approx(0.8)
-    assert np.isnan(spearman(a, np.ones(4)))
-    assert band_share(a, np.array([1.0, 2.0, 3.0, 4.0]), [(1.5, 2.5), (3.9, 9)]) == pytest.approx(0.6)
 
 
 def information(path, run, seed=7, sha256="right", n=40, variance=0.25):

@@ -12,14 +12,6 @@ import synthetic
 from studies import blindness, defects, explanations, map_agreement, pudu_maps
 
 
-def test_rank_correlation_is_that_of_scipy_with_ties():
-    from scipy.stats import spearmanr
-
-    a, b = np.random.default_rng(0).integers(0, 6, (2, 3, 20))
-    expected = [spearmanr(x, y).statistic for x, y in zip(a, b)]
-    np.testing.assert_allclose(explanations.rank_correlation(a, b), expected, rtol=1e-12)
-
-
 def test_agreement_of_a_map_with_itself_is_certain_and_with_noise_is_none():
     rng = np.random.default_rng(1)
     maps, noise = rng.random((40, 2, 30)), rng.random((40, 2, 30))

@@ -296,17 +296,6 @@ def test_more_planets_are_for_training_only(tmp_path):
         more_planets.merge(more, merged)
 
 
-def test_shares_and_overlaps_of_maps():
-    pytest.importorskip("scipy")
-    from common import metrics
-
-    wavelength = np.linspace(1, 5, 5)
-    values = np.array([1.0, 2.0, 3.0, 4.0, 0.0])
-    assert metrics.band_share(values, wavelength, ((1.5, 3.5),)) == pytest.approx(0.5)
-    assert metrics.shared_top(values, values[::-1], top=2) == 1
-    assert metrics.spearman(values, values**3) == pytest.approx(1)
-
-
 def test_permutation_map_sees_only_the_bins_that_are_used():
     from studies import map_agreement
 
