@@ -15,8 +15,6 @@ from keras import layers
 
 from constants import NETWORKS
 
-DENSE = (240, 160, 80)  # units of the layers behind convolutions and LSTMs; the paper has one narrow one
-
 
 def whitening_layer(spectrum):
     """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
@@ -47,7 +45,7 @@ def cnn(
     batch_norm=False,
     patch=4,
     patch_filters=64,
-    dense=DENSE,
+    dense=(240, 160, 80),
     activation="gelu",
     dropout=0.0,
 ):
@@ -57,7 +55,7 @@ def cnn(
     return _head(layers.Flatten(name="all_bins")(x), dense, activation, dropout)
 
 
-def lstm(spectrum, patch=6, units=(96,), all_steps=True, dense=DENSE, activation="gelu", dropout=0.0):
+def lstm(spectrum, patch=6, units=(96,), all_steps=True, dense=(240, 160, 80), activation="gelu", dropout=0.0):
     """Bidirectional LSTM layers over patches of bins: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _padded(spectrum, patch)
     if patch > 1:
@@ -75,7 +73,7 @@ def hybrid(
     patch_filters=64,
     units=64,
     all_steps=True,
-    dense=DENSE,
+    dense=(240, 160, 80),
     activation="gelu",
     dropout=0.0,
 ):

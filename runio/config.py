@@ -1,17 +1,21 @@
-"""Every setting of a run: a tree of dataclasses, read from YAML, overridden by flags, checked before use.
+"""Every setting of a run: read from YAML, overridden by flags, and checked before any work begins.
 
-The defaults here are those of ``config.yaml``, which explains each of them. Nothing in this module
-imports TensorFlow, so a mistake is reported before the slow imports.
+``config.yaml`` explains each setting. Its values are the defaults here, and a test compares the two. The settings of a
+network are the arguments of its builder in ``models.py``. TensorFlow is not imported, so that a mistake is reported
+before the slow imports.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import sys
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
@@ -19,117 +23,22 @@ from common.files import read_bounded
 from constants import DATA_FORMATS, NETWORKS
 from runio.log import InputError
 
-LONGEST = 1_000_000  # bytes of a settings file
-MOST_VALUES = 20_000  # keys and values, lists and mappings; more take seconds to read
-DEEPEST = 30  # of lists and mappings in one another
+MAX_BYTES = 1_000_000  # of a settings file
+MAX_VALUES = 20_000  # keys, values, lists and mappings in it; more take seconds to read
+MAX_DEPTH = 30  # of nested lists and mappings
+MAX_INTEGER = 2**31 - 1  # unless a setting says otherwise
+RECORDS = ("data_sha256", "versions", "command")  # written to a run's config.yaml beside the settings, and not read
 
 
 class ConfigError(InputError):
     """A setting that does not exist or cannot be used; the message is one line that names the key."""
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without Python objects, aliases (a few lines could unfold to gigabytes) and repeated keys."""
-
-    values = depth = 0
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"an alias (*{self.peek_event().anchor}): expected every value written out")
-        self.values += 1
-        self.depth += 1
-        if self.values > MOST_VALUES or self.depth > DEEPEST:
-            raise yaml.YAMLError(f"expected at most {MOST_VALUES} values, nested {DEEPEST} deep at most")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node, deep=False):
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise yaml.YAMLError(f"line {line}: '{clip(key.value)}' is given twice, expected once")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path):
-    """Return what the YAML file ``path`` holds; an empty file gives an empty dict.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read, or holds anything but plain values.
-    """
-    try:
-        content = read_bounded(path, LONGEST)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, expected a YAML file such as config.yaml") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file such as config.yaml") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected a settings file, received {error}") from None
-    return parse_yaml(content, path)
-
-
-def parse_yaml(content, path):
-    """Return what YAML in ``content`` (bytes or str) holds; empty gives an empty dict. ``path`` is for messages.
-
-    Raises
-    ------
-    ConfigError
-        If it holds anything but plain values, or too many.
-    """
-    try:
-        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        tree = yaml.load(text, _PlainLoader)  # safe: _PlainLoader is a SafeLoader
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected text in UTF-8, received byte {error.start} that is not") from None
-    except Exception as error:  # PyYAML lets KeyError, AttributeError and more out for odd scalars and tags
-        raise ConfigError(f"{path}: expected plain YAML ({_yaml_reason(error)})") from None
-    return {} if tree is None else tree
-
-
-def _yaml_reason(error):
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is not None and problem:
-        return f"line {mark.line + 1}: {clip(problem, 200)}"
-    return clip(f"{type(error).__name__}: {error}" if not isinstance(error, yaml.YAMLError) else str(error), 200)
-
-
-def clip(text, limit=60):
-    """Cut a text that is too long for a message."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-RECORDS = ("data_sha256", "versions", "command")  # a run adds these to the config.yaml in its folder; passed over
-LARGEST = 2**31 - 1  # of a whole number, unless its setting says otherwise
-
-
-def setting(default, *, low=None, high=None, above=None, below=None, choices=None):
-    """Declare a setting with its default and the values it may take.
-
-    Parameters
-    ----------
-    default : object
-        A list is copied for every new tree.
-    low, high : float, optional
-        Smallest and largest value, included.
-    above, below : float, optional
-        Bounds that are not themselves allowed.
-    choices : tuple, optional
-        The only values allowed.
-    """
-    rules = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
+def setting(default, **rules):
+    """Declare a setting by its default and its rules: low and high (included), above, below, choices."""
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rules)
     return field(default=default, metadata=rules)
-
-
-ACTIVATIONS = ("relu", "gelu", "silu")
 
 
 @dataclass
@@ -147,57 +56,38 @@ class DataConfig:
     valid_fraction: float = setting(0.2, above=0, below=1)
 
 
-@dataclass
-class MlpConfig:
-    """Fully connected network."""
-
-    units: list[int] = setting([320, 240, 160, 80], low=1)
-    activation: str = setting("gelu", choices=ACTIVATIONS)
-    dropout: float = setting(0.0, low=0, below=1)
+NETWORK_RULES = {  # values that the arguments of the networks' builders may take
+    **{size: {"low": 1} for size in ("units", "filters", "dense", "kernel_size", "patch", "patch_filters")},
+    "dropout": {"low": 0, "below": 1},
+    "activation": {"choices": ("relu", "gelu", "silu")},
+}
 
 
-@dataclass
-class CnnConfig:
-    """Convolutional network."""
+@functools.cache
+def _builders():
+    """Arguments and defaults of each network's builder: {network: {argument: default}}.
 
-    filters: list[int] = setting([32, 32], low=1)
-    kernel_size: int = setting(3, low=1)
-    pooling: bool = setting(False)
-    batch_norm: bool = setting(False)
-    patch: int = setting(4, low=1)
-    patch_filters: int = setting(64, low=1)
-    dense: list[int] = setting([240, 160, 80], low=1)
-    activation: str = setting("gelu", choices=ACTIVATIONS)
-    dropout: float = setting(0.0, low=0, below=1)
-
-
-@dataclass
-class LstmConfig:
-    """Bidirectional LSTM network."""
-
-    patch: int = setting(6, low=1)
-    units: list[int] = setting([96], low=1)
-    all_steps: bool = setting(True)
-    dense: list[int] = setting([240, 160, 80], low=1)
-    activation: str = setting("gelu", choices=ACTIVATIONS)
-    dropout: float = setting(0.0, low=0, below=1)
+    They are parsed from the source of ``models.py``, because importing it imports Keras.
+    """
+    found = {}
+    for node in ast.parse(Path(__file__).parents[1].joinpath("models.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name in NETWORKS:
+            names = [argument.arg for argument in node.args.args][-len(node.args.defaults) :]
+            found[node.name] = dict(zip(names, map(ast.literal_eval, node.args.defaults)))
+    return found
 
 
-@dataclass
-class HybridConfig:
-    """Convolutional front, then a bidirectional LSTM."""
+def _network_config(name):
+    """Make the dataclass of the settings of a network."""
+    fields = []
+    for argument, default in _builders()[name].items():
+        default = list(default) if isinstance(default, tuple) else default
+        hint = list[int] if isinstance(default, list) else type(default)
+        fields.append((argument, hint, setting(default, **NETWORK_RULES.get(argument, {}))))
+    return dataclasses.make_dataclass(f"{name.capitalize()}Config", fields, namespace={"__module__": __name__})
 
-    filters: list[int] = setting([16], low=1)
-    kernel_size: int = setting(3, low=1)
-    pooling: bool = setting(False)
-    batch_norm: bool = setting(False)
-    patch: int = setting(6, low=1)
-    patch_filters: int = setting(64, low=1)
-    units: int = setting(64, low=1)
-    all_steps: bool = setting(True)
-    dense: list[int] = setting([240, 160, 80], low=1)
-    activation: str = setting("gelu", choices=ACTIVATIONS)
-    dropout: float = setting(0.0, low=0, below=1)
+
+MlpConfig, CnnConfig, LstmConfig, HybridConfig = map(_network_config, NETWORKS)
 
 
 @dataclass
@@ -283,14 +173,14 @@ class Config:
 
 
 def load_config(path, overrides=None):
-    """Read settings from a YAML file and lay the given overrides on top.
+    """Read settings from a YAML file and apply overrides to them.
 
     Parameters
     ----------
     path : path-like or None
         None gives the defaults.
     overrides : dict of str to object, optional
-        Dotted key ("training.epochs") to value; None values are passed over.
+        Dotted key ("training.epochs") to value; a value of None is ignored.
 
     Returns
     -------
@@ -320,28 +210,13 @@ def build_config(tree, source="settings"):
     return config
 
 
-def fill(root, tree, source):
-    """Set the settings of a tree of dataclasses from nested dicts, and return it; each is checked by itself.
+def fill(root, tree, source, node=None, prefix=""):
+    """Set the settings in a tree of dataclasses from nested dicts, check each, and return the tree.
 
-    Parameters
-    ----------
-    root : dataclass
-        Its fields are settings (see `setting`), or dataclasses of such.
-    tree : dict
-        As ``yamlfile.read_yaml`` returns it.
-    source : str
-        Where the settings come from, for messages.
-
-    Raises
-    ------
-    ConfigError
-        With one line: the source, the key, what was expected and what was received.
+    ``source`` says where the settings come from; a `ConfigError` names it and the key. ``node`` is the part of the
+    tree to fill, and ``prefix`` its dotted name.
     """
-    _fill(root, tree, "", source, root)
-    return root
-
-
-def _fill(node, tree, prefix, source, root):
+    node = root if node is None else node
     where = f"{source}: {prefix.rstrip('.') or 'the file'}"
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected settings as 'name: value', received {show(tree)}")
@@ -354,30 +229,22 @@ def _fill(node, tree, prefix, source, root):
             shown = name if isinstance(name, str) and name.isidentifier() else show(name)
             raise ConfigError(f"{source}: {prefix}{clip(shown)}: no such setting; {_nearest(name, root, fields)}")
         if dataclasses.is_dataclass(hints[name]):
-            _fill(getattr(node, name), value, f"{prefix}{name}.", source, root)
+            fill(root, value, source, getattr(node, name), f"{prefix}{name}.")
         else:
             key = f"{source}: {prefix}{name}"
             setattr(node, name, _checked(value, hints[name], fields[name].metadata, key))
+    return root
 
 
 def _nearest(name, root, fields):
-    """Say which setting may have been meant: one of that name, else one nearly so, else all."""
-    elsewhere = [key for key in _dotted_keys(root) if key.split(".")[-1] == name]
+    """Suggest a setting: one of that name elsewhere, else one with a similar name here, else all that are here."""
+    elsewhere = [key for key in flatten(dataclasses.asdict(root)) if key.split(".")[-1] == name]
     if elsewhere:
         return f"did you mean '{elsewhere[0]}'?"
     beside = difflib.get_close_matches(clip(str(name)).lower(), fields, n=1)
     if beside:
         return f"did you mean '{beside[0]}'?"
     return f"expected one of {', '.join(fields)}"
-
-
-def _dotted_keys(node, prefix=""):
-    for f in dataclasses.fields(node):
-        value = getattr(node, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from _dotted_keys(value, f"{prefix}{f.name}.")
-        else:
-            yield f"{prefix}{f.name}"
 
 
 def _checked(value, hint, rules, key):
@@ -413,7 +280,7 @@ def _checked(value, hint, rules, key):
         raise ConfigError(f"{key}: expected {names[hint]}, received {show(value)}{advice}")
     if hint is str and not (value.strip() and value.isprintable()):
         raise ConfigError(f"{key}: expected printable text, received {show(value)}")
-    if hint is not str and abs(value) > (LARGEST if hint is int else sys.float_info.max):
+    if hint is not str and abs(value) > (MAX_INTEGER if hint is int else sys.float_info.max):
         raise ConfigError(f"{key}: expected a number of ordinary size, received {show(value)}")
     value = hint(value)
     _check_range(value, rules, key)
@@ -441,7 +308,7 @@ def _check_range(value, rules, key):
 
 
 def _check_together(config, source, overrides=()):
-    """Check what no single setting can tell; ``overrides`` are the keys given on the command line."""
+    """Check settings that depend on each other; ``overrides`` are the keys given on the command line."""
 
     def refuse(key, expected, received):
         where = "command line" if key in overrides else source
@@ -488,3 +355,68 @@ def flatten(tree, prefix=""):
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def clip(text, limit=60):
+    """Cut a text that is too long for a message."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without Python objects, without aliases (a few lines can expand to gigabytes) and without repeated keys."""
+
+    values = depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias (*{self.peek_event().anchor}): expected every value written out")
+        self.values += 1
+        self.depth += 1
+        if self.values > MAX_VALUES or self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"expected at most {MAX_VALUES} values, nested {MAX_DEPTH} deep at most")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: '{clip(key.value)}' is given twice, expected once")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path):
+    """Return the plain values in the YAML file ``path``, an empty dict for an empty file; else raise a ConfigError."""
+    try:
+        content = read_bounded(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file, expected a YAML file such as config.yaml") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file such as config.yaml") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected a settings file, received {error}") from None
+    return parse_yaml(content, path)
+
+
+def parse_yaml(content, path):
+    """Return the plain values in YAML, given as bytes or text; ``path`` is named in messages."""
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        tree = yaml.load(text, _PlainLoader)  # safe: _PlainLoader is a SafeLoader
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected text in UTF-8, received byte {error.start} that is not") from None
+    except Exception as error:  # for odd scalars and tags PyYAML raises KeyError, AttributeError and others
+        raise ConfigError(f"{path}: expected plain YAML ({_yaml_reason(error)})") from None
+    return {} if tree is None else tree
+
+
+def _yaml_reason(error):
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        return f"line {mark.line + 1}: {clip(problem, 200)}"
+    return clip(f"{type(error).__name__}: {error}" if not isinstance(error, yaml.YAMLError) else str(error), 200)
