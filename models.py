@@ -87,7 +87,7 @@ def _convolutions(x, filters, kernel_size, pooling, batch_norm, activation):
     """Convolutions over the bins: (N, n_bins, 1) -> (N, n_bins, filters[-1]), with pooling (N, n_bins // 4, ...).
 
     The paper's have batch normalisation in each and max-pooling after the first two. Pooling keeps the largest of two
-    neighbours and forgets which one it was, so that what follows cannot tell a bin from the next (docs/networks.md).
+    neighbours and forgets which one it was, so that what follows cannot tell a bin from the next (docs/science.md).
     """
     for i, n in enumerate(filters, 1):
         x = layers.Conv1D(n, kernel_size, padding="same", name=f"conv_{i}")(x)

@@ -10,7 +10,7 @@ all.
 Tables go where the single scripts put them: ``studies/results``, ``benchmarks/results`` and figures of docs/.
 Needs requirements-science.txt, shap and pudu (``--no-deps``). Not among the steps: shipped spectra, emulator and
 posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and what is measured on one observation
-(docs/your_planet.md, the second half of docs/answer_errors.md).
+(docs/your_planet.md, WASP-39 b).
 """
 
 import shlex
@@ -75,7 +75,7 @@ STEPS = (
     Step(
         "coverage",
         2,
-        "docs/answer_errors.md, shipped data",
+        "results/answer_coverage, docs/your_planet.md",
         ("-m studies.answer_coverage WORK/mlp --out studies/results/answer_coverage.txt",),
     ),
     Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
@@ -91,10 +91,10 @@ STEPS = (
     Step(
         "faithfulness",
         15,
-        "docs/faithfulness.md",
+        "docs/explanations.md, second half",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
-    Step("tuning", 200, "docs/networks.md", ("-m studies.tuning --work WORK/tuning --page docs/networks.md",)),
+    Step("tuning", 200, "results/tuning, docs/science.md", ("-m studies.tuning --work WORK/tuning",)),
     Step(
         "explanations",
         90,

@@ -181,13 +181,13 @@ def exchanged_bins(healthy, names, wavelength):
 
 
 def markdown(table):
-    """Lines of the page: share of the cases found, and false alarms in brackets, per defect; evaluations."""
+    """Lines of the page: share of the cases found, and false alarms in brackets, per defect."""
     rows = []
     for what, part in table.groupby("explanation", sort=False):
         row = {"": what}
         for defect, cases in part.groupby("defect", sort=False):
             row[f"{defect} ({len(cases)})"] = f"{cases['found'].sum()} ({cases['false_alarm'].sum()})"
-        rows.append(row | {"evaluations": f"{part['evaluations'].iloc[0]:,.0f}"})
+        rows.append(row)
     return as_markdown(data_frame(rows).fillna(""))
 
 

@@ -10,7 +10,6 @@ before), both over the k-table's. Also printed: water's lowest rotational levels
 intensity in the band model.
 """
 
-import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from simulation.kdistribution import effective
 from simulation.molecules import MOLECULES, REFERENCE_TEMPERATURE
 from simulation.opacities import effective_cross_section
 from simulation.rotors import asymmetric_levels
+from studies.command import study_parser
 
 CHANNEL_WIDTH = {True: 0.0350, False: 0.75}  # micron; WFC3 channels (below 2 micron) and Spitzer IRAC
 PRESSURE = 1e4  # Pa, roughly where transmission spectra are formed
@@ -133,7 +133,7 @@ def compare_cia(path):
 
 def main():
     """Print all comparisons."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    study_parser("check_channels", __doc__).parse_args()
     levels = asymmetric_levels(MOLECULES["H2O"].rotational_constants)[1][0]
     print("H2O J = 1 levels [cm-1]:", np.round(levels, 2), "observed 23.79 37.14 42.37")
     print("integrated cross-section 500-20500 cm-1 [cm/molecule]:")

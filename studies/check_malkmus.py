@@ -10,7 +10,6 @@ ray S u adds up and B is its mean weighted by it (Curtis-Godson). Planets and ta
 that stand one scale height above the bottom.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from studies.check_opacities import (
     scale_height,
 )
 from studies.check_opacities import within as cut
+from studies.command import study_parser
 from studies.fit_opacities import SMALLEST, read_table
 
 TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K, nodes of the tables
@@ -65,7 +65,7 @@ def malkmus(table, fitted, molecule, temperature, ratio):
 
 def main():
     """Print a row per molecule and temperature; a quarter of a minute."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("check_malkmus", __doc__)
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
     tables = parser.parse_args().tables
     for name in MOLECULES:

@@ -3,7 +3,6 @@
 python -m studies.check_model [--n 200]
 """
 
-import argparse
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from simulation.kdistribution import KDistributions
 from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
 from simulation.survey import draw_amps, draw_errors
+from studies.command import study_parser
 
 SHIPPED = Path(__file__).parents[1] / "data" / "ariel_spectra.h5"
 SEED = 1
@@ -101,7 +101,7 @@ def print_visible(n):
 
 def main():
     """Print everything; about a minute."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = study_parser("check_model", __doc__)
     parser.add_argument("--n", type=int, default=200, help="number of planets (default %(default)s)")
     n = parser.parse_args().n
     print_shipped()

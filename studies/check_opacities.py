@@ -14,7 +14,6 @@ HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 
 its wide bins.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from simulation.kdistribution import effective
 from simulation.molecules import MOLECULES
 from simulation.opacities import effective_cross_section, write_tables
 from simulation.survey import draw_amps
+from studies.command import study_parser
 from studies.fit_opacities import read_coarse_table, read_table
 
 TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K
@@ -165,7 +165,7 @@ def print_speed(models, n=20):
 
 def main():
     """Print everything; about a minute."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("check_opacities", __doc__)
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
     parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
     arguments = parser.parse_args()

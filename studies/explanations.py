@@ -35,29 +35,30 @@ from studies.leave_one_out import STORED as REMOVALS
 from studies.leave_one_out import load_removals
 from studies.map_agreement import gradient_maps, permutation_maps, shap_maps
 from studies.pudu_maps import pudu_maps
-from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
+from studies.tables import as_markdown, data_frame, put_between_marks, write_csv, write_page
 
 QUESTIONS = {
-    "exact single bins": "By how much does noise in this bin alone move the answer?",
-    "halving": "By how much does noise in this bin and its random companions move the answer?",
-    "halving, 500 repeats": "The same, as published.",
-    "gradient x error": "By how much would it, if the network were a straight line?",
-    "single bins, spread": "By how much does the answer move when the bin moves as far as the others let it?",
-    "dragged": "By how much does the answer move when the bin moves and takes all others with it, as planets differ?",
-    "SHAP": "Which bins make this answer differ from that for other planets?",
+    "exact single bins": "How far does noise in this bin move the prediction?",
+    "halving": "The same, together with random companions?",
+    "halving, 500 repeats": "The same, with the published repeats.",
+    "gradient x error": "The same, if the network were linear?",
+    "single bins, spread": "The same, when the bin varies as much as the others allow?",
+    "dragged": "The same, when the other bins are dragged along as planets differ?",
+    "SHAP": "Which bins make it differ from other planets' predictions?",
     "SHAP, 200 samples": "The same, with more evaluations.",
-    "permutation importance": "How much worse are the answers with the bin of another planet?",
-    "pudu, as it comes": "How far is the answer from a straight line over a change of 10 % in depth?",
-    "pudu, by the error": "By how much does the answer move when the bin rises by its error?",
-    "Fisher": "By how much does the bin tell, if all other AMPs are known?",
-    "Laplace": "By how much does noise in this bin move the posterior mean, if posteriors are Gaussian?",
-    "reaction": "By how much does noise in this bin move the posterior mean?",
-    "reaction / (1 - leverage)": "By how much does leaving the bin out move it, if the model is a straight line?",
-    "reaction, as luck would have it": "What would the agreement with removal be, if the model were a straight line?",
+    "permutation importance": "How much worse is it with the bin of another planet?",
+    "pudu, as it comes": "How nonlinear is it over a change of 10 % in depth?",
+    "pudu, by the error": "How far does it move when the depth rises by one error?",
+    "Fisher": "How much does the bin tell if all other AMPs are known?",
+    "Laplace": "How far does noise in this bin move the posterior mean, if posteriors are Gaussian?",
+    "reaction": "How far does noise in this bin move the posterior mean?",
+    "reaction / (1 - leverage)": "How far does leaving the bin out move it, if the model is linear?",
+    "reaction, with sampling noise": "What agreement with removal would a linear model show, with 300 noisy spectra?",
 }
 OF_RUN = "fold 0 of the run"
 SAMPLES = 200  # of the bootstrap
 NODES = 5
+TITLE = "Explanations: rank correlation with reaction / removal (studies/explanations.py, docs/explanations.md)"
 MARKS = "<!-- begin: studies.explanations -->", "<!-- end: studies.explanations -->"
 
 
@@ -206,7 +207,7 @@ def spectra_alike(covariance):
     return f"noisy training spectra: least correlation of two bins {least:.2f}, share of the first mode {share:.3f}"
 
 
-def lucky_removal(reaction, leverage, seed=0):
+def sampled_removal(reaction, leverage, seed=0):
     """Draw the squared shifts without each bin of a linear model that has these maps, (n, n_amps, n_bins).
 
     The shift is gain x residual / (1 - leverage) (`leave_one_out.linear_shift`), and the residual normal with variance
@@ -229,29 +230,39 @@ def scores(maps, reaction, removal, names, rng):
 
 
 def markdown(table):
-    """Lines of the page: agreement with reaction and removal, mean and per AMP, evaluations; the questions; others."""
+    """Lines of the page: a row per explanation of the first network; agreement with both truths, mean over AMPs."""
+    shown = table[
+        (table["network"] == table["network"].iloc[0]) & (table["amp"] == "mean") & (table["evaluations"] > 0)
+    ]
+    rows = [
+        {
+            "explanation": one["explanation"],
+            "question": QUESTIONS[one["explanation"]],
+            "reaction": f"{one['reaction']:.2f}",
+            "removal": f"{one['removal']:.2f}",
+            "evaluations": f"{one['evaluations']:,}",
+        }
+        for one in shown.to_dict("records")
+    ]
+    return as_markdown(data_frame(rows))
+
+
+def all_tables(table):
+    """Lines of the page of results: agreement with reaction / removal per AMP, then of the other networks."""
     rows, first = [], table["network"].iloc[0]
     for name, part in table[table["network"] == first].groupby("explanation", sort=False):
-        row = {"": name, "reaction": "", "removal": ""}
-        for _, one in part.iterrows():
-            if one["amp"] == "mean":
-                row |= {k: f"{one[k]:.2f} ± {one[f'{k}_error']:.2f}" for k in ("reaction", "removal")}
-            else:
-                row[one["amp"]] = " / ".join(f"{one[k]:.2f}".replace("0.", ".") for k in ("reaction", "removal"))
-        row["evaluations"] = f"{part['evaluations'].iloc[0]:,.0f}" if part["evaluations"].iloc[0] else ""
-        rows.append(row)
-    asked = [{"": name, "question": QUESTIONS[name]} for name in table["explanation"].unique()]
-    tables = [data_frame(rows).fillna(""), data_frame(asked)]
-    if table["network"].nunique() > 1:
-        tables.append(_of_others(table[table["network"] != first]))
-    return [line for one in tables for line in (*as_markdown(one), "")][:-1]
+        pairs = part[["reaction", "removal"]].map(lambda value: f"{value:.2f}".replace("0.", "."))
+        rows.append({"": name, **dict(zip(part["amp"], pairs["reaction"] + " / " + pairs["removal"]))})
+    lines = as_markdown(data_frame(rows))
+    others = table[(table["network"] != first) & (table["amp"] == "mean")]
+    if len(others):
+        lines += ["", *as_markdown(_of_others(others))]
+    return lines
 
 
-def _of_others(table):
+def _of_others(means):
     """Agreement with reaction / removal, mean over AMPs: mean and spread over the networks of a kind."""
-    means = table[table["amp"] == "mean"]
-    ending = r"(_config_yaml)?_\d+$"  # of the folders of tuning.py: the seed
-    kind = means["network"].str.replace(ending, "", regex=True)
+    kind = means["network"].str.replace(r"(_config_yaml)?_\d+$", "", regex=True)  # folders of tuning.py end in a seed
     rows = []
     for name in means["explanation"].unique():
         row = {"": name}
@@ -314,7 +325,7 @@ def main():
         judge(name, maps, evaluations)
     for name, maps in free.items():
         judge(name, maps, 0)
-    judge("reaction, as luck would have it", reaction, 0, lucky_removal(reaction, leverage))
+    judge("reaction, with sampling noise", reaction, 0, sampled_removal(reaction, leverage))
     for folder in arguments.others:
         other = TrainedNetwork(load_model(folder / "model_0.keras"), network.scaler, data.amp_names)
         for name, maps, evaluations in explain(other, scene, arguments.shap, arguments.pudu, ("halving",)):
@@ -324,6 +335,7 @@ def main():
     print(spectra_alike(scene.covariance))
     if not arguments.quick:
         write_csv(arguments.out, table)
+        write_page(arguments.out.with_suffix(".md"), TITLE, all_tables(table))
         if arguments.page:
             put_between_marks(arguments.page, MARKS, "\n".join(markdown(table)))
     return 0

@@ -14,7 +14,6 @@ none below 0.85 micron. There the coarse table takes over: for hot gas each cros
 HITRAN says which wavelength is strong); below 0.85 micron the band model says which cell is strong.
 """
 
-import argparse
 from pathlib import Path
 
 import h5py
@@ -23,6 +22,7 @@ import numpy as np
 from simulation.bandmodel import FINE_GRID, cross_section
 from simulation.kdistribution import HOT_FROM, ORDERS, PRESSURE_RANGE, STORED, TEMPERATURE_RANGE, basis, effective
 from simulation.molecules import MOLECULES
+from studies.command import study_parser
 
 WAVELENGTHS = (0.39, 9.03)  # micron: the cells that are kept
 SMALLEST = 1e-33  # cm2, added to every k: far below what a planet shows, and the logarithm stays finite
@@ -153,7 +153,7 @@ def fit(table, pressure_range=PRESSURE_RANGE):
 
 def main():
     """Fit all molecules and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("fit_opacities", __doc__)
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
     parser.add_argument("--coarse", type=Path, required=True, metavar="DIR", help="folder of NH3_g8_11.txt")
     parser.add_argument("--out", type=Path, default=STORED, help="default: data/kdistributions.npz")

@@ -88,6 +88,12 @@ def as_markdown(table):
     return [heading, "|" + "---|" * len(table.columns), *lines]
 
 
+def write_page(path, title, lines):
+    """Write a Markdown file of a title and the lines of its tables, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text("\n".join([f"# {title}", "", *lines, ""]), encoding="utf-8")
+
+
 def put_between_marks(path, marks, text):
     """Replace what stands between two marks in a Markdown file.
 

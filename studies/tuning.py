@@ -1,13 +1,13 @@
 """What each choice in networks and training buys: one fold, one change to config.yaml at a time, three seeds.
 
-    python -m studies.tuning --page docs/networks.md  # all variants, three seeds: about three hours on one core
+    python -m studies.tuning                          # all variants, three seeds: about three hours on one core
     python -m studies.tuning --only mlp cnn           # those whose names hold one of these words
     python -m studies.tuning --quick                  # shows that it runs
     python -m studies.tuning --more-planets           # of configs/more_planets.yaml, whose data more_planets.py makes
 
 Networks are kept in ``--work``, and taken from there when the command is repeated.
 Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``), a row per variant and seed; rows of variants not
-asked for stay. With ``--page`` their means over seeds are put between the marks of a Markdown file. Seeds are those of
+asked for stay, and ``tuning.md``, their means over seeds. Seeds are those of
 weights and training noise; split and test noise are those of seed 0. Columns: scaled mean squared error per AMP on the
 noisy test spectra, its mean, and the mean on training planets with new noise; squared error over the sampled limit,
 mean over AMPs (`limit.py`); Spearman correlation of the single-bin map around noisy spectra with the optimal map, mean
@@ -34,10 +34,10 @@ from studies.tables import (
     as_markdown,
     data_frame,
     mean_over_seeds,
-    put_between_marks,
     read_csv,
     replaced_rows,
     write_csv,
+    write_page,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ MORE_PLANETS = {
     "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
 }
 QUICK = {"data.size": 1500, "training.epochs": 2}
-MARKS = "<!-- begin: studies.tuning -->", "<!-- end: studies.tuning -->"
+TITLE = "What each setting changes: first of five folds, mean over seeds (studies/tuning.py, docs/science.md)"
 COLUMNS = {  # of the page: heading, digits, with the error of the mean
     "mean": ("mean squared error, scaled", 4, True),
     "over_limit": ("squared error / limit", 3, True),
@@ -237,10 +237,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1 ... of each variant (default %(default)s)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/tuning", help="where the networks are kept")
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
-    parser.add_argument("--page", type=Path, help="Markdown file: put the means over seeds between its marks")
     arguments = parser.parse_args()
-    if arguments.page and arguments.more_planets:
-        parser.error("--page: expected variants of config.yaml, received --more-planets")
     file, variants = ("config.yaml", VARIANTS)
     if arguments.more_planets:
         file, variants = ("configs/more_planets.yaml", MORE_PLANETS)
@@ -261,8 +258,8 @@ def main():
             row |= score(network, split, has_limit(split))
             print(row, flush=True)
             write_rows(output, [row])
-    if arguments.page and not arguments.quick:
-        put_between_marks(arguments.page, MARKS, "\n".join(markdown(read_csv(output))))
+    if not arguments.more_planets:
+        write_page(output.with_suffix(".md"), TITLE, markdown(read_csv(output)))
 
 
 if __name__ == "__main__":

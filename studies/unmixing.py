@@ -1,6 +1,6 @@
 """Single-bin effects out of a map of the halving scheme: in closed form, or by regression on the groups as drawn.
 
-Exact in expectation for linear models. What they are worth for a network: `faithfulness.py` and docs/faithfulness.md.
+Exact in expectation for linear models. What they are worth for a network: `faithfulness.py` and docs/explanations.md.
 """
 
 import numpy as np

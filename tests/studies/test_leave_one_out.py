@@ -55,8 +55,8 @@ def test_halves_are_those_of_the_walkers(monkeypatch):
 
 
 def test_drawn_removal_of_a_linear_model_has_the_expected_square():
-    from studies.explanations import lucky_removal
+    from studies.explanations import sampled_removal
 
     leverage = np.full((200_000, 2), 0.5)
-    drawn = lucky_removal(np.full((200_000, 1, 2), 3.0), leverage).mean(axis=0)
+    drawn = sampled_removal(np.full((200_000, 1, 2), 3.0), leverage).mean(axis=0)
     np.testing.assert_allclose(drawn, [[6.0, 6.0]], rtol=0.03)  # optimal map / (1 - leverage)
