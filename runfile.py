@@ -183,8 +183,9 @@ def study_planet(config, arguments, command, log):
     from observation import planet
     from observation.apply import apply_run
     from runio.folder import new_folder
+    from simulation.design import survey_design
 
-    design = planet.survey_design(arguments.observation, arguments.planet, config.data.depth_unit, config.data.width)
+    design = survey_design(arguments.observation, arguments.planet, config.data.depth_unit, config.data.width)
     folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
     with planet.resumable(folder):
         survey = planet.make_survey(design, arguments.n, config, folder, arguments)

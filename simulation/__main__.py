@@ -1,8 +1,79 @@
-"""Simulate a survey of planets: `python -m simulation --help`."""
+"""Simulate a survey of planets.
 
+    python -m simulation --n 30000 --seed 1 --out runs/ariel.h5
+    python -m simulation --observation FILE --planet FILE.yaml --n 40000 --out runs/mine.h5
+
+The second makes planets for one observation: its bins, errors and star, priors around its planet. A run that is
+stopped goes on when the same command is typed again. Needs TauREx 3 (`pip install taurex`).
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
-from simulation.survey import main
+MAX_SEED = 2**31 - 1
+
+
+def main(argv=None):
+    """Read the command line and run; exits with status 2 and one line on stderr for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", type=int, default=30000, help="number of planets (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of planets and noise (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a survey that is already there")
+    parser.add_argument("--opacities", metavar="DIR", help="your own TauREx tables instead of ours")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes (default %(default)s)")
+    parser.add_argument("--observation", metavar="FILE", help="simulate the bins and errors of this observed spectrum")
+    parser.add_argument("--planet", metavar="FILE.yaml", help="its star and the priors around its planet")
+    arguments = parser.parse_args(argv)
+
+    def stop(status, message):
+        parser.exit(status, f"simulation: {message}\n")
+
+    if bool(arguments.observation) != bool(arguments.planet):
+        stop(2, "--observation FILE and --planet FILE.yaml go together, received one of them")
+    if arguments.n < 1 or arguments.processes < 1:
+        stop(2, "--n and --processes must be at least 1")
+    if not 0 <= arguments.seed <= MAX_SEED:
+        stop(2, f"--seed: expected 0 to {MAX_SEED}, received {str(arguments.seed)[:40]}")
+    if not arguments.out.resolve().parent.is_dir():
+        stop(2, f"--out: no folder {arguments.out.resolve().parent}")
+    if importlib.util.find_spec("taurex") is None:
+        stop(2, "needs TauREx 3: pip install taurex")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the workers: one thread per process
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    from simulation.design import ARIEL, survey_design
+    from simulation.survey import simulate
+
+    _log_to_stderr("simulation", "loaders")  # TauREx has more to say than anybody wants to read
+    try:
+        design = survey_design(arguments.observation, arguments.planet) if arguments.observation else ARIEL
+        simulate(
+            arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes, design=design,
+            overwrite=arguments.overwrite,
+        )  # fmt: skip
+    except (ValueError, OSError) as error:
+        stop(2, error)
+    except BrokenProcessPool:
+        stop(1, "a worker process died; the same command goes on from here")
+    except KeyboardInterrupt:
+        stop(130, "stopped; the same command goes on from here")
+    print(f"{arguments.out}: {arguments.n} spectra, {arguments.out.stat().st_size / 1e6:.1f} MB")
+
+
+def _log_to_stderr(*rooms):
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("simulation: %(message)s"))
+    for room in rooms:
+        logging.getLogger(room).addHandler(handler)
+        logging.getLogger(room).setLevel(logging.INFO)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,14 +3,18 @@
 import dataclasses
 import hashlib
 import json
-import math
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from constants import AMPS, GRAVITATIONAL_CONSTANT, JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
-from runio.config import ConfigError, fill, read_yaml, setting, show
+from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
+from loaders.observation import read_observation
+from runio.log import InputError, as_input_error
 from simulation.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
+from simulation.planetfile import MOLECULES, load_planet
+
+logger = logging.getLogger(__name__)
 
 # One row per AMP, in the paper's order: key, unit of the linear quantity, scale, prior as (low, high) in that unit.
 # A log10 AMP is log-uniform, a linear one uniform.
@@ -28,6 +32,7 @@ PRIORS = {
 # Planet of the single-molecule curves, in retrieval space: 1 M_J, 1.2 R_J, 1500 K, no cloud above 1e6 Pa.
 REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * JUPITER_RADIUS, 1500.0, 6.0)
 
+REFERENCE_RATIO = 1e-4  # volume mixing ratio of the single-molecule curves
 ABSENT = {**dict.fromkeys(("H2O", "CH4", "CO", "CO2", "NH3"), -np.inf), "Pclouds": 6.0}  # of what a design leaves out
 ERROR_STEP = 2.0**-27  # 0.0075 ppm: errors are rounded to multiples of this
 
@@ -139,6 +144,84 @@ ARIEL = Design(
 )
 
 
+def survey_design(observation, planet, depth_unit="auto", width="auto"):
+    """Say what a survey for an observation is of: its bins, errors and star, priors around its planet.
+
+    Parameters
+    ----------
+    observation : path-like
+        Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
+    planet : path-like
+        Planet file; see ``simulation.design``.
+    depth_unit, width : str
+        As of ``read_observation``.
+
+    Returns
+    -------
+    simulation.design.Design
+
+    Raises
+    ------
+    InputError
+        If either file cannot be used, or a bin lies outside of the opacities.
+    """
+    config = load_planet(planet)
+    with as_input_error():
+        seen = read_observation(observation, depth_unit, width)
+    if seen.bin_width is None:
+        raise InputError(f"{observation}: no column of widths, expected one: a survey needs the edges of the bins")
+    edges = np.column_stack([seen.wavelength - seen.bin_width / 2, seen.wavelength + seen.bin_width / 2])
+    _check_covered(edges, observation)
+    text, too_fine = resolution_text(edges)
+    logger.log(logging.WARNING if too_fine else logging.INFO, "%s: %s", observation, text)
+    design = Design(
+        title=f"Transmission spectra of planets like {config.name}, on the bins of an observation",
+        edges=edges,
+        priors=config.priors(),
+        star_radius=config.star.radius,
+        star_temperature=config.star.temperature,
+        reference=_reference(config),
+        errors=seen.error,
+        error_scale=tuple(config.errors),
+        sources={"observation": str(observation), "planet": str(planet), "resolution": text},
+    )
+    _warn_if_out_of_reach(design, seen)
+    return design
+
+
+def _check_covered(edges, observation):
+    from simulation.kdistribution import KDistributions
+
+    first, last = KDistributions.load().edges[[0, -1]]
+    outside = (edges[:, 0] < first) | (edges[:, 1] > last)
+    if outside.any():
+        low, high = edges[outside][0]
+        raise InputError(
+            f"{observation}: {outside.sum()} of {len(edges)} bins lie outside of the opacities, the first from "
+            f"{low:.4g} to {high:.4g} micron; expected bins within {first:.2f} to {last:.2f} micron"
+        )
+
+
+def _reference(config):
+    """Return the planet of the single-molecule curves: the middle of the priors, without clouds."""
+    limits = {key: row[2] for key, row in config.priors().items()}
+    molecules = [float(np.log10(REFERENCE_RATIO))] * len(MOLECULES)
+    mass, radius, temperature = np.mean(np.log10(limits["Mp"])), np.mean(limits["Rp"]), np.mean(limits["Tp"])
+    return (*molecules, float(mass), float(radius), float(temperature), ABSENT["Pclouds"])
+
+
+def _warn_if_out_of_reach(design, seen):
+    """Warn where no planet of the priors is as large as the observed one, or all are larger."""
+    smallest, largest = design.bare_depth(np.array(design.priors["Rp"][2]))
+    depth = float(np.median(seen.depth))
+    if not smallest < depth < 2 * largest:
+        logger.warning(
+            "%s: its median depth is %.4g, but planets without an atmosphere have %.4g to %.4g with planet.radius and "
+            "star.radius of the planet file; are they right?",
+            seen.name, depth, smallest, largest,
+        )  # fmt: skip
+
+
 def resolution_text(edges):
     """Say how the bins compare with the opacities that the repository ships.
 
@@ -167,124 +250,3 @@ def resolution_text(edges):
         "where a band model says how absorption is spread within the cell (data/README.md)"
     )
     return text, too_fine
-
-
-MOLECULES = tuple(key for key, amp in AMPS.items() if amp.kind == "molecule")
-LEAST_SCALE_HEIGHTS = 25  # radius over scale height: an isothermal atmosphere has no top up to 1e-4 Pa below about 23
-LONGEST_NAME = 200
-GAS_CONSTANT = 3607.0  # J / (kg K), of H2 and He alone (2.305 g/mol)
-
-
-@dataclass
-class StarConfig:
-    """The star."""
-
-    radius: float = setting(1.0, low=0.05, high=20)
-    temperature: float = setting(5800.0, low=1500, high=15000)
-
-
-@dataclass
-class BodyConfig:
-    """Ranges of the planet's mass, radius and temperature."""
-
-    mass: list[float] = setting([0.18, 2.0], low=0.005, high=20)
-    radius: list[float] = setting([0.8, 1.4], low=0.1, high=3)
-    temperature: list[float] = setting([700.0, 2000.0], low=500, high=2500)
-
-
-@dataclass
-class MoleculesConfig:
-    """Range of the volume mixing ratio of each molecule; None leaves it out."""
-
-    H2O: list[float] | None = setting(None, low=1e-15, high=0.15)
-    CH4: list[float] | None = setting(None, low=1e-15, high=0.15)
-    CO: list[float] | None = setting(None, low=1e-15, high=0.15)
-    CO2: list[float] | None = setting(None, low=1e-15, high=0.15)
-    NH3: list[float] | None = setting(None, low=1e-15, high=0.15)
-
-
-@dataclass
-class PlanetConfig:
-    """Everything that a planet file states.
-
-    Attributes
-    ----------
-    name : str
-    star : StarConfig
-        Radius in solar radii, temperature in K.
-    planet : BodyConfig
-        Each [low, high]: mass in Jupiter masses, radius at 1e6 Pa in Jupiter radii, temperature in K.
-    molecules : MoleculesConfig
-        Each [low, high] in volume mixing ratio, or None.
-    clouds : list of two float, or None
-        Cloud-top pressure in Pa; None for planets without clouds.
-    errors : list of two float
-        The errors of the observation are multiplied by a number between these.
-    """
-
-    name: str = setting("planet")
-    star: StarConfig = field(default_factory=StarConfig)
-    planet: BodyConfig = field(default_factory=BodyConfig)
-    molecules: MoleculesConfig = field(default_factory=MoleculesConfig)
-    clouds: list[float] | None = setting(None, low=1e-3, high=1e6)
-    errors: list[float] = setting([0.8, 1.5], low=0.1, high=10)
-
-    def priors(self):
-        """Return {AMP: (unit, scale, (low, high))} of the AMPs to draw, in SI units, in the paper's order."""
-        ranges = {name: getattr(self.molecules, name) for name in MOLECULES}
-        ranges["Mp"] = [value * JUPITER_MASS for value in self.planet.mass]
-        ranges["Rp"] = [value * JUPITER_RADIUS for value in self.planet.radius]
-        ranges |= {"Tp": self.planet.temperature, "Pclouds": self.clouds}
-        return {key: (AMPS[key].unit, AMPS[key].scale, tuple(ranges[key])) for key in AMPS if ranges[key] is not None}
-
-
-def load_planet(path):
-    """Read a planet file.
-
-    Parameters
-    ----------
-    path : path-like
-        YAML as in ``data/observations/wasp39b.yaml``.
-
-    Returns
-    -------
-    PlanetConfig
-
-    Raises
-    ------
-    ConfigError
-        With one line that names the file, the key, what was expected and what was received.
-    """
-    source = str(path)
-    tree = read_yaml(path)
-    config = fill(PlanetConfig(), tree, source)
-    if len(config.name) > LONGEST_NAME:  # it is written into the survey when that has been made
-        raise ConfigError(f"{source}: name: expected at most {LONGEST_NAME} letters, received {len(config.name)}")
-    for section, names in (("star", ("radius", "temperature")), ("planet", ("mass", "radius", "temperature"))):
-        missing = [name for name in names if name not in (tree.get(section) or {})]
-        if missing:
-            raise ConfigError(f"{source}: {section}.{missing[0]}: expected in the file; missing")
-    ranges = {f"planet.{name}": value for name, value in vars(config.planet).items()}
-    ranges |= {f"molecules.{name}": value for name, value in vars(config.molecules).items()}
-    ranges |= {"clouds": config.clouds, "errors": config.errors}
-    for key, value in ranges.items():
-        same = key == "errors" and len(value) == 2 and value[0] == value[1]  # errors may stay as they are
-        if value is not None and not same and (len(value) != 2 or not value[0] < value[1]):
-            raise ConfigError(f"{source}: {key}: expected [low, high] with low < high, received {show(value)}")
-    if all(value is None for value in vars(config.molecules).values()):
-        raise ConfigError(f"{source}: molecules: expected the range of at least one, received none")
-    _check_extent(config.planet, source)
-    return config
-
-
-def _check_extent(planet, source):
-    """Refuse priors that hold planets whose isothermal atmosphere has no top."""
-    radius = planet.radius[1] * JUPITER_RADIUS
-    gravity = GRAVITATIONAL_CONSTANT * planet.mass[0] * JUPITER_MASS / radius**2
-    scale_heights = radius * gravity / (GAS_CONSTANT * planet.temperature[1])
-    if not math.isfinite(scale_heights) or scale_heights < LEAST_SCALE_HEIGHTS:
-        raise ConfigError(
-            f"{source}: planet: expected a lightest, largest and hottest planet with a radius of at least "
-            f"{LEAST_SCALE_HEIGHTS} scale heights, received {scale_heights:.1f}; raise planet.mass or lower "
-            "planet.radius or planet.temperature"
-        )

@@ -25,12 +25,11 @@ from taurex.temperature import Isothermal
 from simulation.ariel import STAR_TEMPERATURE, ariel_grid
 from simulation.cia import PAIRS, KnotCIA
 from simulation.contributions import LineAbsorption, MolecularAbsorption, PartialClouds, UniformCIA, UniformRayleigh
-from simulation.molecules import MOLECULES
+from simulation.molecules import HELIUM_RATIO, MOLECULES
 from simulation.opacities import Opacities
 
 LAYERS = 200
 PRESSURE_RANGE = (1e-4, 1e6)  # Pa, top and bottom; the planet's radius is that of the bottom
-HELIUM_RATIO = 0.17  # He/H2 by number
 STAR_RADIUS = 1.0  # solar radii
 
 

@@ -15,6 +15,7 @@ Where the numbers come from:
 
 from dataclasses import dataclass
 
+HELIUM_RATIO = 0.17  # He/H2 by number, of the gas that the molecules are mixed into
 REFERENCE_TEMPERATURE = 296.0  # K, of the band intensities (HITRAN's convention)
 
 

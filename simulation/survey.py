@@ -1,26 +1,20 @@
-"""Make the data set: transmission spectra of random planets, computed with TauREx 3.
+"""Simulate a survey and write its file: planets in chunks, by several processes, resumable.
 
-    python -m simulation --n 30000 --seed 1 --out data/ariel_spectra.h5
-    python -m simulation --observation FILE --planet FILE.yaml --n 40000 --out runs/mine.h5
-
-The second makes planets for one observation: its bins, errors and star, priors around its planet.
-
-A run can be stopped at any time: finished chunks stay in `<out>.parts` and the same command goes on from there.
+A run can be stopped at any time: finished chunks stay in `<out>.parts`, and the same command goes on from there.
 Planet i depends on the seed and on i alone, so a short run is the beginning of a long one, whatever the number of
-processes. Physics and file layout: `data/README.md`. Needs TauREx 3 (`pip install taurex`).
+processes. Physics and file layout: `data/README.md`.
 """
 
-import argparse
 import hashlib
-import importlib
-import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import signal
+import zipfile
+import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,11 +22,12 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from common.files import written_whole
 from common.processes import end_with_parent
 from constants import JUPITER_RADIUS
 from simulation.ariel import ariel_grid, noise
 from simulation.design import ARIEL, ERROR_STEP, PRIORS, REFERENCE_PLANET
-from simulation.molecules import MOLECULES
+from simulation.molecules import HELIUM_RATIO, MOLECULES
 
 __all__ = [
     "ERROR_STEP",
@@ -43,10 +38,13 @@ __all__ = [
     "noise",
 ]  # for those who ask here
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 100  # planets per chunk, the unit of work and of resuming
 DEPTH_STEP = 2.0**-24  # 0.060 ppm: depths are rounded to multiples of this
 OPACITIES = "correlated k, fitted to tables from HITEMP (H2O, CH4, CO, CO2) and HITRAN (NH3) line lists; data/README.md"
-LAYOUT = 1  # raise when the content of a chunk changes meaning
+LAYOUT = 2  # raise when the content of a chunk changes meaning
+CHUNK_NAME = re.compile(r"(\d{7,}-\d{7,}\.npz|\.\d{7,}-\d{7,}\.npz\.part)")
 
 
 def __getattr__(name):
@@ -59,22 +57,7 @@ def __getattr__(name):
 
 
 def draw_amps(n, seed, start=0):
-    """Draw the AMPs of planets `start` to `start + n - 1` from the priors.
-
-    Parameters
-    ----------
-    n : int
-        Number of planets.
-    seed : int
-        Seed of the data set, not negative.
-    start : int
-        Index of the first planet.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, 9)
-        AMPs in retrieval space (log10 VMR, log10 kg, m, K, log10 Pa), exactly representable in float32.
-    """
+    """Draw the AMPs of planets `start` to `start + n - 1` of the shipped survey, (n, 9) in retrieval space."""
     return ARIEL.draw_amps(n, seed, start)
 
 
@@ -86,8 +69,8 @@ def draw_errors(n, seed, start=0):
 def check_depth(depth, amps, design=ARIEL):
     """Raise ValueError unless every depth is finite and between half and 20 times that of the bare planet.
 
-    The upper bound is far above what an atmosphere within the priors adds; crossing it means that the atmosphere
-    has blown up (see "Extended atmospheres" in the README).
+    The upper bound is far above what an atmosphere within the priors adds; a depth beyond it means that the
+    atmosphere has no top (see "Extended atmospheres" in the README).
     """
     bare = design.bare_depth(amps[:, 6])[:, None]
     bad = ~(np.isfinite(depth) & (depth > 0.5 * bare) & (depth < 20 * bare)).all(axis=1)
@@ -120,16 +103,83 @@ def _make_chunk(task):
     """Compute one chunk and store it; returns the number of planets in it."""
     path, settings = task
     n, start = settings["stop"] - settings["start"], settings["start"]
-    amps = _design.draw_amps(n, settings["seed"], start)
-    everything = _design.all_amps(amps)
+    everything = _design.all_amps(_design.draw_amps(n, settings["seed"], start))
     depth = _model.depth(everything)
     check_depth(depth, everything, _design)
     depth = np.round(depth / DEPTH_STEP) * DEPTH_STEP
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(draft, "wb") as file:
-        np.savez(file, settings=json.dumps(settings), amps=amps, depth=depth)
-    os.replace(draft, path)
+    write_chunk(path, settings, depth)
     return n
+
+
+# --- chunks on disk ---
+
+
+def _chunk_digest(settings, depth):
+    """SHA-256 of what a chunk holds; `settings` as text."""
+    return hashlib.sha256(settings.encode() + np.ascontiguousarray(depth, float).tobytes()).hexdigest()
+
+
+def write_chunk(path, settings, depth):
+    """Store the depths (n, n_bins) of a chunk with its settings and their checksum, whole or not at all."""
+    text = json.dumps(settings)
+    with written_whole(path) as part, open(part, "wb") as file:
+        np.savez(file, settings=text, depth=depth, sha256=_chunk_digest(text, depth))
+
+
+def read_chunk(path, settings):
+    """Return the depths (n, n_bins) of a chunk; None if there is none, or a damaged one, which is said.
+
+    Raises
+    ------
+    ValueError
+        If the chunk was made with other settings: another survey is being made in this place.
+    """
+    try:
+        with np.load(path) as file:
+            text, depth, digest = str(file["settings"]), file["depth"], str(file["sha256"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        text = digest = depth = None
+    if depth is None or digest != _chunk_digest(text, depth):
+        logger.warning("%s: damaged, and made anew", path)
+        return None
+    if json.loads(text) != settings:
+        raise ValueError(
+            f"{path.parent}: holds planets of another survey (seed, planet file, observation or version of the "
+            "simulation); --overwrite to start again"
+        )
+    return depth
+
+
+def check_place(out, overwrite):
+    """Raise ValueError unless a survey may be written to `out`: nothing there, or with `overwrite` a survey."""
+    parts = _parts_of(out)
+    if parts.is_symlink() or (parts.exists() and not parts.is_dir()):
+        raise ValueError(f"{parts}: expected no file, or the folder of an unfinished survey")
+    if parts.is_dir() and not all(CHUNK_NAME.fullmatch(path.name) for path in parts.iterdir()):
+        raise ValueError(f"{parts}: expected the folder of an unfinished survey, received one with other files")
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not out.is_file():
+        raise ValueError(f"{out}: expected a new file or a survey, received a folder, link or device")
+    if not is_survey(out):
+        raise ValueError(f"{out}: not a survey, and only a survey is ever replaced; expected another name")
+    if not overwrite:
+        raise ValueError(f"{out}: holds a survey; --overwrite to replace it")
+
+
+def is_survey(path):
+    """Whether a file was written by `write_file`."""
+    try:
+        with h5py.File(path) as file:
+            return {"seed", "priors", "star", "noise"} <= set(file.attrs) and {"spectra", "errors", "amps"} <= set(file)
+    except OSError:
+        return False
+
+
+def _parts_of(out):
+    return out.with_name(out.name + ".parts")
 
 
 # --- the run ---
@@ -154,15 +204,6 @@ def _physics_version():
     return digest.hexdigest()[:12]
 
 
-def _finished(path, settings):
-    """Whether the chunk at `path` is whole and was made with these settings."""
-    try:
-        with np.load(path) as chunk:
-            return json.loads(str(chunk["settings"])) == settings
-    except (OSError, ValueError, KeyError, EOFError):
-        return False
-
-
 def _tasks(n, seed, opacities, parts, design):
     """(path, settings) of every chunk."""
     common = {
@@ -182,8 +223,8 @@ def _tasks(n, seed, opacities, parts, design):
     return tasks
 
 
-def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=ARIEL):
-    """Simulate `n` planets and write the data set.
+def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=ARIEL, overwrite=False):
+    """Simulate `n` planets and write the survey.
 
     Parameters
     ----------
@@ -192,7 +233,7 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=AR
     seed : int
         Seed, not negative.
     out : path-like
-        HDF5 file to write; replaced whole at the end.
+        HDF5 file to write; it appears whole at the end.
     opacities : path-like, optional
         Folder of TauREx tables; None takes the shipped k-distributions.
     processes : int
@@ -201,25 +242,28 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=AR
         Show a progress bar on stderr.
     design : simulation.design.Design
         Bins, errors, star and priors.
+    overwrite : bool
+        Replace a survey that is already there, finished or not. Nothing else is ever replaced.
 
     Raises
     ------
     ValueError
-        If a table is missing or a depth is not sane.
+        If a table is missing, a depth is not sane, or the place is taken.
     """
     out = Path(out)
-    parts = out.with_name(out.name + ".parts")
+    parts = _parts_of(out)
+    check_place(out, overwrite)
     reference = forward_model(design, opacities)  # also prepares our opacities and checks the user's
+    if overwrite and parts.is_dir():
+        shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
     tasks = _tasks(n, seed, opacities, parts, design)
-    todo = [task for task in tasks if not _finished(*task)]
+    todo = [task for task in tasks if read_chunk(*task) is None]
     if todo:
         _run(todo, n, opacities, processes, progress, design)
-    chunks = [np.load(path) for path, _ in tasks]
-    amps = np.concatenate([chunk["amps"] for chunk in chunks])
-    depth = np.concatenate([chunk["depth"] for chunk in chunks])
+    depth = np.concatenate([read_chunk(*task) for task in tasks])
     curves = molecule_curves(reference, design)
-    write_file(out, amps, depth, design.draw_errors(n, seed), curves, seed, opacities, design)
+    write_file(out, design.draw_amps(n, seed), depth, design.draw_errors(n, seed), curves, seed, opacities, design)
     shutil.rmtree(parts)
 
 
@@ -250,9 +294,8 @@ def molecule_curves(model, design=ARIEL):
 
 def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=ARIEL):
     """Write the data set (layout: `data/README.md`) beside its place and move it there whole."""
-    draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     compressed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "track_times": False}
-    with h5py.File(draft, "w") as file:
+    with written_whole(out) as part, h5py.File(part, "w") as file:
         file.create_dataset("spectra", data=depth.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
         file.create_dataset("errors", data=errors.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
         file.create_dataset("amps", data=amps, chunks=(min(1000, len(depth)), 1), **compressed)
@@ -274,24 +317,24 @@ def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=AR
             "'none' has no molecule"
         )
         file.attrs.update(_file_attributes(len(amps), seed, opacities, design))
-    os.replace(draft, out)
 
 
 def _file_attributes(n, seed, opacities, design):
     """Provenance, without anything that changes between two runs of the same command."""
     import taurex
 
-    from simulation.forward_model import HELIUM_RATIO, LAYERS, PRESSURE_RANGE
+    from simulation.forward_model import LAYERS, PRESSURE_RANGE
 
     priors = {
         key: {"unit": unit, "scale": scale, "range": limits} for key, (unit, scale, limits) in design.priors.items()
     }
+    own = " --opacities DIR" if opacities else ""
     asked = "".join(f" --{name} {design.sources[name]}" for name in ("observation", "planet") if name in design.sources)
     return {
         "title": design.title,
         "opacities": OPACITIES if opacities is None else "user's tables",
         "seed": seed,
-        "command": f"python -m simulation --n {n} --seed {seed}{asked}" + (" --opacities DIR" if opacities else ""),
+        "command": f"python -m simulation --n {n} --seed {seed}{asked}{own} --out FILE",
         "versions": json.dumps({"taurex": taurex.__version__, "numpy": np.__version__, "layout": LAYOUT}),
         "priors": json.dumps(priors),
         "star": f"blackbody, {design.star_temperature:g} K, {design.star_radius:g} solar radius",
@@ -305,54 +348,3 @@ def _file_attributes(n, seed, opacities, design):
         **({} if design is ARIEL else {"design": design.identity()}),
         **design.sources,
     }
-
-
-def _design_of(observation, planet):
-    """Read both files; what reads them stands above this room, so the command alone asks for it."""
-    return importlib.import_module("observation.planet").survey_design(observation, planet)
-
-
-def _log_to_stderr(*rooms):
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("simulation: %(message)s"))
-    for room in rooms:
-        logging.getLogger(room).addHandler(handler)
-        logging.getLogger(room).setLevel(logging.INFO)
-
-
-def main():
-    """Read the command line and run; exits with status 2 and one line on stderr for bad input."""
-    parser = argparse.ArgumentParser(description="Simulate transmission spectra of random planets with TauREx 3.")
-    parser.add_argument("--n", type=int, default=30000, help="number of planets (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of planets and noise (default %(default)s)")
-    parser.add_argument("--out", default="data/ariel_spectra.h5", help="file to write (default %(default)s)")
-    parser.add_argument("--opacities", metavar="DIR", help="your own TauREx tables instead of ours")
-    parser.add_argument("--processes", type=int, default=2, help="worker processes (default %(default)s)")
-    parser.add_argument("--observation", metavar="FILE", help="simulate the bins and errors of this observed spectrum")
-    parser.add_argument("--planet", metavar="FILE.yaml", help="its star and the priors around its planet")
-    arguments = parser.parse_args()
-    if bool(arguments.observation) != bool(arguments.planet):
-        parser.exit(2, "simulation: --observation FILE and --planet FILE.yaml go together, received one of them\n")
-    if arguments.n < 1 or arguments.seed < 0 or arguments.processes < 1:
-        parser.exit(2, "simulation: --n and --processes must be at least 1, --seed at least 0\n")
-    if not Path(arguments.out).resolve().parent.is_dir():
-        parser.exit(2, f"simulation: --out: no folder {Path(arguments.out).resolve().parent}\n")
-    if importlib.util.find_spec("taurex") is None:
-        parser.exit(2, "simulation: needs TauREx 3: pip install taurex\n")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the workers: one thread per process
-    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
-    _log_to_stderr("observation", "loaders")  # TauREx has more to say than anybody wants to read
-    try:
-        design = _design_of(arguments.observation, arguments.planet) if arguments.observation else ARIEL
-        simulate(arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes, design=design)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"simulation: {error}\n")
-    except BrokenProcessPool:
-        parser.exit(1, "simulation: a worker process died; the same command goes on from here\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "simulation: stopped; the same command goes on from here\n")
-    print(f"{arguments.out}: {arguments.n} spectra, {Path(arguments.out).stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

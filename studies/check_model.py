@@ -11,7 +11,6 @@ import numpy as np
 
 from constants import SUN_RADIUS
 from simulation.design import ARIEL
-from simulation.forward_model import ForwardModel
 from simulation.kdistribution import KDistributions
 from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
@@ -32,6 +31,8 @@ def print_change(label, model, amps, depth, errors):
 
 def print_convergence(n):
     """Print changes of the depth with layers, top pressure, parts of the cells and TauREx's own classes."""
+    from simulation.forward_model import ForwardModel
+
     amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
     model = ForwardModel()
     model.depth(amps[:2])
@@ -63,6 +64,8 @@ def print_convergence(n):
 
 def print_extended():
     """Print how high the most extended atmosphere of the priors reaches."""
+    from simulation.forward_model import ForwardModel
+
     low, high = ARIEL.limits()
     amps = np.array([*high[:5], low[5], high[6], high[7], high[8]])  # light, large and hot
     model = ForwardModel()
@@ -88,6 +91,8 @@ def print_shipped():
 
 def print_visible(n):
     """Print the share of planets in which a molecule, the clouds or their absence can be seen at all."""
+    from simulation.forward_model import ForwardModel
+
     amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
     model = ForwardModel()
     depth = model.depth(amps)

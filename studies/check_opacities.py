@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
-from simulation.forward_model import HELIUM_RATIO, ForwardModel
 from simulation.kdistribution import effective
-from simulation.molecules import MOLECULES
+from simulation.molecules import HELIUM_RATIO, MOLECULES
 from simulation.opacities import effective_cross_section, write_tables
 from simulation.survey import draw_amps
 from studies.command import study_parser
@@ -169,6 +168,8 @@ def main():
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
     parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
     arguments = parser.parse_args()
+    from simulation.forward_model import ForwardModel
+
     cut = {name: within(read_table(arguments.tables, name)) for name in MOLECULES}
     edges, tables = cut["H2O"][0], {name: table for name, (_, table) in cut.items()}
     with tempfile.TemporaryDirectory() as folder:

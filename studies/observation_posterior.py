@@ -144,7 +144,7 @@ def true_model(observation, planet):
     observation, planet : path-like
         What the survey was made for.
     """
-    from observation.planet import survey_design
+    from simulation.design import survey_design
     from simulation.survey import forward_model
 
     design = survey_design(observation, planet)

@@ -23,11 +23,12 @@ from synthetic import dataset, write
 import runfile
 from loaders.observation import match_grid, read_observation
 from observation.compare import intervals, planets_as_seen
-from observation.planet import make_survey, survey_design
+from observation.planet import make_survey
 from pipeline.survey_map import map_file
 from runio.config import load_config
 from runio.results import load_run
 from sensitivity import ModelLoader, sensitivity_map
+from simulation.design import survey_design
 
 TABLE = AttackTable()  # kind, name, what is done, piece of the line
 attack, ROWS, ATTACKS = TABLE.attack, TABLE.rows, TABLE.functions

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("taurex")
 
-from simulation.forward_model import HELIUM_RATIO, ForwardModel
+from simulation.forward_model import ForwardModel
 from simulation.kdistribution import KDistributions, basis, effective
-from simulation.molecules import MOLECULES
+from simulation.molecules import HELIUM_RATIO, MOLECULES
 from simulation.opacities import COUPLING_TEMPERATURES, Opacities, couple, effective_cross_section, part_edges
 from simulation.survey import DEPTH_STEP, JUPITER_RADIUS
 from studies.fit_opacities import fit, same_rank

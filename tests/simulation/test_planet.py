@@ -18,10 +18,11 @@ import yaml
 import runfile
 from loaders import load_dataset
 from loaders.observation import read_observation
-from observation.planet import is_answered, make_survey, settings_for, survey_design
+from observation.planet import is_answered, make_survey, settings_for
 from runio.config import load_config
 from runio.log import InputError
-from simulation.design import ARIEL, load_planet, resolution_text
+from simulation.design import ARIEL, resolution_text, survey_design
+from simulation.planetfile import load_planet
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names
@@ -261,8 +262,8 @@ def test_interrupted_survey_goes_on_from_its_finished_chunks(survey, tmp_path, m
     monkeypatch.setattr(module, "_run", run_here)
     with pytest.raises(KeyboardInterrupt):
         module.simulate(12, 2, out, design=design)
-    other = module._tasks(12, 2, None, parts, dataclasses.replace(design, star_radius=0.9))
-    assert not any(module._finished(*task) for task in other)  # chunks of another star are not taken
+    with pytest.raises(ValueError, match="planets of another survey"):  # chunks of another star are not taken
+        module.simulate(12, 2, out, design=dataclasses.replace(design, star_radius=0.9))
     module.simulate(12, 2, out, design=design)
     assert made == [0, "interrupted", 4, 8] and not parts.exists()
     with h5py.File(out) as again, h5py.File(path) as whole:

@@ -14,6 +14,7 @@ from processes import LINUX, left_of
 
 pytest.importorskip("taurex")
 
+from simulation import __main__ as command
 from simulation import opacities, rotors, survey
 from simulation.ariel import ariel_grid, noise
 from simulation.forward_model import MOLECULES, ForwardModel, binning_matrix
@@ -99,7 +100,7 @@ def test_nothing_is_left_beside_a_finished_file(small_run):
 KILLED = """
 import os, pathlib, signal, sys, time
 sys.path.insert(0, os.environ["REPOSITORY"])
-from simulation import survey
+from simulation import __main__, survey
 
 survey.CHUNK, make_chunk = 4, survey._make_chunk
 
@@ -114,11 +115,11 @@ def make_chunk_or_kill_the_parent(task):
 
 survey._make_chunk = make_chunk_or_kill_the_parent
 if __name__ == "__main__":
-    survey.main()
+    __main__.main()
 """
 
 
-def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_path, monkeypatch):
+def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_path, monkeypatch, caplog):
     out, parts, n = tmp_path / "out.h5", tmp_path / "out.h5.parts", 18
     (tmp_path / "killed.py").write_text(KILLED)
     command = [sys.executable, "killed.py", "--seed", "7", "--n", str(n), "--out", str(out), "--processes", "1"]
@@ -129,11 +130,11 @@ def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_pa
     assert [path.name for path in parts.glob("*.npz")] == ["0000000-0000004.npz"] and not out.exists()
     finished = parts / "0000000-0000004.npz"
     with np.load(finished) as chunk:
-        settings, amps, depth = str(chunk["settings"]), chunk["amps"], chunk["depth"]
-    # A mark shows that the chunk was kept; a chunk of other settings must be made anew.
-    np.savez(finished, settings=settings, amps=amps, depth=np.full_like(depth, 0.25))
-    other = json.dumps({**json.loads(settings), "seed": 8, "start": 4, "stop": 8})
-    np.savez(parts / "0000004-0000008.npz", settings=other, amps=amps, depth=np.full_like(depth, 0.5))
+        settings, depth = json.loads(str(chunk["settings"])), chunk["depth"]
+    survey.write_chunk(finished, settings, np.full_like(depth, 0.25))  # a mark shows that the chunk was kept
+    survey.write_chunk(parts / "0000004-0000008.npz", {**settings, "start": 4, "stop": 8}, np.full_like(depth, 0.5))
+    torn = (parts / "0000004-0000008.npz").read_bytes()
+    (parts / "0000004-0000008.npz").write_bytes(torn[:200] + b"\0" * 8 + torn[208:])
     (parts / "0000008-0000012.npz").write_bytes(b"half a file")
     monkeypatch.setattr(survey, "CHUNK", 4)
     survey.simulate(n, 7, out, processes=1, progress=False)
@@ -142,30 +143,117 @@ def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_pa
     assert result["spectra"][4:].max() < 0.2
     np.testing.assert_array_equal(result["amps"], survey.draw_amps(n, 7))
     assert not parts.exists()
+    assert [r.message.partition(".npz: ")[2] for r in caplog.records] == ["damaged, and made anew"] * 2
+
+
+def damaged(how, path, settings, depth):
+    """Write a chunk and damage it."""
+    survey.write_chunk(path, settings, depth)
+    content = bytearray(path.read_bytes())
+    at = content.find(np.ascontiguousarray(depth).tobytes()[:64])
+    if how == "cut":
+        del content[-300:]
+    elif how == "a byte flipped":
+        content[at + 5] ^= 1
+    elif how == "zeros":
+        content[at : at + 64] = bytes(64)
+    if how in ("NaN", "another checksum"):
+        digest = "0" * 64 if how != "NaN" else survey._chunk_digest(json.dumps(settings), depth)
+        np.savez(path, settings=json.dumps(settings), depth=depth if how != "NaN" else depth * np.nan, sha256=digest)
+    else:
+        path.write_bytes(b"" if how == "empty" else bytes(content))
+
+
+@pytest.mark.parametrize("how", ["cut", "a byte flipped", "zeros", "NaN", "another checksum", "empty"])
+def test_damaged_chunk_is_said_and_not_taken(how, tmp_path, caplog):
+    path, depth = tmp_path / "0000000-0000002.npz", np.linspace(0.01, 0.02, 104).reshape(2, 52)
+    survey.write_chunk(path, {"seed": 1}, depth)
+    np.testing.assert_array_equal(survey.read_chunk(path, {"seed": 1}), depth)
+    damaged(how, path, {"seed": 1}, depth)
+    assert survey.read_chunk(path, {"seed": 1}) is None
+    assert caplog.text.count("damaged, and made anew") == 1
+
+
+def place(kind, folder):
+    """Put something where a survey is to be written; returns the place."""
+    out, parts = folder / "x.h5", folder / "x.h5.parts"
+    if kind == "a text":
+        out.write_text("my thesis")
+    elif kind == "another HDF5 file":
+        h5py.File(out, "w").close()
+    elif kind == "a folder":
+        out.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(out)
+    elif kind == "a link":
+        (folder / "other.h5").write_text("my thesis")
+        out.symlink_to(folder / "other.h5")
+    elif kind == "parts with other files":
+        parts.mkdir()
+        (parts / "notes.txt").write_text("mine")
+    elif kind == "parts that are a file":
+        parts.write_text("mine")
+    return out
+
+
+REFUSED = {
+    "a text": "not a survey, and only a survey is ever replaced",
+    "another HDF5 file": "not a survey, and only a survey is ever replaced",
+    "a folder": "received a folder, link or device",
+    "a pipe": "received a folder, link or device",
+    "a link": "received a folder, link or device",
+    "parts with other files": "received one with other files",
+    "parts that are a file": "expected no file, or the folder of an unfinished survey",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_nothing_but_a_survey_is_ever_replaced(kind, tmp_path):
+    out = place(kind, tmp_path)
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=REFUSED[kind]):
+            survey.simulate(2, 7, out, overwrite=overwrite)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_survey_is_replaced_only_when_asked(small_run, tmp_path):
+    out = Path(shutil.copy(small_run, tmp_path))
+    with pytest.raises(ValueError, match="holds a survey; --overwrite to replace it"):
+        survey.check_place(out, overwrite=False)
+    survey.check_place(out, overwrite=True)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--n", "0"], "--n"),
-        (["--seed", "-1"], "--seed"),
+        (["--n", "0", "--out", "{tmp}/x.h5"], "--n"),
+        (["--seed", "-1", "--out", "{tmp}/x.h5"], "--seed: expected 0 to 2147483647, received -1"),
+        (["--seed", "1" + 30 * "0", "--out", "{tmp}/x.h5"], "--seed: expected 0 to 2147483647"),
         (["--out", "no/such/folder/x.h5"], "no folder"),
+        (["--out", "data/ariel_spectra.h5"], "--overwrite to replace it"),
+        (["--out", "/dev/null"], "expected a new file or a survey, received a folder, link or device"),
         (["--n", "1", "--opacities", "no/such/folder", "--out", "{tmp}/x.h5"], "expected a folder of TauREx tables"),
         (["--n", "1", "--opacities", "{tmp}", "--out", "{tmp}/x.h5"], "no table for CH4, CO, CO2, H2O, NH3"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_status_2(arguments, message, tmp_path):
-    result = run(*[argument.format(tmp=tmp_path) for argument in arguments])
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_bad_input_ends_with_one_line_and_status_2(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main([argument.format(tmp=tmp_path) for argument in arguments])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and len(error.strip().splitlines()) == 1
+
+
+def test_no_survey_is_made_without_a_place_for_it(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--n", "20"])
+    assert "required: --out" in capsys.readouterr().err
 
 
 def test_missing_taurex_is_said_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(survey.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["survey.py", "--n", "1"])
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
-        survey.main()
+        command.main(["--n", "1", "--out", "x.h5"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "simulation: needs TauREx 3: pip install taurex\n"
 
