@@ -33,11 +33,10 @@ import numpy as np
 
 from constants import Stream, stream
 from studies import defects
-from studies.command import study_parser
+from studies.command import RESULTS, ROOT, settings_of, study_parser
 from studies.explanations import Scene, explain
 from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
 
-ROOT = Path(__file__).resolve().parents[1]
 STRENGTHS = (3, 1)  # of the shortcut
 MARKS = "<!-- begin: studies.blindness -->", "<!-- end: studies.blindness -->"
 
@@ -255,12 +254,11 @@ def main():
     parser.add_argument("--page", type=Path, help="Markdown file whose table is made anew")
     parser.add_argument("--figure", type=Path, help="one case of each defect")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/blindness", help="where networks and maps are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "studies/results", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="shows that it runs, in results/quick/")
     arguments = parser.parse_args()
 
     from pipeline.folds import prepare_tensorflow
-    from runio.config import load_config
 
     prepare_tensorflow()
     changes = {"training.cv": 5, "training.epochs": 33}
@@ -268,8 +266,7 @@ def main():
         arguments.seeds, arguments.planets = 1, 10
         arguments.work, arguments.out = arguments.work / "quick", arguments.out / "quick"
         changes |= {"data.size": 3000, "training.epochs": 2}
-    config = load_config(ROOT / "config.yaml", changes)
-    config.data.path = str(ROOT / config.data.path)
+    config = settings_of("config.yaml", changes)
     shop = Workshop(config, arguments.work, arguments.planets, arguments.shap, arguments.pudu)
     healthy, rows, proofs = {}, [], []
     data = shop.split.data

@@ -1,6 +1,12 @@
-"""The command line of a study."""
+"""What every study needs: its command line, the folders, and the settings of a run on the shipped data."""
 
 import argparse
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "studies/results"
+INFORMATION = ROOT / "data/information.h5"  # posteriors of the shipped test spectra
+QUICK = {"data.size": 1500, "training.epochs": 2}  # settings of --quick: they show that a study runs, nothing more
 
 
 def study_parser(name, description):
@@ -10,3 +16,12 @@ def study_parser(name, description):
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def settings_of(file="config.yaml", changes=None, quick=False):
+    """Return the settings of a file at the root with changes, and the path of its data set as seen from anywhere."""
+    from runio.config import load_config
+
+    config = load_config(ROOT / file, {**(changes or {}), **(QUICK if quick else {})})
+    config.data.path = str(ROOT / config.data.path)
+    return config

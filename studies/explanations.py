@@ -29,8 +29,8 @@ import numpy as np
 
 from common.metrics import spearman
 from constants import Stream, stream
-from studies.command import study_parser
-from studies.information import STORED, fisher_map
+from studies.command import INFORMATION, RESULTS, study_parser
+from studies.information import fisher_map
 from studies.leave_one_out import STORED as REMOVALS
 from studies.leave_one_out import load_removals
 from studies.map_agreement import gradient_maps, permutation_maps, shap_maps
@@ -168,7 +168,7 @@ def agreement(maps, truth, rng, samples=SAMPLES):
     return correlations(np.ones(n)), correlations(drawn).std(axis=0, ddof=1)
 
 
-def truths(information=STORED, removals=REMOVALS):
+def truths(information=INFORMATION, removals=REMOVALS):
     """Read both truths and what needs no network.
 
     Returns
@@ -284,9 +284,7 @@ def main():
     parser.add_argument("--pudu", action="store_true", help="also pudu's importance (needs the package pudu)")
     parser.add_argument("--others", nargs="+", default=[], metavar="FOLDER", type=Path, help="see above")
     parser.add_argument("--page", type=Path, help="Markdown file whose table is made anew")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "explanations.csv", metavar="CSV"
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "explanations.csv", metavar="CSV")
     parser.add_argument("--quick", action="store_true", help="20 planets, nothing written")
     arguments = parser.parse_args()
 

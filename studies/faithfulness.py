@@ -30,7 +30,7 @@ import numpy as np
 
 from common.metrics import r2, shares, spearman
 from constants import Stream, stream
-from studies.command import study_parser
+from studies.command import RESULTS, study_parser
 from studies.map_agreement import gradient_map, permutation_map, shap_map
 from studies.tables import data_frame, mean_over_seeds, with_error, write_csv
 from studies.unmixing import cost_of_a_contrast, unmixed, unmixed_by_regression
@@ -272,7 +272,7 @@ def main():
     parser.add_argument("--draws", type=int, default=3, help="corruptions of each planet (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="10 planets, 2 repeats, 2 seeds, nothing written")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -32,13 +32,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process
 
 import numpy as np
 
-from studies.command import study_parser
+from studies.command import RESULTS, study_parser
 from studies.emulator import load_rows
 from studies.information import pick_planets
 from studies.posterior import observation, sample, sample_all, start_worker
 from studies.samplers import WALKERS
 
-STORED = Path(__file__).resolve().parent / "results" / "leave_one_out.h5"
+STORED = RESULTS / "leave_one_out.h5"
 LARGEST_K = 0.7  # Vehtari et al. 2024
 KEYS = "mean", "deviation", "shift", "pareto_k", "leverage"
 

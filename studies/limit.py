@@ -23,9 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from report.best_estimator import ratio_with_error
-from studies.command import study_parser
-
-STORED = Path(__file__).resolve().parent.parent / "data" / "information.h5"
+from studies.command import INFORMATION, study_parser
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class LimitRatio:
     n_sampler: int
 
 
-def limit_ratio(run_folder, information=STORED, ensemble=False):
+def limit_ratio(run_folder, information=INFORMATION, ensemble=False):
     """Squared error of a run over the limit, per AMP.
 
     Parameters
@@ -91,7 +89,7 @@ def limit_ratio(run_folder, information=STORED, ensemble=False):
     return compare(predictions, run.y_test, run.amp_names, information)
 
 
-def compare(predictions, truth, amp_names, information=STORED):
+def compare(predictions, truth, amp_names, information=INFORMATION):
     """Squared error over the limit of predictions (folds, n_test, n_amps) for the noisy test spectra of seed 0.
 
     ``truth`` is (n_test, n_amps). Returns a `LimitRatio`; see `limit_ratio`.
@@ -116,7 +114,7 @@ def compare(predictions, truth, amp_names, information=STORED):
     return LimitRatio(tuple(amp_names), r2, *laplace, *sampler, *direct, len(index), n_sampler)
 
 
-def refuse_other_test(run, information=STORED):
+def refuse_other_test(run, information=INFORMATION):
     """Raise ValueError if a run was tested on other spectra, or other noise, than the limit was computed for."""
     import h5py
 
@@ -145,7 +143,7 @@ def main():
     parser = study_parser("limit", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
     parser.add_argument("--ensemble", action="store_true", help="judge the mean answer of a run's folds")
-    parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
+    parser.add_argument("--information", type=Path, default=INFORMATION, help="default: data/information.h5")
     arguments = parser.parse_args()
     for folder in arguments.runs:
         try:

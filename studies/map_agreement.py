@@ -29,8 +29,8 @@ import numpy as np
 
 from common.metrics import band_share, shared_top, spearman
 from constants import Stream, stream
-from studies.command import study_parser
-from studies.information import STORED, fisher_map
+from studies.command import INFORMATION, RESULTS, study_parser
+from studies.information import fisher_map
 from studies.tables import data_frame, replaced_rows, write_csv
 
 COLUMNS = [
@@ -119,7 +119,7 @@ def auxiliary_of_run(run):
     return load_dataset(chosen["path"], chosen["format"], auxiliary=chosen["auxiliary"]).auxiliary[run.test_rows]
 
 
-def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, information=STORED):
+def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, information=INFORMATION):
     """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds.
 
     ``samples`` are those of SHAP; 0 leaves it out.
@@ -175,7 +175,7 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
     return f"{run.model}, mean of folds" if ensemble else run.model, maps
 
 
-def written_maps(folder, information=STORED):
+def written_maps(folder, information=INFORMATION):
     """Return [(network, {map: (n_amps, n_bins)})] of what a run wrote: of the mean of its folds, and of its first.
 
     Raises
@@ -294,10 +294,8 @@ def main():
         metavar="RUN_DIR",
         help="runs of which to explain the mean of the folds",
     )
-    parser.add_argument("--information", type=Path, default=STORED, help="default: data/information.h5")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parent / "results" / "map_agreement.csv", metavar="CSV"
-    )
+    parser.add_argument("--information", type=Path, default=INFORMATION, help="default: data/information.h5")
+    parser.add_argument("--out", type=Path, default=RESULTS / "map_agreement.csv", metavar="CSV")
     parser.add_argument("--figure", type=Path, help="the optimal map and that of the first network")
     parser.add_argument("--quick", action="store_true", help="20 planets, 5 repeats, nothing written")
     arguments = parser.parse_args()

@@ -14,11 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from runio.results import load_run
-from studies.command import study_parser
+from studies.command import RESULTS, study_parser
 from studies.limit import compare, refuse_other_test
 from studies.tables import as_markdown, data_frame, write_csv
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def even_choices(n_folds, n_kinds):
@@ -71,7 +69,7 @@ def main():
     """Run the command line."""
     parser = study_parser("mixture", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--output", type=Path, default=ROOT / "studies/results/mixture.csv")
+    parser.add_argument("--output", type=Path, default=RESULTS / "mixture.csv")
     arguments = parser.parse_args()
     try:
         answers, truth, names = answers_of_runs(arguments.runs)

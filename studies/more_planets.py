@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 
 from common.files import written_whole
-from studies.command import study_parser
+from studies.command import ROOT, study_parser
 from studies.emulator import load_rows
 
-SHIPPED = Path(__file__).resolve().parent.parent / "data/ariel_spectra.h5"
+SHIPPED = ROOT / "data/ariel_spectra.h5"
 
 
 def merge(more, out):

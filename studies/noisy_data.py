@@ -19,10 +19,9 @@ from common.metrics import scores
 from pipeline.folds import load_split, prepare_tensorflow, train_network
 from runio.config import load_config
 from runio.results import read_history
-from studies.command import study_parser
+from studies.command import RESULTS, ROOT, study_parser
 from studies.tables import data_frame, write_csv
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)  # in units of the errors
 
 RECIPE = {  # Adam, plateaus, no average of the weights
@@ -71,7 +70,7 @@ def main():
     parser.add_argument("--sizes", type=float, nargs="+", default=SIZES, help="of the added noise, in errors")
     parser.add_argument("--seeds", type=int, default=2, help="each has a split of its own (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="1000 spectra, 2 epochs; nothing written")
-    parser.add_argument("--output", type=Path, default=ROOT / "studies" / "results" / "noisy_data.csv")
+    parser.add_argument("--output", type=Path, default=RESULTS / "noisy_data.csv")
     arguments = parser.parse_args()
     prepare_tensorflow()
     rows = []

@@ -27,11 +27,10 @@ from loaders import load_dataset
 from pipeline.folds import load_split
 from preprocessing import Scaler, add_noise, noisy_test_spectra, split_folds, split_test, take
 from runio.config import load_config
-from studies.command import study_parser
+from studies.command import RESULTS, ROOT, study_parser
 from studies.limit import compare
 from studies.tables import as_markdown, data_frame, replaced_rows, write_csv
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config.yaml"
 COPIES = 3  # noisy copies that the regressions learn from
 ORDER = ("ridge", "random forest", "gradient boosting", *NETWORKS)  # of the rows
@@ -216,7 +215,7 @@ def main():
     parser.add_argument("--no-regressions", action="store_true", help="networks only")
     parser.add_argument("--no-training", action="store_true", help="judge the folds that are trained already")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper_table", help="where the runs are kept")
-    parser.add_argument("--output", type=Path, default=ROOT / "studies/results", help="where the tables go")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the tables go")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.work, arguments.output = arguments.work / "quick", arguments.output / "quick"

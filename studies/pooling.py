@@ -23,10 +23,8 @@ from common.metrics import spearman
 from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, noisy_test_spectra
-from runio.config import load_config
-from studies.command import study_parser
-from studies.limit import STORED
-from studies.tuning import QUICK, ROOT, train
+from studies.command import INFORMATION, ROOT, settings_of, study_parser
+from studies.tuning import train
 
 NETWORKS = {"with pooling": True, "without pooling": False}
 COLOURS = {"with pooling": "#D55E00", "without pooling": "#0072B2"}
@@ -100,7 +98,7 @@ def measure(network, split, n_spectra=100, n_fit=8000):
     fitted = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng(stream(0, Stream.STUDY_NOISE)))
     bins = [whiten.predict(scaler.inputs(x), batch_size=4096, verbose=0)[..., 0] for x in (fitted, noisy)]
     features = [convolutions.predict(x[..., None], batch_size=1024, verbose=0) for x in bins]
-    with h5py.File(STORED) as file:
+    with h5py.File(INFORMATION) as file:
         index = file["index"][()]
     index = index[index < len(split.test)]
     values = network.sensitivity(
@@ -118,7 +116,7 @@ def measure(network, split, n_spectra=100, n_fit=8000):
 
 def optimal_map():
     """Read the optimal map (n_amps, n_bins): that of sampled posteriors, or of Laplace's where few were sampled."""
-    with h5py.File(STORED) as file:
+    with h5py.File(INFORMATION) as file:
         sampled = len(file["sampler/index"]) if "sampler" in file else 0
         source = "sampler/optimal_map" if sampled >= len(file["index"]) / 2 else "optimal_map_per_planet"
         return file[source][()].mean(axis=0, dtype=float)
@@ -172,9 +170,8 @@ def main():
     measured = {}
     for what, pooling in NETWORKS.items():
         changes = {"model.name": "cnn", "model.cnn.pooling": pooling, "model.cnn.patch": 1, "training.cv": 5}
-        changes["training.epochs"] = arguments.epochs
-        config = load_config(ROOT / "config.yaml", changes | (QUICK if arguments.quick else {}))
-        config.data.path = str(ROOT / config.data.path)
+        changes |= {"training.epochs": arguments.epochs} if arguments.epochs else {}
+        config = settings_of("config.yaml", changes, arguments.quick)
         split = load_split(config)
         measured[what] = measure(train(what, config, split, config.seed, work / what.replace(" ", "_")), split)
     optimal = optimal_map()

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.metrics import shared_top, spearman
 from constants import Stream, stream
-from studies.command import study_parser
+from studies.command import RESULTS, study_parser
 from studies.faithfulness import load_network
 from studies.tables import data_frame, mean_over_seeds, with_error, write_csv
 
@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--reference", type=int, default=1000, help="planets of the reference (default %(default)s)")
     parser.add_argument("--reference-repeat", type=int, default=40, help="its repeats (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a small grid of 2 seeds, nothing written")
     arguments = parser.parse_args()
     repeats, spectra = REPEATS, SPECTRA

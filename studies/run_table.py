@@ -18,10 +18,9 @@ import numpy as np
 from common.files import written_whole
 from report.best_estimator import verdicts, yardstick_of
 from runio.results import ENSEMBLE, load_run
-from studies.command import study_parser
+from studies.command import RESULTS, ROOT, study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, replaced_rows, write_csv
 
-ROOT = Path(__file__).resolve().parents[1]
 MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in README.md
 
 
@@ -78,7 +77,7 @@ def main():
     """Run the command line."""
     parser = study_parser("run_table", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--output", type=Path, default=ROOT / "studies/results", help="where run_table.csv goes")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where run_table.csv goes")
     parser.add_argument("--readme", action="store_true", help="put the row of each run into README.md")
     arguments = parser.parse_args()
     table, summary = [], []

@@ -27,9 +27,8 @@ from common.metrics import spearman
 from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
-from runio.config import load_config
-from studies.command import study_parser
-from studies.limit import STORED, compare
+from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
+from studies.limit import compare
 from studies.tables import (
     as_markdown,
     data_frame,
@@ -40,7 +39,6 @@ from studies.tables import (
     write_page,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 TOLD = "told the size of the errors"  # a second input that the shipped data set does not hold
 RESIDUAL = "residual dense blocks"  # a network that is none of the four
 VARIANTS = {
@@ -105,7 +103,6 @@ MORE_PLANETS = {
     "three times as many passes": {"training.copies": 3},
     "twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
 }
-QUICK = {"data.size": 1500, "training.epochs": 2}
 TITLE = "What each setting changes: first of five folds, mean over seeds (studies/tuning.py, docs/science.md)"
 COLUMNS = {  # of the page: heading, digits, with the error of the mean
     "mean": ("mean squared error, scaled", 4, True),
@@ -172,7 +169,7 @@ def errors(network, split, spectra, rows):
 
 def agreement(network, split, noisy):
     """Spearman correlation with the optimal map and sum over that of the optimal map, per AMP, (n_amps,) each."""
-    with h5py.File(STORED) as file:
+    with h5py.File(INFORMATION) as file:
         index, optimal = file["sampler/index"][()], file["sampler/optimal_map"][()].mean(axis=0, dtype=float)
     rows, auxiliary = split.test[index], split.data.auxiliary
     second = None if auxiliary is None else auxiliary[rows]
@@ -183,7 +180,7 @@ def agreement(network, split, noisy):
 
 def has_limit(split):
     """Say whether the limit and the optimal map were made for these test spectra."""
-    with h5py.File(STORED) as file:
+    with h5py.File(INFORMATION) as file:
         index, rows = file["index"][()], file["rows"][()]
     return len(split.test) > index.max() and np.array_equal(split.test[index], rows)
 
@@ -241,16 +238,14 @@ def main():
     file, variants = ("config.yaml", VARIANTS)
     if arguments.more_planets:
         file, variants = ("configs/more_planets.yaml", MORE_PLANETS)
-    results = ROOT / "studies/results" / ("quick" if arguments.quick else "")
+    results = RESULTS / ("quick" if arguments.quick else "")
     output = arguments.output or results / f"tuning{'_more_planets' * arguments.more_planets}.csv"
     work = arguments.work / ("quick" if arguments.quick else "")
     prepare_tensorflow()
     for name, changes in variants.items():
         if arguments.only and not any(word in name for word in arguments.only):
             continue
-        changes = {"training.cv": 5, **changes, **(QUICK if arguments.quick else {})}
-        config = load_config(ROOT / file, changes)
-        config.data.path = str(ROOT / config.data.path)
+        config = settings_of(file, {"training.cv": 5, **changes}, arguments.quick)
         split = prepare(name, config)
         for seed in range(1 if arguments.quick else arguments.seeds):
             network = train(name, config, split, seed, work / f"{re.sub('[^a-z0-9]+', '_', name)}_{seed}")
