@@ -1,16 +1,15 @@
-"""The measurements of README.md and docs/ again, in the order in which they hang on each other.
+"""Repeat the measurements behind README.md and docs/, in the order in which they depend on each other.
 
     python -m studies --list               # the steps, their commands and minutes
-    python -m studies                      # all that is not done yet: a night on two cores
+    python -m studies                      # everything that is not done yet: a night on two cores
     python -m studies --only seeds tuning  # these steps alone
 
-Run folders and the log of each step are in ``runs/everything`` (``--work``). A step that ended well is not run again,
-so the same command goes on after an interruption; runs of networks go on from their last epoch. A step that fails stops
-all.
-Tables go where the single scripts put them: ``studies/results``, ``benchmarks/results`` and figures of docs/.
-Needs requirements-science.txt, shap and pudu (``--no-deps``). Not among the steps: shipped spectra, emulator and
-posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and what is measured on one observation
-(docs/your_planet.md, WASP-39 b).
+Run folders and the log of each step are in ``runs/everything`` (``--work``). A finished step is not repeated, so the
+same command goes on after an interruption; unfinished trainings continue from their last epoch. The first step that
+fails ends the command. Tables go where the single scripts write them: ``studies/results``, ``benchmarks/results`` and
+the figures of docs/. Needs requirements-science.txt, shap and pudu (``--no-deps``). Not included: the shipped spectra,
+the emulator and the posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and single observations
+(docs/your_planet.md).
 """
 
 import shlex
@@ -28,18 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Step:
-    """One measurement.
-
-    Attributes
-    ----------
-    name : str
-    minutes : float
-        On two idle cores.
-    makes : str
-        Which numbers.
-    commands : tuple of str
-        Of Python, one after the other, from the root; ``WORK`` stands for the folder of runs.
-    """
+    """One measurement: its minutes on two idle cores, what it makes, and its commands (WORK: the folder of runs)."""
 
     name: str
     minutes: float
@@ -134,7 +122,7 @@ STEPS = (
 
 
 def outstanding(steps, work):
-    """Return the steps that did not end well yet with the commands that they have today."""
+    """Return the steps that have not ended well with the commands that they have today."""
     return [step for step in steps if _stamp(step, work) != "\n".join(step.commands)]
 
 
@@ -144,13 +132,7 @@ def _stamp(step, work):
 
 
 def run_step(step, work):
-    """Run the commands of a step, their output into ``<name>.log``, and put down that it is done.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        If a command ends with another status than 0.
-    """
+    """Run the commands of a step, log their output, and record that it is done; CalledProcessError where one fails."""
     with open(work / f"{step.name}.log", "a", encoding="utf-8") as log:
         for command in step.commands:
             words = [word.replace("WORK", str(work)) for word in shlex.split(command)]

@@ -1,17 +1,16 @@
-"""How often the truth lies in the intervals of an application, and which way of making them is the best.
+"""How often does the truth lie in the prediction intervals of an application, and which rule for them is best?
 
     python -m studies.answer_coverage RUN_DIR --out studies/results/answer_coverage.txt
 
-takes the test planets of a finished run in two halves: one gives the intervals, the other is tested on. Each of `RULES`
-is judged for each AMP by its coverage at 68.27 and 95.45 %, by the tenth of the planets
-(along the answer) where the coverage is furthest from that, and by the interval score (Gneiting and Raftery 2007, JASA
-102, 359), which is the width of the interval plus a penalty for truths outside, in standard deviations of the truth:
-the smaller the better.
+One half of the test planets of a finished run gives the intervals, and the other half is used to test them. Each of
+`RULES` is scored for each AMP by its coverage at 68.27 and 95.45 %, by the tenth of the planets (along the prediction)
+where the coverage is furthest from that, and by the interval score (Gneiting and Raftery 2007, JASA 102, 359): the
+width of the interval plus a penalty for truths outside, in standard deviations of the truth. Smaller is better.
 
-With a run that keeps its test spectra it also measures, with noise of k times the median errors of the data set, the
+For a run that keeps its test spectra it also measures, with noise of k times the median errors of the data set, the
 coverage of intervals from planets with the same noise, as applications make them, and of those from the run's own
-noise; and how well spectra that no simulated planet has are found at 1 false alarm in 100, by their distance from
-planets that are answered alike (``observation/compare.py``), by that from all spectra, and by that from the nearest.
+noise; and how many spectra unlike any simulated planet are detected at 1 false alarm in 100, by the distance
+from planets with similar predictions (``observation/compare.py``), from all spectra, and from the nearest spectrum.
 """
 
 import sys
@@ -45,7 +44,7 @@ JUDGED = 400  # test planets per row of the table of strange spectra
 
 
 def neighbours(answers, residuals, answer, ends):
-    """Quantiles among the nearest planets, without a scale; arguments as of ``uncertainty.local_neighbours``."""
+    """Quantiles among the nearest planets, without a scale; arguments as of ``compare.local_neighbours``."""
     return conformal_quantiles(residuals[nearest(answers, answer, NEIGHBOURS)], ends, axis=1)
 
 
@@ -69,18 +68,8 @@ RULES = {
 
 
 def judge(low, high, truths, answers, level):
-    """Judge the intervals of one level.
-
-    Parameters
-    ----------
-    low, high, truths, answers : ndarray (m, n_amps)
-    level : float
-        Wanted coverage.
-
-    Returns
-    -------
-    coverage, worst, score : ndarray (n_amps,)
-        Share of truths inside; that of the tenth along the answer which is furthest from ``level``; interval score.
+    """Coverage, that of the worst tenth, and interval score, (n_amps,) each, of intervals ``low`` to ``high`` (m,
+    n_amps).
     """
     inside = (truths >= low) & (truths <= high)
     outside = np.maximum(low - truths, 0) + np.maximum(truths - high, 0)
@@ -98,7 +87,7 @@ def halves(n, seed):
 
 
 def coverage_table(answers, truths, names, seed=0):
-    """Judge every way on half of the planets, with intervals from the other half; return lines of text."""
+    """Score every rule on half of the planets, with intervals from the other half; return lines of text."""
     known, tested = halves(len(answers), seed)
     lines = [f"{len(known)} planets give the intervals, {len(tested)} are tested on"]
     error = {label: np.sqrt(level * (1 - level) / len(tested)) for label, level in LEVELS.items()}
@@ -115,7 +104,7 @@ def coverage_table(answers, truths, names, seed=0):
 
 
 def strangers(run, seed):
-    """Yield (what was done, spectra) of test planets that were made unlike the simulated ones, with noise."""
+    """Yield (change, noisy spectra) of test planets that were made unlike the simulated ones."""
     rng = np.random.default_rng(stream(seed, Stream.STUDY_NOISE, 18))
     spectra, error = run.reference["spectra"].astype(float), run.reference["error"]
     n_bins = spectra.shape[1]
@@ -132,7 +121,7 @@ def strangers(run, seed):
 
 
 def level_table(run, network, seed=0):
-    """Measure the coverage, mean over AMPs, for observations of other errors; return lines of text."""
+    """Measure the coverage, mean over AMPs, for observations with other errors; return lines of text."""
     heads = (("same noise 68", 15), ("95", 8), ("width", 8), ("noise of run 68", 18), ("95", 8))
     lines = [f"{'errors / those trained on':28}" + "".join(f"{head:>{room}}" for head, room in heads)]
     known, tested = halves(len(run.reference["rows"]), seed)
@@ -151,7 +140,7 @@ def level_table(run, network, seed=0):
 
 
 def detection_table(run, network, seed=0):
-    """Measure how many strange spectra each distance finds at 1 false alarm in 100; return lines of text."""
+    """Measure how many strange spectra each distance detects at 1 false alarm in 100; return lines of text."""
     planets = planets_as_seen(run, network, run.reference["error"], seed)
     auxiliary = run.reference.get("auxiliary")
     rows = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 19)).permutation(len(planets.answers))

@@ -6,22 +6,22 @@
 Networks are mlps of config.yaml, first of five folds, cut to 33 epochs: per seed one healthy network and four with a
 defect of its data (about 40 s each on one core). Defects, and what counts as found, per AMP (a case):
 
-- dead: four bins hold noise in training, and are set to their mean in front of the network, so that no answer can
-  depend on them. Found: these four are the last of all bins.
-- band: all bins in the bands of one molecule hold noise in training, as large as planets differ, new in every epoch, so
-  that the network learns not to look there; it is explained at true spectra. Found: the share of these bins is less
+- dead: four bins hold noise in training, and are set to their mean in front of the network, so that no prediction can
+  depend on them. Found: these four have the smallest shares of all bins.
+- band: all bins in the bands of one molecule hold noise in training, as large as planets differ and new in every epoch,
+  so that the network learns not to use them; it is explained at true spectra. Found: the share of these bins is less
   than a tenth of that in the healthy network's map.
 - shortcut: in training and in use the depth of one bin is raised by ``strength`` errors for each standard deviation of
-  an AMP, which gives that AMP away; three AMPs and bins per network. Found: the bin is the first of the AMP's map.
+  an AMP, which gives that AMP away; three AMPs and bins per network. Found: the bin has the largest share of the AMP.
 - exchange: two columns of the spectra are exchanged, in training and in use, as in a file that mixes up wavelengths.
-  Training sees no order, and an explanation treats bins alike: its map is that of a healthy network with two columns
-  exchanged, which is how it is made here. Found: compared with a healthy network of another seed, the shares of these
+  Neither training nor explanations depend on the order of the bins, so the map is that of a healthy network with two
+  columns exchanged, and is made that way. Found: compared with a healthy network of another seed, the shares of these
   two bins differ most.
 
-The same rules are put to the healthy network of the same seed, which has no defect: how often they raise a false alarm.
-The explanations, and how many evaluations each has, are those of `explanations.py`, at 100 noisy test spectra. How much
-a network rests on its defect is measured without an explanation: squared error with the shortcut taken away, or with
-the bins taken from another planet, over that without. Networks and maps are kept in ``--work``, and taken from there.
+The same rules are applied to the healthy network of the same seed, which gives the false alarms. The explanations and
+their evaluations are those of `explanations.py`, at 100 noisy test spectra. How much a network depends on its defect is
+measured without an explanation: squared error with the shortcut taken away, or with the bins of another planet, over
+that without. Networks and maps are kept in ``--work``, and read from there.
 """
 
 import dataclasses
@@ -45,16 +45,7 @@ MARKS = "<!-- begin: studies.blindness -->", "<!-- end: studies.blindness -->"
 
 
 class Workshop:
-    """Trains and explains the networks of one split, each once.
-
-    Parameters
-    ----------
-    config : runio.config.Config
-    work : Path
-    planets : int
-        Test planets to explain.
-    with_shap, with_pudu : bool
-    """
+    """Trains and explains the networks of one split, each once; they are kept in ``work``."""
 
     def __init__(self, config, work, planets, with_shap, with_pudu):
         from pipeline.folds import load_split
@@ -111,10 +102,9 @@ def from_another_planet(spectra, bins, seed):
 
 
 def judged(defect, seed, maps, healthy, rule, value, cases):
-    """Yield a row (dict) per explanation and case: is the defect found, is there an alarm in the healthy network?
+    """Yield a row (dict) per explanation and case: is the defect found, and is there an alarm in the healthy network?
 
-    ``maps`` and ``healthy`` are those of `Workshop.explain`; ``rule`` and ``value`` are functions of the shares of
-    both that return an array over ``cases``, names of AMPs.
+    ``rule`` and ``value`` are functions of the shares in both maps that return an array over ``cases``, names of AMPs.
     """
     for what, (shares, cost) in maps.items():
         normal = healthy[what][0]
@@ -125,7 +115,7 @@ def judged(defect, seed, maps, healthy, rule, value, cases):
 
 
 def blind_networks(shop, seed, wrong, healthy):
-    """Rows and proofs of the networks of a seed that were taught not to use some bins."""
+    """Rows, and errors without the bins, of the networks of a seed that were taught not to use some bins."""
     data, rows, proofs = shop.split.data, [], []
     spectra, amps = shop.test_set(data)
     rules = {"dead": defects.dead_found, "band": defects.band_found}
@@ -145,7 +135,7 @@ def blind_networks(shop, seed, wrong, healthy):
 
 
 def cheating_networks(shop, seed, wrong, healthy):
-    """Rows and proofs of the networks of a seed that have a shortcut."""
+    """Rows, and errors without the shortcut, of the networks of a seed that have one."""
     data, rows, proofs, given = shop.split.data, [], [], wrong["shortcut"]
     before = squared_error(shop.train("healthy", seed), *shop.test_set(data))
     for strength in STRENGTHS:
@@ -180,7 +170,7 @@ def exchanged_bins(healthy, names, wavelength):
 
 
 def markdown(table):
-    """Lines of the page: share of the cases found, and false alarms in brackets, per defect."""
+    """Lines of the page: cases found, and false alarms in brackets, per defect."""
     rows = []
     for what, part in table.groupby("explanation", sort=False):
         row = {"": what}
@@ -193,15 +183,8 @@ def markdown(table):
 def plot(path, shop, seeds, pick=("exact single bins", "halving, 500 repeats", "dragged")):
     """Draw one case of each defect: share of each bin in a healthy and a defective network's map.
 
-    Parameters
-    ----------
-    path : path-like
-    shop : Workshop
-        That has explained the networks of seed 0, and of seed 1 if ``seeds`` is more than 1.
-    seeds : int
-    pick : sequence of str
-        Explanations to draw of the dead bins and the band; of the others the first. Of the exchanged pairs that whose
-        shares differ most is drawn.
+    ``pick`` are the explanations of the dead bins and the band; the others show the first. Of the exchanged pairs the
+    one whose shares differ most is drawn.
     """
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""Known defects of data and networks, and the rules by which a map shows them: what `blindness.py` does and asks."""
+"""Known defects of data and networks, and the rules by which a map reveals them, for `blindness.py`."""
 
 import dataclasses
 
@@ -12,13 +12,8 @@ DEAD, PAIRS, GIVEN_AWAY = 4, 10, 3  # bins, pairs of bins and AMPs per seed
 
 
 def defects_of(seed, names, wavelength):
-    """Draw what is wrong in the networks of a seed.
-
-    Returns
-    -------
-    dict
-        dead: bins; band: bins in the bands of the seed's molecule; shortcut: {number of the AMP: bin}; exchange: pairs
-        of bins.
+    """Draw the defects of a seed: {"dead": bins, "band": bins, "shortcut": {AMP column: bin}, "exchange": pairs of
+    bins}.
     """
     rng = np.random.default_rng(stream(seed, Stream.CORRUPTION, 1))
     n_bins = len(wavelength)
@@ -67,28 +62,28 @@ def masked(network, bins, depths):
 
 
 def shares_of(values):
-    """Share of each bin in a map (n_amps, n_bins); what permutation makes negative counts as nothing."""
+    """Share of each bin in a map (n_amps, n_bins); negative values, which permutation can give, count as zero."""
     return np.nan_to_num(shares(np.maximum(values, 0)))
 
 
 def dead_found(shares, _, bins):
-    """Say of each AMP whether ``bins`` are below all others, (n_amps,)."""
+    """For each AMP, whether ``bins`` have the smallest shares of all, (n_amps,)."""
     others = np.delete(shares, bins, axis=1)
     return shares[:, bins].max(axis=1) < others.min(axis=1)
 
 
 def band_found(shares, healthy, bins):
-    """Say whether the share of ``bins`` is less than a tenth of the healthy network's, (n_amps,)."""
+    """For each AMP, whether ``bins`` have less than a tenth of their share in the healthy network, (n_amps,)."""
     return shares[:, bins].sum(axis=1) < 0.1 * healthy[:, bins].sum(axis=1)
 
 
 def shortcut_found(shares, _, given_away):
-    """Say whether the bin that gives an AMP away is its first, (len(given_away),)."""
+    """For each AMP with a shortcut, whether its bin has the largest share, (len(given_away),)."""
     return np.array([shares[a].argmax() == b for a, b in given_away.items()])
 
 
 def exchange_found(shares, healthy, pair):
-    """Say whether the two bins whose shares differ most from the healthy network's are the pair, (n_amps,)."""
+    """For each AMP, whether the two bins whose shares differ most from the healthy network are the pair, (n_amps,)."""
     most = np.argsort(np.abs(shares - healthy), axis=1)[:, -2:]
     return np.array([set(bins) == set(map(int, pair)) for bins in most.tolist()])
 

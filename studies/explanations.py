@@ -1,24 +1,23 @@
-"""Explanations that a user would pick instead, on one network and the same spectra, against two truths.
+"""Other explanations than the sensitivity test, on one network and the same spectra, against two truths.
 
     python -m studies.explanations RUN_DIR --shap --pudu --page docs/explanations.md [--others FOLDER ...]
 
 RUN_DIR is a run of seed 0 on the shipped data; its first fold is explained, at the test planets of data/information.h5
 whose posteriors were sampled. ``--others`` are further networks of the same fold with other seeds or of another kind
-(folders of `tuning.py`), for how far the numbers differ between networks. The truths are of the best estimator, the
-posterior mean, not of a network:
+(folders of `tuning.py`). The truths are those of the best estimator, the posterior mean, not of a network:
 
-- reaction: by how much noise in one bin moves it, the optimal map (`posterior.py`);
-- removal: by how much it moves when the bin is left out (`leave_one_out.py`).
+- reaction: how far noise in one bin moves it, the optimal map (`posterior.py`);
+- removal: how far it moves when the bin is left out (`leave_one_out.py`).
 
-Spearman correlation of each explanation with both, per AMP, with the spread of 200 bootstrap samples of the planets.
-Explanations have about as many evaluations of the network as the exact map, if their names say no more; gradients and
-pudu take less (a gradient counts as one pass forward and one back per AMP; pudu as if all AMPs were asked at once).
-``QUESTIONS`` says what each one asks. SHAP and pudu need these packages. Captum's methods are of the kinds that are
-here; what they cost is in `benchmarks/explainers.py`.
+Rank correlation of each explanation with both, per AMP, with the spread of 200 bootstrap samples of the planets.
+Explanations have about as many evaluations as the exact map unless their names say otherwise; gradients and pudu
+need fewer (a gradient counts as one pass forward and one back per AMP; pudu as if all AMPs were asked at once).
+``QUESTIONS`` says what each one asks. SHAP and pudu need these packages. Captum's methods are of the same kinds; their
+cost is measured by `benchmarks/explainers.py`.
 
-`dragged` is our reading of the idea of PERTURB-c (Clarke et al. 2026, arXiv:2601.21685): a bin is moved by its error,
-and takes the other bins with it as they are correlated over the noisy training spectra (`sensitivity.dragged`).
-Writes studies/results/explanations.csv, and with --page the tables between its marks.
+`dragged` is our reading of the idea of PERTURB-c (Clarke et al. 2026, arXiv:2601.21685): a bin is moved by its error
+and drags the other bins along as they are correlated over the noisy training spectra (`sensitivity.dragged`).
+Writes studies/results/explanations.csv and .md, and with --page the table between its marks.
 """
 
 import sys
@@ -64,17 +63,8 @@ MARKS = "<!-- begin: studies.explanations -->", "<!-- end: studies.explanations 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a network is explained with, n test planets.
-
-    Attributes
-    ----------
-    spectra, noisy, errors : ndarray (n, n_bins)
-    amps : ndarray (n, n_amps)
-    background : ndarray (m, n_bins)
-        Other planets, noise-free, to which SHAP compares.
-    covariance : ndarray (n_bins, n_bins)
-        Of the noisy training spectra.
-    seed : int
+    """What a network is explained with: n test planets, background spectra for SHAP, covariance of the noisy training
+    spectra.
     """
 
     spectra: np.ndarray
@@ -99,9 +89,8 @@ class Scene:
 
 
 def explain(network, scene, with_shap=False, with_pudu=False, long=()):
-    """Yield (name, maps (n, n_amps, n_bins), evaluations of the network) of each explanation.
-
-    ``long`` names those that are made with more evaluations too.
+    """Yield (name, maps (n, n_amps, n_bins), evaluations) of each explanation; those in ``long`` also with more
+    evaluations.
     """
     from sensitivity import dragged, halving_sizes
 
@@ -143,19 +132,9 @@ def explain(network, scene, with_shap=False, with_pudu=False, long=()):
 
 
 def agreement(maps, truth, rng, samples=SAMPLES):
-    """Spearman correlation of two mean maps, with bootstrap errors over planets.
+    """Rank correlation of two mean maps, per AMP and of the mean over AMPs, (n_amps + 1,), and its bootstrap error.
 
-    Parameters
-    ----------
-    maps, truth : ndarray (n, n_amps, n_bins)
-        Of the same planets, which are drawn together.
-    rng : numpy.random.Generator
-    samples : int
-
-    Returns
-    -------
-    value, error : ndarray (n_amps + 1,)
-        Per AMP, then of the mean over AMPs; the error is the standard deviation over the samples.
+    ``maps`` and ``truth`` (n, n_amps, n_bins) are of the same planets, which are resampled together.
     """
 
     def correlations(counts):  # (..., n) of each planet
@@ -169,22 +148,8 @@ def agreement(maps, truth, rng, samples=SAMPLES):
 
 
 def truths(information=INFORMATION, removals=REMOVALS):
-    """Read both truths and what needs no network.
-
-    Returns
-    -------
-    index : ndarray (n,)
-        Places of the planets among the test spectra.
-    reaction, removal : ndarray (n, n_amps, n_bins)
-        In AMP units squared.
-    leverage : ndarray (n, n_bins)
-    free : dict of str to ndarray (n, n_amps, n_bins)
-        Explanations without a network; Fisher without the errors of the bins.
-
-    Raises
-    ------
-    ValueError
-        If the two files hold other planets.
+    """Read places of the planets (n,), reaction and removal (n, n_amps, n_bins), leverage, and maps without a
+    network.
     """
     import h5py
 
@@ -200,7 +165,7 @@ def truths(information=INFORMATION, removals=REMOVALS):
 
 
 def spectra_alike(covariance):
-    """Line of text: how alike bins are over spectra with this covariance, which is what `dragged` goes by."""
+    """Line of text: correlation of bins over spectra with this covariance, on which `dragged` depends."""
     spread = np.sqrt(np.diag(covariance))
     least, modes = (covariance / spread / spread[:, None]).min(), np.linalg.eigvalsh(covariance)
     share = modes[-1] / modes.sum()
@@ -210,7 +175,7 @@ def spectra_alike(covariance):
 def sampled_removal(reaction, leverage, seed=0):
     """Draw the squared shifts without each bin of a linear model that has these maps, (n, n_amps, n_bins).
 
-    The shift is gain x residual / (1 - leverage) (`leave_one_out.linear_shift`), and the residual normal with variance
+    The shift is gain x residual / (1 - leverage) (`leave_one_out.linear_shift`); the variance of the residual is
     error^2 (1 - leverage).
     """
     rng = np.random.default_rng(stream(seed, Stream.STUDY_NOISE, 1))

@@ -1,25 +1,25 @@
-"""Does a network's skill go when the bins that an explanation puts first are taken away? Deletion curves.
+"""Does a network's skill vanish when the bins that an explanation ranks first are corrupted? Deletion curves.
 
     python -m studies.faithfulness RUN_DIR
     python -m studies.faithfulness RUN_DIR --shap    # also SHAP (needs the package shap)
 
-Each explanation ranks the bins for each AMP, from some test planets and the same number of model evaluations. On other
-test planets the first k bins are then corrupted, and R2 is measured again:
+Each explanation ranks the bins for each AMP, from some test planets and the same number of evaluations. On other test
+planets the first k bins are then corrupted, and R2 is measured again:
 
-- planet: these bins jointly become those of another test planet's noisy spectrum (resampled within the data)
-- conditional: these bins are drawn given the remaining ones, from a normal distribution with mean and covariance of
-  the noisy training spectra, so that the spectrum stays one that the data could hold
-- noise: these bins get ten times their error (what an observer loses when bins turn bad)
+- planet: the bins together become those of another test planet's noisy spectrum
+- conditional: the bins are drawn given the remaining ones, from a normal distribution with mean and covariance of the
+  noisy training spectra, so that the spectrum stays plausible
+- noise: the bins get ten times their error (what an observer loses when bins turn bad)
 
-Explanations: the two schemes of the sensitivity test (single, halving), three un-mixings of the halving draws (closed:
-`unmixed`; ols, wls: `unmixed_by_regression`), gradient x error, permutation importance, SHAP, and a random order. To
-show why one loses, there are variants: single with ten times the repeats, at noisy spectra, and with each bin's spread
-given all other bins in place of its error; the gradient at noise-free spectra only.
+Explanations: the two schemes of the sensitivity test (single, halving), three ways to remove the floor of halving
+(closed: `unmixed`; ols, wls: `unmixed_by_regression`), gradient x error, permutation importance, SHAP, and a random
+order. Variants show what matters: single bins with ten times the repeats, at noisy spectra, and with each bin's spread
+given all other bins in place of its error; the gradient at noise-free spectra.
 
 The score is the area under the share of R2 lost, 1 - max(R2, 0) / R2(k=0), over log2(1 + k): 1 if the first bin takes
-all skill, so larger is more faithful. Every seed draws planets, explanations and corruptions anew; the planets of one
-seed are the same for all explanations. Also written, against a long single-bin map: Spearman correlation, and the
-distance of the two maps as shares, sum |share - share| / 2: 0 for the same, above 1 where noise makes shares negative.
+all skill, so larger is more faithful. Every seed draws planets, explanations and corruptions anew; within a seed all
+explanations share the planets. Also written, against a long single-bin map: rank correlation, and the distance of the
+two maps as shares, sum |share - share| / 2.
 """
 
 import sys
@@ -40,12 +40,8 @@ WORSE = 10.0  # corruption "noise": the error of a bin becomes this many times a
 
 
 def load_network(folder, fold=0):
-    """Return a network of a run (`pipeline.network.TrainedNetwork`), the shipped data set and its test rows.
-
-    Raises
-    ------
-    ValueError
-        If the run was not judged on the shipped test planets: its other rows may have trained the network.
+    """Return a network of a run on the shipped test planets, the shipped data set and its test rows; else
+    ValueError.
     """
     from pipeline.network import TrainedNetwork
     from runio.results import load_run
@@ -70,7 +66,7 @@ def another_planet(spectra, draws, rng):
 
 
 def worse_noise(spectra, errors, draws, rng, times=WORSE):
-    """Corruption "noise": bins get ``times`` their error."""
+    """Corruption "noise": the errors of the bins become ``times`` as large."""
     worse = spectra + np.sqrt(times**2 - 1) * errors * rng.standard_normal((draws, *spectra.shape))
     return lambda bins: worse[:, :, bins]
 
@@ -92,24 +88,9 @@ def given_the_rest(spectra, training, draws, rng):
 
 
 def deletion_curve(predict, spectra, amps, order, corrupt, draws, counts=COUNTS):
-    """R2 of each AMP after the first k bins of its ranking were replaced.
+    """R2 of each AMP after the first ``counts`` bins of its ranking ``order`` were corrupted, (n_amps, len(counts)).
 
-    Parameters
-    ----------
-    predict : callable
-        (rows, n_bins) of transit depths to (rows, n_amps).
-    spectra, amps : ndarray (n, n_bins) and (n, n_amps)
-    order : ndarray (n_amps, n_bins)
-        Ranking of the bins for each AMP.
-    corrupt : callable
-        Bins (k,) to the values that they take, (draws, n, k); R2 is over all draws together.
-    draws : int
-    counts : sequence of int
-        Values of k.
-
-    Returns
-    -------
-    ndarray (n_amps, len(counts))
+    ``corrupt`` maps bins (k,) to their values (draws, n, k); R2 is over all draws together.
     """
     truth = np.tile(amps, (draws, 1))
     curve = np.empty((len(order), len(counts)))
@@ -142,7 +123,7 @@ def share_distance(a, b):
 
 
 class CountedNetwork:
-    """Answers of a `pipeline.network.TrainedNetwork` for transit depths; counts the spectra that it was asked about."""
+    """Predictions of a `pipeline.network.TrainedNetwork` for transit depths; counts the spectra."""
 
     def __init__(self, network):
         self.network, self.spectra = network, 0
@@ -154,10 +135,10 @@ class CountedNetwork:
 
 
 def explanations(network, data, rows, background, spread, repeat, seed, with_shap):
-    """Yield (name, map, evaluations): every explanation of the planets ``rows``, all for about the same evaluations.
+    """Yield (name, map, evaluations) of every explanation of the planets ``rows``, at about equal evaluations.
 
-    Gradients are counted as one pass forward and one back for each AMP. The equal number is what the single-bin
-    scheme needs: planets x bins x ``repeat``. ``spread`` (n_bins,) is that of each bin given all others.
+    A gradient counts as one pass forward and one back for each AMP. ``spread`` (n_bins,) is that of each bin given all
+    others.
     """
     from perturbation.engine import halving_sizes
 

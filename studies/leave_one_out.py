@@ -3,14 +3,14 @@
     python -m studies.leave_one_out            # 300 planets, 3 to 4 s of a core each
     python -m studies.leave_one_out --quick    # 2 planets, nothing written
 
-The posterior without bin b is that with it, each draw weighted by 1 / (likelihood of the bin): no new sampling. A few
-draws then carry large weights, which are smoothed by a generalised Pareto distribution (PSIS; Vehtari et al. 2024, JMLR
-25, 72), as Welbanks et al. (2023, arXiv:2212.03872) do for exoplanets to find which bins a model predicts badly. Here
-the same weights say what an answer would be without the bin. The package ArviZ does the smoothing. Where its Pareto k
-says that the weights cannot be trusted (k > 0.7), the posterior without the bin is sampled anew.
+Leaving out bin b weights each draw by 1 / (likelihood of the bin), without new sampling. A few draws then carry large
+weights, which are smoothed by a generalised Pareto distribution (PSIS; Vehtari et al. 2024, JMLR 25, 72), as Welbanks
+et al. (2023, arXiv:2212.03872) do for exoplanets to find the bins that a model predicts badly. Here the same weights
+give the posterior mean without the bin. The package ArviZ does the smoothing. Where its Pareto k exceeds 0.7, the
+weights cannot be trusted and the posterior without the bin is sampled again.
 
-The draws are not those of the optimal map, and are used in two halves, each of one half of the walkers. The square of a
-shift that was measured with errors is too large; the product of two that were measured apart is not.
+The draws are not those of the optimal map, and are used in two halves, each of one half of the walkers: the square of a
+noisy shift is biased, the product of two independent measurements of it is not.
 
 Layout of studies/results/leave_one_out.h5, n planets, those of sampler/ in data/information.h5:
 
@@ -18,7 +18,7 @@ Layout of studies/results/leave_one_out.h5, n planets, those of sampler/ in data
     loo/mean                 (n, 2, 9)      of the posterior with all bins, from each half of the draws
     loo/deviation            (n, 9)         of that posterior
     loo/shift                (n, 2, 9, 52)  mean without the bin minus mean with it, in ``deviation``
-    loo/pareto_k             (n, 2, 52)     of the weights; where one is above 0.7, the shift is from sampling anew
+    loo/pareto_k             (n, 2, 52)     of the weights; where one is above 0.7, the shift is from new samples
     loo/leverage             (n, 52)        variance of the modelled depth over the posterior / error^2
 """
 
@@ -44,20 +44,7 @@ KEYS = "mean", "deviation", "shift", "pareto_k", "leverage"
 
 
 def smoothed_weights(log_weights):
-    """Pareto-smooth importance weights.
-
-    Parameters
-    ----------
-    log_weights : ndarray (..., n)
-        Of n draws, up to a constant.
-
-    Returns
-    -------
-    weights : ndarray (..., n)
-        With sum 1.
-    pareto_k : ndarray (...)
-        Shape of the tail; above 0.7 the weights cannot be trusted.
-    """
+    """Pareto-smoothed importance weights (..., n), with sum 1, and the Pareto k (...) of their tail."""
     try:
         from arviz_stats.base import array_stats
     except ImportError as error:
@@ -67,20 +54,8 @@ def smoothed_weights(log_weights):
 
 
 def without_each_bin(draws, depth, spectrum, error):
-    """Shift of the posterior mean when one bin is left out, by importance weights.
-
-    Parameters
-    ----------
-    draws : ndarray (n, n_amps)
-        From the posterior, equally likely.
-    depth : ndarray (n, n_bins)
-        Modelled for each draw.
-    spectrum, error : ndarray (n_bins,)
-
-    Returns
-    -------
-    shift : ndarray (n_amps, n_bins)
-    pareto_k : ndarray (n_bins,)
+    """Shift of the posterior mean without each bin, (n_amps, n_bins), and Pareto k (n_bins,), from draws (n,
+    n_amps).
     """
     log_weights = 0.5 * (((depth - spectrum) / error) ** 2).T  # (n_bins, n): 1 / likelihood of the bin
     weights, pareto_k = smoothed_weights(log_weights)
@@ -88,21 +63,10 @@ def without_each_bin(draws, depth, spectrum, error):
 
 
 def linear_shift(gain, leverage, residual):
-    """Shift of the posterior mean without each bin for a linear model with Gaussian prior and noise: exact.
+    """Exact shift of the posterior mean without each bin, (..., n_amps, n_bins), for a linear Gaussian model.
 
-    Parameters
-    ----------
-    gain : ndarray (..., n_amps, n_bins)
-        d(posterior mean) / d(depth).
-    leverage : ndarray (..., n_bins)
-        Variance of the modelled depth over the posterior, over the squared error.
-    residual : ndarray (..., n_bins)
-        Spectrum minus the depth that the posterior mean models; its variance is error^2 (1 - leverage), so that the
-        expected square of the shift is the optimal map / (1 - leverage).
-
-    Returns
-    -------
-    ndarray (..., n_amps, n_bins)
+    ``gain`` is d(posterior mean) / d(depth), ``leverage`` the variance of the modelled depth over the squared error,
+    and ``residual`` the spectrum minus the depth at the posterior mean, whose variance is error^2 (1 - leverage).
     """
     return -gain * (residual / (1 - leverage))[..., None, :]
 
@@ -140,7 +104,7 @@ def load_removals(path=STORED):
 
 
 def summary(found, names):
-    """Lines of text: Pareto k, bins sampled anew, noise of the sampling, and how far the mean moves."""
+    """Lines of text: Pareto k, pairs that were sampled again, noise of the sampling, and how far the mean moves."""
     k = found["pareto_k"].astype(float)
     anew = (k > LARGEST_K).any(axis=1)  # (n, n_bins)
     shift = found["shift"].astype(float)

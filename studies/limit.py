@@ -2,18 +2,19 @@
 
     python -m studies.limit RUN_DIR [RUN_DIR ...]
 
-No estimator of an AMP can have a smaller mean squared error over the prior than the mean posterior variance, and the
-posterior mean has exactly that. Two limits are printed (`data/information.h5`):
+No estimator of an AMP can have a smaller mean squared error over the prior than the mean posterior variance, which the
+posterior mean reaches. Two limits are printed (`data/information.h5`):
 
-- Laplace: the run's mean squared error over the mean Laplace variance of TauREx Jacobians, on the same planets. Its
-  Gaussian prior of the same variance knows less than the uniform prior with its edges, and the posteriors are not
-  Gaussian, so the ratio can come out below 1.
+- Laplace: the mean squared error of the run over the mean Laplace variance from TauREx Jacobians, on the same planets.
+  Its Gaussian prior of the same variance knows less than the uniform prior with its edges, and the posteriors are not
+  Gaussian, so the ratio can be below 1.
 - sampler: 1 + mean((prediction - posterior mean)^2) / mean(posterior variance), spectrum by spectrum. In expectation
-  this is mean squared error / limit (the error of the posterior mean is uncorrelated with anything computed from the
-  spectrum) but without the scatter of the true AMPs about the posterior means. The direct ratio,
-  mean((prediction - truth)^2) / mean((posterior mean - truth)^2), is in the result too.
+  this is mean squared error / limit, because the error of the posterior mean is uncorrelated with anything computed
+  from the spectrum, but it lacks the scatter of the true AMPs about the posterior means. The direct ratio,
+  mean((prediction - truth)^2) / mean((posterior mean - truth)^2), is printed too.
 
-Error bars are bootstrap over spectra. Folds are averaged: each network is judged by itself, unless --ensemble is given.
+Error bars are bootstrap over spectra. Each network is scored by itself and the folds are averaged, unless --ensemble is
+given.
 """
 
 import sys
@@ -28,21 +29,8 @@ from studies.command import INFORMATION, study_parser
 
 @dataclass(frozen=True)
 class LimitRatio:
-    """Scores of a run beside the limit; arrays are (n_amps,).
-
-    Attributes
-    ----------
-    amp_names : tuple of str
-    r2 : ndarray
-        On the whole test set, mean over folds.
-    laplace, laplace_error : ndarray
-        Mean squared error over the mean Laplace variance, on the planets that have one, and its bootstrap error.
-    sampler, sampler_error : ndarray or None
-        1 + mean squared distance to the posterior mean over the mean posterior variance.
-    direct, direct_error : ndarray or None
-        Mean squared error over that of the posterior mean, on the same spectra.
-    n_laplace, n_sampler : int
-        Planets behind each.
+    """R2 and squared error / limit of a run with bootstrap errors, (n_amps,) each; sampler and direct are None where
+    not sampled.
     """
 
     amp_names: tuple
@@ -58,27 +46,7 @@ class LimitRatio:
 
 
 def limit_ratio(run_folder, information=INFORMATION, ensemble=False):
-    """Squared error of a run over the limit, per AMP.
-
-    Parameters
-    ----------
-    run_folder : path-like
-        Folder of a finished run on the shipped data set with seed 0.
-    information : path-like
-        data/information.h5.
-    ensemble : bool
-        Judge the mean answer of all folds instead of each fold by itself.
-
-    Returns
-    -------
-    LimitRatio
-        ``sampler`` and ``direct`` are None where the file holds no sampled posteriors.
-
-    Raises
-    ------
-    ValueError
-        If the run was made with other test spectra, another seed (other noise) or other AMPs.
-    """
+    """Return the `LimitRatio` of a finished run; ``ensemble``: of the mean prediction of its folds."""
     from runio.results import load_run
 
     run = load_run(run_folder)
@@ -90,10 +58,7 @@ def limit_ratio(run_folder, information=INFORMATION, ensemble=False):
 
 
 def compare(predictions, truth, amp_names, information=INFORMATION):
-    """Squared error over the limit of predictions (folds, n_test, n_amps) for the noisy test spectra of seed 0.
-
-    ``truth`` is (n_test, n_amps). Returns a `LimitRatio`; see `limit_ratio`.
-    """
+    """Return the `LimitRatio` of predictions (folds, n_test, n_amps) for the noisy test spectra of seed 0."""
     import h5py
 
     from common.metrics import scores

@@ -3,23 +3,23 @@
     python -m studies.map_agreement RUN_DIR [RUN_DIR ...] --figure docs/optimal_map.png
     python -m studies.map_agreement --methods RUN_DIR [RUN_DIR ...] --ensemble RUN_DIR [RUN_DIR ...]
 
-A RUN_DIR by itself: the two maps that the run wrote, of its mean of folds and of its first fold, are held against the
-optimal map of data/information.h5. Nothing is computed again. With ``--methods`` (first fold) and ``--ensemble`` (mean
-of the folds) several explanations are made anew, all at the test planets of the optimal map:
+For a RUN_DIR by itself, the two maps that the run wrote, of its mean of folds and of its first fold, are compared with
+the optimal map of data/information.h5. With ``--methods`` (first fold) and ``--ensemble`` (mean of folds) several
+explanations are computed at the test planets of the optimal map:
 
-- single, halving: the two schemes of the sensitivity test, at equal numbers of model evaluations
+- single, halving: the two schemes of the sensitivity test, at equal numbers of evaluations
 - gradient: the network's Jacobian times the error of each bin, squared
 - permutation: rise of the squared error when one bin's depths are shuffled among the test spectra
 - shap: expected gradients (needs the package shap; with --shap)
 - Fisher: (d depth / d AMP / error)^2, which uses no network
 
-Each is made around the noise-free spectra, as a run does, and around the very noisy spectra whose posteriors were
-sampled ("noisy"): like for like, as the optimal map says how the posterior mean of a noisy spectrum moves.
+Each is computed around the noise-free spectra and around those noisy spectra whose posteriors were sampled ("noisy").
+The second is the fair comparison, as the optimal map describes how the posterior mean of a noisy spectrum moves.
 
-Each gets, per AMP, the Spearman correlation with the optimal map (sampled posterior, and Laplace), the number of bins
-that their ten largest share, for a molecule the share of the map inside its bands (constants.BANDS), and for single
-and gradient, which are in the unit of the optimal map, the sum over bins beside that of the optimal map: by how
-much more (mean square) noise moves the answers than those of the best estimator.
+Written per AMP: the agreement with the optimal map (of sampled posteriors, and of Laplace's), the number of bins that
+are among the ten largest of both, for a molecule the share in its bands (constants.BANDS), and for single and gradient,
+which are in the unit of the optimal map, the ratio of the sums over bins: by how much more (mean square) noise moves
+the predictions than those of the best estimator.
 """
 
 import sys
@@ -120,14 +120,8 @@ def auxiliary_of_run(run):
 
 
 def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, information=INFORMATION):
-    """Name of the network and {map: (n_amps, n_bins)} of the first network of a run, or of the mean of its folds.
-
-    ``samples`` are those of SHAP; 0 leaves it out.
-
-    Raises
-    ------
-    ValueError
-        If the run was tested on other spectra, or other noise, than the optimal map was made for.
+    """Name and {map: (n_amps, n_bins)} of the first network of a run or the mean of its folds; ``samples`` of SHAP, 0:
+    none.
     """
     from pipeline.network import TrainedNetwork, mean_network
     from preprocessing import noisy_test_spectra
@@ -176,13 +170,7 @@ def maps_of_run(folder, data, test, index, repeat, samples, ensemble=False, info
 
 
 def written_maps(folder, information=INFORMATION):
-    """Return [(network, {map: (n_amps, n_bins)})] of what a run wrote: of the mean of its folds, and of its first.
-
-    Raises
-    ------
-    ValueError
-        If the run was tested on other spectra, or other noise, than the optimal map was made for, or wrote no map.
-    """
+    """Return [(network, {map: (n_amps, n_bins)})] that a run wrote: of the mean of its folds, and of its first."""
     from runio.results import load_run
     from studies.limit import refuse_other_test
 
@@ -221,19 +209,7 @@ def compare(maps, references, names, wavelength):
 
 
 def plot_maps(path, wavelength, optimal, network, names, label="network"):
-    """Draw the share of each bin in the optimal map and in a network's, a panel per AMP.
-
-    Parameters
-    ----------
-    path : path-like
-        Picture to write.
-    wavelength : ndarray (n_bins,)
-    optimal, network : ndarray (n_amps, n_bins)
-    names : sequence of str
-        AMP keys.
-    label : str
-        Name of the network's map in the legend.
-    """
+    """Draw the share of each bin in the optimal map and in a network's map, (n_amps, n_bins) each, a panel per AMP."""
     import matplotlib
 
     from common.files import written_whole

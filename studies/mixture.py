@@ -1,9 +1,9 @@
-"""Is a mean of different kinds of network better than a mean of five alike? From the folders of finished runs alone.
+"""Is the mean of different kinds of network better than the mean of one kind? From the folders of finished runs.
 
     python -m studies.mixture RUN_DIR RUN_DIR [RUN_DIR ...]     # one run per kind of network, all with the same folds
 
-For each kind and each combination of kinds: squared error over the limit (`limit.py`) of the mean of as many networks
-as there are folds, one per fold, kinds taken as evenly as possible (mean over the ways to do so), and of the mean of
+For each kind and each combination of kinds: squared error / limit (`limit.py`) of the mean of as many networks as
+there are folds, one per fold, kinds taken as evenly as possible (mean over the ways to do so), and of the mean of
 all their networks. Writes ``studies/results/mixture.csv``: a column per AMP, the mean over AMPs, networks in the mean.
 """
 
@@ -20,7 +20,8 @@ from studies.tables import as_markdown, data_frame, write_csv
 
 
 def even_choices(n_folds, n_kinds):
-    """Return every way to give each fold a kind so that kinds differ by one fold at most: list of (n_folds,) tuples.
+    """Return every way to give each fold a kind of network such that the numbers of folds of two kinds differ by at
+    most 1.
 
     >>> even_choices(2, 2)
     [(0, 1), (1, 0)]
@@ -31,9 +32,9 @@ def even_choices(n_folds, n_kinds):
 
 
 def mixtures(answers):
-    """Yield (kinds, networks, answers (n_choices, n_test, n_amps)) of every combination of kinds.
+    """Yield (kinds, networks, predictions (n_choices, n_test, n_amps)) of every combination of kinds.
 
-    ``answers`` maps a kind to (n_folds, n_test, n_amps). Choices are to be judged one by one.
+    ``answers`` maps a kind to the predictions of its folds, (n_folds, n_test, n_amps). Each choice is scored by itself.
     """
     n_folds = len(next(iter(answers.values())))
     for size in range(1, len(answers) + 1):
@@ -46,12 +47,8 @@ def mixtures(answers):
 
 
 def answers_of_runs(folders):
-    """Return the answers of each run's folds, by kind of network; and the truth (n_test, n_amps) and AMP names.
-
-    Raises
-    ------
-    ValueError
-        If the runs were not judged on the test planets of the limit, have other folds, or are of one kind.
+    """Return {kind: predictions (n_folds, n_test, n_amps)}, truth (n_test, n_amps) and AMP names of runs on the
+    limit's planets.
     """
     answers = {}
     for folder in folders:

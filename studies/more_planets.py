@@ -5,9 +5,9 @@
     python -m studies.more_planets runs/more.h5 --out runs/150000.h5
     python runfile.py --config configs/more_planets.yaml --output runs/more_planets
 
-The test spectra, their order and their noise stay those of the shipped file with seed 0, so `limit.py` can judge the
-run. The file also holds an auxiliary input, log_error: log10 of the median error of each spectrum, which a retrieval
-knows and a network that reads depths alone has to guess from their scatter.
+The test spectra, their order and their noise stay those of the shipped file with seed 0, so that `limit.py` can score
+the run. The file also holds the auxiliary input log_error, log10 of the median error of each spectrum: a retrieval
+knows the error, while a network that reads depths alone has to infer it from their scatter.
 """
 
 from pathlib import Path
@@ -23,13 +23,7 @@ SHIPPED = ROOT / "data/ariel_spectra.h5"
 
 
 def merge(more, out):
-    """Write the shipped data set, the spectra of the file ``more``, and the shipped test rows to the file ``out``.
-
-    Raises
-    ------
-    ValueError
-        If the AMPs or the wavelengths of ``more`` are not those of the shipped file.
-    """
+    """Write the shipped data set, the spectra of the file ``more`` and the shipped test rows to the file ``out``."""
     *_, test = load_rows()
     with h5py.File(SHIPPED) as first, h5py.File(more) as second, written_whole(out) as part:
         same_grid = np.array_equal(first["wavelength"], second["wavelength"])

@@ -1,12 +1,12 @@
-"""How much noise to add in training to spectra that hold noise already (training.extra_noise), measured on HELA.
+"""How much noise should training add to spectra that already hold noise (training.extra_noise)? Measured on HELA.
 
     python -m studies.noisy_data FOLDER            # some minutes; FOLDER holds HELA's JSON and its .npy files
     python -m studies.noisy_data FOLDER --quick    # shows that it runs
 
 HELA's example data set (github.com/exoclime/HELA, example_dataset/) has the layout of data/FORMATS.md. Trains the mlp
-on one fold with the settings of RECIPE, validates it and judges it on the spectra as they are, and writes
-``studies/results/noisy_data.csv``: R2 per AMP on the test spectra and their mean, the mean on the training spectra, the
-epoch that was kept, one row per size of the noise and seed.
+on one fold with the settings of RECIPE, evaluates it on the spectra as they are, and writes
+``studies/results/noisy_data.csv``: R2 per AMP on the test spectra and their mean, the mean on the training spectra and
+the epoch that was kept, one row per size of the noise and seed.
 """
 
 import tempfile
@@ -37,13 +37,13 @@ RECIPE = {  # Adam, plateaus, no average of the weights
 
 
 def r2(network, data, rows):
-    """R2 of each AMP (n_amps,) on the given rows, as they are."""
+    """R2 of each AMP (n_amps,) on the given rows, without added noise."""
     answer = network.predict(data.spectra[rows])
     return scores(data.amps[rows], answer, network.scaler.y_std)["R2"]
 
 
 def measure(folder, size, seed, quick=False):
-    """Train and judge one network; return a row of the table."""
+    """Train and evaluate one network; return a row of the table."""
     from pipeline.network import TrainedNetwork
 
     changes = {"training.extra_noise": size, "seed": seed}

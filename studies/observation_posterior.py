@@ -1,17 +1,17 @@
-"""The network's answer to an observation beside a retrieval with the same forward model.
+"""The network's estimate for an observation beside a retrieval with the same forward model.
 
     python -m studies.observation_posterior SURVEY.h5 RUN_DIR --observation FILE --planet FILE.yaml --planets 20
 
 samples the posterior of the observation, and of simulated test planets of the run with their noise, by nested sampling
 (nestle, requirements-science.txt) with the priors of the survey. The forward model is an emulator that learns from the
-survey's rows that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``); its error is
-printed, and with ``--planet`` every posterior is re-weighted by the true forward model, which takes out what the
-emulator gets wrong (8 s a planet). Beside posterior mean and standard deviation stand the network's answer and half
-of its 68 % interval (``pipeline/compare.py``).
+rows of the survey that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``). Its
+error is printed, and with ``--planet`` every posterior is re-weighted by the true forward model, which removes
+the error of the emulator (8 s a planet). Beside mean and standard deviation of the posterior stand the network's
+estimate and half of its 68 % interval (``observation/compare.py``).
 
-Written to --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the
-posterior), and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again, but the network
-is asked again: another run on the same survey and seed can be set beside the same posteriors.
+Writes --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the posterior),
+and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again, but the network is
+asked again, so that another run on the same survey and seed can be compared with the same posteriors.
 """
 
 import csv
@@ -43,7 +43,7 @@ TRUE_DRAWS = 400  # evaluations of the true forward model
 
 
 def emulator_of(survey, run, path, epochs):
-    """Return the emulator in ``path``, made from the rows that were not tested where it is missing."""
+    """Return the emulator stored in ``path``; where there is none, make it from the rows that were not tested."""
     if path.is_file():
         return SurveyEmulator.load(path)
     rest = np.setdiff1d(np.arange(len(survey.amps)), run.test_rows)
@@ -53,16 +53,8 @@ def emulator_of(survey, run, path, epochs):
 
 
 def network_says(run, network, depth, error, but=None):
-    """Return the network's answer (n_amps,) and half of its 68 % interval.
-
-    Parameters
-    ----------
-    run : runio.results.Run
-        With a ``reference``.
-    network : pipeline.network.TrainedNetwork
-    depth, error : ndarray (n_bins,)
-    but : int, optional
-        Row of the test set that is not to be its own neighbour.
+    """Return the network's estimate (n_amps,) and half of its 68 % interval; ``but``: row that is no neighbour of its
+    own.
     """
     planets = compare.planets_as_seen(run, network, error, run.seed)
     kept = run.reference["rows"] != (-1 if but is None else but)
@@ -72,7 +64,7 @@ def network_says(run, network, depth, error, but=None):
 
 
 def sample(name, emulator, depth, error, rng):
-    """Sample one posterior, and say what it took and how well the best of it fits."""
+    """Sample one posterior; print its cost and the best chi2."""
     start = time.perf_counter()
     found = nested_posterior(emulator.depth, depth, error, emulator.limits, rng)
     best = (((emulator.depth(found.draws) - depth) / error) ** 2).sum(axis=1).min()
@@ -106,7 +98,7 @@ def write_rows(path, rows):
 
 
 def summary(rows):
-    """How near the network is to the posteriors, as lines of text: the observation, then the simulated planets."""
+    """Lines of text: how close the network is to the posterior of the observation, then of the simulated planets."""
     lines = []
     observed = [row for row in rows if np.isnan(row["truth"])]
     if observed:
@@ -137,13 +129,7 @@ def summary(rows):
 
 
 def true_model(observation, planet):
-    """Return the forward model that made a survey, with a ``depth`` as an emulator's, AMPs (n, n_amps) to (n, n_bins).
-
-    Parameters
-    ----------
-    observation, planet : path-like
-        What the survey was made for.
-    """
+    """Return the forward model that made a survey, with a ``depth`` like that of an emulator."""
     from simulation.design import survey_design
     from simulation.survey import forward_model
 
@@ -153,25 +139,10 @@ def true_model(observation, planet):
 
 
 def under_true_model(true, emulator, found, depth, error, rng):
-    """Take out of a posterior what its emulator gets wrong, by re-weighting `TRUE_DRAWS` of its draws.
+    """Mean, deviation (n_amps,) and a line of text of a posterior, corrected for the error of its emulator.
 
-    What the weights do to mean and deviation of these draws is done to those of the whole posterior: so few draws
-    know the change far better than the values themselves.
-
-    Parameters
-    ----------
-    true : object
-        With a ``depth``, as `true_model` returns.
-    emulator : SurveyEmulator
-    found : studies.samplers.Posterior
-    depth, error : ndarray (n_bins,)
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    mean, deviation : ndarray (n_amps,)
-    text : str
-        How much of the draws is left in effect, and how far the means move.
+    `TRUE_DRAWS` draws are re-weighted by the true model, and the changes of their mean and deviation are applied to
+    those of the whole posterior: so few draws determine the changes far better than the values themselves.
     """
     mean, variance, fraction, before, spread = reweight(true, emulator, found, depth, error, rng, TRUE_DRAWS)
     moved, ratio = mean - before, np.sqrt(variance / spread)

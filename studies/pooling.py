@@ -1,16 +1,15 @@
-"""Why do networks with pooling look in the wrong bins? One cnn with max-pooling and one without, else alike.
+"""Why do networks with pooling look in the wrong bins? One cnn with max-pooling and one without, otherwise the same.
 
     python -m studies.pooling --epochs 30 --figure docs/pooling.png  # some five minutes on one core
     python -m studies.pooling --quick                                # shows that it runs
 
 Both are trained on the first fold of five with config.yaml. Printed, and drawn with ``--figure``:
 
-- the single-bin map of one molecule around noisy spectra, beside the optimal map (`information.h5`);
-- what is left of each bin behind the convolutions: the share of its variance over noisy test spectra that a linear
-  function of what the dense layers see can tell (R2 of a ridge regression fitted to training spectra). Bins are those
-  of the whitened spectrum, which the convolutions read;
-- how alike the dense layers see two bins: cosine between the changes of their input when one bin or the other moves
-  by one standard deviation, against the distance of the two, mean over test spectra.
+- the exact map of one molecule around noisy spectra, beside the optimal map (`information.h5`);
+- what the convolutions keep of each bin of the whitened spectrum: the share of its variance over noisy test spectra
+  that a linear function of the input of the dense layers explains (ridge regression, fitted to training spectra);
+- how similar two bins look to the dense layers: cosine between the changes of their input when one bin or the other
+  moves by one standard deviation, by the distance of the two bins, mean over test spectra.
 """
 
 import sys
@@ -40,20 +39,7 @@ def parts(model):
 
 
 def recovered(features, bins, other_features, other_bins, penalty=1e-3):
-    """Share of the variance of each bin that a linear function of the features explains on other spectra.
-
-    Parameters
-    ----------
-    features, other_features : ndarray (n, n_features), (m, n_features)
-    bins, other_bins : ndarray (n, n_bins), (m, n_bins)
-    penalty : float
-        Of the ridge regression, beside the mean variance of a feature.
-
-    Returns
-    -------
-    ndarray (n_bins,)
-        R2 on the other spectra.
-    """
+    """R2 of each bin (n_bins,) of other spectra by ridge regression on features (n, n_features) of some spectra."""
     mean, level = features.mean(axis=0), bins.mean(axis=0)
     x = (features - mean).astype(float)
     gram = x.T @ x
@@ -64,22 +50,8 @@ def recovered(features, bins, other_features, other_bins, penalty=1e-3):
 
 
 def likeness(convolutions, spectra, step=0.1, distances=DISTANCES):
-    """Cosine between the changes that two bins make in the features, by the distance of the bins.
-
-    Parameters
-    ----------
-    convolutions : callable
-        From whitened spectra (n, n_bins, 1) to features (n, n_features).
-    spectra : ndarray (n, n_bins)
-        Whitened.
-    step : float
-        By which a bin moves.
-    distances : int
-
-    Returns
-    -------
-    ndarray (distances,)
-        Mean over spectra and pairs of bins, from distance 0 (1 by definition) on.
+    """Cosine between the changes of the features by two bins, by their distance (distances,), mean over whitened
+    spectra.
     """
     n_bins = spectra.shape[1]
     moved = spectra[:, None] + step * np.eye(n_bins)  # (n, n_bins, n_bins): row b has bin b moved

@@ -1,10 +1,9 @@
-"""Maps of the package pudu (Grau-Luque et al. 2023, JOSS 8, 5873), for networks that answer many spectra at a time.
+"""Maps of the package pudu (Grau-Luque et al. 2023, JOSS 8, 5873), for networks that predict many spectra at a time.
 
-``pudu.importance`` moves one bin of one spectrum, asks for one answer at a time, and returns the change of one output.
-With what it comes with, ``Bidirectional(delta=0.1)``, that is (f(1.1 x_b) + f(0.9 x_b) - 2 f(x)) / 2: half a
-second difference, which is zero for a model that is linear in the bin, however strongly it depends on it. Moved by
-its error in one direction (``CustomSum``), the bin gives f(x + error) - f(x). pudu asks for TensorFlow 2.11: install it
-with ``pip install --no-deps pudu``.
+``pudu.importance`` moves one bin of one spectrum, asks for one prediction at a time, and returns the change of one
+output. With its default ``Bidirectional(delta=0.1)`` that is (f(1.1 x_b) + f(0.9 x_b) - 2 f(x)) / 2: half of a second
+difference, which is zero for a model that is linear in the bin. With ``CustomSum`` the bin moves by its error in one
+direction, f(x + error) - f(x). pudu requires TensorFlow 2.11: install it with ``pip install --no-deps pudu``.
 """
 
 import numpy as np
@@ -13,21 +12,8 @@ import numpy as np
 def pudu_maps(predict, spectra, n_amps, errors=None):
     """Absolute importance of each bin by pudu, (n, n_amps, n_bins).
 
-    It is run twice: once to note the spectra that it asks about, which are answered together, once to hear the answers.
-
-    Parameters
-    ----------
-    predict : callable
-        (rows, n_bins) of transit depths to (rows, n_amps).
-    spectra : ndarray (n, n_bins)
-    n_amps : int
-    errors : ndarray (n, n_bins), optional
-        By which bins move. Default: pudu's own change, 10 % of the depth up and down.
-
-    Raises
-    ------
-    ImportError
-        If pudu is not installed.
+    pudu runs twice: once to collect the spectra it asks for, which are predicted together, and once with the
+    predictions. ``errors`` (n, n_bins) are the sizes of the changes; None: pudu's default of 10 % of the depth.
     """
     try:
         from pudu import perturbation

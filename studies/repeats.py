@@ -1,18 +1,18 @@
-"""How many repeats and spectra does a sensitivity map need? Its error against a long run on other planets and draws.
+"""How many repeats and spectra does a map need? Its error against a long run on other planets and draws.
 
     python -m studies.repeats RUN_DIR
 
-The reference is the map of ``--reference`` test planets; the maps tried are of other test planets with other draws,
-both schemes at the same numbers of model evaluations per spectrum. Each gets, per AMP:
+The reference is the map of ``--reference`` test planets. The maps that are tried are of other test planets with other
+draws, both schemes at the same numbers of evaluations per spectrum. Of each, per AMP:
 
 - error: sum over bins of |map - reference of this scheme| / sum of the reference
-- spearman, top_ten: rank correlation and shared ten largest bins with the reference of the single-bin scheme
-- total_error: relative standard error of the sum over bins, as the map itself gives it without a reference
-- z: root mean square over bins of (map - reference) / error bar, 1 for honest error bars
-- repeat_part: error bar from the repeats alone over the whole error bar, mean over bins (largest number of spectra)
+- spearman, top_ten: rank correlation and shared ten largest bins with the reference of single bins
+- total_error: relative standard error of the sum over bins, as the map itself states it
+- z: root mean square over bins of (map - reference) / error bar, 1 where error bars are right
+- repeat_part: error bar due to the repeats over the whole error bar, mean over bins (largest number of spectra)
 
-A second table is about ``tolerance``: after how many spectra the test stopped, the error, and how far each AMP's sum
-over bins then was from the reference (off), to compare with the tolerance.
+A second table is about ``tolerance``: after how many spectra the test stopped, its error, and the relative difference
+of each AMP's sum over bins from the reference (off), to compare with the tolerance.
 """
 
 import sys
@@ -46,7 +46,7 @@ def map_of(network, data, rows, scheme, repeat, rng, tolerance=None):
 
 
 def mean_and_error(per_spectrum):
-    """Map and its standard error over spectra, (n_amps, n_bins) each, from maps (n, n_amps, n_bins)."""
+    """Map and its standard error over spectra, (n_amps, n_bins) each, of maps (n, n_amps, n_bins)."""
     return per_spectrum.mean(axis=0), per_spectrum.std(axis=0, ddof=1) / np.sqrt(len(per_spectrum))
 
 
@@ -91,7 +91,7 @@ def run_seed(network, data, references, rows, repeats, spectra, seed):
 
 
 def run_tolerances(network, data, reference, rows, repeat, seeds):
-    """Rows of the table of tolerances: where the single-bin scheme stopped and how far it then was."""
+    """Rows of the table of tolerances: where the test of single bins stopped, and its error there."""
     table = []
     sums = reference.sum(axis=2).mean(axis=0)
     for seed in range(seeds):
@@ -109,7 +109,7 @@ def run_tolerances(network, data, reference, rows, repeat, seeds):
 
 
 def text_of_tolerances(table):
-    """Table to print: a row per tolerance, mean over AMPs and seeds; the spread of ``off`` as root mean square."""
+    """Table to print: a row per tolerance, mean over AMPs and seeds; root mean square of ``off``."""
     means = table.groupby("tolerance", sort=False)[
         ["spectra", "total_error", "off", "off_squared", "error", "spearman"]
     ].mean()

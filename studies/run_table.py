@@ -1,13 +1,12 @@
-"""How good are the answers of finished runs, and do they look where they should? From the folders of the runs alone.
+"""How good are the predictions of finished runs, and do they look where they should? From the folders of the runs.
 
     python -m studies.run_table RUN_DIR [RUN_DIR ...]
     python -m studies.run_table RUN_DIR [RUN_DIR ...] --readme     # also the results table of README.md
 
-Prints, for the mean of the folds of each run (or its only fold), a row per AMP: R2, squared error over the limit, rank
-correlation of the exact map that the run wrote with that of the best possible estimator, the sum of the one over the
-sum of the other, and the share of both in the known bands. Then a row per run, which goes into README.md. What is held
-against the best estimator needs the posteriors of data/information.h5 (`report.best_estimator`). Writes both tables:
-``run_table.csv``, where rows of runs not given stay, and ``run_table.md``, of the runs given.
+Prints, for the mean of the folds of each run (or its only fold), a row per AMP: R2, squared error / limit, agreement of
+the exact map with the optimal map, the sum of the one over the sum of the other, and the share in bands of both. Then a
+row per run, for README.md. The limit and the optimal map are those of data/information.h5 (`report.best_estimator`).
+Writes ``run_table.csv``, where rows of other runs stay, and ``run_table.md``, of the given runs.
 """
 
 import re
@@ -25,13 +24,7 @@ MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in RE
 
 
 def rows_of_run(run):
-    """Return a row per AMP of what the run answers: a list of dict.
-
-    Raises
-    ------
-    ValueError
-        If the data set of the run has no sampled posteriors.
-    """
+    """Return a row (dict) per AMP of a run; ValueError where its data set has no sampled posteriors."""
     yardstick = yardstick_of(run)
     if yardstick is None:
         raise ValueError(f"{run.folder}: expected a run on a data set with sampled posteriors beside it, found none")

@@ -12,19 +12,13 @@ WAITING = 40  # proposals that are evaluated at once
 
 
 class Batch:
-    """Stands in for the pool of threads that nestle hands its proposals to: evaluates all that wait in one call.
-
-    Parameters
-    ----------
-    function : callable
-        (n, d) to (n,).
-    """
+    """Stands in for the pool of threads that nestle hands its proposals to: evaluates all that wait in one call."""
 
     def __init__(self, function):
         self.function, self.waiting = function, []
 
     def submit(self, _, point):
-        """Put a point on the list and return it as something that has a ``result``."""
+        """Add a point to those that wait and return it; its ``result`` is its value."""
         self.waiting.append(Waiting(self, point))
         return self.waiting[-1]
 
@@ -33,7 +27,7 @@ class Batch:
         return list(self.function(np.array(list(points))))
 
     def run(self):
-        """Evaluate those that wait."""
+        """Evaluate the points that wait."""
         for one, value in zip(self.waiting, self.function(np.array([one.point for one in self.waiting]))):
             one.value = float(value)
         self.waiting = []
@@ -52,7 +46,7 @@ class Waiting:
         return self.value
 
     def cancel(self):
-        """Take the point off the list."""
+        """Remove the point from those that wait."""
         if self.value is None:
             self.batch.waiting.remove(self)
         return self.value is None
@@ -60,18 +54,8 @@ class Waiting:
 
 @dataclass
 class Posterior:
-    """What the sampler found for one spectrum.
-
-    Attributes
-    ----------
-    mean, variance : ndarray (n_amps,)
-    gain : ndarray (n_amps, n_bins)
-        d(mean) / d(depth).
-    draws, weights : ndarray (n, n_amps), (n,)
-        The posterior as weighted points.
-    calls : int
-        Evaluations of the likelihood.
-    log_evidence : float
+    """Mean and variance (n_amps,), gain d(mean) / d(depth) (n_amps, n_bins), weighted draws, and evaluations of a
+    posterior.
     """
 
     mean: np.ndarray
@@ -94,20 +78,8 @@ def summarise(draws, weights, depth, error, **about):
 def walk(log_likelihood, start, rng, steps=STEPS, thin=THIN):
     """Markov chains by differential evolution (ter Braak 2006, Stat. Comput. 16, 239), uniform prior on the unit cube.
 
-    Half of the walkers moves at a time, along differences of the other half, so the posterior is left invariant.
-
-    Parameters
-    ----------
-    log_likelihood : callable
-        (n, d) in the unit cube to (n,).
-    start : ndarray (n_walkers, d)
-    rng : numpy.random.Generator
-    steps, thin : int
-        Every ``thin``-th of the last two thirds of the steps is kept.
-
-    Returns
-    -------
-    ndarray (n, d)
+    Half of the walkers moves at a time, along differences of the other half, so that the posterior is left invariant.
+    Every ``thin``-th of the last two thirds of the steps is kept: returns (n, d).
     """
     halves = [start[::2].copy(), start[1::2].copy()]
     values = [log_likelihood(half) for half in halves]
@@ -129,20 +101,8 @@ def walk(log_likelihood, start, rng, steps=STEPS, thin=THIN):
 
 
 def nested_posterior(depth, spectrum, error, limits, rng):
-    """Sample one posterior.
-
-    Parameters
-    ----------
-    depth : callable
-        AMPs (n, n_amps) to depth (n, n_bins).
-    spectrum, error : ndarray (n_bins,)
-    limits : ndarray (2, n_amps)
-        Ends of the uniform priors.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Posterior
+    """Sample one posterior by nested sampling; ``depth`` maps AMPs (n, n_amps) to (n, n_bins), ``limits`` are the
+    priors.
     """
     import nestle
 
@@ -168,26 +128,12 @@ def nested_posterior(depth, spectrum, error, limits, rng):
 
 
 def tempered_posterior(depth, spectrum, error, limits, prior, rng):
-    """Sample one posterior by a population that is led from the prior to it (Del Moral et al. 2006, JRSS B 68, 411).
+    """Sample one posterior by a population that moves from the prior to it (Del Moral et al. 2006, JRSS B 68, 411).
 
-    The likelihood is raised to a power that grows from nearly 0 to 1. At each power the walkers are drawn anew by
-    weight, so that distant modes keep their share, and then moved by Markov chains (`walk`); more steps follow at
-    the end. nestle with 150 live points (`nested_posterior`) gave deviations up to a fifth smaller.
-
-    Parameters
-    ----------
-    depth : callable
-        AMPs (n, n_amps) to depth (n, n_bins).
-    spectrum, error : ndarray (n_bins,)
-    limits : ndarray (2, n_amps)
-        Ends of the uniform priors.
-    prior : (ndarray (n, n_amps), ndarray (n, n_bins))
-        AMPs drawn from the prior, and their depths.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Posterior
+    The likelihood is raised to a power that grows from nearly 0 to 1. At each power the walkers are resampled by
+    weight, so that distant modes keep their share, then moved by Markov chains (`walk`); more steps follow at the end.
+    ``prior`` holds AMPs drawn from the prior and their depths. nestle with 150 live points gave deviations up to a
+    fifth smaller.
     """
     low, high = limits
 
@@ -226,9 +172,8 @@ def reweighted(log_weights):
 
 
 def next_power(value, power, fraction):
-    """Power of the likelihood, at most 1, at which ``fraction`` of the points are left in effect; bisection.
-
-    ``value`` (n,) is the log likelihood of points that are distributed as the prior times the likelihood to ``power``.
+    """Power of the likelihood, at most 1, at which the effective share of the points (n,) falls to ``fraction``;
+    bisection.
     """
 
     def left(step):

@@ -1,8 +1,9 @@
-"""A fast stand-in for the forward model of any survey: transit depth from AMPs, on the bins of an observation.
+"""A fast emulator of the forward model for any simulated survey: transit depth from AMPs, on the bins of an
+observation.
 
-`emulator.py` is made for the shipped grid. This one learns from a survey file alone (``simulation/survey.py``, with or
+`emulator.py` is made for the shipped grid. This one learns from a survey file alone (``python -m simulation``, with or
 without ``--observation``): a network returns the pressure level at which each bin's planet ends, from the AMPs and the
-scale height. It is less exact, so its error, in units of the noise, is measured on test planets and told.
+scale height. It is less exact, so its error is measured on test planets, in units of the noise, and printed.
 """
 
 import json
@@ -21,20 +22,8 @@ CLEAR = 6.0  # log10 Pa of the cloud top where a survey has no clouds
 
 @dataclass(frozen=True)
 class SurveyEmulator:
-    """A small network in NumPy.
-
-    Attributes
-    ----------
-    names : tuple of str
-        AMPs of the survey, in column order; of those of the paper.
-    limits : ndarray (2, n_amps)
-        Ends of the uniform priors in retrieval space.
-    star : float
-        Radius of the star in units of the Sun's.
-    kernels, biases : list of ndarray
-        One per layer; swish between layers, none after the last.
-    scale : ndarray (2, n_bins)
-        Mean and standard deviation of the levels that the network returns.
+    """A small dense network in NumPy: AMPs of a survey to the pressure level of each bin, and from there to the
+    depth.
     """
 
     names: tuple
@@ -46,20 +35,7 @@ class SurveyEmulator:
 
     @classmethod
     def fit(cls, survey, rows, units=(256, 256, 256), epochs=300, seed=0, progress=True):
-        """Learn from some rows of a survey.
-
-        Parameters
-        ----------
-        survey : Survey
-        rows : ndarray of int
-        units : sequence of int
-        epochs, seed : int
-        progress : bool
-
-        Returns
-        -------
-        SurveyEmulator
-        """
+        """Learn from some rows of a survey."""
         amps, depth = survey.amps[rows], survey.depth[rows].astype(float) * survey.star**2  # as of a star like the Sun
         everything = all_amps(amps, survey.names)
         level = level_from_depth(depth, everything)
@@ -114,12 +90,8 @@ class Survey:
 
     @classmethod
     def read(cls, path):
-        """Read a file of ``simulation/survey.py``.
-
-        Raises
-        ------
-        ValueError
-            If it does not say its priors and its star, or has an AMP that the paper's do not include.
+        """Read a file of ``python -m simulation``; ValueError where it lacks priors or star, or has an AMP unknown to
+        the paper.
         """
         with h5py.File(path) as file:
             if not {"priors", "star"} <= set(file.attrs):
@@ -136,7 +108,7 @@ class Survey:
 
 
 def all_amps(amps, names):
-    """Fill in what a survey leaves out, (N, n_amps) to (N, 9): no such molecule, no clouds."""
+    """Fill in the AMPs that a survey leaves out, (N, n_amps) to (N, 9): no such molecule, no clouds."""
     columns = dict(zip(names, np.asarray(amps, float).T))
     absent = {"Pclouds": CLEAR}
     return np.column_stack([columns.get(key, np.full(len(amps), absent.get(key, -np.inf))) for key in PAPER_AMPS])
@@ -151,7 +123,7 @@ def features(amps, everything, limits):
 
 
 def error_text(emulator, survey, rows):
-    """Say how far the emulator is from the forward model on planets that it has not seen, in units of their noise."""
+    """Describe the difference of emulator and forward model on unseen planets, in units of their noise."""
     ratio = (emulator.depth(survey.amps[rows]) - survey.depth[rows]) / survey.errors[rows]
     shift = np.sqrt((ratio**2).sum(axis=1))
     return (

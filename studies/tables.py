@@ -1,4 +1,4 @@
-"""The tables of the studies, as pandas data frames: made from rows, averaged over seeds, written and read."""
+"""Tables of the studies as pandas data frames: averaged over seeds, written, read and put into pages."""
 
 from pathlib import Path
 
@@ -33,19 +33,8 @@ def write_csv(path, table, number_format=None):
 
 
 def replaced_rows(path, table, keys):
-    """Return a stored table with new rows in place of the old ones that have the same values in the columns ``keys``.
-
-    Parameters
-    ----------
-    path : path-like
-        CSV file, which need not exist. Its cells are kept as the text that they are.
-    table : pandas.DataFrame
-        New rows; cells of columns that only one of the two has stay empty.
-    keys : list of str
-
-    Returns
-    -------
-    pandas.DataFrame
+    """Return a stored CSV, cells as text, with the rows of ``table`` in place of those with the same values of
+    ``keys``.
     """
     if not Path(path).is_file():
         return table
@@ -56,21 +45,8 @@ def replaced_rows(path, table, keys):
 
 
 def mean_over_seeds(table, value, by):
-    """Mean of a column over all rows of a seed, then over seeds, with the standard error of the latter.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        With a column ``seed``.
-    value : str
-        Column to average.
-    by : str or list of str
-        Columns whose values make a group, in the order in which they first appear.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``mean`` and ``error``, indexed by ``by``; the error of a single seed is NaN.
+    """Mean of a column over the rows of a seed, then over seeds: ``mean`` and its standard error ``error``, by
+    group.
     """
     by = [by] if isinstance(by, str) else list(by)
     each = table.groupby([*by, "seed"], sort=False)[value].mean()
@@ -95,20 +71,7 @@ def write_page(path, title, lines):
 
 
 def put_between_marks(path, marks, text):
-    """Replace what stands between two marks in a Markdown file.
-
-    Parameters
-    ----------
-    path : Path
-    marks : (str, str)
-        Lines before and behind the place.
-    text : str
-
-    Raises
-    ------
-    ValueError
-        If the marks are not there.
-    """
+    """Replace what stands between two lines of a Markdown file; ValueError where they are missing."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not end:

@@ -1,18 +1,16 @@
-"""What each choice in networks and training buys: one fold, one change to config.yaml at a time, three seeds.
+"""What does each setting of networks and training change? One change to config.yaml at a time, one fold, three seeds.
 
     python -m studies.tuning                          # all variants, three seeds: about three hours on one core
     python -m studies.tuning --only mlp cnn           # those whose names hold one of these words
     python -m studies.tuning --quick                  # shows that it runs
     python -m studies.tuning --more-planets           # of configs/more_planets.yaml, whose data more_planets.py makes
 
-Networks are kept in ``--work``, and taken from there when the command is repeated.
-Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``), a row per variant and seed; rows of variants not
-asked for stay, and ``tuning.md``, their means over seeds. Seeds are those of
-weights and training noise; split and test noise are those of seed 0. Columns: scaled mean squared error per AMP on the
-noisy test spectra, its mean, and the mean on training planets with new noise; squared error over the sampled limit,
-mean over AMPs (`limit.py`); Spearman correlation of the single-bin map around noisy spectra with the optimal map, mean
-over AMPs and the smallest, and how much more noise moves the answers than those of the best estimator, mean over AMPs
-(`map_agreement.py`).
+Networks are kept in ``--work``, and read from there when the command is repeated. Writes ``studies/results/tuning.csv``
+(``tuning_more_planets.csv``), a row per variant and seed, where rows of other variants stay, and ``tuning.md``, the
+means over seeds. Seeds are those of weights and training noise; split and test noise are those of seed 0. Columns:
+scaled mean squared error per AMP on the noisy test spectra, its mean, and the mean on training planets with new noise;
+squared error / limit, mean over AMPs (`limit.py`); agreement of the exact map with the optimal map, mean over AMPs and
+the smallest, and the sum of the exact map over that of the optimal map, mean over AMPs.
 """
 
 import dataclasses
@@ -114,7 +112,7 @@ COLUMNS = {  # of the page: heading, digits, with the error of the mean
 
 
 def residual_mlp(spectrum, width=320, inner=(160, 160, 160), activation="gelu", **_):
-    """Dense layers each of which adds to what the one before found: (N, n_bins, 1) -> (N, width)."""
+    """Dense layers, each of which adds to the output of the one before: (N, n_bins, 1) -> (N, width)."""
     from keras import layers
 
     x = layers.Dense(width, activation=activation)(layers.Flatten()(spectrum))  # (N, width)
@@ -124,7 +122,7 @@ def residual_mlp(spectrum, width=320, inner=(160, 160, 160), activation="gelu", 
 
 
 def prepare(variant, config):
-    """Return the split of a variant's data; with the size of the errors as second input where it is told."""
+    """Return the split of a variant's data; the size of the errors is a second input where the variant says so."""
     split = load_split(config)
     if TOLD not in variant:
         return split
@@ -134,7 +132,7 @@ def prepare(variant, config):
 
 
 def train(variant, config, split, seed, folder):
-    """Train the first fold of a split with the given seed, or take it from ``folder``; return it with its scaler."""
+    """Train the first fold of a split with the given seed, or read it from ``folder``; return it with its scaler."""
     import models
     from pipeline.network import TrainedNetwork
     from pipeline.training import train_fold
@@ -161,14 +159,14 @@ def train(variant, config, split, seed, folder):
 
 
 def errors(network, split, spectra, rows):
-    """Return the scaled mean squared error of each AMP, (n_amps,), and the answers (N, n_amps)."""
+    """Return the scaled mean squared error of each AMP, (n_amps,), and the predictions (N, n_amps)."""
     data, scaler = split.data, network.scaler
     answers = network.predict(spectra, None if data.auxiliary is None else data.auxiliary[rows])
     return np.mean(((answers - data.amps[rows]) / scaler.y_std) ** 2, axis=0), answers
 
 
 def agreement(network, split, noisy):
-    """Spearman correlation with the optimal map and sum over that of the optimal map, per AMP, (n_amps,) each."""
+    """Agreement of the exact map with the optimal map, and the ratio of their sums, per AMP, (n_amps,) each."""
     with h5py.File(INFORMATION) as file:
         index, optimal = file["sampler/index"][()], file["sampler/optimal_map"][()].mean(axis=0, dtype=float)
     rows, auxiliary = split.test[index], split.data.auxiliary
@@ -179,14 +177,14 @@ def agreement(network, split, noisy):
 
 
 def has_limit(split):
-    """Say whether the limit and the optimal map were made for these test spectra."""
+    """Return whether the limit and the optimal map were made for these test spectra."""
     with h5py.File(INFORMATION) as file:
         index, rows = file["index"][()], file["rows"][()]
     return len(split.test) > index.max() and np.array_equal(split.test[index], rows)
 
 
 def score(network, split, limited):
-    """Return the columns of one trained network; ``limited`` where its test spectra are those of the limit."""
+    """Return the columns of one trained network; ``limited``: its test spectra are those of the limit."""
     data, train_rows = split.data, split.folds[0][0]
     noisy = noisy_test_spectra(data, split.test, 0)
     test, answers = errors(network, split, noisy, split.test)

@@ -1,27 +1,17 @@
-"""Single-bin effects out of a map of the halving scheme: in closed form, or by regression on the groups as drawn.
+"""The effect of each bin from a map of the halving scheme: in closed form, or by regression on the groups as drawn.
 
-Exact in expectation for linear models. What they are worth for a network: `faithfulness.py` and docs/explanations.md.
+Both are exact in expectation for a linear model. What they gain for a network is measured by `faithfulness.py`.
 """
 
 import numpy as np
 
 
 def unmixed(values, sizes):
-    """Per-bin effects v_b from a map of the halving scheme: exact in expectation for a linear model.
+    """Remove the floor from a halving map (..., n_bins) in closed form; ``sizes`` are those of the groups.
 
-    E[map_b] = v_b + p (V - v_b) with V the sum of all v_b and p the chance that two bins share a group. Its sum over
-    the L bins is V (1 + p (L - 1)), which gives V, and then v_b = (map_b - p V) / (1 - p). The ranking stays.
-
-    Parameters
-    ----------
-    values : ndarray (..., n_bins)
-    sizes : sequence of int
-        Sizes of the groups, ``sensitivity.halving_sizes(n_bins)``.
-
-    Returns
-    -------
-    ndarray (..., n_bins)
-        Noise may make some entries negative.
+    E[map_b] = v_b + p (V - v_b), where V is the sum of all v_b and p the chance that two bins share a group. The sum
+    over the L bins is V (1 + p (L - 1)), which gives V, then v_b = (map_b - p V) / (1 - p). The order of the bins
+    stays.
     """
     n_bins, sizes = np.shape(values)[-1], np.asarray(sizes)
     p = (sizes * (sizes - 1)).sum() / max(n_bins * (n_bins - 1), 1)
@@ -30,25 +20,11 @@ def unmixed(values, sizes):
 
 
 def unmixed_by_regression(predict, spectra, noise, repeat, rng):
-    """Per-bin effects from the draws of the halving scheme by least squares, mean over spectra.
+    """Effects of the bins from the draws of the halving scheme, by least squares: {"ols", "wls"} of (n_amps, n_bins).
 
-    Each (repeat, group) is one row: its squared change is, for a linear model and in expectation, the sum of v_b over
-    the bins of the group, so the v_b follow from regressing the squared changes on the group masks. ``ols`` weighs
-    all rows alike; ``wls`` by 1 / size^2, because the variance of a squared change grows as the square of the sum.
-
-    Parameters
-    ----------
-    predict : callable
-        (rows, n_bins) to (rows, n_amps).
-    spectra, noise : ndarray (n, n_bins)
-        In the same unit as the rows.
-    repeat : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    dict of str to ndarray (n_amps, n_bins)
-        "ols" and "wls".
+    The squared change of a group is, for a linear model and in expectation, the sum of v_b over its bins. ``ols``
+    weights all groups equally; ``wls`` by 1 / size^2, since the variance of a squared change grows as the square of
+    the sum.
     """
     from perturbation.engine import choose_groups, halving_sizes, perturb
 
@@ -71,15 +47,9 @@ def unmixed_by_regression(predict, spectra, noise, repeat, rng):
 
 
 def cost_of_a_contrast(sizes):
-    """Model evaluations for the difference of two bins to reach a given error, in those of the single-bin scheme.
+    """Return the evaluations, relative to single bins, for a given error of the difference of two bins of equal effect.
 
-    For a linear model with L equal effects v, where the squared change of a group of n bins has mean n v and variance
-    2 n^2 v^2. With per-repeat variance of one bin minus covariance of two, and len(sizes) evaluations a repeat.
-
-    Returns
-    -------
-    dict of str to float
-        "halving" (as published, or in closed form), "ols" and "wls" (see `unmixed_by_regression`).
+    The squared change of a group of n bins then has mean n v and variance 2 n^2 v^2.
     """
     n = np.asarray(sizes, float)
     n_bins = n.sum()
