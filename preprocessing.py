@@ -7,7 +7,7 @@ import numpy as np
 
 from constants import AMP, Stream, stream
 
-LARGEST_INPUT = 1e9  # of a network, in standard deviations of its training: no depth lies so far
+MAX_INPUT = 1e9  # inputs beyond this many training standard deviations are rejected
 
 
 @dataclass(frozen=True)
@@ -268,38 +268,41 @@ class Scaler:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Rows to train on, rows to validate on, and the scaler of the training rows."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    scaler: Scaler
+
+    @classmethod
+    def of(cls, data, train, valid):
+        """Return the fold of a data set with these rows; its scaler is measured on the training rows alone."""
+        return cls(train, valid, Scaler.fit(data, train))
+
+
 def _network_input(what, values, mean, std):
     """Scale rows of numbers to float32, or name the rows that no network can be given."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (values - mean) / std
-        good = np.abs(scaled) <= LARGEST_INPUT  # False for NaN
+        good = np.abs(scaled) <= MAX_INPUT  # False for NaN
     if not good.all():
         bad = ~good.all(axis=1)
         raise ValueError(
-            f"{what}: expected finite numbers within {LARGEST_INPUT:g} standard deviations of those in training; "
+            f"{what}: expected finite numbers within {MAX_INPUT:g} standard deviations of those in training; "
             f"received others in {rows_text(bad)}"
         )
     return scaled.astype(np.float32)
 
 
-def whitening(data, rows, scaler):
-    """Return the linear map that decorrelates scaled, noisy spectra and gives each direction unit variance.
+def whitening(data, fold):
+    """Return kernel (n_bins, n_bins) and bias (n_bins,) that decorrelate the noisy training spectra of a fold.
 
-    ZCA: of all such maps the one that changes the spectra least, so that output b still belongs to bin b.
-
-    Parameters
-    ----------
-    data : Dataset
-    rows : ndarray of int
-        Training rows; no others are looked at.
-    scaler : Scaler
-
-    Returns
-    -------
-    kernel : ndarray (n_bins, n_bins)
-    bias : ndarray (n_bins,)
-        The whitened spectrum is ``x @ kernel + bias`` for a scaled spectrum x (n_bins,).
+    ``x @ kernel + bias`` has unit variance in each direction, for scaled spectra x. This is ZCA whitening: of all such
+    maps it changes the spectra least, so that output b still belongs to bin b.
     """
+    rows, scaler = fold.train, fold.scaler
     x = (data.spectra[rows] - scaler.x_mean) / scaler.x_std
     covariance = np.atleast_2d(np.cov(x.T, ddof=0))
     if not data.noisy:
@@ -325,7 +328,7 @@ def noisy_test_spectra(data, test, seed):
     return add_noise(data.spectra[test], data.errors[test], np.random.default_rng(stream(seed, Stream.TEST_NOISE)))
 
 
-def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows, noise_size=1.0):
+def epoch_chunks(data, fold, copies, noise, seed, epoch, chunk_rows, noise_size=1.0):
     """Yield one epoch of training data: every spectrum ``copies`` times, shuffled, with noise.
 
     The order and the noise follow from ``seed`` and ``epoch`` alone, so an interrupted training goes on
@@ -334,9 +337,7 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows, noi
     Parameters
     ----------
     data : Dataset
-    rows : ndarray of int
-        Training rows.
-    scaler : Scaler
+    fold : Fold
     copies : int
         Passes over the training spectra per epoch (paper: 10 noisy copies of each).
     noise : {"fresh", "fixed", "none"}
@@ -356,8 +357,8 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows, noi
         float32, as the network takes them: (chunk, n_bins, 1), or a tuple of that and (chunk, n_auxiliary), and
         (chunk, n_amps).
     """
-    seed, fold = seed
-    rng = np.random.default_rng(stream(seed, Stream.TRAINING, fold, epoch))
+    rows, scaler, (seed, number) = fold.train, fold.scaler, seed
+    rng = np.random.default_rng(stream(seed, Stream.TRAINING, number, epoch))
     order = rng.permutation(len(rows) * copies)
     for start in range(0, len(order), chunk_rows):
         part = order[start : start + chunk_rows]
@@ -366,7 +367,7 @@ def epoch_chunks(data, rows, scaler, copies, noise, seed, epoch, chunk_rows, noi
         if noise == "fresh":
             spectra = add_noise(spectra, noise_size * data.errors[picked], rng)
         elif noise == "fixed":
-            copies_rng = (np.random.default_rng(stream(seed, Stream.FIXED_NOISE, fold, int(i))) for i in part)
+            copies_rng = (np.random.default_rng(stream(seed, Stream.FIXED_NOISE, number, int(i))) for i in part)
             draws = np.array([rng.standard_normal(spectra.shape[1]) for rng in copies_rng])
             spectra = spectra + noise_size * data.errors[picked] * draws
         auxiliary = None if data.auxiliary is None else data.auxiliary[picked]

@@ -1,4 +1,4 @@
-"""Train networks on transmission spectra, judge them, and map which wavelengths their answers rest on.
+"""Train networks on transmission spectra, evaluate them, and map which wavelengths their predictions are sensitive to.
 
 python runfile.py --config config.yaml --epochs 100 --batch_size 64 --lr 0.01
 python runfile.py --apply RUN_DIR --observation FILE
@@ -19,7 +19,7 @@ from runio.log import InputError, one_line
 
 logger = logging.getLogger("runfile")
 
-MOST_PLANETS = 10_000_000  # of --n: months of simulation, and what a memory holds
+MAX_PLANETS = 10_000_000  # for --n: more would take months to simulate and not fit in memory
 
 FLAGS = {  # flag: (setting it overrides, type, help)
     "epochs": ("training.epochs", int, "epochs to train at most"),
@@ -37,15 +37,15 @@ FLAGS = {  # flag: (setting it overrides, type, help)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose refusal is one line, however long the word that it refuses."""
+    """A parser whose error message is one line, however long the argument that it rejects."""
 
     def error(self, message):
-        """End with status 2 and this message."""
+        """Exit with status 2 and this message."""
         super().error(one_line(message))
 
 
 def parse_arguments(argv=None):
-    """Read the command line; a flag that is not given is None and leaves the file's setting alone."""
+    """Read the command line; a flag that is not given is None and does not override the settings file."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument(
         "--config", default=None, metavar="FILE", help="settings (default: the config.yaml shipped here)"
@@ -57,31 +57,33 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--overwrite", action="store_true", help="replace results in DIR once the new ones are complete"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in DIR")
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in DIR")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="train folds and map on Dask workers: local:N or tcp://..."
     )
-    parser.add_argument("--fold", type=int, metavar="K", help="only train fold K, beside the jobs of the other folds")
+    parser.add_argument("--fold", type=int, metavar="K", help="train fold K only; other jobs train the other folds")
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
-    parser.add_argument("--apply", metavar="RUN_DIR", help="use the networks of a finished run on an observation")
+    parser.add_argument("--apply", metavar="RUN_DIR", help="apply the networks of a finished run to an observation")
     parser.add_argument(
         "--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply or --planet"
     )
     parser.add_argument(
-        "--planet", metavar="FILE", help="simulate planets like the observed one, train on them and answer, all in DIR"
+        "--planet",
+        metavar="FILE",
+        help="simulate planets like the observed one, train on them and apply the networks, all in DIR",
     )
     parser.add_argument("--n", type=int, default=40_000, help="planets to simulate for --planet (default %(default)s)")
     parser.add_argument(
-        "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="of the observation, if needed"
+        "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="auxiliary inputs of the observation"
     )
     arguments = parser.parse_args(argv)
-    _refuse_odd_text(parser, argv)
+    _check_text(parser, argv)
     if arguments.planet and (arguments.apply or not arguments.observation):
         parser.error("--planet FILE: expected --observation FILE beside it, and no --apply")
     if bool(arguments.apply or arguments.planet) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
-    if arguments.planet and not (10 <= arguments.n <= MOST_PLANETS):
-        parser.error(f"--planet FILE: expected --n of at least 10 and at most {MOST_PLANETS}, received {arguments.n}")
+    if arguments.planet and not (10 <= arguments.n <= MAX_PLANETS):
+        parser.error(f"--planet FILE: expected --n of at least 10 and at most {MAX_PLANETS}, received {arguments.n}")
     if arguments.planet and (arguments.model == "all" or arguments.fold is not None):
         parser.error("--planet FILE: expected one network and no --fold")
     if arguments.output == "":
@@ -93,15 +95,15 @@ def parse_arguments(argv=None):
     return arguments
 
 
-def _refuse_odd_text(parser, argv):
-    """Refuse what the report, written at the end, could not name: words that are not UTF-8, control characters."""
+def _check_text(parser, argv):
+    """Refuse arguments that the report could not print: text that is not UTF-8, control characters."""
     for word in sys.argv[1:] if argv is None else argv:
         if not word.isprintable():
             parser.error(f"expected printable text in UTF-8, received {ascii(word)[:200]}")
 
 
 def read_settings(arguments):
-    """Return the settings of the configuration file with the flags laid on top."""
+    """Return the settings of the configuration file, overridden by the flags."""
     overrides = {key: getattr(arguments, flag) for flag, (key, _, _) in FLAGS.items()}
     if arguments.model == "all":
         overrides["model.name"] = None
@@ -165,7 +167,7 @@ def _fail(error, status):
 
 
 def networks(config, arguments):
-    """Yield the settings and arguments of every run that is asked for: one, or with ``--model all`` four."""
+    """Yield the settings and arguments of each run: one, or four with ``--model all``."""
     if arguments.model != "all":
         yield config, arguments
         return
@@ -179,7 +181,7 @@ def networks(config, arguments):
 
 
 def study_planet(config, arguments, command, log):
-    """Simulate planets like an observed one, train on them, answer: three steps in one folder, each resumable."""
+    """Simulate planets like an observed one, train on them, apply the networks: three resumable steps in one folder."""
     from observation import planet
     from observation.apply import apply_run
     from runio.folder import new_folder
@@ -199,7 +201,7 @@ def study_planet(config, arguments, command, log):
 
 
 def workers(address):
-    """Return the executor of ``--scheduler`` as a context manager; of None, the null context: this process."""
+    """Return the executor of ``--scheduler`` as a context manager; None stands for this process."""
     if address is None:
         return contextlib.nullcontext()
     from pipeline.cluster import open_scheduler
@@ -208,7 +210,7 @@ def workers(address):
 
 
 def run(config, arguments, command, log):
-    """Do the main job: load, split, train each fold, judge it, map its sensitivity, write everything."""
+    """Load and split the data, train a network on each fold, evaluate it, map its sensitivity, write the results."""
     from common.processes import device_words
     from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
     from runio.folder import RunFolder, new_folder
@@ -236,7 +238,7 @@ def run(config, arguments, command, log):
         with quiet_stderr(), stage("imports"):
             import tensorflow as tf
 
-            from pipeline.evaluate import judge
+            from pipeline.evaluate import evaluate
             from pipeline.network import save_mean
             from report import page
             from runio import results
@@ -247,15 +249,15 @@ def run(config, arguments, command, log):
             if len(networks) > 1:
                 networks[results.ENSEMBLE] = save_mean(networks, folder.work)
         with stage("answers and maps"):
-            judged = {}
+            evaluated = {}
             for k, network in networks.items():
-                judged[k] = judge(config, split, network, folder.work, k, executor)
-                stage.done(len(judged) / len(networks))
-        results.write_run(folder.work, split.data, config, split.test, judged)
+                evaluated[k] = evaluate(config, split, network, folder.work, k, executor)
+                stage.done(len(evaluated) / len(networks))
+        results.write_run(folder.work, split.data, config, split.test, evaluated)
         with stage("figures"):
             finished = results.load_run(folder.work)
             page.write_report(finished, rendered=page.write_figures(finished))
-        logger.info("\n%s\n", score_table(finished.amp_names, judged))
+        logger.info("\n%s\n", score_table(finished.amp_names, evaluated))
         logger.info("time: %s", stage)
         folder.finish()
     logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, the networks ...)", output)

@@ -196,17 +196,19 @@ def sensitivity_map(
 
 def compute_sensitivty_org(
     model, y_test, org_spectrum, org_error, y_data_mean, y_data_std, gases=None, no_spectra=100, repeat=500,
-    x_mean=None, x_std=None, abundance=None, **options,
+    x_mean=None, x_std=None, abundance=None, *, details=False, **options,
 ):  # fmt: skip
     """Sensitivity map in the AMPs' own retrieval-space units squared, (n_AMPs, n_bins), as an array.
 
-    Arguments, ``options`` (its keyword-only ones), errors and warnings are those of `sensitivity_map`, which also
-    gives error bars. The published name and order of arguments; Yip et al. (2021), Section 5.
+    Arguments, ``options`` (its keyword-only ones), errors and warnings are those of `sensitivity_map`. With ``details``
+    its `SensitivityMap` is returned, which holds error bars too. The published name and order of arguments; Yip et al.
+    (2021), Section 5.
     """
-    return sensitivity_map(
+    result = sensitivity_map(
         model, y_test, org_spectrum, org_error, y_data_mean, y_data_std, gases, no_spectra, repeat, x_mean, x_std,
         abundance, scaled=False, **{"keep_spectra": False, **options},
-    ).mean  # fmt: skip
+    )  # fmt: skip
+    return result if details else result.mean
 
 
 def compute_sensitivty_std(

@@ -1,7 +1,7 @@
-"""The folds of a run: load and split its data, train one network, or all of them on the workers of an executor.
+"""The folds of a run: load and split its data, and train one network for each fold, here or on other processes.
 
-A fold is trained as a whole by one process. Its files go to the results folder, which has to be on a file system
-that all workers see, under the same path; so has the data set.
+A fold is trained as a whole by one process. The results folder and the data set have to be on a file system that all
+processes see under the same path.
 """
 
 import concurrent.futures
@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.processes import process_count, process_pool, usable_cores
@@ -26,24 +26,34 @@ from runio.results import read_history
 logger = logging.getLogger(__name__)
 
 
-class EpochWatch:
-    """Counts the epochs of all folds, and logs each as it ends.
+NO_RESULT = ("output", "command", "training.processes", "sensitivity.chunk_size")  # settings that change no number
+THREADS_MATTER = ("cnn", "hybrid")  # convolutions: their gradient is summed in as many parts as there are threads
+LOOK_EVERY = 0.5  # seconds between two looks at the progress of other processes
+LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder
 
-    Parameters
-    ----------
-    folder : path-like
-        Of the run: ``history_<fold>.csv`` grows by a row per epoch.
-    folds : iterable of int
-        Those to count.
-    most : int
-        Epochs of a fold that does not stop early.
-    stage : runio.log.Stages, optional
-        Is told of each epoch.
+
+@dataclass(frozen=True)
+class Split:
+    """A data set (`preprocessing.Dataset`), the rows (n_test,) to test on, and a list of `preprocessing.Fold`."""
+
+    data: object
+    test: object
+    folds: list
+
+    def with_data(self, data):
+        """Return this split of another data set with the same rows; its scalers are measured again."""
+        return replace(self, data=data, folds=[type(fold).of(data, fold.train, fold.valid) for fold in self.folds])
+
+
+class EpochWatch:
+    """Counts the epochs of ``folds`` as ``history_<fold>.csv`` grows in ``folder``, and logs each as it ends.
+
+    A fold that does not stop early has ``max_epochs``. ``stage`` (a `runio.log.Stages`) is told of each epoch.
     """
 
-    def __init__(self, folder, folds, most, stage=None):
+    def __init__(self, folder, folds, max_epochs, stage=None):
         self.paths = {k: Path(folder) / f"history_{k}.csv" for k in folds}
-        self.most, self.stage = most, stage
+        self.max_epochs, self.stage = max_epochs, stage
         self.seen = dict.fromkeys(self.paths, 0)
         self.ended = {k for k in self.paths if (Path(folder) / f"model_{k}.keras").is_file()}
         for k, history in self._histories():
@@ -56,14 +66,14 @@ class EpochWatch:
             if path.is_file():
                 try:
                     history = read_history(path)
-                except ValueError:  # damaged: the training says so, and begins the fold again
+                except ValueError:  # damaged: the training says so, and trains the fold again
                     continue
                 yield k, history
 
     def expected_epochs(self):
-        """Return how many epochs all folds will take: those under way as many as the others did in the mean."""
+        """Return how many epochs all folds will take: unfinished ones as many as the finished ones on average."""
         ended = [self.seen[k] for k in self.ended]
-        usual = sum(ended) / len(ended) if ended else self.most
+        usual = sum(ended) / len(ended) if ended else self.max_epochs
         return round(sum(ended) + sum(max(usual, n) for k, n in self.seen.items() if k not in self.ended))
 
     def part(self):
@@ -88,22 +98,6 @@ class EpochWatch:
         self.ended.add(k)
 
 
-NO_RESULT = ("output", "command", "training.processes", "sensitivity.chunk_size")  # settings that change no number
-THREADS_MATTER = ("cnn", "hybrid")  # networks with convolutions, whose gradient is summed thread by thread
-LOOK_EVERY = 0.5  # seconds between two looks at the progress of other processes
-LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder
-
-
-@dataclass(frozen=True)
-class Split:
-    """A data set, the rows to test on, and each fold's rows and scaler."""
-
-    data: object  # preprocessing.Dataset
-    test: object  # (n_test,) rows
-    folds: list  # of (train rows, validation rows)
-    scalers: list
-
-
 def data_path(config):
     """Return the path of the data set: relative to the present folder; the shipped one is found from anywhere."""
     path = config.data.path
@@ -113,9 +107,9 @@ def data_path(config):
 
 
 def load_split(config):
-    """Load the data set of a run and split it; refuse what cannot be used with an `InputError`."""
+    """Load the data set of a run and split it into a `Split`; what cannot be used raises an `InputError`."""
     from loaders import load_dataset
-    from preprocessing import Scaler, split_folds, split_test, take
+    from preprocessing import Fold, split_folds, split_test, take
 
     chosen, training = config.data, config.training
     with as_input_error():
@@ -125,7 +119,7 @@ def load_split(config):
         data = take(data, chosen.size)
         rest, test = split_test(data, chosen.test_fraction, config.seed)
         folds = split_folds(rest, training.cv, training.folds, chosen.valid_fraction, config.seed)
-        return Split(data, test, folds, [Scaler.fit(data, train) for train, _ in folds])
+        return Split(data, test, [Fold.of(data, train, valid) for train, valid in folds])
 
 
 def prepare_tensorflow():
@@ -144,20 +138,18 @@ def train_network(config, split, folder, k, on_epoch=None):
     from pipeline import training
     from preprocessing import whitening
 
-    name, data, scaler = config.model.name, split.data, split.scalers[k]
-    train, valid = split.folds[k]
-    n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
-    kernel_and_bias = whitening(data, train, scaler) if config.model.whiten else None
-
-    def build():
-        layers = vars(getattr(config.model, name))
-        shape = data.spectra.shape[1], len(data.amp_table), n_auxiliary
-        return build_model(
-            name, *shape, whitening=kernel_and_bias, seed=stream(config.seed, Stream.WEIGHTS, k), **layers
-        )
-
-    logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, len(train), len(valid))
-    return training.train_fold(build, data, train, valid, scaler, config.training, config.seed, folder, k, on_epoch)
+    name, data, fold = config.model.name, split.data, split.folds[k]
+    shape = data.spectra.shape[1], len(data.amp_table), 0 if data.auxiliary is None else data.auxiliary.shape[1]
+    layers = {
+        **vars(getattr(config.model, name)),
+        "whitening": whitening(data, fold) if config.model.whiten else None,
+        "seed": stream(config.seed, Stream.WEIGHTS, k),
+    }
+    n_train, n_valid = len(fold.train), len(fold.valid)
+    logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, n_train, n_valid)
+    return training.train_fold(
+        lambda: build_model(name, *shape, **layers), data, fold, config.training, config.seed, folder, k, on_epoch
+    )
 
 
 @dataclass(frozen=True)
@@ -179,13 +171,9 @@ class FoldTask:
 def train_folds(executor, config, split, folder, watch):
     """Train all folds that are not yet trained as tasks of ``executor``; their networks appear in ``folder``.
 
-    The weights are those that the folds get one after the other in this process, bit by bit if the workers'
-    machines are of its kind and TensorFlow uses as many threads there as here. ``watch`` is told how far they are.
-
-    Raises
-    ------
-    RuntimeError
-        If a fold fails, or its network is not in ``folder`` as this process sees it.
+    The weights are those of folds trained one after the other in this process, bit for bit where the workers' machines
+    are of its kind and TensorFlow uses as many threads. ``watch`` (an `EpochWatch`) follows the progress. A fold that
+    fails, or whose network does not appear, raises a RuntimeError.
     """
     tree = config.to_dict()
     tree["data"]["path"] = os.path.abspath(data_path(config))
@@ -206,18 +194,18 @@ def train_folds(executor, config, split, folder, watch):
                 logger.warning("fold %d: %s", k, warning)
             if not _network(folder, k).is_file():
                 raise RuntimeError(
-                    f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to lie on a file "
+                    f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to be on a file "
                     "system that the workers share"
                 )
             watch.end(k)
 
 
 def train_on_worker(task):
-    """Train one fold, in a worker process; return what the user should be warned of, a list of lines."""
+    """Train one fold in a worker process; return a list of warnings for the user."""
     prepare_tensorflow()
     config = build_config(json.loads(task.settings))
     if not Path(task.folder).is_dir():
-        raise RuntimeError(f"{task.folder}: not on this worker; --output has to lie on a file system all see")
+        raise RuntimeError(f"{task.folder}: not on this worker; --output has to be on a file system that all see")
     split, sha256 = _load_once(task.settings)
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
@@ -227,7 +215,7 @@ def train_on_worker(task):
 
 
 def thread_warnings(network, there, here):
-    """Return what to say of a fold trained with as many threads of TensorFlow as ``there``: a list of lines."""
+    """Return a list of warnings about a fold trained with ``there`` threads of TensorFlow instead of ``here``."""
     if there == here or network not in THREADS_MATTER:
         return []
     return [f"trained with {there} threads of TensorFlow, here it uses {here}: the last digits may differ"]
@@ -244,31 +232,23 @@ def _network(folder, k):
 
 
 def tensorflow_threads():
-    """Threads that TensorFlow cuts one operation into; sums over the batch in a convolution's gradient depend on it.
-
-    Those of dense layers and LSTMs do not (benchmarks/threads.py).
-    """
+    """Return the number of threads of a TensorFlow operation; a cnn's weights depend on it in their last digits."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or usable_cores()
 
 
 def share_cores(n_folds):
-    """Let TensorFlow use no more threads than a fold's share of the cores, if it is not loaded and nobody has chosen.
+    """Limit TensorFlow's threads to one fold's share of the cores, unless it is loaded or the user has set a number.
 
-    So the weights are the same bit for bit whether the folds are trained side by side or one after the other.
+    The weights are then the same bit for bit whether folds are trained side by side or one after the other.
     """
     if "tensorflow" not in sys.modules and n_folds > 1:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, usable_cores() // n_folds)))
 
 
 def train_networks(config, split, folder, stage=None, executor=None):
-    """Train all folds: on the workers of ``executor``, else side by side on this machine, else one after the other.
+    """Return {fold: TrainedNetwork}: trained on ``executor``, else side by side on this machine, else one by one.
 
-    ``stage`` (a `runio.log.Stages`) is told how far they are.
-
-    Returns
-    -------
-    dict of int to pipeline.network.TrainedNetwork
-        By fold; those that were trained before are read from ``folder``.
+    Folds that were trained before are read from ``folder``. ``stage`` (a `runio.log.Stages`) follows the progress.
     """
     from pipeline.network import TrainedNetwork
 
@@ -284,12 +264,12 @@ def train_networks(config, split, folder, stage=None, executor=None):
     for k in folds:
         models[k] = train_network(config, split, folder, k, lambda row: watch.look())
         watch.end(k)
-    return {k: TrainedNetwork(model, split.scalers[k], split.data.amp_names) for k, model in models.items()}
+    return {k: TrainedNetwork(model, split.folds[k].scaler, split.data.amp_names) for k, model in models.items()}
 
 
 @contextlib.contextmanager
 def fold_lock(folder, k):
-    """Let one process at a time train fold ``k``: a worker that was given up for lost may still be training it."""
+    """Let one process at a time train fold ``k``: a worker that Dask believes lost may still be training it."""
     try:
         import fcntl
     except ImportError:  # not POSIX
@@ -302,15 +282,10 @@ def fold_lock(folder, k):
 
 
 def train_alone(config, split, output, settings, k, stage):
-    """Train fold ``k`` and nothing else, beside other processes that train the others (``--fold K``).
+    """Train fold ``k`` alone (``--fold K``), beside other processes that train the other folds.
 
-    The first to come makes the folder; all must have the same settings. A run with ``resume`` finishes the rest.
-    ``stage`` (a `runio.log.Stages`) is told how far the fold is.
-
-    Raises
-    ------
-    InputError
-        If there is no such fold, or the folder cannot be used.
+    The first process makes the folder, and all must have the same settings; a run with ``--resume`` finishes the rest.
+    A fold that does not exist, or a folder that cannot be used, raises an `InputError`.
     """
     if not 0 <= k < len(split.folds):
         raise InputError(f"--fold: expected 0 to {len(split.folds) - 1} (training.cv - 1), received {k}")

@@ -190,7 +190,7 @@ def _write_history(path, history):
         table.writerows(history)
 
 
-def _batches(data, rows, scaler, settings, seed, first_epoch):
+def _batches(data, fold, settings, seed, first_epoch):
     """Return a tf.data pipeline over all epochs from ``first_epoch`` on, one after the other."""
     import tensorflow as tf
 
@@ -198,7 +198,7 @@ def _batches(data, rows, scaler, settings, seed, first_epoch):
 
     def chunks(epoch):
         arguments = settings.copies, settings.noise, seed, int(epoch), CHUNK_BATCHES * size, noise_size
-        return epoch_chunks(data, rows, scaler, *arguments)
+        return epoch_chunks(data, fold, *arguments)
 
     n_bins, n_amps = data.spectra.shape[1], data.amps.shape[1]
     inputs = tf.TensorSpec((None, n_bins, 1), tf.float32)
@@ -213,39 +213,39 @@ def _batches(data, rows, scaler, settings, seed, first_epoch):
     return tf.data.Dataset.range(first_epoch, settings.epochs).flat_map(one_epoch).prefetch(2 * CHUNK_BATCHES)
 
 
-def _validation_data(data, rows, scaler, settings, seed):
+def _validation_data(data, fold, settings, seed):
     """Return the validation spectra with noise, every spectrum ``copies`` times, the same in every epoch.
 
-    Spectra that hold noise already are taken once, as they are: so they will be judged, and so observed.
+    Spectra that hold noise already are taken once, as they are, because they are also tested as they are.
     """
     noise_is_added = settings.noise != "none" and not data.noisy
-    rows = np.tile(rows, settings.copies if noise_is_added else 1)
+    rows = np.tile(fold.valid, settings.copies if noise_is_added else 1)
     spectra = data.spectra[rows]
     if noise_is_added:
         rng = np.random.default_rng(stream(seed[0], Stream.VALIDATION_NOISE, seed[1]))
         spectra = add_noise(spectra, data.errors[rows], rng)
     auxiliary = None if data.auxiliary is None else data.auxiliary[rows]
-    return scaler.inputs(spectra, auxiliary), scaler.targets(data.amps[rows])
+    return fold.scaler.inputs(spectra, auxiliary), fold.scaler.targets(data.amps[rows])
 
 
-def _restore(folder, fold, steps):
+def _restore(folder, number, steps):
     """Return (network, history) as of the last finished epoch; (None, []) where there is none that can be read."""
-    last, history_path = folder / f"last_{fold}.keras", folder / f"history_{fold}.csv"
+    last, history_path = folder / f"last_{number}.keras", folder / f"history_{number}.csv"
     if not last.is_file():
         return None, []
     try:
-        load_model(folder / f"best_{fold}.keras")  # it may be the fold's answer
+        load_model(folder / f"best_{number}.keras")  # it may turn out to be the best of all epochs
         model = keras.saving.load_model(last, safe_mode=True)
         done = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
         table = read_history(history_path)
         history = [{**{c: float(table[c][i]) for c in HISTORY_COLUMNS}, "epoch": i} for i in range(done)]
     except Exception as error:  # whatever is wrong with these files, the fold can be trained again
-        logger.warning("fold %d: its interrupted training cannot be read (%s); starting the fold again", fold, error)
+        logger.warning("fold %d: its interrupted training cannot be read (%s); training it again", number, error)
         return None, []
     return model, history
 
 
-def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0, on_epoch=None):
+def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=None):
     """Train one network on one fold, or go on where an interrupted training stopped.
 
     Parameters
@@ -254,15 +254,14 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
         Returns a new, uncompiled network; with the same initial weights each time (`models.build_model` with a seed)
         if the training is to be repeatable.
     data : preprocessing.Dataset
-    train, valid : ndarray of int
-        Rows to train on and to validate on.
-    scaler : preprocessing.Scaler
+    fold : preprocessing.Fold
     settings : config.TrainingConfig
     seed : int
         Seed of the run; the fold's own streams are derived from it.
     folder : path-like
-        Receives ``model_<fold>.keras`` (the best epoch) and ``history_<fold>.csv``.
-    fold : int
+        Receives ``model_<number>.keras`` (the best epoch) and ``history_<number>.csv``.
+    number : int
+        Of the fold.
     on_epoch : callable, optional
         Called with a dict (epoch, loss, val_loss, learning_rate) after every epoch, those already done included.
 
@@ -277,26 +276,26 @@ def train_fold(build, data, train, valid, scaler, settings, seed, folder, fold=0
         If the loss is NaN or infinite more often than ``settings.retries`` allows.
     """
     folder = Path(folder)
-    final = folder / f"model_{fold}.keras"
+    final = folder / f"model_{number}.keras"
     if final.is_file():
         try:
             return load_model(final)
         except ValueError as error:  # damaged on the disk, since it is only ever put there whole
             logger.warning("%s; training the fold again", error)
     for attempt in range(settings.retries + 1):
-        diverged = folder / f"diverged_{fold}_{attempt}"  # so that an interrupted attempt is not taken for another
+        diverged = folder / f"diverged_{number}_{attempt}"  # tells a resumed run which attempts have failed
         if diverged.exists():
             continue
         try:
             rate = settings.lr / 10**attempt
-            return _train(build, data, train, valid, scaler, replace(settings, lr=rate), seed, folder, fold, on_epoch)
+            return _train(build, data, fold, replace(settings, lr=rate), seed, folder, number, on_epoch)
         except TrainingDiverged as error:
             for name in ("last", "best"):
-                (folder / f"{name}_{fold}.keras").unlink(missing_ok=True)
+                (folder / f"{name}_{number}.keras").unlink(missing_ok=True)
             if attempt == settings.retries:
                 raise
             diverged.touch()
-            logger.warning("fold %d: %s; trying again with %g", fold, error, rate / 10)
+            logger.warning("fold %d: %s; trying again with %g", number, error, rate / 10)
 
 
 def scope(strategy):
@@ -327,13 +326,13 @@ def _optimizer(settings, steps):
     )
 
 
-def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_epoch):
+def _train(build, data, fold, settings, seed, folder, number, on_epoch):
     """Train once, with one learning rate; see ``train_fold``."""
-    final, last, best = (folder / f"{name}_{fold}.keras" for name in ("model", "last", "best"))
-    steps = -(-len(train) * settings.copies // settings.batch_size)
-    seeds = (seed, fold)
+    final, last, best = (folder / f"{name}_{number}.keras" for name in ("model", "last", "best"))
+    steps = -(-len(fold.train) * settings.copies // settings.batch_size)
+    seeds = (seed, number)
     with scope(settings.strategy):
-        model, history = _restore(folder, fold, steps)
+        model, history = _restore(folder, number, steps)
         if model is None:
             model = build()
             model.compile(
@@ -342,18 +341,18 @@ def _train(build, data, train, valid, scaler, settings, seed, folder, fold, on_e
                 steps_per_execution=1 if settings.strategy == "mirrored" else _steps_per_call(steps),
                 jit_compile=False,  # deterministic operations and the XLA compiler exclude each other
             )
-    state = FoldState(last, best, folder / f"history_{fold}.csv", settings, seeds, steps, history, on_epoch)
+    state = FoldState(last, best, folder / f"history_{number}.csv", settings, seeds, steps, history, on_epoch)
     if on_epoch:
         for row in history:
             on_epoch(row)
     if len(history) < settings.epochs and not should_stop(state.val_losses, settings):
         model.fit(
-            _batches(data, train, scaler, settings, seeds, len(history)),
+            _batches(data, fold, settings, seeds, len(history)),
             shuffle=False,  # the pipeline shuffles
             steps_per_epoch=steps,
             initial_epoch=len(history),
             epochs=settings.epochs,
-            validation_data=_validation_data(data, valid, scaler, settings, seeds),
+            validation_data=_validation_data(data, fold, settings, seeds),
             validation_batch_size=4096,
             callbacks=[state],
             verbose=0,

@@ -250,7 +250,7 @@ class Run:
         return tuple(a.key for a in self.amp_table)
 
 
-def write_results(path, data, model, seed, test_rows, judged):
+def write_results(path, data, model, seed, test_rows, evaluated, noisy):
     """Write ``results.h5``.
 
     Parameters
@@ -262,10 +262,11 @@ def write_results(path, data, model, seed, test_rows, judged):
     seed : int
     test_rows : ndarray (n_test,) of int
         Rows of the data set that were tested.
-    judged : dict of int or "ensemble" to dict
+    evaluated : dict of int or "ensemble" to dict
         Per fold, and for their mean: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and the maps ``sensitivity``,
-        ``sensitivity_single`` and ``response``, each None or (an object with ``save(group)``, whether it was made
-        around spectra with noise).
+        ``sensitivity_single`` and ``response``, each None or an object with ``save(group)``.
+    noisy : dict of str to bool
+        Whether the map of this name was made around spectra with noise.
     """
     text = h5py.string_dtype()
     with written_whole(path) as part, h5py.File(part, "w") as file:
@@ -288,7 +289,7 @@ def write_results(path, data, model, seed, test_rows, judged):
         for key, curve in data.molecule_curves.items():
             file[f"molecule_curves/{key}"] = curve
         write_reference(file, data, test_rows)
-        for k, fold in judged.items():
+        for k, fold in evaluated.items():
             group = file.create_group(k if k == ENSEMBLE else f"fold_{k}")
             group["y_test"] = data.amps[test_rows]
             group["y_pred"] = fold["y_pred"]
@@ -296,11 +297,10 @@ def write_results(path, data, model, seed, test_rows, judged):
                 group[f"scaler/{key}"] = value
             for name in MAPS:
                 if fold.get(name) is not None:
-                    values, noisy = fold[name]
-                    values.save(group.create_group(name))
-                    group[name].attrs["noisy"] = noisy
-            if "response" in group and values.n_spectra is not None:
-                group["response"].attrs["n_spectra"] = values.n_spectra
+                    fold[name].save(group.create_group(name))
+                    group[name].attrs["noisy"] = noisy[name]
+            if "response" in group and fold["response"].n_spectra is not None:
+                group["response"].attrs["n_spectra"] = fold["response"].n_spectra
         check_results(file)
 
 
@@ -328,15 +328,17 @@ def write_reference(file, data, test_rows):
         group["auxiliary"] = data.auxiliary[chosen]
 
 
-def write_run(folder, data, config, test_rows, judged):
-    """Write ``results.h5``, ``MSE.csv`` and ``R2.csv`` of a run into its folder; ``judged`` as in `write_results`.
+def write_run(folder, data, config, test_rows, evaluated):
+    """Write ``results.h5``, ``MSE.csv`` and ``R2.csv`` of a run into its folder; ``evaluated`` as in `write_results`.
 
-    Each of ``judged`` also holds its scores, ``MSE`` and ``R2`` (n_amps,).
+    Each of ``evaluated`` also holds its scores, ``MSE`` and ``R2`` (n_amps,).
     """
     for name in ("MSE", "R2"):
-        scores = {fold: answers[name] for fold, answers in judged.items()}
+        scores = {fold: one[name] for fold, one in evaluated.items()}
         write_scores(Path(folder) / f"{name}.csv", data.amp_names, scores)
-    write_results(Path(folder) / "results.h5", data, config.model.name, config.seed, test_rows, judged)
+    noisy = {name: data.noisy or getattr(config, name).noisy for name in ("sensitivity", "sensitivity_single")}
+    noisy["response"] = data.noisy
+    write_results(Path(folder) / "results.h5", data, config.model.name, config.seed, test_rows, evaluated, noisy)
 
 
 def write_scores(path, names, scores):

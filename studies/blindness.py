@@ -24,7 +24,6 @@ measured without an explanation: squared error with the shortcut taken away, or 
 that without. Networks and maps are kept in ``--work``, and read from there.
 """
 
-import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
@@ -58,16 +57,15 @@ class Workshop:
     @property
     def rows(self):
         """Training rows."""
-        return self.split.folds[0][0]
+        return self.split.folds[0].train
 
     def train(self, name, seed, data=None):
         """Return the network called ``name``, trained on other data than the split's if given."""
-        from preprocessing import Scaler
         from studies.tuning import train
 
         split = self.split
         if data is not None:
-            split = dataclasses.replace(split, data=data, scalers=[Scaler.fit(data, rows) for rows, _ in split.folds])
+            split = split.with_data(data)
         return train("mlp", self.config, split, seed, self.work / f"{name}_{seed}")
 
     def test_set(self, data):

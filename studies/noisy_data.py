@@ -55,8 +55,8 @@ def measure(folder, size, seed, quick=False):
     with tempfile.TemporaryDirectory() as results:
         model = train_network(config, split, Path(results), 0)
         losses = read_history(Path(results) / "history_0.csv")["val_loss"]
-    network = TrainedNetwork(model, split.scalers[0], split.data.amp_names)
-    test, training = (r2(network, split.data, rows) for rows in (split.test, split.folds[0][0]))
+    network = TrainedNetwork(model, split.folds[0].scaler, split.data.amp_names)
+    test, training = (r2(network, split.data, rows) for rows in (split.test, split.folds[0].train))
     row = {"extra_noise": size, "seed": seed, **{k: f"{v:.4f}" for k, v in zip(split.data.amp_names, test)}}
     row |= {"mean": f"{test.mean():.4f}", "training_mean": f"{training.mean():.4f}"}
     row |= {"epoch": int(np.argmin(losses)) + 1, "minutes": f"{(time.perf_counter() - start) / 60:.1f}"}

@@ -76,7 +76,7 @@ def judge_network(name, folds, work, quick, seconds):
         place = place / ".unfinished"
     trained = [k for k in range(folds) if (place / f"model_{k}.keras").is_file()]
     truth, names = split.data.amps[split.test], split.data.amp_names
-    networks = [TrainedNetwork(load_model(place / f"model_{k}.keras"), split.scalers[k], names) for k in trained]
+    networks = [TrainedNetwork(load_model(place / f"model_{k}.keras"), split.folds[k].scaler, names) for k in trained]
     answers = [predict_noisy(network, split.data, split.test, config.seed) for network in networks]
     scalers = [network.scaler.to_dict() for network in networks]
     if answers:

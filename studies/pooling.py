@@ -64,7 +64,7 @@ def likeness(convolutions, spectra, step=0.1, distances=DISTANCES):
 
 def measure(network, split, n_spectra=100, n_fit=8000):
     """Return what is printed and drawn of one network: its map, and the two measures of its convolutions."""
-    data, scaler, rows = split.data, network.scaler, split.folds[0][0][:n_fit]
+    data, scaler, rows = split.data, network.scaler, split.folds[0].train[:n_fit]
     whiten, convolutions = parts(network.model)
     noisy = noisy_test_spectra(data, split.test, 0)
     fitted = add_noise(data.spectra[rows], data.errors[rows], np.random.default_rng(stream(0, Stream.STUDY_NOISE)))

@@ -24,7 +24,7 @@ import numpy as np
 from common.metrics import spearman
 from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
-from preprocessing import Scaler, add_noise, noisy_test_spectra, whitening
+from preprocessing import add_noise, noisy_test_spectra, whitening
 from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
 from studies.limit import compare
 from studies.tables import (
@@ -128,7 +128,7 @@ def prepare(variant, config):
         return split
     size = np.log10(np.median(split.data.errors, axis=1, keepdims=True))
     data = dataclasses.replace(split.data, auxiliary=size, auxiliary_names=("log_error",))
-    return dataclasses.replace(split, data=data, scalers=[Scaler.fit(data, train) for train, _ in split.folds])
+    return split.with_data(data)
 
 
 def train(variant, config, split, seed, folder):
@@ -138,9 +138,9 @@ def train(variant, config, split, seed, folder):
     from pipeline.training import train_fold
 
     models.BUILDERS["mlp"] = residual_mlp if RESIDUAL in variant else models.mlp
-    data, scaler, (rows, valid) = split.data, split.scalers[0], split.folds[0]
+    data, fold = split.data, split.folds[0]
     name = config.model.name
-    first = whitening(data, rows, scaler) if config.model.whiten else None
+    first = whitening(data, fold) if config.model.whiten else None
 
     def build():
         n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
@@ -154,8 +154,8 @@ def train(variant, config, split, seed, folder):
         )
 
     Path(folder).mkdir(parents=True, exist_ok=True)
-    model = train_fold(build, data, rows, valid, scaler, config.training, seed, folder)
-    return TrainedNetwork(model, scaler, data.amp_names)
+    model = train_fold(build, data, fold, config.training, seed, folder)
+    return TrainedNetwork(model, fold.scaler, data.amp_names)
 
 
 def errors(network, split, spectra, rows):
@@ -185,7 +185,7 @@ def has_limit(split):
 
 def score(network, split, limited):
     """Return the columns of one trained network; ``limited``: its test spectra are those of the limit."""
-    data, train_rows = split.data, split.folds[0][0]
+    data, train_rows = split.data, split.folds[0].train
     noisy = noisy_test_spectra(data, split.test, 0)
     test, answers = errors(network, split, noisy, split.test)
     again = add_noise(

@@ -82,10 +82,9 @@ def write_run(
             "scaler": scaler,
         }
         if sensitivity:
-            noisy = survey_noisy if map_noisy is None else map_noisy
             response = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
-            folds[k] |= {"sensitivity": (FakeMap(change, scheme), noisy), "response": (response, noisy)}
-            folds[k]["sensitivity_single"] = FakeMap(change, "single", nodes=5), True
+            folds[k] |= {"sensitivity": FakeMap(change, scheme), "response": response}
+            folds[k]["sensitivity_single"] = FakeMap(change, "single", nodes=5)
         mse[k], r2[k] = scores(y, y_pred, width).values()
         if history:
             epochs = np.arange(1, 12 + 3 * k)
@@ -97,7 +96,9 @@ def write_run(
         y_pred = np.mean([fold["y_pred"] for fold in folds.values()], axis=0)
         folds["ensemble"] = {**folds[0], "y_pred": y_pred}
         mse["ensemble"], r2["ensemble"] = scores(y, y_pred, width).values()
-    results.write_results(folder / "results.h5", data, "mlp", 7, np.arange(n_test), folds)
+    noisy = survey_noisy if map_noisy is None else map_noisy
+    noisy = {"sensitivity": noisy, "sensitivity_single": True, "response": noisy}
+    results.write_results(folder / "results.h5", data, "mlp", 7, np.arange(n_test), folds, noisy)
     results.write_scores(folder / "MSE.csv", data.amp_names, mse)
     results.write_scores(folder / "R2.csv", data.amp_names, r2)
     settings = {

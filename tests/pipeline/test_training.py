@@ -13,7 +13,7 @@ pytest.importorskip("keras")
 
 from models import build_model
 from pipeline import training
-from preprocessing import Scaler, split_folds, split_test
+from preprocessing import Fold, Scaler, split_folds, split_test
 from runio.config import TrainingConfig
 
 SETTINGS = TrainingConfig(
@@ -25,7 +25,7 @@ AVERAGED = replace(SETTINGS, schedule="cosine", average_epochs=0.5, weight_decay
 def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0, n=400):
     data = dataset(n)
     rest, _ = split_test(data, 0.2, 0)
-    ((rows, valid),) = split_folds(rest, 1, "kfold", 0.2, 0)
+    (rows,) = split_folds(rest, 1, "kfold", 0.2, 0)
 
     built = []
 
@@ -37,8 +37,7 @@ def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_ne
         return model
 
     folder.mkdir(exist_ok=True)
-    scaler = Scaler.fit(data, rows)
-    return training.train_fold(build, data, rows, valid, scaler, settings, seed, folder, 0, on_epoch)
+    return training.train_fold(build, data, Fold.of(data, *rows), settings, seed, folder, 0, on_epoch)
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +188,11 @@ def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path, u
 def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch, uncompiled):
     real, rates = training._train, []
 
-    def diverges_at_first(build, data, train, valid, scaler, settings, *rest):
+    def diverges_at_first(build, data, fold, settings, *rest):
         rates.append(settings.lr)
         if settings.lr == 0.003:
             raise training.TrainingDiverged("the loss became nan")
-        return real(build, data, train, valid, scaler, settings, *rest)
+        return real(build, data, fold, settings, *rest)
 
     def kill(row):
         if row["epoch"] == 1:
@@ -219,12 +218,13 @@ def test_damaged_network_of_a_finished_fold_is_trained_again(tmp_path, unbroken,
 def seen_in_training(noisy, extra_noise):
     """Noise of the inputs of one epoch and of the validation, in units of the errors, for spectra that are flat."""
     data = dataset()
-    scaler = Scaler.fit(data, np.arange(len(data)))
+    rows = np.arange(200)
+    fold = Fold(rows, rows, Scaler.fit(data, np.arange(len(data))))
     flat = replace(data, spectra=np.full_like(data.spectra, 0.01), errors=np.full_like(data.errors, 1e-4), noisy=noisy)
-    settings, rows = replace(SETTINGS, extra_noise=extra_noise, epochs=1), np.arange(200)
-    batches = [x.numpy() for x, _ in training._batches(flat, rows, scaler, settings, (0, 0), 0)]
-    validation, _ = training._validation_data(flat, rows, scaler, settings, (0, 0))
-    return [np.std(x) * scaler.x_std / 1e-4 for x in (np.concatenate(batches), validation)]
+    settings = replace(SETTINGS, extra_noise=extra_noise, epochs=1)
+    batches = [x.numpy() for x, _ in training._batches(flat, fold, settings, (0, 0), 0)]
+    validation, _ = training._validation_data(flat, fold, settings, (0, 0))
+    return [np.std(x) * fold.scaler.x_std / 1e-4 for x in (np.concatenate(batches), validation)]
 
 
 def test_spectra_that_hold_noise_get_the_extra_noise_in_training_and_none_in_validation():
@@ -236,6 +236,6 @@ def test_spectra_that_hold_noise_get_the_extra_noise_in_training_and_none_in_val
 def test_spectra_that_hold_noise_are_validated_once_each():
     data = replace(dataset(), noisy=True)
     scaler = Scaler.fit(data, np.arange(400))
-    x, y = training._validation_data(data, np.arange(7), scaler, SETTINGS, (0, 0))
+    x, y = training._validation_data(data, Fold(np.arange(400), np.arange(7), scaler), SETTINGS, (0, 0))
     np.testing.assert_array_equal(x, scaler.inputs(data.spectra[:7]))
     np.testing.assert_array_equal(y, scaler.targets(data.amps[:7]))

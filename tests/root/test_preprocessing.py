@@ -7,6 +7,7 @@ import pytest
 from synthetic import dataset
 
 from preprocessing import (
+    Fold,
     Scaler,
     add_noise,
     epoch_chunks,
@@ -92,7 +93,7 @@ def epoch(data, **changes):
     """Return all inputs and targets of one epoch."""
     rows = np.arange(0, 400, 2)
     arguments = {"copies": 3, "noise": "fresh", "seed": (1, 0), "epoch": 0, "chunk_rows": 64} | changes
-    chunks = list(epoch_chunks(data, rows, Scaler.fit(data, rows), **arguments))
+    chunks = list(epoch_chunks(data, Fold.of(data, rows, rows), **arguments))
     return np.concatenate([c[0] for c in chunks])[..., 0], np.concatenate([c[1] for c in chunks])
 
 
@@ -124,8 +125,9 @@ def test_fixed_noise_gives_the_same_copies_in_every_epoch():
 def test_noise_of_an_epoch_has_the_size_that_is_asked_for(noise, size):
     data = dataset(noise=1e-4)
     clean = replace(data, spectra=np.full_like(data.spectra, 0.01), errors=np.full_like(data.errors, 1e-4))
-    scaler = Scaler.fit(data, np.arange(400))
-    chunks = epoch_chunks(clean, np.arange(400), scaler, 5, noise, (1, 0), 0, 100, noise_size=size)
+    fold = Fold.of(data, np.arange(400), np.arange(400))
+    scaler = fold.scaler
+    chunks = epoch_chunks(clean, fold, 5, noise, (1, 0), 0, 100, noise_size=size)
     added = np.concatenate([x for x, _ in chunks])[..., 0] * scaler.x_std + scaler.x_mean - 0.01
     assert added.std() / 1e-4 == pytest.approx(size, abs=0.02)
 
@@ -138,9 +140,9 @@ def test_an_epoch_is_the_same_again():
 
 def test_whitened_noisy_spectra_have_unit_covariance():
     data = dataset(n=4000, noise=3e-4)
-    rows = np.arange(4000)
-    scaler = Scaler.fit(data, rows)
-    kernel, bias = whitening(data, rows, scaler)
+    fold = Fold.of(data, np.arange(4000), np.arange(4000))
+    scaler = fold.scaler
+    kernel, bias = whitening(data, fold)
     noisy = add_noise(data.spectra, data.errors, np.random.default_rng(0))
     white = scaler.inputs(noisy)[..., 0] @ kernel + bias
     assert np.allclose(np.cov(white.T), np.eye(13), atol=0.1)

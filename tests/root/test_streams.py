@@ -10,7 +10,7 @@ from synthetic import dataset
 
 from constants import Stream, stream
 from perturbation.arguments import seed_of
-from preprocessing import Scaler, epoch_chunks, noisy_test_spectra, split_folds, split_test
+from preprocessing import Fold, epoch_chunks, noisy_test_spectra, split_folds, split_test
 
 ROOT = Path(__file__).parents[2]
 SEEDS, FOLDS, EPOCHS = (0, 1, 2, 12345), range(6), range(4)
@@ -78,9 +78,9 @@ def test_what_a_run_draws_shares_no_numbers(monkeypatch):
         rest, test = split_test(data, 0.2, seed)
         folds = split_folds(rest, 3, "random", 0.2, seed)
         noisy_test_spectra(data, test, seed)
-        for k, (train, _) in enumerate(folds):
+        for k, rows in enumerate(folds):
             for epoch, noise in ((0, "fresh"), (1, "fresh"), (2, "fixed")):
-                list(epoch_chunks(data, train, Scaler.fit(data, train), 1, noise, (seed, k), epoch, 1000))
+                list(epoch_chunks(data, Fold.of(data, *rows), 1, noise, (seed, k), epoch, 1000))
     assert len(made) == len(set(made)) > 100
 
 

@@ -18,21 +18,21 @@ def trained(tmp_path_factory):
     from loaders import load_dataset
     from models import build_model
     from pipeline.training import train_fold
-    from preprocessing import Scaler, split_folds, split_test, take, whitening
+    from preprocessing import Fold, split_folds, split_test, take, whitening
     from runio.config import TrainingConfig
 
     data = take(load_dataset(ROOT / "data/ariel_spectra.h5"), 12000)
     rest, test = split_test(data, 0.1, 0)
-    ((train, valid),) = split_folds(rest, 1, "kfold", 0.1, 0)
-    scaler = Scaler.fit(data, train)
-    kernel_and_bias = whitening(data, train, scaler)
+    (rows,) = split_folds(rest, 1, "kfold", 0.1, 0)
+    fold = Fold.of(data, *rows)
+    kernel_and_bias = whitening(data, fold)
     settings = TrainingConfig(epochs=12, batch_size=128, lr=0.002, copies=2, plateau_patience=1)
 
     def build():
         return build_model("mlp", 52, 9, whitening=kernel_and_bias, seed=0, units=(160, 80))
 
     folder = tmp_path_factory.mktemp("trained")
-    return data, test, scaler, train_fold(build, data, train, valid, scaler, settings, 0, folder)
+    return data, test, fold.scaler, train_fold(build, data, fold, settings, 0, folder)
 
 
 @pytest.mark.slow
