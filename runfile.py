@@ -197,7 +197,7 @@ def study_planet(config, arguments, command, log):
         answer = folder / "answer"
         if not planet.is_answered(answer, arguments.observation, arguments.resume):
             apply_run(folder / "run", arguments.observation, config, {}, answer, arguments.quiet, arguments.overwrite)
-    logger.info("the answer for %s: %s", arguments.observation, answer)
+    logger.info("the estimate for %s: %s", arguments.observation, answer)
 
 
 def workers(address):

@@ -1,14 +1,15 @@
-"""The error of one answer: how far the truths lie from the answers, among simulated planets answered alike.
+"""Prediction intervals of an estimate, and whether its spectrum is consistent with those that were trained on.
 
-Further noise on an observation moves a point estimate far less than the truth may lie from it: a network that answers
-the mean of what it cannot see is very sure of it. What it does not know is seen on test planets. Around one answer the
-nearest test planets in the space of all answers are taken; their (truth - answer), in units of its local size, give the
-quantiles. This is conformal prediction (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094) with a local scale, made
-among neighbours, so that its coverage holds near the answer and not only on average. It was chosen by
-``studies/answer_coverage.py``, beside three others.
+How far an estimate moves under further noise is not its error: a network that predicts the mean of what it cannot see
+hardly moves. The error is therefore measured on simulated test planets. Those with the predictions nearest to the
+estimate are taken, and the quantiles of their (truth - prediction), in units of its local size, give the intervals.
+This is conformal prediction (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094) with a local scale, among neighbours,
+so that the coverage holds near the estimate and not only on average. ``studies/answer_coverage.py`` compares this rule
+with three others.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,263 +17,159 @@ from constants import Stream, stream
 from preprocessing import add_noise
 
 LEVELS = {"68": 0.6827, "95": 0.9545}  # one and two standard deviations of a normal distribution
-NEIGHBOURS = 200  # test planets that give the quantiles
-SCALING_NEIGHBOURS = 50  # test planets that give the size of (truth - answer) around one place
-FEWEST = 50  # test planets below which no interval is given: 95 % needs 43 for its two ends
-AT_ONCE = 256  # answers, so that memory stays small
+NEIGHBOURS = 200  # test planets that give the quantiles, and that a spectrum is compared with
+SCALE_NEIGHBOURS = 50  # test planets that give the local size of (truth - prediction)
+MIN_PLANETS = 50  # test planets needed for an interval: at 95 % the two ends take 43
+BLOCK = 256  # estimates at once, so that memory stays small
 
 
-def intervals(answers, truths, answer, quantiles=None):
-    """Return the intervals that hold the truth behind an answer.
+def intervals(predictions, truths, estimates, quantiles=None):
+    """Return prediction intervals for the truths behind some estimates.
 
     Parameters
     ----------
-    answers, truths : ndarray (n, n_amps)
+    predictions, truths : ndarray (n, n_amps)
         Of simulated planets that the network was not trained on, in retrieval space.
-    answer : ndarray (m, n_amps)
-        The answers that intervals are wanted for.
+    estimates : ndarray (m, n_amps)
+        What intervals are wanted for.
     quantiles : callable, optional
-        Another rule than `local_neighbours`, to compare it with: the same arguments, the same result.
+        Another rule than `local_neighbours`, with the same arguments and result.
 
     Returns
     -------
     ndarray (n_levels, 2, m, n_amps)
-        Low and high end for each of `LEVELS`; NaN where there are fewer than `FEWEST` planets. An end is never beyond
-        the least and greatest truth, unless the answer itself is.
+        Low and high end for each of `LEVELS`; NaN where there are fewer than `MIN_PLANETS` planets. No end lies
+        outside the range of the truths, unless the estimate itself does.
 
     Raises
     ------
     ValueError
         If the shapes do not fit, or a number is not finite.
     """
-    answers, truths, answer = (np.asarray(values, float) for values in (answers, truths, answer))
-    if answers.ndim != 2 or answers.shape != truths.shape or answer.shape[1:] != answers.shape[1:]:
+    predictions, truths, estimates = (np.asarray(values, float) for values in (predictions, truths, estimates))
+    if predictions.ndim != 2 or predictions.shape != truths.shape or estimates.shape[1:] != predictions.shape[1:]:
         raise ValueError(
-            f"answers, truths, answer: expected (n, n_amps), the same, and (m, n_amps), received {answers.shape}, "
-            f"{truths.shape}, {answer.shape}"
+            "predictions, truths, estimates: expected shapes (n, n_amps), the same, and (m, n_amps), received "
+            f"{predictions.shape}, {truths.shape}, {estimates.shape}"
         )
-    for name, values in (("answers", answers), ("truths", truths), ("answer", answer)):
+    for name, values in (("predictions", predictions), ("truths", truths), ("estimates", estimates)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
-    if len(answers) < FEWEST:
-        return np.full((len(LEVELS), 2, *answer.shape), np.nan)
-    ends = np.array([(1 - level) / 2 for level in LEVELS.values()])
+    if len(predictions) < MIN_PLANETS:
+        return np.full((len(LEVELS), 2, *estimates.shape), np.nan)
+    tails = np.array([(1 - level) / 2 for level in LEVELS.values()])
     quantiles = quantiles or local_neighbours
-    parts = [quantiles(answers, truths - answers, part, ends) for part in _parts(answer)]
-    found = answer + np.concatenate(parts, axis=2)
-    least, greatest = truths.min(axis=0), truths.max(axis=0)
-    inside = (answer >= least) & (answer <= greatest)
-    return np.where(inside, np.clip(found, least, greatest), found)
+    blocks = [quantiles(predictions, truths - predictions, block, tails) for block in _blocks(estimates)]
+    ends = estimates + np.concatenate(blocks, axis=2)
+    low, high = truths.min(axis=0), truths.max(axis=0)
+    inside = (estimates >= low) & (estimates <= high)
+    return np.where(inside, np.clip(ends, low, high), ends)
 
 
-def local_neighbours(answers, residuals, answer, ends):
-    """Return the quantiles of (truth - answer) that a local scale among the nearest planets gives.
-
-    Parameters
-    ----------
-    answers, residuals : ndarray (n, n_amps)
-        Of test planets; residuals are (truth - answer).
-    answer : ndarray (m, n_amps)
-    ends : ndarray (n_levels,)
-        Probability below each low end, and above each high one.
-
-    Returns
-    -------
-    ndarray (n_levels, 2, m, n_amps)
-    """
-    near = nearest(answers, answer, NEIGHBOURS)  # (m, k)
+def local_neighbours(predictions, residuals, estimates, tails):
+    """Quantiles of the residuals (n, n_amps) among neighbours, with a local scale: (n_levels, 2, m, n_amps)."""
+    near = nearest(predictions, estimates, NEIGHBOURS)  # (m, k)
     rows, place = np.unique(near, return_inverse=True)
-    relative = residuals[rows] / own_size(answers, residuals, rows)
-    return conformal_quantiles(relative[place.reshape(near.shape)], ends, axis=1) * local_size(
-        answers, residuals, answer
-    )
+    relative = residuals[rows] / own_size(predictions, residuals, rows)
+    scale = local_size(predictions, residuals, estimates)
+    return conformal_quantiles(relative[place.reshape(near.shape)], tails, axis=1) * scale
 
 
-def nearest(answers, answer, k):
-    """Return the ``k`` nearest of ``answers`` (n, n_amps) to each ``answer`` (m, n_amps) as rows (m, k).
-
-    Distances are in units of the standard deviation of each AMP's answers.
-    """
-    scale = np.maximum(answers.std(axis=0), 1e-300)
-    here, there = answers / scale, answer / scale
-    square = (here**2).sum(axis=1) - 2 * there @ here.T  # (m, n), but for what a row has in common
-    k = min(k, len(answers))
+def nearest(predictions, estimates, k):
+    """Rows (m, k) of the predictions nearest to each estimate, in standard deviations of each AMP's predictions."""
+    scale = np.maximum(predictions.std(axis=0), 1e-300)
+    here, there = predictions / scale, estimates / scale
+    square = (here**2).sum(axis=1) - 2 * there @ here.T  # (m, n), up to a constant in each row
+    k = min(k, len(predictions))
     return np.argpartition(square, k - 1, axis=1)[:, :k]
 
 
-def _parts(values):
-    return [values[i : i + AT_ONCE] for i in range(0, len(values), AT_ONCE)]
+def _blocks(values):
+    return [values[i : i + BLOCK] for i in range(0, len(values), BLOCK)]
 
 
-def local_size(answers, residuals, answer):
-    """Return the root mean square of (truth - answer) around each answer, (m, n_amps)."""
-    near = nearest(answers, answer, SCALING_NEIGHBOURS)
-    return _size(residuals[near])
+def local_size(predictions, residuals, estimates):
+    """Root mean square of the residuals around each estimate, (m, n_amps)."""
+    return _rms(residuals[nearest(predictions, estimates, SCALE_NEIGHBOURS)])
 
 
-def own_size(answers, residuals, rows):
-    """Return the same around the planets ``rows``, each without itself, (len(rows), n_amps)."""
+def own_size(predictions, residuals, rows):
+    """Root mean square of the residuals around some of the planets, each without itself, (len(rows), n_amps)."""
     sizes = []
-    for part in _parts(rows):
-        near = nearest(answers, answers[part], SCALING_NEIGHBOURS + 1)
-        among = near != part[:, None]  # (m, k + 1)
-        among[among.all(axis=1), -1] = False  # twins of it were nearer: any one goes
-        sizes.append(_size(residuals[near[among].reshape(len(part), -1)]))
+    for block in _blocks(rows):
+        near = nearest(predictions, predictions[block], SCALE_NEIGHBOURS + 1)
+        others = near != block[:, None]  # (m, k + 1)
+        others[others.all(axis=1), -1] = False  # the planet is not listed because identical ones were: drop any one
+        sizes.append(_rms(residuals[near[others].reshape(len(block), -1)]))
     return np.concatenate(sizes)
 
 
-def _size(residuals):
-    """Return the root mean square over neighbours, (m, k, n_amps) to (m, n_amps); never quite 0."""
+def _rms(residuals):
+    """Root mean square over neighbours, (m, k, n_amps) to (m, n_amps), kept above zero."""
     return np.maximum(np.sqrt((residuals**2).mean(axis=1)), 1e-300)
 
 
-def conformal_quantiles(values, ends, axis):
-    """Low and high ends (n_levels, 2, ...) that a further value like these falls between with the given probability.
-
-    The rank is of n + 1 values, that of conformal prediction.
-    """
-    both = np.stack([ends, 1 - ends], axis=1)
-    return np.quantile(values, both, axis=axis, method="weibull")
+def conformal_quantiles(values, tails, axis):
+    """Low and high quantiles (n_levels, 2, ...) with the rank of conformal prediction, that of n + 1 values."""
+    return np.quantile(values, np.stack([tails, 1 - tails], axis=1), axis=axis, method="weibull")
 
 
-ALIKE = 200  # test planets around an answer
-JUDGED = 500  # test planets whose own distances are the scale
-OUTSIDE_SHARE = 0.99  # share of test planets that lie nearer, beyond which a spectrum is called unlike them
-STRANGE = 4.0  # standard deviations from which on a bin is named
-BEYOND = 0.05  # share of bins outside of the range of all test planets, beyond which a spectrum is unlike them
-OTHER_ERRORS = 1.25  # factor beyond the errors of the test planets from which on errors are called others
+# --- is the spectrum consistent with those that were trained on? ---
 
-
-@dataclass(frozen=True)
-class Likeness:
-    """How an observation lies among the simulated spectra.
-
-    Attributes
-    ----------
-    distance, greatest_pull : float
-        Mahalanobis distance of the spectrum; the largest absolute pull of a bin.
-    misfit : float
-        Root mean square over bins of what no mixture of the planets alike explains, in errors.
-    nearer, pulled_less, fitted_better : float
-        Share of test planets with a smaller distance, greatest pull and misfit.
-    pulls : ndarray (n_bins,)
-        Of each bin: its distance from what the others lead one to expect, in standard deviations, with sign.
-    expected : ndarray (n_bins,)
-        That expectation, depth.
-    n : int
-        Test planets that it was compared with.
-    beyond : float
-        Share of the bins that are deeper or shallower than in any test planet.
-    """
-
-    distance: float
-    nearer: float
-    greatest_pull: float
-    pulled_less: float
-    misfit: float
-    fitted_better: float
-    pulls: np.ndarray
-    expected: np.ndarray
-    n: int
-    beyond: float = 0.0
-
-    @property
-    def outside(self):
-        """Whether the spectrum is unlike those trained on."""
-        shares = (self.nearer, self.pulled_less, self.fitted_better)
-        return max(shares) > OUTSIDE_SHARE or self.beyond > BEYOND
-
-    @property
-    def strange_bins(self):
-        """Bins that are pulled by more than `STRANGE` standard deviations, the worst first, (n,) of int."""
-        order = np.argsort(-np.abs(self.pulls), kind="stable")
-        return order[np.abs(self.pulls[order]) > STRANGE]
-
-
-@dataclass(frozen=True)
-class ErrorLevel:
-    """The errors of an observation in units of the median errors of the data set that was trained on.
-
-    Attributes
-    ----------
-    level : float
-        Median over bins.
-    least, greatest : float
-        The same of the simulated planets: 1st and 99th percentile.
-    """
-
-    level: float
-    least: float
-    greatest: float
-
-    @property
-    def other(self):
-        """Whether they are beyond those that the networks were trained on."""
-        return not self.least / OTHER_ERRORS <= self.level <= self.greatest * OTHER_ERRORS
+INSIDE, OUTSIDE, UNKNOWN = "inside", "outside", "unknown"  # as verdict.yaml stores them
+MAX_COMPARED = 500  # test planets whose own distances set the scale
+OUTSIDE_SHARE = 0.99  # a spectrum that is further off than this share of test planets is out of distribution
+OUTSIDE_BINS = 0.05  # so is one with more than this share of its bins outside the range of all test planets
+OUTSIDE_DEVIATIONS = 5  # and one without comparison, so many standard deviations from the mean training depth
+LARGE_RESIDUAL = 4.0  # standard deviations from which on a bin is named
+OTHER_ERRORS = 1.25  # factor beyond the errors that were trained on from which on errors are said to differ
+MAX_NAMED = 5  # bins in a sentence
 
 
 @dataclass(frozen=True)
 class TestPlanets:
-    """Simulated planets that no network was trained on, as the observing instrument would see them.
+    """Simulated planets that no network was trained on, with the noise of an observation.
 
-    Attributes
-    ----------
-    truths, answers : ndarray (n, n_amps)
-        AMPs in retrieval space, and what the network says.
-    clean, spectra : ndarray (n, n_bins)
-        As in the data set, and with noise of the observation's errors; the same where the data set is noisy itself.
-    error : ndarray (n_bins,)
-        1-sigma errors of that noise, depth: of the observation, or of a noisy data set.
-    noisy : bool
-        Whether the data set is noisy itself.
+    ``truths`` and ``predictions`` are (n, n_amps); ``clean`` and ``spectra`` (n, n_bins) are without and with the
+    noise whose 1-sigma ``error`` is (n_bins,). Where the data set is ``noisy`` itself, the two are the same.
     """
 
-    __test__ = False  # no case of pytest
+    __test__ = False  # not a test case of pytest
 
     truths: np.ndarray
-    answers: np.ndarray
+    predictions: np.ndarray
     clean: np.ndarray
     spectra: np.ndarray
     error: np.ndarray
     noisy: bool
 
-    def compare(self, spectra, answers, rows=None):
-        """Hold spectra against the planets that are answered alike.
+    def residuals(self, spectra, predictions, rows=None):
+        """Compare spectra (m, n_bins) with their nearest neighbours, the planets of the most similar predictions.
 
-        Parameters
-        ----------
-        spectra : ndarray (m, n_bins)
-        answers : ndarray (m, n_amps)
-        rows : sequence of int, optional
-            Where the spectra are themselves of test planets: which, so that none is its own neighbour.
-
-        Returns
-        -------
-        distance : ndarray (m,)
-        pulls, deviations : ndarray (m, n_bins)
-            The standard deviations that pulls are in units of, depth.
+        ``rows`` says which of the planets the spectra are themselves of, so that none is its own neighbour. Returns
+        the Mahalanobis distance (m,) from the neighbours; the standardised residual of each bin (m, n_bins), from
+        what all other bins predict for it; and the standard deviations (m, n_bins) of these predictions, depth.
         """
-        distance, pulls, deviations = np.empty(len(spectra)), np.empty(spectra.shape), np.empty(spectra.shape)
-        alike = nearest(self.answers, answers, ALIKE + 1)
-        for i, near in enumerate(alike):
+        distance, standardised, deviations = (np.empty(shape) for shape in (len(spectra), spectra.shape, spectra.shape))
+        for i, near in enumerate(nearest(self.predictions, predictions, NEIGHBOURS + 1)):
             near = near[near != rows[i]] if rows is not None else near
-            mean, precision = self._around(near[:ALIKE])
+            mean, precision = self._around(near[:NEIGHBOURS])
             weighted = precision @ (spectra[i] - mean)
             deviations[i] = 1 / np.sqrt(np.diag(precision))
             distance[i] = np.sqrt(max(weighted @ (spectra[i] - mean), 0))
-            pulls[i] = weighted * deviations[i]
-        return distance, pulls, deviations
+            standardised[i] = weighted * deviations[i]
+        return distance, standardised, deviations
 
-    def misfit(self, pulls, deviations):
-        """Root mean square over bins, (m,), in errors, of what is best called noise; arguments as `compare` returns."""
-        return np.sqrt(np.mean((pulls / deviations * self.error) ** 2, axis=1))
+    def misfit(self, standardised, deviations):
+        """Root mean square over bins (m,) of the part of a spectrum that is left as noise, in units of the errors."""
+        return np.sqrt(np.mean((standardised / deviations * self.error) ** 2, axis=1))
 
     def _around(self, rows):
-        """Return the mean and the inverse covariance, noise and all, of the spectra of some planets."""
+        """Mean and inverse covariance, noise included, of the spectra of some planets."""
         spectra = self.clean[rows]
         covariance = np.atleast_2d(np.cov(spectra.T))
         noise = np.diag(self.error**2)
-        if self.noisy:  # it is in there already; shrunk towards it, as there may be more bins than planets
+        if self.noisy:  # noise is included already; shrink towards it, as there may be more bins than planets
             share = spectra.shape[1] / (spectra.shape[1] + len(rows))
             covariance = (1 - share) * covariance + share * noise
         else:
@@ -286,26 +183,7 @@ def is_noisy(run):
 
 
 def planets_as_seen(run, network, error, seed):
-    """Show a run's test planets to its network as an instrument with these errors would see them.
-
-    Parameters
-    ----------
-    run : runio.results.Run
-        With a ``reference``.
-    network : pipeline.network.TrainedNetwork
-    error : ndarray (n_bins,)
-        1-sigma errors of the observation, depth.
-    seed : int
-
-    Returns
-    -------
-    TestPlanets
-
-    Raises
-    ------
-    ValueError
-        If the errors are not of the run's bins, or not positive; or the network answers NaN or infinity.
-    """
+    """Predict a run's test planets from spectra with the 1-sigma errors (n_bins,) of an observation: `TestPlanets`."""
     kept = run.reference
     clean, noisy = kept["spectra"].astype(float), is_noisy(run)
     error = np.asarray(error, float)
@@ -313,77 +191,98 @@ def planets_as_seen(run, network, error, seed):
         raise ValueError(f"error: expected positive numbers of shape {clean.shape[1:]}, received shape {error.shape}")
     rng = np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE, 1))
     spectra = clean if noisy else add_noise(clean, error, rng)
-    answers = network.predict(spectra, kept.get("auxiliary"))
-    if not np.isfinite(answers).all():
-        raise ValueError("network: expected finite answers to the test spectra of its run, received NaN or infinity")
+    predictions = network.predict(spectra, kept.get("auxiliary"))
+    if not np.isfinite(predictions).all():
+        raise ValueError("network: expected finite predictions of its run's test spectra, received NaN or infinity")
     error = np.asarray(kept["error"] if noisy else error, float)
-    return TestPlanets(run.y_test[kept["rows"]], answers, clean, spectra, error, noisy)
-
-
-def likeness(depth, answer, planets):
-    """Hold an observed spectrum against simulated ones.
-
-    Parameters
-    ----------
-    depth : ndarray (n_bins,)
-    answer : ndarray (n_amps,)
-        The network's to it.
-    planets : TestPlanets
-
-    Returns
-    -------
-    Likeness or None
-        None where there are fewer than `FEWEST` planets.
-    """
-    if len(planets.answers) < FEWEST:
-        return None
-    rows = np.unique(np.linspace(0, len(planets.answers) - 1, JUDGED).round().astype(int))
-    distances, others, units = planets.compare(planets.spectra[rows], planets.answers[rows], rows)
-    found = planets.compare(depth[None], answer[None])
-    distance, pulls, deviations = (values[0] for values in found)
-    greatest, misfit = np.abs(pulls).max(), planets.misfit(*found[1:])[0]
-    return Likeness(
-        distance=float(distance),
-        nearer=float(np.mean(distances < distance)),
-        greatest_pull=float(greatest),
-        pulled_less=float(np.mean(np.abs(others).max(axis=1) < greatest)),
-        misfit=float(misfit),
-        fitted_better=float(np.mean(planets.misfit(others, units) < misfit)),
-        pulls=pulls,
-        expected=depth - pulls * deviations,
-        n=len(rows),
-        beyond=float(beyond_all(depth[None], planets.spectra)[0]),
-    )
-
-
-def beyond_all(spectra, others):
-    """Share of the bins of each of ``spectra`` (m, n_bins) that lies outside of the range of all ``others``, (m,)."""
-    return ((spectra < others.min(axis=0)) | (spectra > others.max(axis=0))).mean(axis=1)
-
-
-def error_level(run, error):
-    """Compare the errors of an observation with those of the run; ``error`` (n_bins,), depth; an `ErrorLevel`."""
-    least, greatest = np.quantile(run.reference["error_level"], [0.01, 0.99])
-    return ErrorLevel(float(np.median(error / run.reference["error"])), float(least), float(greatest))
-
-
-INSIDE, OUTSIDE, UNKNOWN = "inside", "outside", "unknown"
-MOST_BINS = 5  # that a sentence names
-FAR = 5  # standard deviations of the training depths from which on a depth is called unlike them
+    return TestPlanets(run.y_test[kept["rows"]], predictions, clean, spectra, error, noisy)
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What is to be known before an answer is believed.
+class Comparison:
+    """An observed spectrum beside simulated test planets.
 
-    Attributes
-    ----------
-    status : {"inside", "outside", "unknown"}
-        Of the observation, among the simulated planets.
-    sentences : list of str
-        The verdict first.
-    numbers : dict
-        What it rests on, for ``verdict.yaml``.
+    Mahalanobis ``distance``, ``largest`` absolute standardised residual, and ``misfit`` in units of the errors; beside
+    each the share of ``n`` test planets in which it is smaller. ``standardised`` residuals and ``expected`` depths,
+    as predicted from the other bins, are (n_bins,). ``beyond`` is the share of bins outside the range of all planets.
+    """
+
+    distance: float
+    share_nearer: float
+    largest: float
+    share_smaller: float
+    misfit: float
+    share_better: float
+    standardised: np.ndarray
+    expected: np.ndarray
+    n: int
+    beyond: float = 0.0
+
+    @property
+    def outside(self):
+        """Whether the spectrum is out of distribution."""
+        shares = (self.share_nearer, self.share_smaller, self.share_better)
+        return max(shares) > OUTSIDE_SHARE or self.beyond > OUTSIDE_BINS
+
+    @property
+    def outliers(self):
+        """Bins with a residual above `LARGE_RESIDUAL`, largest first, (n,) of int."""
+        order = np.argsort(-np.abs(self.standardised), kind="stable")
+        return order[np.abs(self.standardised[order]) > LARGE_RESIDUAL]
+
+
+def compare(depth, estimate, planets):
+    """Compare a spectrum (n_bins,) of this estimate (n_amps,) with `TestPlanets`; None with too few of them."""
+    if len(planets.predictions) < MIN_PLANETS:
+        return None
+    rows = np.unique(np.linspace(0, len(planets.predictions) - 1, MAX_COMPARED).round().astype(int))
+    distances, others, units = planets.residuals(planets.spectra[rows], planets.predictions[rows], rows)
+    distance, standardised, deviations = planets.residuals(depth[None], estimate[None])
+    largest, misfit = np.abs(standardised).max(), planets.misfit(standardised, deviations)[0]
+    return Comparison(
+        distance=float(distance[0]),
+        share_nearer=float(np.mean(distances < distance)),
+        largest=float(largest),
+        share_smaller=float(np.mean(np.abs(others).max(axis=1) < largest)),
+        misfit=float(misfit),
+        share_better=float(np.mean(planets.misfit(others, units) < misfit)),
+        standardised=standardised[0],
+        expected=depth - standardised[0] * deviations[0],
+        n=len(rows),
+        beyond=float(share_beyond(depth[None], planets.spectra)[0]),
+    )
+
+
+def share_beyond(spectra, others):
+    """Share (m,) of the bins of each of ``spectra`` (m, n_bins) that lies outside the range of all ``others``."""
+    return ((spectra < others.min(axis=0)) | (spectra > others.max(axis=0))).mean(axis=1)
+
+
+class ErrorLevel(NamedTuple):
+    """Median error of an observation in units of the training set's, and the 1st and 99th percentile in that set."""
+
+    level: float
+    low: float
+    high: float
+
+    @property
+    def differs(self):
+        """Whether the errors lie beyond those that were trained on."""
+        return not self.low / OTHER_ERRORS <= self.level <= self.high * OTHER_ERRORS
+
+
+def error_level(run, error):
+    """Compare the errors (n_bins,) of an observation with those of the run."""
+    low, high = np.quantile(run.reference["error_level"], [0.01, 0.99])
+    return ErrorLevel(float(np.median(error / run.reference["error"])), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Whether an observation is like the spectra that were trained on.
+
+    ``status`` is "inside", "outside" or "unknown"; ``sentences`` give the result and its reasons; ``numbers`` go into
+    verdict.yaml.
     """
 
     status: str
@@ -391,100 +290,104 @@ class Standing:
     numbers: dict = field(default_factory=dict)
 
 
-def standing(likeness, level, wavelength, beyond=(), noisy=False, n_planets=0, far=0.0):
-    """Say what is known of an observation.
+def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets=0, deviations=0.0):
+    """Say whether an observation is consistent with the training set, and why.
 
     Parameters
     ----------
-    likeness : observation.compare.Likeness or None
+    comparison : Comparison or None
         None where the run keeps no test spectra, or too few.
-    level : observation.compare.ErrorLevel or None
+    level : ErrorLevel or None
+        None where the run keeps no test spectra.
     wavelength : ndarray (n_bins,)
         Micron.
     beyond : sequence of str
-        AMPs whose answer is beyond every simulated planet's truth.
+        AMPs whose estimate lies outside the range of all simulated planets.
     noisy : bool
-        The simulated spectra hold noise themselves.
+        Whether the simulated spectra hold noise themselves.
     n_planets : int
-        Test planets that the errors are made of.
-    far : float
-        Standard deviations of all training depths by which the furthest bin lies from their mean.
+        Test planets that the intervals are made from.
+    deviations : float
+        Largest distance of a bin from the mean training depth, in standard deviations of all training depths.
 
     Returns
     -------
-    Standing
+    Consistency
     """
-    sentences, numbers = [], {"test_planets": int(n_planets)}
-    status = UNKNOWN if likeness is None else INSIDE
-    far = far if likeness is None or likeness.outside else 0.0  # else the comparison has decided
-    if beyond or far > FAR or (likeness is not None and likeness.outside):
+    if comparison is not None and not comparison.outside:
+        deviations = 0.0  # the comparison is the sharper test: wide priors do hold such depths
+    extrapolates = deviations > OUTSIDE_DEVIATIONS
+    status = UNKNOWN if comparison is None else INSIDE
+    if beyond or extrapolates or (comparison is not None and comparison.outside):
         status = OUTSIDE
-    if likeness is None:
-        why = "this run keeps no test spectra: train it again" if level is None else "this run has too few test planets"
-        sentences.append(f"Whether the observation is like the simulated planets is not known ({why}).")
-    else:
-        sentences.append(_of_distance(likeness, wavelength))
+    sentences, numbers = [_headline(status, level)], {"status": status, "test_planets": int(n_planets)}
+    if comparison is not None:
+        sentences.append(_comparison_text(comparison, wavelength))
         numbers |= {
-            "distance": likeness.distance,
-            "test_planets_nearer": likeness.nearer,
-            "greatest_pull": likeness.greatest_pull,
-            "test_planets_pulled_less": likeness.pulled_less,
-            "misfit": likeness.misfit,
-            "test_planets_fitted_better": likeness.fitted_better,
-            "share_of_bins_beyond_all": likeness.beyond,
-            "strange_bins_micron": [float(wavelength[b]) for b in likeness.strange_bins],
+            "distance": comparison.distance,
+            "test_planets_nearer": comparison.share_nearer,
+            "greatest_pull": comparison.largest,
+            "test_planets_pulled_less": comparison.share_smaller,
+            "misfit": comparison.misfit,
+            "test_planets_fitted_better": comparison.share_better,
+            "share_of_bins_beyond_all": comparison.beyond,
+            "strange_bins_micron": [float(wavelength[b]) for b in comparison.outliers],
         }
-    if far > FAR:
+    if extrapolates:
         sentences.append(
-            f"Its furthest bin lies {far:.0f} standard deviations from the training spectra: the network extrapolates."
+            f"One bin lies {deviations:.0f} standard deviations from the mean training depth: the network extrapolates."
         )
-        numbers["standard_deviations_from_training"] = float(far)
+        numbers["standard_deviations_from_training"] = float(deviations)
     if beyond:
-        sentences.append(f"The answer for {', '.join(beyond)} is beyond that of every simulated planet.")
+        sentences.append(f"The estimate of {', '.join(beyond)} lies outside the range of all simulated planets.")
         numbers["answers_beyond_simulated"] = list(beyond)
-    sentences += _of_errors(level, noisy)
+    sentences.append(_errors_text(level, noisy))
     if level is not None:
-        numbers |= {"error_level": level.level, "error_level_trained": [level.least, level.greatest]}
-    return Standing(status, sentences, {"status": status, **numbers})
+        numbers |= {"error_level": level.level, "error_level_trained": [level.low, level.high]}
+    return Consistency(status, sentences, numbers)
 
 
-def _of_distance(likeness, wavelength):
-    bins, words = likeness.strange_bins, "Bins that stand out from the others"
-    if likeness.outside and len(bins) == 0:
-        bins, words = (
-            np.argsort(-np.abs(likeness.pulls), kind="stable")[:3],
-            "No bin stands out alone; furthest off are",
-        )
-    named = ", ".join(f"{wavelength[b]:.3g} µm ({likeness.pulls[b]:+.1f} σ)" for b in bins[:MOST_BINS])
-    named += f" and {len(bins) - MOST_BINS} more" if len(bins) > MOST_BINS else ""
-    where = f" {words}: {named}." if named else ""
-    if likeness.beyond > 0:
-        where += f" {likeness.beyond:.0%} of the bins are deeper or shallower than in any simulated planet."
-    far = f"{likeness.nearer:.1%} of {likeness.n} simulated test planets lie nearer to those that are answered alike"
-    bin_ = (
-        f"{likeness.pulled_less:.1%} have a smaller greatest deviation of a bin, {likeness.fitted_better:.1%} less that"
-    )
-    bin_ += f" their like does not explain ({likeness.misfit:.2f} times the errors)"
-    if likeness.outside:
+def _headline(status, level):
+    if status == OUTSIDE:
         return (
-            "OUTSIDE of what was trained on: hardly any simulated planet is as unlike the others as this spectrum, and"
-            f" neither the answers nor their errors can be relied on. {far}; {bin_}.{where}"
+            "Out of distribution: this observation is unlike the spectra that the network was trained on. Neither the"
+            " estimates nor their errors can be relied on."
         )
-    return f"The spectrum looks like the simulated ones: {far}; {bin_}.{where}"
+    if status == INSIDE:
+        return "Consistent: this observation is like the spectra that the network was trained on."
+    why = "this run keeps no test spectra: train it again" if level is None else "this run has too few test planets"
+    return f"Unknown: the observation could not be compared with the simulated planets ({why})."
 
 
-def _of_errors(level, noisy):
+def _comparison_text(comparison, wavelength):
+    text = (
+        f"Of {comparison.n} simulated test planets, {comparison.share_nearer:.1%} lie closer to the planets with the"
+        f" most similar predictions, {comparison.share_smaller:.1%} have a smaller largest residual, and"
+        f" {comparison.share_better:.1%} have a smaller misfit (here {comparison.misfit:.2f} times the errors)."
+    )
+    bins, words = comparison.outliers, "Bins that disagree with the others"
+    if comparison.outside and len(bins) == 0:
+        bins, words = np.argsort(-np.abs(comparison.standardised), kind="stable")[:3], "The largest residuals are at"
+    named = ", ".join(f"{wavelength[b]:.3g} µm ({comparison.standardised[b]:+.1f} σ)" for b in bins[:MAX_NAMED])
+    named += f" and {len(bins) - MAX_NAMED} more" if len(bins) > MAX_NAMED else ""
+    text += f" {words}: {named}." if named else ""
+    if comparison.beyond > 0:
+        text += f" {comparison.beyond:.0%} of the bins are deeper or shallower than in any simulated planet."
+    return text
+
+
+def _errors_text(level, noisy):
     if level is None:
-        return ["The errors of the answers hold for spectra with the noise that the run was tested with."]
-    trained = f"its errors are {level.level:.2g} times the median of those trained on ({level.least:.2g} to "
-    trained += f"{level.greatest:.2g})"
+        return "The intervals hold for spectra with the noise on which the run was tested."
+    trained = f"the observation's errors are {level.level:.2g} times the median of the training set"
+    trained += f" ({level.low:.2g} to {level.high:.2g} there)"
     if noisy:
-        text = "The simulated spectra hold noise themselves: the errors of the answers are for that noise, and "
-        return [text + trained + ("; they are not right for this observation." if level.other else ".")]
-    if level.other:
-        return [
-            f"The observation is {'noisier' if level.level > 1 else 'less noisy'} than what was trained on: {trained}."
-            " The errors of the answers are measured with its own errors, and hold; but a network trained for them"
-            " would answer better."
-        ]
-    return [f"The errors of the answers are measured on test planets with this observation's errors; {trained}."]
+        text = "The simulated spectra hold noise themselves, so the intervals hold for that noise; "
+        return text + trained + (", so they are not right for this observation." if level.differs else ".")
+    if level.differs:
+        return (
+            f"The observation is {'noisier' if level.level > 1 else 'less noisy'} than the training set: {trained}. The"
+            " intervals are measured with the observation's own errors and remain valid; a network trained with such"
+            " errors would give narrower ones."
+        )
+    return f"The intervals are measured on test planets with the observation's own errors; {trained}."

@@ -1,6 +1,6 @@
-"""Figures of one observation: its answers with their errors, and which bins they rest on.
+"""Figures of one observation: estimates with their errors, and the bins that they are sensitive to.
 
-As in `report.figures`: arrays in, Figure out, nothing computed and nothing written.
+Arrays in, Figure out; nothing is written.
 """
 
 import numpy as np
@@ -8,6 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from constants import BANDS
+from observation.compare import LARGE_RESIDUAL
 from report.style import (
     FAINT,
     INK,
@@ -29,29 +30,14 @@ from report.style import (
 )
 
 INSTRUMENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#332288")
-MARKERS = "osD^vPX"  # one more than colours, so that no pair comes twice soon
+MARKERS = "osD^vPX"  # one more than colours, so that pairs repeat only after 42 instruments
 COLOURS = "magma_r"
-MANY_BINS = 120  # from which on panels are two in a row
+MANY_BINS = 120  # from which on there are two panels in a row
 
 
 @styled
-def answer_intervals(answer, intervals, least, greatest, amp_table):
-    """Draw each answer with its intervals, on an axis from the least to the greatest simulated truth.
-
-    Parameters
-    ----------
-    answer : ndarray (n_amps,)
-        Retrieval space.
-    intervals : ndarray (n_levels, 2, n_amps)
-        Low and high ends, the narrower level first; NaN: not known.
-    least, greatest : ndarray (n_amps,)
-        Of the simulated truths.
-    amp_table : sequence of constants.AMP
-
-    Returns
-    -------
-    Figure
-    """
+def answer_intervals(values, intervals, limits, amp_table):
+    """Draw values (n_amps,) with intervals (n_levels, 2, n_amps) on axes that span the limits (2, n_amps)."""
     n = len(amp_table)
     columns = 1 if n <= 6 else 2
     rows = -(-n // columns)
@@ -59,12 +45,12 @@ def answer_intervals(answer, intervals, least, greatest, amp_table):
     grid = figure.add_gridspec(rows, columns)
     for k, amp in enumerate(amp_table):
         ax = figure.add_subplot(grid[k % rows, k // rows])
-        ends, unit, log = plotted(amp, np.array([least[k], greatest[k]]))
+        ends, unit, log = plotted(amp, limits[:, k])
         inches = TWO_COLUMNS / columns - 1.6
         colour = amp.colour
         for (low, high), width in zip(intervals[::-1, :, k], (1.2, 4.5)):  # the wider one first
             ax.plot(plotted(amp, [low, high])[0], [0, 0], color=colour, lw=width, solid_capstyle="butt")
-        middle = plotted(amp, answer[k])[0]
+        middle = plotted(amp, values[k])[0]
         ax.plot(middle, 0, "o", ms=5, mfc="white", mec=colour, mew=1.2, clip_on=False)
         shown = np.concatenate([ends, [middle]])
         low, high = shown.min(), shown.max()
@@ -82,32 +68,16 @@ def answer_intervals(answer, intervals, least, greatest, amp_table):
 
 
 @styled
-def spectrum_shares(wavelength, depth, error, shares, amp_table, titles=None, bands=BANDS):
-    """Draw the observed spectrum, a panel per AMP, bins coloured by the share each has in its answer.
-
-    Parameters
-    ----------
-    wavelength, depth, error : ndarray (n_bins,)
-        Micron; transit depth as a fraction.
-    shares : ndarray (n_amps, n_bins)
-        Each row sums to 1; a row of NaN is drawn without colours.
-    amp_table : sequence of constants.AMP
-    titles : sequence of str, optional
-        What stands behind the name of each AMP.
-    bands : dict of str to sequence of (low, high)
-        Micron, per AMP key; shaded.
-
-    Returns
-    -------
-    Figure
-    """
+def spectrum_shares(observation, shares, amp_table, titles):
+    """Draw the spectrum in a panel per AMP, bins coloured by their shares (n_amps, n_bins); a row of NaN has none."""
+    wavelength, depth, error = observation.wavelength, observation.depth, observation.error
     many = len(wavelength) > MANY_BINS
-    figure, axes = (_wide_grid if many else _grid)(len(amp_table))
+    figure, axes = _grid(len(amp_table), many)
     factor, unit = depth_unit(depth)
     edges, norm = bin_edges(wavelength), Normalize(0, 1)
     size = 7 if many else 11 if len(wavelength) > 30 else 20
     for k, (ax, amp) in enumerate(zip(axes, amp_table)):
-        for low, high in bands.get(amp.key, ()):
+        for low, high in BANDS.get(amp.key, ()):
             if high > edges[0] and low < edges[-1]:
                 ax.axvspan(max(low, edges[0]), min(high, edges[-1]), color="#EEF3F7", lw=0, zorder=0)
         ax.errorbar(
@@ -116,15 +86,14 @@ def spectrum_shares(wavelength, depth, error, shares, amp_table, titles=None, ba
         )  # fmt: skip
         known = np.isfinite(shares[k]).all() and shares[k].max() > 0
         colour = shares[k] / shares[k].max() if known else np.zeros(len(wavelength))
-        order = np.argsort(colour, kind="stable")  # the weightiest on top
+        order = np.argsort(colour, kind="stable")  # the largest share on top
         ax.scatter(
             wavelength[order], (depth * factor)[order], c=colour[order], norm=norm, cmap=COLOURS,
             s=size * (0.5 + colour[order]), edgecolors=INK, linewidths=0.12 if many else 0.25, zorder=2,
         )  # fmt: skip
-        text = f"darkest {shares[k].max():.0%}" if known and shares[k].max() >= 0.1 else ""
-        text = f"darkest {shares[k].max():.1%}" if known and not text else text
-        panel_title(ax, amp, titles[k] if titles else "")
-        note(ax, text or "not sensitive", x=0.97)
+        text = f"largest {shares[k].max():.{0 if shares[k].max() >= 0.1 else 1}%}" if known else "not sensitive"
+        panel_title(ax, amp, titles[k])
+        note(ax, text, x=0.97)
     low, high = factor * (depth - error).min(), factor * (depth + error).max()
     axes[0].set_ylim(low - 0.06 * (high - low), high + 0.25 * (high - low))  # of all panels; room for the remark
     wavelength_axis(axes[0], wavelength)
@@ -133,12 +102,10 @@ def spectrum_shares(wavelength, depth, error, shares, amp_table, titles=None, ba
     return figure
 
 
-def _grid(n):
-    return panel_grid(n, row_height=1.55, share_x=True, share_y=True)
-
-
-def _wide_grid(n):
-    """Return a figure with panels two in a row."""
+def _grid(n, wide):
+    """Return a figure and n panels with common axes; two in a row if ``wide``."""
+    if not wide:
+        return panel_grid(n, row_height=1.55, share_x=True, share_y=True)
     rows = -(-n // 2)
     figure = new_figure(TWO_COLUMNS, max(1.55 * rows + 0.35, 2.2))
     grid, axes = figure.add_gridspec(rows, 2), []
@@ -150,51 +117,34 @@ def _wide_grid(n):
 
 
 @styled
-def expectation(wavelength, depth, error, instrument=None, expected=None, pulls=None, strange=4.0, bin_width=None):
-    """Draw the spectrum by instrument, and below it how far each bin lies from what all others lead one to expect.
-
-    Parameters
-    ----------
-    wavelength, depth, error : ndarray (n_bins,)
-        Micron; transit depth as a fraction.
-    instrument : ndarray (n_bins,) of str, optional
-    expected, pulls : ndarray (n_bins,), optional
-        Depth that the other bins lead one to expect, and the distance from it in standard deviations; without them
-        the spectrum is drawn alone.
-    strange : float
-        Standard deviations at which lines are drawn.
-    bin_width : ndarray (n_bins,), optional
-        Micron, full widths; with them the line breaks at gaps between bins.
-
-    Returns
-    -------
-    Figure
-    """
-    figure = new_figure(TWO_COLUMNS, 2.4 if pulls is None else 3.9)
+def expectation(observation, expected=None, residuals=None):
+    """Draw the spectrum by instrument with the ``expected`` depths (n_bins,), and the residuals from these below it."""
+    wavelength, depth, error = observation.wavelength, observation.depth, observation.error
+    figure = new_figure(TWO_COLUMNS, 2.4 if residuals is None else 3.9)
     factor, unit = depth_unit(depth)
-    if pulls is None:
+    if residuals is None:
         top, below = figure.subplots(), None
     else:
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    names = np.full(len(depth), "") if instrument is None else np.asarray(instrument)
+    names = np.full(len(depth), "") if observation.instrument is None else observation.instrument
     many = len(wavelength) > MANY_BINS
     for i, name in enumerate(np.unique(names)):
         one = names == name
         style = {"color": INSTRUMENTS[i % 6], "marker": MARKERS[i % 7], "ms": 2.2 if many else 3.5, "ls": "none"}
         top.errorbar(
             wavelength[one], depth[one] * factor, yerr=error[one] * factor, elinewidth=0.6, capsize=0,
-            label=short(str(name), 40) or None, **style,
+            label=short(str(name).replace("$", r"\$"), 40) or None, **style,
         )  # fmt: skip
         if below is not None:
-            below.plot(wavelength[one], pulls[one], **style)
+            below.plot(wavelength[one], residuals[one], **style)
     if below is not None:
-        line = broken_at_gaps(wavelength, bin_width, expected * factor)
-        top.plot(*line, color=INK, lw=0.8, label="expected from the other bins", zorder=0)
-        for level, line in ((0, "-"), (-strange, ":"), (strange, ":")):
+        line = broken_at_gaps(wavelength, observation.bin_width, expected * factor)
+        top.plot(*line, color=INK, lw=0.8, label="predicted from the other bins", zorder=0)
+        for level, line in ((0, "-"), (-LARGE_RESIDUAL, ":"), (LARGE_RESIDUAL, ":")):
             below.axhline(level, color=FAINT, lw=0.8, ls=line, zorder=0)
-        reach = max(1.15 * np.abs(pulls).max(), 1.3 * strange)
+        reach = max(1.15 * np.abs(residuals).max(), 1.3 * LARGE_RESIDUAL)
         below.set_ylim(-reach, reach)
-        below.set_ylabel("Deviation (σ)")
+        below.set_ylabel("Residual (σ)")
     if top.get_legend_handles_labels()[0]:
         figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     top.set_ylabel(f"Transit depth ({unit})")

@@ -1,4 +1,4 @@
-"""The report of one observation: its answers, their errors, where it stands, and which bins each answer rests on."""
+"""The page of one observation: estimates, their errors, consistency with the training set, and sensitivity."""
 
 import html
 from dataclasses import dataclass, field
@@ -10,77 +10,67 @@ import numpy as np
 from common.files import written_whole
 from common.metrics import shares
 from constants import AMP
-from observation import figures as figures
-from observation.compare import Standing
+from loaders.observation import Observation
+from observation import figures
+from observation.compare import INSIDE, Consistency
 from report.best_estimator import half_of_the_map
-from report.page import figure_section, pairs, plain, png_of, style_sheet, table
+from report.page import figure_section, pairs, plain, png_of, style_sheet
 from report.pictures import Picture
 from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
 from runio.config import flatten
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
-SMALL = 1e-3  # numbers below are printed with an exponent
-RANGES = 2  # wavelength ranges that a row names
-STATUS = {
-    "inside": "Inside: this spectrum looks like those that the network was trained on.",
-    "outside": "OUTSIDE: this spectrum does not look like those that the network was trained on.",
-    "unknown": "Not known: whether this spectrum looks like those that the network was trained on.",
-}
+SMALL = 1e-3  # smaller numbers are printed with an exponent
+MAX_RANGES = 2  # wavelength ranges named in a row
+ANCHOR = 0.7  # micron: below, Rayleigh scattering of hydrogen sets the depth of a clear atmosphere
+NOT_COMPUTED = "<p>Not computed, because no sensitivity maps were made.</p>"
 
 
 @dataclass(frozen=True)
-class Application:
-    """What a run says of one observation; shapes as in ``amps.csv``.
+class Estimate:
+    """What a run says of one observation.
 
     Attributes
     ----------
-    name : str
-        Of the observation.
-    amp_table : sequence of constants.AMP
-    wavelength, depth, error : ndarray (n_bins,)
-        Micron; transit depth as a fraction.
-    answer : ndarray (n_amps,)
-        Retrieval space.
+    observation : loaders.observation.Observation
+        On the bins of the run.
+    amp_table : tuple of constants.AMP
+    values : ndarray (n_amps,)
+        Retrieval space, as are the intervals and limits.
     intervals : ndarray (2, 2, n_amps)
         Low and high end at 68 and at 95 %; NaN where not known.
-    least, greatest : ndarray (n_amps,)
-        Of the simulated truths.
-    standing : observation.compare.Standing
-    instrument : ndarray (n_bins,) of str, optional
-    expected, pulls : ndarray (n_bins,), optional
-        See ``observation.compare.Likeness``.
+    limits : ndarray (2, n_amps)
+        Lowest and highest simulated truth.
+    consistency : observation.compare.Consistency
+    expected, residuals : ndarray (n_bins,), optional
+        Depth that the other bins predict for each bin, and the standardised residual from it.
     sensitivity : ndarray (n_amps, n_bins), optional
-        Exact map of single bins.
-    moved : observation.apply.Systematics, optional
-    lost : observation.apply.Removals, optional
+        Exact map of single bins, with which the following are given too.
+    systematics : dict of str to ndarray (n_amps,)
+        Change along each direction that moves many bins; see `observation.apply.systematics`.
+    redrawn, replaced : ndarray (n_amps, n_bins), optional
+        Change when a bin is taken away; see `observation.apply.removals`.
     made_from : dict
-        What it was made from, for the end of the page.
-    bin_width : ndarray (n_bins,), optional
-        Micron, full widths.
+        Provenance, for the end of the page.
     """
 
-    name: str
+    observation: Observation
     amp_table: tuple[AMP, ...]
-    wavelength: np.ndarray
-    depth: np.ndarray
-    error: np.ndarray
-    answer: np.ndarray
+    values: np.ndarray
     intervals: np.ndarray
-    least: np.ndarray
-    greatest: np.ndarray
-    standing: Standing
-    instrument: np.ndarray | None = None
+    limits: np.ndarray
+    consistency: Consistency
     expected: np.ndarray | None = None
-    pulls: np.ndarray | None = None
+    residuals: np.ndarray | None = None
     sensitivity: np.ndarray | None = None
-    moved: object = None
-    lost: object = None
+    systematics: dict = field(default_factory=dict)
+    redrawn: np.ndarray | None = None
+    replaced: np.ndarray | None = None
     made_from: dict = field(default_factory=dict)
-    bin_width: np.ndarray | None = None
 
     @property
     def shares(self):
-        """Each bin's share of its AMP's map, (n_amps, n_bins); None without a map, NaN for a row of zeros."""
+        """Share of each bin in its AMP's map, (n_amps, n_bins); None without a map, NaN for a row of zeros."""
         if self.sensitivity is None:
             return None
         return shares(self.sensitivity)
@@ -91,57 +81,60 @@ class Application:
         return (self.intervals[0, 1] - self.intervals[0, 0]) / 2
 
 
-def make_pictures(application):
-    """Draw the figures of an application; dict of str to ``report.pictures.Picture``, the first one first."""
-    a = application
+def make_pictures(estimate):
+    """Draw the figures of an estimate: {file name: `report.pictures.Picture`}, in the order of the page."""
+    e, seen = estimate, estimate.observation
     pictures = {
         "answer_intervals": Picture(
-            figures.answer_intervals(a.answer, a.intervals, a.least, a.greatest, a.amp_table),
-            "The answers with their errors",
-            "Circle: the network's answer; thick and thin lines: the intervals that hold the truth of 68 and of 95 in"
-            " 100 test planets that are answered alike. Each axis spans all simulated planets.",
-            "A line that fills its axis says that this spectrum does not tell; one that ends at the axis is a limit.",
+            figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table),
+            "The estimates with their errors",
+            "Circle: the estimate. Thick and thin lines: 68 and 95 % prediction intervals, from test planets with"
+            " similar predictions. Each axis spans the range of the simulated planets.",
+            "A line across the whole axis means that the spectrum does not constrain the parameter; a line that ends at"
+            " the edge of the axis is an upper or lower limit.",
         )
     }
-    if a.shares is not None:
+    if e.shares is not None:
+        titles = [f"  {value_text(e, k)}" for k in range(len(e.amp_table))]
         pictures["spectrum_shares"] = Picture(
-            figures.spectrum_shares(
-                a.wavelength, a.depth, a.error, a.shares, a.amp_table, [f"  {answer_text(a, k)}" for k in _amps(a)]
-            ),
-            "Which bins each answer rests on",
-            "The observed spectrum with its errors, a panel for each parameter. Each bin is coloured, and its dot"
-            " sized, by its share in the answer: the mean squared change of the answer when that bin alone is redrawn"
-            " within its error, over the sum of all bins. Shaded: the molecule's known bands.",
-            "Dark, large dots carry the answer; each panel says what share its darkest one has. If they lie where the"
-            " molecule does not absorb, or at an edge between instruments, ask why before believing the answer.",
+            figures.spectrum_shares(seen, e.shares, e.amp_table, titles),
+            "Which bins each estimate is sensitive to",
+            "The observed spectrum with its errors, one panel per parameter. Colour and size of a dot show the bin's"
+            " share of the sensitivity: the mean squared change of the estimate when that bin alone is redrawn within"
+            " its error, divided by the sum over all bins. Shaded: known bands of the molecule.",
+            f"The estimate depends most on the large, dark dots; each panel states the largest share.{_anchor_text(e)}"
+            " A dark dot elsewhere outside the bands, or at the edge between two instruments, deserves a closer look.",
         )
-    drawn = figures.expectation(
-        a.wavelength, a.depth, a.error, a.instrument, a.expected, a.pulls, bin_width=a.bin_width
-    )
-    below = "" if a.pulls is None else (
-        " Line: what all other bins lead one to expect of each bin, from the simulated planets that are answered"
-        " alike. Below: the distance from it in standard deviations (noise and spread of the planets)."
+    lower = "" if e.residuals is None else (
+        " Line: the depth that all other bins predict for each bin, given the simulated planets with similar"
+        " predictions. Lower panel: the residual from it, in standard deviations (noise and scatter of the planets)."
     )  # fmt: skip
     pictures["expectation"] = Picture(
-        drawn,
-        "The spectrum, and whether its bins fit together",
-        f"The observed spectrum with its errors{'' if a.instrument is None else ', by instrument'}.{below}",
-        "Neighbouring bins that leave zero together are a band, an offset or a systematic error that no simulated"
-        " planet has."
-        if a.pulls is not None
-        else "Nothing to compare it with is kept in this run.",
+        figures.expectation(seen, e.expected, e.residuals),
+        "The spectrum, and whether its bins agree with each other",
+        f"The observed spectrum with its errors{'' if seen.instrument is None else ', by instrument'}.{lower}",
+        "This run keeps no simulated spectra to compare it with."
+        if e.residuals is None
+        else "Neighbouring bins with residuals of the same sign point to an absorption band, an offset or a systematic"
+        " error that no simulated planet has.",
     )
     return pictures
 
 
-def _amps(application):
-    return range(len(application.amp_table))
+def _anchor_text(estimate):
+    """Say why the shortest wavelengths matter for every abundance, where the spectrum reaches them."""
+    if estimate.observation.wavelength[0] > ANCHOR:
+        return ""
+    return (
+        " The shortest wavelengths, near 0.55 µm, matter for every abundance, although few molecules absorb there: the"
+        " Rayleigh scattering of hydrogen fixes which radius belongs to which pressure, and all bands are measured"
+        " against that."
+    )
 
 
-def answer_text(application, k):
-    """Return an answer with its 68 % error as a plot shows it, with the minus of its axes: '−4.78 +0.38 −0.37'."""
-    amp = application.amp_table[k]
-    value, low, high = plotted(amp, [application.answer[k], *application.intervals[0, :, k]])[0]
+def value_text(estimate, k):
+    """Return an estimate with its 68 % error in report units, with a typographic minus: '−4.78 +0.38 −0.37'."""
+    value, low, high = plotted(estimate.amp_table[k], [estimate.values[k], *estimate.intervals[0, :, k]])[0]
     if not np.isfinite([low, high]).all():
         text = f"{value:.3g}"
     elif min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
@@ -157,152 +150,156 @@ def _digits(error):
     return int(np.clip(1 - np.floor(np.log10(error)), 0, 8)) if np.isfinite(error) and error > 0 else 3
 
 
-def reading(application, k):
-    """Say what the 95 % interval amounts to: measured, a limit, or nothing.
-
-    Returns
-    -------
-    str
-        "measured", "upper limit", "lower limit", "not constrained", or "" where no interval is known.
-    """
-    low, high = application.intervals[1, :, k]
+def constraint(estimate, k):
+    """Name what the 95 % interval amounts to; "" where there is none."""
+    low, high = estimate.intervals[1, :, k]
     if not np.isfinite([low, high]).all():
         return ""
-    room = EDGE * (application.greatest[k] - application.least[k])
-    below, above = low <= application.least[k] + room, high >= application.greatest[k] - room
-    return ("not constrained" if above else "upper limit") if below else "lower limit" if above else "measured"
+    lowest, highest = estimate.limits[:, k]
+    margin = EDGE * (highest - lowest)
+    open_below, open_above = low <= lowest + margin, high >= highest - margin
+    if open_below:
+        return "not constrained" if open_above else "upper limit"
+    return "lower limit" if open_above else "measured"
 
 
-def _answers(application):
-    """Return the table that comes first."""
-    a, rows = application, []
-    edges, shares = bin_edges(a.wavelength), a.shares
-    for k, amp in enumerate(a.amp_table):
-        ends, unit, _ = plotted(amp, a.intervals[:, :, k])
-        digits = _digits((ends[0, 1] - ends[0, 0]) / 2)
-        value = plotted(amp, a.answer[k])[0]
+# --- tables ---
+
+
+def _table(name, caption, head, rows):
+    """Return a table that becomes a list of labelled values on a narrow screen; the first cell heads its row."""
+    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "\n".join(
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f'<td data-label="{html.escape(label)}">{cell}</td>' for label, cell in zip(head[1:], row[1:]))
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<table id="{name}" class="values"><caption>{caption}</caption><thead><tr>{cells}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table>"
+    )
+
+
+def _estimates(estimate):
+    """Return the table of estimates and errors."""
+    e, rows = estimate, []
+    edges, shares = bin_edges(e.observation.wavelength), e.shares
+    for k, amp in enumerate(e.amp_table):
+        ends, unit, _ = plotted(amp, e.intervals[:, :, k])
+        value = plotted(amp, e.values[k])[0]
         sizes = np.abs([*ends.flat, value])
-        form = ".2g" if np.nanmax(sizes) < 1 and np.nanmin(sizes) < SMALL else f".{digits}f"
+        small = np.nanmax(sizes) < 1 and np.nanmin(sizes) < SMALL
+        form = ".2g" if small else f".{_digits((ends[0, 1] - ends[0, 0]) / 2)}f"
         cells = [f"<strong>{value:{form}}</strong>"]
         cells += ["not known" if np.isnan(pair).any() else f"{pair[0]:{form}} to {pair[1]:{form}}" for pair in ends]
-        where = ""
-        if shares is not None and np.isfinite(shares[k]).all():
-            ranges = half_of_the_map(shares[k], edges)
-            where = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in ranges[:RANGES]) + " µm"
-            where += " …" if len(ranges) > RANGES else ""
-        rows.append([plain(amp.label), *cells, plain(unit), reading(a, k), where])
-    head = ["AMP", "Answer", "68 %", "95 %", "Unit", "Reading", "Half of it rests on"]
-    caption = "What the spectrum says, and how sure that is"
-    return table(caption, head, rows).replace("<table>", '<table id="answers" class="numbers">')
+        cells += [plain(unit), constraint(e, k)]
+        if shares is not None:
+            cells.append(_half_text(shares[k], edges))
+        rows.append([plain(amp.label), *(cell.replace("-", "−") if k < 3 else cell for k, cell in enumerate(cells))])
+    head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint"]
+    head += [] if shares is None else ["Half of its sensitivity"]
+    return _table("answers", "Estimates and prediction intervals", head, rows)
 
 
-def _change(value, amp, error):
-    """Return a change of an answer in its own unit and in units of its 68 % error."""
+def _half_text(shares, edges):
+    """Name the wavelengths that hold half of an AMP's sensitivity (n_bins,)."""
+    if not np.isfinite(shares).all():
+        return "not sensitive to any bin"
+    ranges = half_of_the_map(shares, edges)
+    text = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in ranges[:MAX_RANGES]) + " µm"
+    return text + (" …" if len(ranges) > MAX_RANGES else "")
+
+
+def _change(value, amp, error, sign=None):
+    """Return a change of an estimate in its own unit, and as a multiple of its 68 % error."""
     factor, unit = difference_scale(amp)
-    text = f"{'−' if value < 0 else '+'}{amount(abs(value / factor))} {plain(unit)}"
+    text = f"{sign or ('−' if value < 0 else '+')}{amount(abs(value / factor))} {plain(unit)}"
     return text if not np.isfinite(error) or error <= 0 else f"{text} ({abs(value) / error:.2f} of its error)"
 
 
-def _moved(application):
+def _systematics(estimate):
     """Return the table of offsets and tilt."""
-    a = application
-    if a.moved is None:
-        return "<p>Not computed: the application was made without sensitivity maps.</p>"
+    e = estimate
+    if e.sensitivity is None:
+        return NOT_COMPUTED
     rows = [
-        [plain(amp.label), *(_change(value, amp, a.half_width[k]) for value in a.moved.change[k])]
-        for k, amp in enumerate(a.amp_table)
+        [plain(amp.label), *(_change(change[k], amp, e.half_width[k]) for change in e.systematics.values())]
+        for k, amp in enumerate(e.amp_table)
     ]
     text = (
-        "<p>Root mean square change of each answer for one standard deviation, with the sign that deeper transits (for"
-        " the tilt: deeper at long wavelengths) give it; beside it the change over half of the 68 % interval. From 1 on"
-        " the systematic error is as large as the error of the answer.</p>"
+        "<p>Root mean square change of each estimate for one standard deviation of a systematic error. The sign is that"
+        " for deeper transits (for the tilt: deeper at long wavelengths). In brackets, the change is divided by half of"
+        " the 68 % interval: from 1 on, the systematic error is as large as the error of the estimate.</p>"
     )
-    caption = "What an offset and a tilt would do"
-    return text + table(caption, ["AMP", *map(html.escape, a.moved.names)], rows).replace(
-        "<table>", '<table id="moved" class="numbers">'
-    )
+    head = ["Parameter", *map(html.escape, e.systematics)]
+    return text + _table("moved", "Effect of an offset and of a tilt", head, rows)
 
 
-def _lost(application):
+def _removals(estimate):
     """Return the table of single bins that are taken away."""
-    a = application
-    if a.lost is None:
-        return "<p>Not computed: the application was made without sensitivity maps.</p>"
-    rows = []
-    for k, amp in enumerate(a.amp_table):
-        worst = int(a.lost.spread[k].argmax())
-        row = [
-            plain(amp.label),
-            f"{a.wavelength[worst]:.4g} µm",
-            _change(a.lost.spread[k, worst], amp, a.half_width[k]),
-        ]
-        row[-1] = row[-1].replace("+", "±", 1)
-        if a.lost.shift is not None:
-            worst = int(np.abs(a.lost.shift[k]).argmax())
-            row += [f"{a.wavelength[worst]:.4g} µm", _change(a.lost.shift[k, worst], amp, a.half_width[k])]
-        rows.append(row)
-    head = ["AMP", "Bin that matters most", "Change, its error ten times larger"]
-    head += (
-        ["Bin whose own value matters most", "Change, replaced by what the others say"]
-        if a.lost.shift is not None
-        else []
-    )
+    e = estimate
+    if e.redrawn is None:
+        return NOT_COMPUTED
+    head = ["Parameter", "Bin with the largest effect", "Change when redrawn within ten times its error"]
     text = (
-        "<p>A bin is taken away in two ways. Its error is made ten times larger and the bin redrawn within it: the root"
-        " mean square change tells how much hangs on the bin."
+        "<p>A bin is taken away in two ways. First, it is redrawn within ten times its error; the root mean square"
+        " change shows how strongly the estimate depends on the bin."
     )
-    text += "" if a.lost.shift is None else (
-        " Or it is replaced by what all other bins lead one to expect: the change tells how much hangs on the value"
-        " that was measured."
-    )  # fmt: skip
-    caption = "Which single bin, taken away, moves each answer most"
-    return f"{text}</p>" + table(caption, head, rows).replace("<table>", '<table id="lost" class="numbers">')
+    if e.replaced is not None:
+        head += ["Bin whose value has the largest effect", "Change when replaced by the value expected from the others"]
+        text += (
+            " Second, it is replaced by the depth that all other bins predict for it; the change shows how strongly the"
+            " estimate depends on the value that was measured."
+        )
+    rows = []
+    for k, amp in enumerate(e.amp_table):
+        row = [plain(amp.label)]
+        for changes, sign in ((e.redrawn, "±"), (e.replaced, None)):
+            if changes is not None:
+                worst = int(np.abs(changes[k]).argmax())
+                wavelength = f"{e.observation.wavelength[worst]:.4g} µm"
+                row += [wavelength, _change(changes[k, worst], amp, e.half_width[k], sign)]
+        rows.append(row)
+    return f"{text}</p>" + _table("lost", "Which single bin, taken away, changes each estimate most", head, rows)
 
 
-def build_answer_page(application, rendered):
-    """Return the page as text; ``rendered`` is name to (Picture, PNG bytes), in order."""
-    a = application
-    verdict = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in a.standing.sentences)
-    status = f'<p class="status {a.standing.status}" role="status">{html.escape(STATUS[a.standing.status])}</p>'
+# --- the page ---
+
+
+def build_page(estimate, rendered):
+    """Return the page as text; ``rendered`` is {name: (Picture, PNG bytes)}, in order."""
+    e = estimate
+    judged, n_bins = e.consistency, len(e.observation.wavelength)
+    headline, *reasons = (html.escape(sentence) for sentence in judged.sentences)
+    reasons = "".join(f"<p>{sentence}</p>" for sentence in reasons)
+    if judged.status == INSIDE:  # nobody needs the numbers when all is well
+        reasons = f"<details><summary>How this was found</summary>{reasons}</details>"
     first, *rest = rendered.items()
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         style=style_sheet(),
-        title=html.escape(f"{Path(a.name).stem}: {len(a.amp_table)} parameters from {len(a.wavelength)} bins"),
-        answers=_answers(a),
-        status=status,
-        verdict=verdict,
+        title=html.escape(f"{Path(e.observation.name).stem}: {len(e.amp_table)} parameters from {n_bins} bins"),
+        estimates=_estimates(e),
+        status=f'<p class="status {judged.status}" role="status">{headline}</p>',
+        reasons=reasons,
         first=figure_section(first[0], *first[1]),
         figures="\n".join(figure_section(name, *one) for name, one in rest),
-        moved=_moved(a),
-        lost=_lost(a),
-        made_from=pairs(flatten(a.made_from)) if a.made_from else "<p>Not recorded.</p>",
+        systematics=_systematics(e),
+        removals=_removals(e),
+        made_from=pairs(flatten(e.made_from)) if e.made_from else "<p>Not recorded.</p>",
     )
 
 
-def write_answer_report(folder, application):
-    """Write the figures (PNG, PDF) of an application and ``report.html``, one file without outside references.
-
-    Parameters
-    ----------
-    folder : path-like
-        Of the application.
-    application : Application
-
-    Returns
-    -------
-    Path
-        Of the report.
-    """
+def write_page(folder, estimate):
+    """Write the figures of an estimate (PNG, PDF) and ``report.html``, one file without outside references."""
     folder, rendered = Path(folder), {}
     with our_style():
-        for name, picture in make_pictures(application).items():
+        for name, picture in make_pictures(estimate).items():
             rendered[name] = picture, png_of(picture.figure, DPI)
             with written_whole(folder / f"{name}.png") as part:
                 part.write_bytes(rendered[name][1])
             with written_whole(folder / f"{name}.pdf") as part:
                 picture.figure.savefig(part, format="pdf", dpi=300, metadata={"CreationDate": None})
-    path = folder / "report.html"
-    with written_whole(path) as part:
-        part.write_text(build_answer_page(application, rendered), encoding="utf-8")
-    return path
+    with written_whole(folder / "report.html") as part:
+        part.write_text(build_page(estimate, rendered), encoding="utf-8")

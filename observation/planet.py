@@ -1,4 +1,4 @@
-"""Planets like an observed one: from an observation and a planet file to a survey that a network can learn from."""
+"""From an observation and a planet file to a survey of simulated planets that a network can be trained on."""
 
 import contextlib
 import copy
@@ -22,52 +22,32 @@ MEMORY_PER_PROCESS = 3e8  # bytes: TauREx and a forward model of 109 bins take 1
 
 @contextlib.contextmanager
 def resumable(folder):
-    """Say how to go on, if what happens in the block is cut short."""
+    """Log how to continue if the block is interrupted."""
     try:
         yield
     except InputError:
         raise
     except BaseException:
-        logger.info("%s: not finished; go on with the same command and --resume --output %s", folder, folder)
+        logger.info("%s: not finished; continue with the same command and --resume --output %s", folder, folder)
         raise
 
 
 def make_survey(design, n, config, folder, arguments):
-    """Simulate a survey into ``folder``, or take what an interrupted or finished command left there.
+    """Simulate a survey of ``n`` planets into ``folder``, or continue with the one there; return the path of its file.
 
-    Parameters
-    ----------
-    design : simulation.design.Design
-    n : int
-        Number of planets.
-    config : config.Config
-        ``seed`` and ``training.processes`` are used.
-    folder : Path
-        Made if missing.
-    arguments : argparse.Namespace
-        ``resume``, ``overwrite`` and ``quiet``, as of ``runfile.py``.
-
-    Returns
-    -------
-    Path
-        The file of the survey.
-
-    Raises
-    ------
-    InputError
-        If TauREx is missing, or the folder holds another survey, or one that is not to be gone on with.
+    ``arguments`` has ``resume``, ``overwrite`` and ``quiet``; of ``config``, ``seed`` and ``training.processes`` count.
     """
     out, parts = folder / SURVEY, folder / f"{SURVEY}.parts"
     if arguments.overwrite and arguments.resume:
-        raise InputError("--overwrite starts again, --resume goes on: expected one of them, received both")
+        raise InputError("--overwrite and --resume: expected at most one of them, received both")
     if (out.exists() or parts.exists()) and not (arguments.resume or arguments.overwrite):
-        raise InputError(f"{folder}: holds a survey; --resume to go on with it, --overwrite to start again")
+        raise InputError(f"{folder}: holds a survey; give --resume to continue with it or --overwrite to start again")
     if out.exists() and arguments.resume:
         _check_same(out, design, n, config.seed)
         logger.info("%s: already finished, nothing to do", out)
         return out
     if importlib.util.find_spec("taurex") is None:
-        raise InputError("--planet: needs TauREx 3 to simulate planets: pip install taurex")
+        raise InputError("--planet: simulating planets needs TauREx 3: pip install taurex")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,27 +62,27 @@ def make_survey(design, n, config, folder, arguments):
         simulate(n, config.seed, out, processes=processes, progress=shows_progress(arguments.quiet),
                  design=design, overwrite=arguments.overwrite)  # fmt: skip
     except BrokenProcessPool:
-        raise RuntimeError(f"{out}: a worker process died; go on with --resume --output {folder}") from None
+        raise RuntimeError(f"{out}: a worker process died; continue with --resume --output {folder}") from None
     return out
 
 
 def _check_same(path, design, n, seed):
-    """Refuse to go on with a survey of another observation, planet file, size or seed."""
+    """Refuse to continue with a survey of another observation, planet file, size or seed."""
     try:
         if not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("not a regular file")
         with h5py.File(path) as file:
             there = {"design": str(file.attrs.get("design")), "--n": len(file["amps"]), "seed": int(file.attrs["seed"])}
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a survey that can be read ({error}); --overwrite to start again") from None
+        raise InputError(f"{path}: not a readable survey ({error}); give --overwrite to start again") from None
     for name, asked in (("design", design.identity()), ("--n", n), ("seed", seed)):
         if there[name] != asked:
             what = "of another observation or planet file" if name == "design" else f"with {name} = {there[name]}"
-            raise InputError(f"{path}: holds a survey {what}, received {asked}; --overwrite to start again")
+            raise InputError(f"{path}: holds a survey {what}, received {asked}; give --overwrite to start again")
 
 
 def settings_for(config, survey):
-    """Return a copy of the settings that trains on a survey of ours, whatever is said about the observation's units."""
+    """Return a copy of the settings for training on the survey, whose units are known."""
     config = copy.deepcopy(config)
     config.data.path, config.data.format = str(survey), "hdf5"
     config.data.depth_unit = config.data.width = "auto"
@@ -111,21 +91,15 @@ def settings_for(config, survey):
 
 
 def is_answered(folder, observation, resume):
-    """Whether an earlier command, now resumed, left its answer for this observation in ``folder``.
-
-    Raises
-    ------
-    InputError
-        If the answer there is for another observation, or for what was in this file before it was changed.
-    """
-    answer = Path(folder) / "amps.csv"
-    if not (resume and answer.is_file()):
+    """Whether an earlier command, now resumed, finished the estimate of this observation in ``folder``."""
+    table = Path(folder) / "amps.csv"
+    if not (resume and table.is_file()):
         return False
-    there = read_yaml(answer.with_name("config.yaml")).get("observation")
-    if there != str(Path(observation).resolve()) or os.stat(observation).st_mtime > answer.stat().st_mtime:
+    there = read_yaml(table.with_name("config.yaml")).get("observation")
+    if there != str(Path(observation).resolve()) or os.stat(observation).st_mtime > table.stat().st_mtime:
         raise InputError(
-            f"{folder}: holds the answer for {there} as it was, expected {observation} as it is; answer with "
-            f"--apply {answer.parents[1] / 'run'} --observation {observation}"
+            f"{folder}: holds the estimate of {there} as it was, expected {observation} as it is; estimate it with "
+            f"--apply {table.parents[1] / 'run'} --observation {observation}"
         )
     logger.info("%s: already finished, nothing to do", folder)
     return True

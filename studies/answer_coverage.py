@@ -21,11 +21,10 @@ import numpy as np
 from common.files import written_whole
 from constants import Stream, stream
 from observation.compare import (
-    BEYOND,
     LEVELS,
     NEIGHBOURS,
+    OUTSIDE_BINS,
     OUTSIDE_SHARE,
-    beyond_all,
     conformal_quantiles,
     intervals,
     is_noisy,
@@ -34,6 +33,7 @@ from observation.compare import (
     nearest,
     own_size,
     planets_as_seen,
+    share_beyond,
 )
 from runio.results import load_run
 from studies.command import study_parser
@@ -130,7 +130,7 @@ def level_table(run, network, seed=0):
         seen = planets_as_seen(run, network, k * run.reference["error"], seed + 1)
         cells, width = [], 0
         for planets in (seen, own):
-            found = intervals(planets.answers[known], planets.truths[known], seen.answers[tested])
+            found = intervals(planets.predictions[known], planets.truths[known], seen.predictions[tested])
             truth = seen.truths[tested]
             cells.append([((truth >= low) & (truth <= high)).mean() for low, high in found])
             width = width or np.mean((found[0][1] - found[0][0]) / 2 / truth.std(axis=0))
@@ -143,15 +143,15 @@ def detection_table(run, network, seed=0):
     """Measure how many strange spectra each distance detects at 1 false alarm in 100; return lines of text."""
     planets = planets_as_seen(run, network, run.reference["error"], seed)
     auxiliary = run.reference.get("auxiliary")
-    rows = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 19)).permutation(len(planets.answers))
+    rows = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 19)).permutation(len(planets.predictions))
     first, second = np.sort(rows[:JUDGED]), np.sort(rows[JUDGED : 2 * JUDGED])
-    others = np.setdiff1d(np.arange(len(planets.answers)), np.concatenate([first, second]))
+    others = np.setdiff1d(np.arange(len(planets.predictions)), np.concatenate([first, second]))
     precision = np.linalg.inv(np.cov(planets.clean.T) + np.diag(planets.error**2))
     mean, near = planets.clean.mean(axis=0), planets.clean[others] / planets.error
 
     def distances(spectra, rows):
         answers = network.predict(spectra[rows], None if auxiliary is None else auxiliary[rows])
-        alike, pulls, deviations = planets.compare(spectra[rows], answers, rows)
+        alike, pulls, deviations = planets.residuals(spectra[rows], answers, rows)
         bins, misfit = np.abs(pulls).max(axis=1), planets.misfit(pulls, deviations)
         away = spectra[rows] - mean
         everywhere = ((away @ precision) * away).sum(axis=1)
@@ -162,9 +162,9 @@ def detection_table(run, network, seed=0):
         if limits is None:
             limits = np.quantile(distances(spectra, first), OUTSIDE_SHARE, axis=1)[:, None]
         beyond = distances(spectra, second) > limits
-        deep = beyond_all(spectra[second], planets.spectra[others]) > BEYOND
+        deep = share_beyond(spectra[second], planets.spectra[others]) > OUTSIDE_BINS
         alike, pull, misfit, everywhere, one = beyond.mean(axis=1)
-        found = (beyond[:3].any(axis=0) | deep).mean()  # as `Likeness.outside`
+        found = (beyond[:3].any(axis=0) | deep).mean()  # as `Comparison.outside`
         cells = f"{alike:8.3f}{pull:8.3f}{misfit:8.3f}{found:8.3f}{everywhere:8.3f}{one:9.3f}"
         lines.append(f"{what:<40}" + cells)
     return lines

@@ -59,7 +59,7 @@ def network_says(run, network, depth, error, but=None):
     planets = compare.planets_as_seen(run, network, error, run.seed)
     kept = run.reference["rows"] != (-1 if but is None else but)
     answer = network.predict(depth[None])
-    low, high = compare.intervals(planets.answers[kept], planets.truths[kept], answer)[0, :, 0]
+    low, high = compare.intervals(planets.predictions[kept], planets.truths[kept], answer)[0, :, 0]
     return answer[0], (high - low) / 2
 
 

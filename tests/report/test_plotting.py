@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from constants import amp
+from loaders.observation import Observation
 from observation import figures as observation_figures
 from report import diagnostics, figures, map_figures, style
 from report.pictures import make_figures
@@ -244,7 +245,7 @@ def test_no_line_is_drawn_across_a_gap_between_bins():
         map_figures.sensitivity_curves(wavelength, six, [amp("Tp")], {}, depth, bin_width=width),
         map_figures.sensitivity_profiles(wavelength, mean, [amp("Tp")], bin_width=width),
         observation_figures.expectation(
-            wavelength, depth, 0.01 * depth, expected=depth, pulls=np.zeros(6), bin_width=width
+            Observation(wavelength, width, depth, 0.01 * depth, "x"), expected=depth, residuals=np.zeros(6)
         ),
     ]
     for figure in drawn:

@@ -262,12 +262,12 @@ ANSWERS = np.random.default_rng(0).normal(size=(60, 3))
 
 @attack(
     "intervals",
-    ("answers NaN", lambda: intervals(nan(ANSWERS), ANSWERS, ANSWERS[:1]), "answers: expected finite numbers"),
+    ("answers NaN", lambda: intervals(nan(ANSWERS), ANSWERS, ANSWERS[:1]), "predictions: expected finite numbers"),
     ("truths NaN", lambda: intervals(ANSWERS, nan(ANSWERS), ANSWERS[:1]), "truths: expected finite numbers"),
-    ("the answer infinite", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[:1] / 0), "answer: expected finite numbers"),
-    ("truths of other planets", lambda: intervals(ANSWERS, ANSWERS[:9], ANSWERS[:1]), "expected (n, n_amps), the same"),
-    ("an answer of other AMPs", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[:1, :2]), "expected (n, n_amps), the same"),
-    ("one answer as a row", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[0]), "expected (n, n_amps), the same"),
+    ("the answer infinite", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[:1] / 0), "estimates: expected finite numbers"),
+    ("truths of other planets", lambda: intervals(ANSWERS, ANSWERS[:9], ANSWERS[:1]), "shapes (n, n_amps), the same"),
+    ("an answer of other AMPs", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[:1, :2]), "shapes (n, n_amps), the same"),
+    ("one answer as a row", lambda: intervals(ANSWERS, ANSWERS, ANSWERS[0]), "shapes (n, n_amps), the same"),
 )
 def _intervals(place, call):
     with np.errstate(all="ignore"):
@@ -279,8 +279,8 @@ def _intervals(place, call):
     ("errors of other bins", (np.ones(4) / 1e4, 0.0), "error: expected positive numbers of shape (5,)"),
     ("errors of zero", (np.zeros(5), 0.0), "error: expected positive numbers of shape (5,)"),
     ("errors NaN", (np.full(5, np.nan), 0.0), "error: expected positive numbers of shape (5,)"),
-    ("a network of NaN", (np.ones(5) / 1e4, np.nan), "network: expected finite answers to the test spectra"),
-    ("an endless network", (np.ones(5) / 1e4, np.inf), "network: expected finite answers to the test spectra"),
+    ("a network of NaN", (np.ones(5) / 1e4, np.nan), "network: expected finite predictions of its run"),
+    ("an endless network", (np.ones(5) / 1e4, np.inf), "network: expected finite predictions of its run"),
 )  # fmt: skip
 def _planets_as_seen(place, done):
     error, answer = done
@@ -337,14 +337,14 @@ def survey(**attributes):
 
 @attack(
     "survey in the folder",
-    ("noise", b"\x89HDF and more", "not a survey that can be read"),
-    ("nothing", b"", "not a survey that can be read"),
-    ("a pipe", os.mkfifo, "not a survey that can be read (it is no file)"),
-    ("/dev/zero", lambda path: path.symlink_to("/dev/zero"), "not a survey that can be read (it is no file)"),
-    ("a folder", os.mkdir, "not a survey that can be read (it is no file)"),
-    ("no planets", lambda path: h5py.File(path, "w").close(), "not a survey that can be read"),
-    ("a seed of text", survey(seed="one"), "not a survey that can be read"),
-    ("two seeds", survey(seed=[1, 2]), "not a survey that can be read"),
+    ("noise", b"\x89HDF and more", "not a readable survey"),
+    ("nothing", b"", "not a readable survey"),
+    ("a pipe", os.mkfifo, "not a readable survey (not a regular file)"),
+    ("/dev/zero", lambda path: path.symlink_to("/dev/zero"), "not a readable survey (not a regular file)"),
+    ("a folder", os.mkdir, "not a readable survey (not a regular file)"),
+    ("no planets", lambda path: h5py.File(path, "w").close(), "not a readable survey"),
+    ("a seed of text", survey(seed="one"), "not a readable survey"),
+    ("two seeds", survey(seed=[1, 2]), "not a readable survey"),
     ("another design", survey(), "holds a survey of another observation or planet file"),
     ("a design of numbers", survey(design=[1.0, 2.0]), "holds a survey of another observation or planet file"),
 )  # fmt: skip

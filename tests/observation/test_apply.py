@@ -1,7 +1,8 @@
-"""A finished run is put to use on one observation."""
+"""A finished run is applied to one observation."""
 
 import csv
 import shutil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -11,7 +12,7 @@ from synthetic import configured, dataset
 from warm_runs import replace_figures
 
 from constants import AMPS
-from observation.apply import summarise
+from observation.apply import table_rows
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys
     figures = ("sensitivity", "answer_intervals", "spectrum_shares", "expectation")
     assert names == answers | {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
     page = (folder / "report.html").read_text()
-    assert "50 ppm on all bins" in page and "Change, replaced by what the others say" in page
+    assert "50 ppm on all bins" in page and "Change when replaced by the value expected from the others" in page
     with open(folder / "amps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["amp"] for row in rows] == list(data.amp_names)
@@ -88,7 +89,7 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(finished, tmp_path, c
 @pytest.fixture
 def no_page(monkeypatch):
     """Leave the report out where a test is not about it: the figures take a second."""
-    monkeypatch.setattr("observation.apply.write_answer_report", lambda folder, page: None)
+    monkeypatch.setattr("observation.apply.write_page", lambda folder, estimate: None)
 
 
 def apply(finished, seen, *flags):
@@ -160,7 +161,7 @@ def test_the_error_grows_with_those_of_the_observation_and_noisier_ones_are_said
         with open(tmp_path / f"out{factor}/amps.csv", newline="") as file:
             widths.append([float(row["high68"]) - float(row["low68"]) for row in csv.DictReader(file)])
     assert np.mean(np.array(widths[1]) / widths[0]) > 1.5
-    assert "noisier than what was trained on" in (tmp_path / "out8/verdict.yaml").read_text()
+    assert "noisier than the training set" in (tmp_path / "out8/verdict.yaml").read_text()
 
 
 def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, no_page, tmp_path, capsys):
@@ -175,14 +176,16 @@ def test_a_spectrum_unlike_the_training_set_is_said_to_be(finished, no_page, tmp
 
 
 def test_spreads_over_folds_and_noise_are_standard_deviations():
-    table = [AMPS["H2O"], AMPS["Tp"]]
     noisy = np.random.default_rng(0).normal(0, [0.3, 40], (2000, 2))
-    answer, folds = np.array([-4.5, 1000.0]), [np.array([-5.0, 1000.0]), np.array([-4.0, 1000.0])]
-    water, temperature = summarise(answer, noisy, folds, table)
+    folds = [np.array([-5.0, 1000.0]), np.array([-4.0, 1000.0])]
+    estimate = SimpleNamespace(
+        amp_table=[AMPS["H2O"], AMPS["Tp"]],
+        values=np.array([-4.5, 1000.0]),
+        intervals=np.array([[[-5.0, 900.0], [-4.0, 1100.0]], [[-6.0, 800.0], [-3.0, 1200.0]]]),  # (level, end, AMP)
+    )
+    water, temperature = table_rows(estimate, noisy, folds)
     assert water["value"] == -4.5 and water["fold_spread"] == pytest.approx(np.sqrt(0.5))
     assert water["noise_spread"] == pytest.approx(0.3, rel=0.05)
     assert temperature["fold_spread"] == 0 and temperature["noise_spread"] == pytest.approx(40, rel=0.05)
-    assert np.isnan(summarise(answer, noisy, [], table)[0]["fold_spread"])
-    ends = np.array([[[-5.0, 900.0], [-4.0, 1100.0]], [[-6.0, 800.0], [-3.0, 1200.0]]])  # (level, end, AMP)
-    water, temperature = summarise(answer, noisy, folds, table, ends)
+    assert np.isnan(table_rows(estimate, noisy, [])[0]["fold_spread"])
     assert [temperature[name] for name in ("low68", "high68", "low95", "high95")] == [900, 1100, 800, 1200]

@@ -293,7 +293,7 @@ def test_one_command_goes_on_after_the_survey_trains_and_answers(survey, tmp_pat
     argv += ["--output", folder, "--resume"]
     done = warm.run(argv, tmp_path / "first", quick_figures=True)
     assert done.status == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"the answer for {observation}: {folder / 'answer'}"
+    assert done.stdout.splitlines()[-1] == f"the estimate for {observation}: {folder / 'answer'}"
     assert sorted(p.name for p in folder.iterdir()) == ["answer", "run", "survey.h5"]
     answer = (folder / "answer" / "amps.csv").read_bytes()
     assert [line.split(b",")[0] for line in answer.splitlines()[1:]] == [
@@ -312,8 +312,8 @@ def test_one_command_goes_on_after_the_survey_trains_and_answers(survey, tmp_pat
 @pytest.mark.parametrize(
     "change, flags, words",
     [
-        ({}, {}, "--resume to go on with it, --overwrite to start again"),
-        ({}, {"resume": True, "overwrite": True}, "expected one of them, received both"),
+        ({}, {}, "give --resume to continue with it or --overwrite to start again"),
+        ({}, {"resume": True, "overwrite": True}, "expected at most one of them, received both"),
         ({"n": 41}, {"resume": True}, "holds a survey with --n = 40, received 41"),
         ({"seed": 3}, {"resume": True}, "holds a survey with seed = 2, received 3"),
         ({"star_radius": 0.9}, {"resume": True}, "of another observation or planet file"),
@@ -342,7 +342,7 @@ def test_an_answer_for_what_the_observation_was_before_is_not_passed_off_as_one_
     after = (answer / "amps.csv").stat().st_mtime + 1
     os.utime(observation, (after, after))
     for path in (observation, other):
-        with pytest.raises(InputError, match=r"holds the answer for .*seen\.csv as it was"):
+        with pytest.raises(InputError, match=r"holds the estimate of .*seen\.csv as it was"):
             is_answered(answer, path, resume=True)
 
 

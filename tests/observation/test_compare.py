@@ -1,4 +1,4 @@
-"""The error of an answer covers the truth as often as it says, and strange spectra are found: on gaussian toys."""
+"""Prediction intervals cover the truth as often as stated, and unusual spectra are found: on Gaussian toys."""
 
 from types import SimpleNamespace
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from observation.compare import (
-    FEWEST,
     LEVELS,
-    Likeness,
+    MIN_PLANETS,
+    Comparison,
     TestPlanets,
+    compare,
+    consistency,
     error_level,
     intervals,
-    likeness,
     planets_as_seen,
-    standing,
 )
 from studies.answer_coverage import RULES, judge
 
@@ -73,11 +73,11 @@ def test_a_bias_moves_the_interval_and_no_end_leaves_the_simulated_range():
 
 
 def test_few_planets_give_no_interval_and_twins_no_zero_division():
-    answers, truths = toy(FEWEST - 1, seed=5)
+    answers, truths = toy(MIN_PLANETS - 1, seed=5)
     assert np.isnan(intervals(answers, truths, answers[:3])).all()
     same = np.zeros((200, 2))
     assert np.isfinite(intervals(same, same, same[:1])).all()
-    with pytest.raises(ValueError, match="answers, truths, answer: expected"):
+    with pytest.raises(ValueError, match="predictions, truths, estimates: expected"):
         intervals(answers, truths[:5], answers)
 
 
@@ -99,13 +99,13 @@ def test_a_spectrum_like_the_simulated_ones_is_inside_and_one_with_a_band_is_out
     rng, row = np.random.default_rng(7), 11
     plain = run.reference["spectra"][row] + (0 if noisy else 0.01 * rng.standard_normal(20))
     strange = plain + 0.1 * (np.arange(20) == 4)
-    inside, outside = (likeness(x, network.predict(x[None])[0], planets) for x in (plain, strange))
-    assert not inside.outside and len(inside.strange_bins) == 0
-    assert outside.outside and outside.strange_bins[0] == 4 and outside.pulls[4] > 4
+    inside, outside = (compare(x, network.predict(x[None])[0], planets) for x in (plain, strange))
+    assert not inside.outside and len(inside.outliers) == 0
+    assert outside.outside and outside.outliers[0] == 4 and outside.standardised[4] > 4
     assert outside.expected[4] == pytest.approx(plain[4], abs=0.05)
-    deep = likeness(plain + 5, network.predict(plain[None] + 5)[0], planets)
+    deep = compare(plain + 5, network.predict(plain[None] + 5)[0], planets)
     assert deep.outside and deep.beyond > 0.05 and inside.beyond == 0
-    assert "OUTSIDE" in standing(outside, None, np.arange(20.0)).sentences[0]
+    assert "Out of distribution" in consistency(outside, None, np.arange(20.0)).sentences[0]
 
 
 def test_many_bins_that_are_a_little_wrong_are_found_by_the_misfit():
@@ -115,9 +115,9 @@ def test_many_bins_that_are_a_little_wrong_are_found_by_the_misfit():
     for row in range(20):
         zigzag = 0.015 * (-1.0) ** np.arange(20)  # every bin 1.5 errors off
         x = run.reference["spectra"][row] + 0.01 * rng.standard_normal(20) + zigzag
-        found.append(likeness(x, network.predict(x[None])[0], planets))
-    assert np.mean([one.fitted_better > 0.99 for one in found]) > 0.85
-    assert np.mean([one.pulled_less > 0.99 for one in found]) < 0.7
+        found.append(compare(x, network.predict(x[None])[0], planets))
+    assert np.mean([one.share_better > 0.99 for one in found]) > 0.85
+    assert np.mean([one.share_smaller > 0.99 for one in found]) < 0.7
     assert np.mean([one.misfit**2 for one in found]) == pytest.approx(18 / 20 + 1.5**2, rel=0.2)
 
 
@@ -125,16 +125,16 @@ def test_misfit_of_noise_is_that_of_the_bins_less_what_the_planets_take_up():
     run, network = run_of(n=3000)
     planets = planets_as_seen(run, network, run.reference["error"], seed=1)
     rows = np.arange(0, 3000, 15)
-    misfit = planets.misfit(*planets.compare(planets.spectra[rows], planets.answers[rows], rows)[1:])
+    misfit = planets.misfit(*planets.residuals(planets.spectra[rows], planets.predictions[rows], rows)[1:])
     assert (misfit**2).mean() == pytest.approx(18 / 20, rel=0.12)  # the answers take two of 20 bins
 
 
-def test_pulls_of_noise_are_standard_normal_and_distances_chi_squared():
+def test_residuals_of_noise_are_standard_normal_and_distances_chi_squared():
     run, network = run_of(n=3000)
     planets = planets_as_seen(run, network, run.reference["error"], seed=1)
     rows = np.arange(0, 3000, 15)
-    distance, pulls, _ = planets.compare(planets.spectra[rows], planets.answers[rows], rows)
-    assert pulls.std() == pytest.approx(1, abs=0.06)
+    distance, residuals, _ = planets.residuals(planets.spectra[rows], planets.predictions[rows], rows)
+    assert residuals.std() == pytest.approx(1, abs=0.06)
     assert (distance**2).mean() == pytest.approx(18, rel=0.12)  # 20 bins less the two that the answers take
 
 
@@ -143,19 +143,19 @@ def test_noise_is_that_of_the_observation_and_its_level_is_told():
     planets = planets_as_seen(run, network, 3 * run.reference["error"], seed=0)
     assert (planets.spectra - planets.clean).std() == pytest.approx(0.03, rel=0.05)
     level = error_level(run, 3 * run.reference["error"])
-    assert level.level == pytest.approx(3) and level.other
-    assert not error_level(run, run.reference["error"]).other
-    assert "noisier than what was trained on" in standing(None, level, np.ones(3)).sentences[-1]
+    assert level.level == pytest.approx(3) and level.differs
+    assert not error_level(run, run.reference["error"]).differs
+    assert "noisier than the training set" in consistency(None, level, np.ones(3)).sentences[-1]
     again = planets_as_seen(run, network, 3 * run.reference["error"], seed=0)
-    assert np.array_equal(again.answers, planets.answers)
+    assert np.array_equal(again.predictions, planets.predictions)
 
 
 def test_too_few_test_planets_and_old_runs_are_said_and_not_guessed():
     few = TestPlanets(*(np.zeros((5, 2)),) * 2, *(np.zeros((5, 3)),) * 2, np.ones(3), False)
-    assert likeness(np.zeros(3), np.zeros(2), few) is None
-    old = standing(None, None, np.ones(3))
+    assert compare(np.zeros(3), np.zeros(2), few) is None
+    old = consistency(None, None, np.ones(3))
     assert old.status == "unknown" and "keeps no test spectra" in old.sentences[0]
-    assert standing(None, None, np.ones(3), beyond=["Tp"]).status == "outside"
-    assert standing(None, None, np.ones(3), far=9.0).status == "outside"
-    alike = Likeness(1.0, 0.5, 1.0, 0.5, 1.0, 0.5, np.zeros(3), np.zeros(3), 500)
-    assert standing(alike, None, np.ones(3), far=9.0).status == "inside"  # a skewed prior has such depths
+    assert consistency(None, None, np.ones(3), beyond=["Tp"]).status == "outside"
+    assert consistency(None, None, np.ones(3), deviations=9.0).status == "outside"
+    like = Comparison(1.0, 0.5, 1.0, 0.5, 1.0, 0.5, np.zeros(3), np.zeros(3), 500)
+    assert consistency(like, None, np.ones(3), deviations=9.0).status == "inside"  # a skewed prior has such depths

@@ -1,0 +1,142 @@
+"""The page of an observation shows the numbers it was given, in any size, and is one file without references."""
+
+import browser
+import numpy as np
+import pytest
+from example_runs import CENTRE, WIDTH, names
+
+from constants import amp
+from loaders.observation import Observation
+from observation.apply import directions
+from observation.compare import Consistency
+from observation.page import Estimate, build_page, constraint, make_pictures, value_text, write_page
+
+
+def spectrum(n_bins=13, **changes):
+    """An observed spectrum of two instruments."""
+    values = {
+        "wavelength": np.geomspace(0.6, 12, n_bins),
+        "bin_width": None,
+        "depth": 0.02 + 1e-4 * np.sin(np.arange(n_bins)),
+        "error": np.full(n_bins, 5e-5),
+        "name": "/data/<planet>.ecsv",
+        "instrument": np.where(np.arange(n_bins) < n_bins // 2, "NIRISS", "MIRI"),
+    }
+    return Observation(**{**values, **changes})
+
+
+def estimate_of(n_bins=13, n_amps=5, **changes):
+    """An estimate of known numbers: every value in the middle, the last bin the one that matters."""
+    table = tuple(amp(key, unit="K" if key.startswith("T_") else None) for key in names(n_amps))
+    centre = np.array([CENTRE.get(a.key, -6.0) for a in table])
+    width = np.array([WIDTH.get(a.key, 1.7) for a in table])
+    sensitivity = np.ones((n_amps, n_bins))
+    sensitivity[:, -1] = n_bins
+    sensitivity[-1] = 0
+    replaced = np.zeros((n_amps, n_bins))
+    replaced[:, min(3, n_bins - 1)] = -0.2
+    values = {
+        "observation": spectrum(n_bins),
+        "amp_table": table,
+        "values": centre,
+        "intervals": np.array([[centre - 0.3 * width, centre + 0.2 * width], [centre - width, centre + width]]),
+        "limits": np.array([centre - 2 * width, centre + 2 * width]),
+        "consistency": Consistency("outside", ["Out of distribution <b>", "Errors & more."]),
+        "expected": np.full(n_bins, 0.02),
+        "residuals": np.sin(np.arange(n_bins)),
+        "sensitivity": sensitivity,
+        "systematics": {"50 ppm on MIRI": np.full(n_amps, 0.06), "tilt": np.full(n_amps, 0.06)},
+        "redrawn": np.tile(np.arange(n_bins, dtype=float), (n_amps, 1)) * 0.1,
+        "replaced": replaced,
+        "made_from": {"run": "runs/1"},
+    }
+    return Estimate(**{**values, **changes})
+
+
+def page_of(values, figures=False):
+    pictures = make_pictures(values) if figures else {"answer_intervals": next(iter(make_pictures(values).values()))}
+    return build_page(values, {name: (p, b"\x89PNG" + bytes(20)) for name, p in pictures.items()})
+
+
+def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consistency():
+    page = page_of(estimate_of())
+    first = page[: page.index("<nav")]
+    for text in ("<strong>−6.00</strong>", "−6.51 to −5.66", "−7.70 to −4.30", "measured", "Out of distribution"):
+        assert text in first, text
+    assert "&lt;b&gt;" in page and "<b>" not in page and "&lt;planet&gt;" in page
+
+
+def test_systematics_are_given_in_the_unit_of_the_amp_and_as_multiples_of_its_error():
+    page = page_of(estimate_of())
+    moved = page[page.index('id="moved"') : page.index('<h2 id="single"')]
+    assert "+0.06 dex (0.14 of its error)" in moved  # half width 0.25 * 1.7
+    lost = page[page.index('id="lost"') :]
+    assert "12 µm" in lost and "±1.2 dex" in lost and "−0.2 dex (0.47 of its error)" in lost
+
+
+@pytest.mark.parametrize(("low", "high", "says"), [
+    (-1.0, 1.0, "measured"), (-1.99, 1.0, "upper limit"), (-1.0, 1.99, "lower limit"), (-2, 2, "not constrained"),
+    (np.nan, np.nan, ""),
+])  # fmt: skip
+def test_an_interval_that_reaches_the_end_of_the_simulated_range_is_a_limit(low, high, says):
+    values = estimate_of(1, 1)
+    middle, width = values.values, np.ptp(values.limits, axis=0) / 4
+    ends = np.array([[middle - width, middle + width], [middle + low * width, middle + high * width]])
+    assert constraint(estimate_of(1, 1, intervals=ends), 0) == says
+
+
+def test_shares_sum_to_one_and_an_estimate_that_nothing_moves_has_none():
+    shares = estimate_of().shares
+    assert shares[:-1].sum(axis=1) == pytest.approx(np.ones(4)) and shares[0, -1] == pytest.approx(0.52)
+    assert np.isnan(shares[-1]).all()
+    assert value_text(estimate_of(), 0) == "−6.00 +0.34 −0.51"
+
+
+@pytest.mark.parametrize(("n_bins", "n_amps"), [(1, 1), (300, 3)])
+def test_figures_of_one_bin_and_of_many_are_drawn_without_a_warning(n_bins, n_amps, recwarn):
+    values = estimate_of(n_bins, n_amps, redrawn=None, replaced=None)
+    for picture in make_pictures(values).values():
+        picture.figure.draw_without_rendering()
+    assert not [one for one in recwarn if not issubclass(one.category, DeprecationWarning)]  # of Matplotlib 3.8
+    assert "no sensitivity maps were made" in page_of(values)
+
+
+def test_what_is_not_known_is_said_and_not_drawn():
+    nothing = np.full((2, 2, 5), np.nan)
+    values = estimate_of(
+        intervals=nothing, expected=None, residuals=None, sensitivity=None, systematics={}, redrawn=None, replaced=None,
+        observation=spectrum(instrument=None), consistency=Consistency("unknown", ["Unknown: why."]), made_from={},
+    )  # fmt: skip
+    pictures = make_pictures(values)
+    assert set(pictures) == {"answer_intervals", "expectation"}
+    page = page_of(values, figures=True)
+    assert "not known" in page and "Unknown: why." in page and "nan" not in page.lower().replace("ammonia", "")
+
+
+def test_directions_are_one_offset_per_instrument_and_a_tilt():
+    names_, moved = directions(spectrum())
+    assert names_ == ["50 ppm on MIRI", "50 ppm on NIRISS", "tilt of 50 ppm at the ends"]
+    assert moved.shape == (3, 13) and (moved[0] + moved[1] == 5e-5).all() and moved[2, 0] == -5e-5
+    alone, moved = directions(spectrum(instrument=None))
+    assert alone[0] == "50 ppm on all bins" and (moved[0] == 5e-5).all()
+    assert directions(spectrum(1, instrument=None))[1].shape == (1, 1)
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_shows_in_a_browser_wide_and_narrow_and_asks_for_nothing(tmp_path):
+    write_page(tmp_path, estimate_of())
+    path = tmp_path / "report.html"
+    assert {p.name for p in tmp_path.iterdir()} == {"report.html"} | {
+        f"{name}.{kind}" for name in ("answer_intervals", "spectrum_shares", "expectation") for kind in ("png", "pdf")
+    }
+    with browser.new_page(tmp_path / "profile") as page:
+        for width in (400, 768, 1000, 1120, 1400, 1920):
+            page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+            page.events.clear()
+            page.open(path.as_uri())
+            right = "Math.max(...[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right))"
+            assert page.ask(right) <= width, width
+            assert page.ask("document.documentElement.scrollWidth") <= width
+            assert page.ask("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+            assert page.ask("document.querySelector('.status').getBoundingClientRect().top < 300")
+            assert page.requests() == [path.as_uri()] and not page.complaints()
