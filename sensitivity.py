@@ -18,7 +18,7 @@ from perturbation.accumulate import accumulate, map_arrays
 from perturbation.arguments import plain_abundance, positive_number
 from perturbation.directions import dragged, modes, offsets, tilt
 from perturbation.engine import halving_sizes
-from perturbation.plan import check_method, check_survey, make_plan
+from perturbation.plan import finish_plan, plan_spectra
 from perturbation.predictors import ModelLoader
 from perturbation.result import SensitivityMap
 
@@ -30,6 +30,7 @@ __all__ = [
     "compute_sensitivty_org",
     "compute_sensitivty_std",
     "dragged",
+    "fold_maps",
     "halving_sizes",
     "modes",
     "offsets",
@@ -168,30 +169,75 @@ def sensitivity_map(
     With random repeats a Keras network on TensorFlow is called by three threads at a time, so that one predicts while
     others draw; any other model by one thread at a time, but for those of your own ``executor``.
     """
-    survey = check_survey(org_spectrum, org_error, covariance, directions, x_mean, x_std, auxiliary)
-    method = check_method(survey, scheme, groups, directions, nodes, rule, repeat)
+    own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
+    return _maps(
+        [own | {"auxiliary": auxiliary}], y_test, org_spectrum, org_error, gases, no_spectra, repeat, abundance,
+        scaled, rng, scheme, groups, covariance, input_layout, batch_size, keep_spectra, progress, executor,
+        chunk_size, store, tolerance, directions, nodes, rule,
+    )[0]  # fmt: skip
+
+
+def fold_maps(networks, y_test, org_spectrum, org_error, **options):
+    """Map several networks, and the mean of their predictions, with one set of perturbed spectra.
+
+    Each network is asked about the same perturbed spectra, so the mean costs no evaluations of its own.
+
+    Parameters
+    ----------
+    networks : sequence of dict
+        For each network those arguments of `sensitivity_map` that are its own: ``model``, ``x_mean``, ``x_std``,
+        ``y_data_mean``, ``y_data_std`` and, for models with two inputs, ``auxiliary``.
+    y_test, org_spectrum, org_error, **options
+        The other arguments of `sensitivity_map`, the same for all networks. A ``store`` holds the maps of a spectrum
+        below each other, (2 or 4, (K + 1) n_AMPs, n_bins).
+
+    Returns
+    -------
+    list of SensitivityMap
+        The map of each network, bit for bit as `sensitivity_map` gives it with the same seed, then the map of the mean
+        of their predictions in the AMPs' own units (with ``scaled``, of their scaled predictions). With ``tolerance``
+        all maps stop at the same spectrum, once every one of them has reached it. Of a single network its map alone.
+    """
+    return _maps(list(networks), y_test, org_spectrum, org_error, **options)
+
+
+def _maps(
+    networks, y_test, org_spectrum, org_error, gases=None, no_spectra=100, repeat=500, abundance=None, scaled=False,
+    rng=None, scheme="halving", groups=None, covariance=None, input_layout=None, batch_size=None, keep_spectra=True,
+    progress=False, executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto",
+    rule="auto",
+):  # fmt: skip
+    """Return the map of each network, and of their mean if there are several; arguments as for `fold_maps`."""
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
-    if store is not None and rng is None and method.rule is None:
-        raise ValueError("rng: expected the seed of the maps in store, received None")
-    plan = make_plan(
-        model, survey, method, y_test, y_data_mean, y_data_std, scaled, gases, abundance, no_spectra, rng, input_layout,
-        batch_size, chunk_size, executor,
+    models = [network["model"] for network in networks]
+    plan = plan_spectra(
+        org_spectrum, org_error, covariance, directions, [(own["x_mean"], own["x_std"]) for own in networks],
+        [own.get("auxiliary") for own in networks], scheme, groups, nodes, rule, repeat,
     )  # fmt: skip
-    totals = accumulate(model, plan, executor, store, keep_spectra, tolerance, progress)
-    return SensitivityMap(
-        **map_arrays(plan, totals),
-        n_spectra=totals.moments.count[:, 0],
-        scheme=method.scheme,
-        repeat=method.repeat,
-        seed=plan.settings.seed,
-        scaled=bool(scaled),
-        abundance=plain_abundance(abundance),
-        amp_names=tuple(amp.key for amp in plan.amps),
-        spectra=totals.used if keep_spectra else None,
-        groups=method.labels if groups is not None else None,
-        nodes=None if method.rule is None else method.rule.n_nodes,
-        rule=None if method.rule is None else method.rule.name,
-    )
+    if store is not None and rng is None and plan.rule is None:
+        raise ValueError("rng: expected the seed of the maps in store, received None")
+    plan = finish_plan(
+        plan, models, [(own["y_data_mean"], own["y_data_std"]) for own in networks], scaled, y_test, gases, abundance,
+        no_spectra, rng, input_layout, batch_size, chunk_size, executor,
+    )  # fmt: skip
+    totals = accumulate(models, plan, executor, store, keep_spectra, tolerance, progress)
+    arrays = map_arrays(plan, totals) | {"n_spectra": totals.moments.count[:, 0]}
+    return [
+        SensitivityMap(
+            **{name: array[..., rows, :] if array.ndim > 1 else array[rows] for name, array in arrays.items()},
+            scheme=plan.scheme,
+            repeat=plan.repeat,
+            seed=plan.seed,
+            scaled=bool(scaled),
+            abundance=plain_abundance(abundance),
+            amp_names=tuple(amp.key for amp in plan.amps),
+            spectra=totals.used if keep_spectra else None,
+            groups=plan.labels if groups is not None else None,
+            nodes=None if plan.rule is None else plan.rule.n_nodes,
+            rule=None if plan.rule is None else plan.rule.name,
+        )
+        for rows in (slice(start, start + plan.n_amps) for start in range(0, plan.n_rows, plan.n_amps))
+    ]
 
 
 def compute_sensitivty_org(

@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT))
 
 from constants import NETWORKS  # noqa: E402
 from perturbation.accumulate import merge_maps  # noqa: E402
-from perturbation.engine import Chunk, Settings, run_chunk  # noqa: E402
-from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS  # noqa: E402
+from perturbation.engine import Chunk, run_chunk  # noqa: E402
+from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS, Plan  # noqa: E402
 from perturbation.quadrature import make_rule  # noqa: E402
 from pipeline.cluster import open_scheduler, portable_task  # noqa: E402
 from pipeline.survey_map import PIECE  # noqa: E402
@@ -79,11 +79,15 @@ def overhead(executor, chunk_size, n_chunks, rounds):
 
 def bytes_of_chunk(chunk_size, kind):
     """Return the bytes per spectrum sent to a worker and sent back, as pickled."""
-    x = np.zeros((chunk_size, N_BINS), np.float32)
+    x = np.zeros((1, chunk_size, N_BINS), np.float32)
     rule = make_rule("auto", 5) if kind == "exact" else None
-    settings = Settings(np.arange(N_BINS), True, REPEAT, 5120, 0, "channel", N_AMPS, rule)
+    scale = np.ones((1, N_BINS))
+    plan = Plan(
+        None, None, False, scale, scale, None, kind, np.arange(N_BINS), True, rule, REPEAT, n_amps=N_AMPS,
+        batch_size=5120,
+    )  # fmt: skip
     chunk = Chunk(np.arange(chunk_size), x, x.copy(), None)  # the same array twice would be pickled once
-    task = portable_task(run_chunk, (ModelLoader(Constant), chunk, settings), {})
+    task = portable_task(run_chunk, ([ModelLoader(Constant)], chunk, plan), {})
     answer = np.zeros((chunk_size, ARRAYS[kind], N_AMPS, N_BINS))
     return len(pickle.dumps(task[1:])) / chunk_size, len(pickle.dumps(answer)) / chunk_size
 

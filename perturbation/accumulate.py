@@ -208,12 +208,12 @@ class Totals:
     per_spectrum: np.ndarray | None
 
 
-def accumulate(model, plan, executor=None, store=None, keep_spectra=True, tolerance=None, progress=False):
+def accumulate(models, plan, executor=None, store=None, keep_spectra=True, tolerance=None, progress=False):
     """Perturb the spectra of the plan that are not in the store yet, and add all up.
 
     Parameters
     ----------
-    model : object
+    models : list of objects
     plan : plan.Plan
     executor, store, keep_spectra, tolerance, progress
         As in ``sensitivity_map``.
@@ -226,16 +226,15 @@ def accumulate(model, plan, executor=None, store=None, keep_spectra=True, tolera
     if store is not None and not (hasattr(store, "keys") and hasattr(store, "update")):
         raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
     stored = np.array([store is not None and int(row) in store for row in used], dtype=bool)
-    expected = (plan.settings.n_arrays, *shape)
+    expected = (plan.n_arrays, *shape)
     for row in used[stored][:1].tolist():
         stored_arrays(store, row, expected)
-    chunks = plan.survey.chunks(used[~stored], plan.chunk_size)
-    answers = in_order(used[~stored], run_chunks(model, chunks, plan.settings, executor), store)
+    answers = in_order(used[~stored], run_chunks(models, plan, used[~stored], executor), store)
 
     totals = Totals(
         RunningMoments(*shape),
         RunningShares(*shape),
-        RunningSums(plan.settings.n_arrays - 1, *shape),
+        RunningSums(plan.n_arrays - 1, *shape),
         used,
         np.full((len(used), *shape), np.nan) if keep_spectra else None,
     )
@@ -311,9 +310,9 @@ def map_arrays(plan, totals):
     """Return the arrays of a `SensitivityMap`, by name, in the units of the plan."""
     unit, square = plan.unit, plan.unit**2
     count, standard_error = totals.moments.count, totals.moments.standard_error
-    tested = np.where(plan.method.labels >= 0, 1.0, np.nan)
+    tested = np.where(plan.labels >= 0, 1.0, np.nan)
     arrays = {"mean": totals.moments.mean * square, "repeat_error": np.zeros(plan.shape)}
-    if plan.method.rule is None:
+    if plan.rule is None:
         arrays["repeat_error"] = np.sqrt(totals.others.total[0]) / count * square
         # The noise of the repeats is a lower bound (spectra do not differ less than not at all)
         arrays["standard_error"] = np.fmax(standard_error * square, arrays["repeat_error"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from perturbation import amps as table
 from perturbation.engine import halving_sizes
-from perturbation.quadrature import MOST_NODES, RULES, make_rule
+from perturbation.quadrature import MAX_NODES, RULES, make_rule
 
 SCHEMES = ("halving", "single")
 DEFAULT_NODES = 5
@@ -29,6 +29,13 @@ def float_array(name, value, expected, ndim=None, length=None, finite=True):
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
     return array
+
+
+def float32_array(name, values):
+    """Return values as float32, as networks take them; one that is too large would arrive as infinity."""
+    if np.abs(values).max() > np.finfo(np.float32).max:
+        raise ValueError(f"{name}: expected numbers below {np.finfo(np.float32).max:.2g}, received larger ones")
+    return values.astype(np.float32)
 
 
 def refuse_no_numbers(name, value, expected):
@@ -177,9 +184,9 @@ def quadrature_rule(nodes, rule, scheme):
         return None
     if not along:
         raise ValueError(f"nodes: expected None or 'auto', as bins are perturbed in groups, received {nodes!r}")
-    number = positive_integer("nodes", nodes, f" from 2 to {MOST_NODES}, or None")
-    if not 2 <= number <= MOST_NODES:
-        raise ValueError(f"nodes: expected 2 to {MOST_NODES}, or None, received {number}")
+    number = positive_integer("nodes", nodes, f" from 2 to {MAX_NODES}, or None")
+    if not 2 <= number <= MAX_NODES:
+        raise ValueError(f"nodes: expected 2 to {MAX_NODES}, or None, received {number}")
     return make_rule(rule, number)
 
 
@@ -222,7 +229,7 @@ def abundance_cuts(abundance, amps):
             warnings.warn(
                 f"abundance: no cut for {', '.join(unknown)}, which the table of AMPs does not list as molecules;"
                 " give abundance={name: (low, high)} to cut them",
-                stacklevel=4,
+                stacklevel=5,
             )
         abundance = {amp: abundance for amp in amps if amp.kind == "molecule"} or {None: abundance}
     cuts = {}
@@ -264,7 +271,7 @@ def select_spectra(y_test, cuts, amps, no_spectra, n, n_amps):
         names = [amp.key for amp in amps] or [f"AMP {k}" for k in range(n_amps)]
         few = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True) if count < no_spectra)
         warnings.warn(
-            f"no_spectra: expected {no_spectra} spectra for each AMP, using what there is: {few}", stacklevel=4
+            f"no_spectra: expected {no_spectra} spectra for each AMP, using what there is: {few}", stacklevel=5
         )
     return inside & (np.cumsum(inside, axis=0) <= no_spectra)
 

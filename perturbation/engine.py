@@ -1,13 +1,15 @@
 """The engine of the sensitivity test: perturb chunks of spectra, predict, and add up. No arguments are checked here.
 
 One repeat for one spectrum (Yip et al. 2021, Section 5): the bins are cut at random into groups; the bins of one
-group at a time are drawn again from their own errors; the network answers again; every bin of the group receives
-the squared change of each answer. The map is the mean over repeats and spectra.
+group at a time are drawn again from their own errors; the network predicts again; every bin of the group receives
+the squared change of each prediction. The map is the mean over repeats and spectra.
 
-How the work is cut, for those who run it on many machines: `make_chunks` yields small picklable `Chunk`s,
-`run_chunk` is a pure function of (model, chunk, settings), `accumulate` adds up its answers in the order of the
-spectra. Draws depend on the seed and on the index of the spectrum alone. Where bins move one at a time nothing is
-drawn: `quadrature` takes the mean (`Settings.rule`).
+The work can be done on many machines: `make_chunks` yields small picklable `Chunk`s, `run_chunk` is a pure function of
+(models, chunk, plan), and `accumulate` adds up its maps in the order of the spectra. Draws depend only on the seed and
+on the index of the spectrum. Where bins move one at a time nothing is drawn: `quadrature` averages over the noise.
+
+Several networks can be asked about the same perturbed spectra, each scaled as that network wants. Their maps, and that
+of the mean of their predictions, are stacked: n_rows = n_AMPs for one network, (K + 1) n_AMPs for K of them.
 """
 
 import time
@@ -16,8 +18,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from perturbation.predictors import Predictor
-from perturbation.quadrature import N_ARRAYS, Rule, map_chunk
+from perturbation.predictors import side_by_side
+from perturbation.quadrature import map_chunk
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
 REPEATS_AT_ONCE = 1000  # at most, in one call of the network
@@ -86,41 +88,17 @@ def sum_over_repeats(change, mask):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all chunks share."""
-
-    labels: np.ndarray  # (n_bins,) group of each bin, -1 for a bin that is never perturbed
-    shuffle: bool  # new random groups in every repeat
-    repeat: int
-    batch_size: int
-    seed: int
-    layout: str
-    n_amps: int
-    rule: Rule | None = None  # quadrature along directions; None: random repeats
-
-    @property
-    def n_arrays(self):
-        """Arrays (n_AMPs, n_bins) of one spectrum: map and variance, or those of `quadrature`."""
-        return 2 if self.rule is None else N_ARRAYS
-
-
-@dataclass(frozen=True)
 class Chunk:
-    """Some spectra, in scaled units and float32.
+    """Some spectra, scaled for each of K networks, in float32.
 
-    ``noise`` is (n, n_bins) errors, or (n, n_bins, n_bins) square roots F of covariances F F^T for random repeats, or
-    (n or 1, K, n_bins) directions for quadrature.
+    ``spectra`` is (K, n, n_bins). ``noise`` is (K, n, n_bins) errors, or (K, n, n_bins, n_bins) square roots F of
+    covariances F F^T for random repeats, or (K, n or 1, n_directions, n_bins) directions for quadrature.
     """
 
     indices: np.ndarray  # (n,) rows of org_spectrum
-    spectra: np.ndarray  # (n, n_bins)
+    spectra: np.ndarray
     noise: np.ndarray
-    auxiliary: np.ndarray | None  # (n, k)
-
-    @property
-    def first(self):
-        """One spectrum and its auxiliary input, to try a model with."""
-        return self.spectra[0], None if self.auxiliary is None else self.auxiliary[0]
+    auxiliary: np.ndarray | None  # (K, n, k)
 
     @property
     def task_name(self):
@@ -128,30 +106,28 @@ class Chunk:
         return f"spectra {self.indices[0]} to {self.indices[-1]}"
 
 
-def make_chunks(indices, chunk_size, org_spectrum, org_error, is_covariance, x_mean, x_std, auxiliary=None):
-    """Yield the spectra of ``indices`` as `Chunk`s of at most ``chunk_size``; nothing is copied before its turn.
-
-    ``org_error`` is (N, n_bins), or (N, n_bins, n_bins) covariances or directions; a single covariance or set of
-    directions for all spectra may be (1, ..., n_bins).
-    """
-    is_shared = len(org_error) == 1 < len(org_spectrum)
-    shared = covariance_root(org_error[0], "all spectra")[None] if is_shared and is_covariance else org_error
-    for start in range(0, len(indices), chunk_size):
-        some = indices[start : start + chunk_size]
+def make_chunks(plan, rows):
+    """Yield the spectra of ``rows`` as `Chunk`s of ``plan.chunk_size``; nothing is copied before its turn."""
+    given = plan.noise  # (N, n_bins), or (N or 1, ..., n_bins) covariances or directions
+    is_shared = len(given) == 1 < len(plan.spectra)
+    shared = covariance_root(given[0], "all spectra")[None] if is_shared and plan.is_covariance else given
+    for start in range(0, len(rows), plan.chunk_size):
+        some = rows[start : start + plan.chunk_size]
         if is_shared:
-            noise = np.broadcast_to(shared, (len(some), *shared.shape[1:])) if is_covariance else shared
-        elif is_covariance:
-            noise = np.stack([covariance_root(org_error[i], f"spectrum {i}") for i in some])
+            noise = np.broadcast_to(shared, (len(some), *shared.shape[1:])) if plan.is_covariance else shared
+        elif plan.is_covariance:
+            noise = np.stack([covariance_root(given[i], f"spectrum {i}") for i in some])
         else:
-            noise = org_error[some]
-        noise = noise / (x_std[:, None] if is_covariance else x_std)
-        spectra = (org_spectrum[some] - x_mean) / x_std
-        yield Chunk(
-            some,
-            spectra.astype(np.float32),
-            noise.astype(np.float32),
-            None if auxiliary is None else auxiliary[some],
-        )
+            noise = given[some]
+        parts = [
+            (
+                ((plan.spectra[some] - mean) / std).astype(np.float32),
+                (noise / (std[:, None] if plan.is_covariance else std)).astype(np.float32),
+            )
+            for mean, std in zip(plan.x_mean, plan.x_std)
+        ]
+        spectra, noise = (np.stack(arrays) for arrays in zip(*parts))
+        yield Chunk(some, spectra, noise, None if plan.auxiliary is None else plan.auxiliary[:, some])
 
 
 def covariance_root(covariance, whose):
@@ -174,60 +150,64 @@ def covariance_root(covariance, whose):
     return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
-def run_chunk(model, chunk, settings):
-    """Return the maps of the spectra of one chunk: (n, n_arrays, n_AMPs, n_bins), scaled units squared.
+def run_chunk(models, chunk, plan):
+    """Return the maps of the spectra of one chunk: (n, n_arrays, n_rows, n_columns), scaled units squared.
 
-    Of random repeats the first is their mean, the second the variance of that mean; of quadrature see
-    `quadrature.map_chunk`. A pure function: the answer for a spectrum depends on the model, the spectrum and its index
-    and ``settings``, never on its neighbours.
+    Of random repeats the first array is their mean, the second the variance of that mean; of quadrature see
+    `quadrature.map_chunk`. A pure function: the map of a spectrum depends on the models, the spectrum, its index and
+    the plan, never on its neighbours.
     """
-    predict = Predictor(model, settings.n_amps, settings.layout)
-    if settings.rule is not None:
-        return map_chunk(predict, chunk, settings)
+    predictors = plan.predictors(models)
+    if plan.rule is not None:
+        return map_chunk(predictors, chunk, plan)
     each = range(len(chunk.indices))
-    maps = predict.side_by_side(lambda k: _run_spectrum(predict, chunk, k, settings), each, *chunk.first)
-    return np.stack(maps)
+    return np.stack(side_by_side(predictors, lambda k: _map_by_repeats(predictors, chunk, k, plan), each, chunk))
 
 
-def time_chunk(model, chunk, settings):
-    """Return the seconds that `run_chunk` needs for each spectrum of a chunk, once the model has been used."""
-    run_chunk(model, chunk, settings)
+def time_chunk(models, chunk, plan):
+    """Return the seconds that `run_chunk` needs for each spectrum of a chunk, once the models have been used."""
+    run_chunk(models, chunk, plan)
     start = time.perf_counter()
-    run_chunk(model, chunk, settings)
+    run_chunk(models, chunk, plan)
     return (time.perf_counter() - start) / len(chunk.indices)
 
 
-def _run_spectrum(predict, chunk, k, settings):
-    spectrum, noise_scale, index = chunk.spectra[k], chunk.noise[k], int(chunk.indices[k])
-    auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[k]
+def _map_by_repeats(predictors, chunk, k, plan):
+    """Return the mean over random repeats and its variance for one spectrum of a chunk, (2, n_rows, n_bins)."""
+    index = int(chunk.indices[k])
     # Two streams, each read repeat by repeat, so that draws do not depend on the batch size
     groups_rng, noise_rng = (
-        np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index, stream))) for stream in (0, 1)
+        np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(index, stream))) for stream in (0, 1)
     )
-    n_bins, n_groups = len(spectrum), int(settings.labels.max()) + 1
-    most = even_share(min(settings.repeat, REPEATS_AT_ONCE), (settings.batch_size - 1) // n_groups)
-    per_batch = even_share(settings.repeat, most)  # 10,000 repeats take the memory of 1000
+    n_bins, n_groups = chunk.spectra.shape[-1], int(plan.labels.max()) + 1
+    most = even_share(min(plan.repeat, REPEATS_AT_ONCE), (plan.batch_size - 1) // n_groups)
+    per_batch = even_share(plan.repeat, most)  # 10,000 repeats take the memory of 1000
 
     # Each batch has the same shape and carries the unperturbed spectrum as its first row
     rows = np.empty((1 + per_batch * n_groups, n_bins), np.float32)
     perturbed = rows[1:].reshape(per_batch, n_groups, n_bins)
     sums = 0.0
-    for start in range(0, settings.repeat, per_batch):
-        n = min(per_batch, settings.repeat - start)
-        groups = choose_groups(settings.labels, settings.shuffle, n, groups_rng)  # (n, n_bins)
-        noise = noise_rng.standard_normal((n, n_bins), dtype=np.float32)
-        # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's
-        noise = correlate(noise, noise_scale) if noise_scale.ndim == 2 else noise * noise_scale
+    for start in range(0, plan.repeat, per_batch):
+        n = min(per_batch, plan.repeat - start)
+        groups = choose_groups(plan.labels, plan.shuffle, n, groups_rng)  # (n, n_bins)
+        normals = noise_rng.standard_normal((n, n_bins), dtype=np.float32)
         mask = groups[:, None, :] == np.arange(n_groups, dtype=groups.dtype)[:, None]  # (n, n_groups, n_bins)
-        rows[0] = spectrum
-        perturb(spectrum, noise, mask, out=perturbed[:n])
-        perturbed[n:] = spectrum
-        answers = predict(rows, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
-        change = answers[1 : 1 + n * n_groups] - answers[0]
-        sums = sums + sum_over_repeats(change, mask.reshape(-1, n_bins))
-    mean, mean_square = sums / settings.repeat
+        changes = []
+        for network, predict in enumerate(predictors):
+            spectrum, scale = chunk.spectra[network, k], chunk.noise[network, k]
+            # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's
+            noise = correlate(normals, scale) if scale.ndim == 2 else normals * scale
+            rows[0] = spectrum
+            perturb(spectrum, noise, mask, out=perturbed[:n])
+            perturbed[n:] = spectrum
+            auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[network, k]
+            predictions = predict(rows, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
+            changes.append(predictions[1 : 1 + n * n_groups] - predictions[0])
+        by_network = [sum_over_repeats(change, mask.reshape(-1, n_bins)) for change in plan.with_mean(changes)]
+        sums = sums + np.concatenate(by_network, axis=1)
+    mean, mean_square = sums / plan.repeat
     with np.errstate(invalid="ignore"):
-        variance = np.maximum(mean_square - mean**2, 0.0) / np.float64(settings.repeat - 1)  # NaN for one repeat
+        variance = np.maximum(mean_square - mean**2, 0.0) / np.float64(plan.repeat - 1)  # NaN for one repeat
     return np.stack([mean, variance])
 
 
@@ -237,15 +217,16 @@ def even_share(total, most):
     return -(-total // parts)
 
 
-def run_chunks(model, chunks, settings, executor):
-    """Yield (chunk, maps): in order in this process, through an executor in the order in which they end.
+def run_chunks(models, plan, rows, executor):
+    """Yield (chunk, maps) for the spectra of ``rows``: in order in this process, through an executor as they end.
 
     Chunks are handed over while fewer than ``executor.chunks_ahead`` (64 where it has no such attribute) lie between
     the oldest one that has not ended and the next, so that neither end has to hold the whole survey.
     """
+    chunks, light = make_chunks(plan, rows), plan.without_data()
     if executor is None:
         for chunk in chunks:
-            yield chunk, run_chunk(model, chunk, settings)
+            yield chunk, run_chunk(models, chunk, light)
         return
     numbered, ended, running = enumerate(chunks), SimpleQueue(), {}  # running: future to (number, chunk), oldest first
     upcoming = next(numbered, None)
@@ -253,7 +234,7 @@ def run_chunks(model, chunks, settings, executor):
         while running or upcoming:
             oldest, _ = next(iter(running.values()), upcoming)
             if upcoming and upcoming[0] < oldest + getattr(executor, "chunks_ahead", CHUNKS_AHEAD):
-                future = executor.submit(run_chunk, model, upcoming[1], settings)
+                future = executor.submit(run_chunk, models, upcoming[1], light)
                 running[future] = upcoming
                 future.add_done_callback(ended.put)
                 upcoming = next(numbered, None)

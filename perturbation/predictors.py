@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
-LARGEST_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
-LARGEST_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
+MAX_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
+MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others prepare and add up
-SETTLED = weakref.WeakSet()  # Keras models for which `Predictor.settle` was called
+SETTLED = weakref.WeakSet()  # Keras models for which `_settle` was called
 TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
 PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
 
@@ -90,27 +90,6 @@ class Predictor:
     def is_thread_safe(self):
         """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
         return _is_keras(self.loaded) and sys.modules["keras"].backend.backend() == "tensorflow"
-
-    def side_by_side(self, function, items, spectrum, auxiliary=None):
-        """Return ``function(item)``, which calls this model, for each item: in threads where the model allows it.
-
-        ``spectrum`` (n_bins,) and ``auxiliary`` (k,) are an input to try. Results are in the order of the items.
-        """
-        if len(items) == 1 or not self.is_thread_safe:
-            return [function(item) for item in items]
-        self._settle(spectrum, auxiliary)
-        with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
-            return list(threads.map(function, items))
-
-    def _settle(self, spectrum, auxiliary):
-        """Show a Keras model two sizes of batches before threads call it, so that none of them finds it untraced.
-
-        TensorFlow would count the tracing of one for all, and warn.
-        """
-        if self.loaded not in SETTLED:
-            for rows in (2, PROBE_ROWS):
-                self(np.repeat(spectrum[None], rows, axis=0), auxiliary)
-            SETTLED.add(self.loaded)
 
     @functools.cached_property
     def function(self):
@@ -189,6 +168,30 @@ def _call_torch(torch, module, inputs):
                 part.training = training
 
 
+def side_by_side(predictors, function, items, chunk):
+    """Return ``function(item)``, which calls these models, for each item: in threads where all models allow it.
+
+    ``chunk`` has inputs to try. Results are in the order of the items.
+    """
+    if len(items) == 1 or not all(predict.is_thread_safe for predict in predictors):
+        return [function(item) for item in items]
+    for network, predict in enumerate(predictors):
+        _settle(predict, chunk.spectra[network, 0], None if chunk.auxiliary is None else chunk.auxiliary[network, 0])
+    with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
+        return list(threads.map(function, items))
+
+
+def _settle(predict, spectrum, auxiliary):
+    """Show a Keras model two sizes of batches before threads call it, so that none of them finds it untraced.
+
+    TensorFlow would count the tracing of one for all, and warn.
+    """
+    if predict.loaded not in SETTLED:
+        for rows in (2, PROBE_ROWS):
+            predict(np.repeat(spectrum[None], rows, axis=0), auxiliary)
+        SETTLED.add(predict.loaded)
+
+
 @dataclass(frozen=True)
 class Probe:
     """What one call of a model tells: its input layout, number of outputs, and a good number of rows per call."""
@@ -254,7 +257,7 @@ def _good_batch_size(model):
             widest = max(widest, math.prod(n or 1 for n in layer.output.shape[1:]))
         except (AttributeError, ValueError):  # a layer of several outputs, or never called
             continue
-    return min(max(LARGEST_OUTPUT // widest, 64), LARGEST_BATCH)
+    return min(max(MAX_OUTPUT // widest, 64), MAX_BATCH)
 
 
 def _declared_layout(model, n_bins):

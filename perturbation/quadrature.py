@@ -5,8 +5,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from perturbation.predictors import side_by_side
+
 RULES = ("auto", "hermite", "spline", "midpoints")
-MOST_NODES = 200
+MAX_NODES = 200
 HERMITE_UP_TO = 5  # nodes; "auto" takes the spline for more
 GRID = np.linspace(-10, 10, 2001)
 DENSITY = np.exp(-(GRID**2) / 2) / np.exp(-(GRID**2) / 2).sum()
@@ -246,38 +248,48 @@ def call_shape(rule, n_directions, batch_size):
     return 1, -(-n_directions // parts)
 
 
-def map_chunk(predict, chunk, settings):
-    """Return the arrays of each spectrum of a chunk: (n, 4, n_AMPs, K), scaled units (squared, for the first two).
+def map_chunk(predictors, chunk, plan):
+    """Return the arrays of each spectrum of a chunk: (n, 4, n_rows, K), scaled units (squared, for the first two).
 
     Every call has the same shape: short ones are filled up with the last spectrum, and with directions of no length.
     """
-    displacements = all_directions(chunk.noise, len(chunk.spectra))  # (K, n, n_bins)
-    n, n_directions = len(chunk.spectra), len(displacements)
-    n_spectra, n_at_once = call_shape(settings.rule, n_directions, settings.batch_size)
-    results = np.empty((n, N_ARRAYS, settings.n_amps, n_directions))
+    n = len(chunk.indices)
+    displacements = [all_directions(noise, n) for noise in chunk.noise]  # of each network, (K, n, n_bins)
+    n_directions = len(displacements[0])
+    n_spectra, n_at_once = call_shape(plan.rule, n_directions, plan.batch_size)
+    results = np.empty((n, N_ARRAYS, plan.n_rows, n_directions))
 
     def one_call(corner):
         start, first = corner
         filled = np.minimum(np.arange(start, start + n_spectra), n - 1)
-        some = displacements[first : first + n_at_once]
-        along = np.zeros((n_at_once, n_spectra, some.shape[-1]), np.float32)
-        along[: len(some)] = some[:, filled]
-        sums = summed(_answered_changes(predict, chunk, filled, along, settings.rule.nodes), settings.rule)
-        part = results[start : start + n_spectra, :, :, first : first + n_at_once]
-        part[:] = sums[:, : len(some), : len(part)].transpose(2, 0, 3, 1)
+        here = slice(first, min(first + n_at_once, n_directions))
+        changes = [
+            _changes_of(predict, chunk, network, filled, _filled(displacements[network][here], filled, n_at_once), plan)
+            for network, predict in enumerate(predictors)
+        ]
+        sums = np.concatenate([summed(change, plan.rule) for change in plan.with_mean(changes)], axis=-1)
+        part = results[start : start + n_spectra, :, :, here]
+        part[:] = sums[:, : here.stop - first, : len(part)].transpose(2, 0, 3, 1)
 
     corners = [(start, first) for start in range(0, n, n_spectra) for first in range(0, n_directions, n_at_once)]
-    predict.side_by_side(one_call, corners, *chunk.first)
+    side_by_side(predictors, one_call, corners, chunk)
     return results
 
 
-def _answered_changes(predict, chunk, rows, along, nodes):
+def _filled(directions, rows, n_at_once):
+    """Return some directions (K, n, n_bins) for the spectra in ``rows``, filled up to ``n_at_once`` with zeros."""
+    along = np.zeros((n_at_once, len(rows), directions.shape[-1]), np.float32)
+    along[: len(directions)] = directions[:, rows]
+    return along
+
+
+def _changes_of(predict, chunk, network, rows, along, plan):
     """Return the `changes` of some spectra of a chunk, moved along directions (K, len(rows), n_bins): one call."""
-    moved = moved_spectra(chunk.spectra[rows], along, nodes)  # (1 + n_nodes * K, len(rows), n_bins)
-    auxiliary = None if chunk.auxiliary is None else np.tile(chunk.auxiliary[rows], (len(moved), 1))
+    moved = moved_spectra(chunk.spectra[network][rows], along, plan.rule.nodes)  # (1 + n_nodes K, len(rows), n_bins)
+    auxiliary = None if chunk.auxiliary is None else np.tile(chunk.auxiliary[network][rows], (len(moved), 1))
     name = f"the call for spectra {chunk.indices[rows[0]]} to {chunk.indices[rows[-1]]}"
-    answers = predict(moved.reshape(-1, moved.shape[-1]), auxiliary, name)
-    return changes(answers.reshape(*moved.shape[:2], -1), len(nodes))
+    predictions = predict(moved.reshape(-1, moved.shape[-1]), auxiliary, name)
+    return changes(predictions.reshape(*moved.shape[:2], -1), len(plan.rule.nodes))
 
 
 def all_directions(noise, n):

@@ -1,12 +1,14 @@
 """From arguments to a plan: what is handed on, how large calls and chunks are, and numbers that float32 cannot hold."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from perturbation.plan import CHUNK_SIZE, check_method, check_survey, make_plan
-from perturbation.predictors import LARGEST_BATCH, probe_model
+from perturbation.engine import make_chunks
+from perturbation.plan import CHUNK_SIZE, finish_plan, plan_spectra
+from perturbation.predictors import MAX_BATCH, probe_model
 
 N, N_BINS, N_AMPS = 6, 4, 2
 SPECTRA = np.arange(24.0).reshape(N, N_BINS)
@@ -14,40 +16,31 @@ ERRORS = np.full((N, N_BINS), 0.5)
 X_STD = np.array([1.0, 2, 3, 4])
 
 
-def survey_of(
-    spectra=SPECTRA, errors=ERRORS, covariance=None, directions=None, x_mean=1.0, x_std=X_STD, auxiliary=None
-):
-    return check_survey(spectra, errors, covariance, directions, x_mean, x_std, auxiliary)
-
-
-def method_of(survey, scheme="single", groups=None, directions=None, nodes="auto", rule="auto", repeat=3):
-    return check_method(survey, scheme, groups, directions, nodes, rule, repeat)
+def survey_of(spectra=SPECTRA, errors=ERRORS, covariance=None, directions=None, x_mean=1.0, x_std=X_STD, auxiliary=None,
+              **how):  # fmt: skip
+    """First part of a plan: what the spectra are, and how they are perturbed."""
+    return plan_spectra(spectra, errors, covariance, directions, [(x_mean, x_std)], [auxiliary], **how)
 
 
 def model(x):
     return x.reshape(len(x), -1)[:, :N_AMPS] ** 2
 
 
-def plan_of(survey=None, method=None, **options):
-    survey = survey_of() if survey is None else survey
-    given = {
-        "y_test": None, "y_data_mean": None, "y_data_std": None, "scaled": True, "gases": None, "abundance": None,
-        "no_spectra": None, "rng": 5, "input_layout": "flat", "batch_size": None, "chunk_size": "auto",
-        "executor": None,
-    } | options  # fmt: skip
-    return make_plan(given.pop("model", model), survey, method or method_of(survey), **given)
+def plan_of(survey=None, model=model, y_data_mean=None, y_data_std=None, **options):
+    how = {"scaled": True, "rng": 5, "input_layout": "flat"} | options
+    return finish_plan(survey or survey_of(), [model], [(y_data_mean, y_data_std)], **how)
 
 
 def test_a_survey_holds_what_was_given():
     survey = survey_of(auxiliary=np.ones((N, 1)))
     assert np.array_equal(survey.spectra, SPECTRA) and np.array_equal(survey.noise, ERRORS)
-    assert survey.x_mean.tolist() == [1] * N_BINS and survey.x_std.tolist() == X_STD.tolist()
+    assert survey.x_mean.tolist() == [[1] * N_BINS] and survey.x_std.tolist() == [X_STD.tolist()]
     assert survey.auxiliary.dtype == np.float32 and not survey.is_covariance
-    first, auxiliary = survey.first()
+    ((first, auxiliary),) = survey.first()
     assert np.array_equal(first, (SPECTRA[0] - 1) / X_STD) and auxiliary.tolist() == [1]
-    (chunk,) = survey.chunks(np.arange(N), N)
-    np.testing.assert_allclose(chunk.spectra, (SPECTRA - 1) / X_STD)
-    assert chunk.auxiliary.shape == (N, 1)
+    (chunk,) = make_chunks(replace(survey, chunk_size=N), np.arange(N))
+    np.testing.assert_allclose(chunk.spectra[0], (SPECTRA - 1) / X_STD)
+    assert chunk.auxiliary.shape == (1, N, 1)
 
 
 def test_directions_come_before_errors_and_covariances_keep_their_axes():
@@ -91,32 +84,29 @@ def test_the_largest_float32_is_taken():
     assert survey_of(auxiliary=np.full((N, 1), largest)).auxiliary[0, 0] == np.float32(largest)
 
 
-def test_methods_of_bins_groups_and_directions():
-    survey = survey_of()
-    single = method_of(survey)
+def test_plans_of_bins_groups_and_directions():
+    single = survey_of()
     assert single.labels.tolist() == [0, 1, 2, 3] and single.rule.n_nodes == 5
     assert (single.scheme, single.shuffle, single.repeat) == ("single", False, 0)
-    halving = method_of(survey, "halving", repeat=7)
+    halving = survey_of(scheme="halving", repeat=7)
     assert (halving.scheme, halving.shuffle, halving.rule, halving.repeat) == ("halving", True, None, 7)
     along = np.ones((3, N_BINS))
-    moved = method_of(survey_of(directions=along), directions=along, nodes=3, rule="spline")
+    moved = survey_of(directions=along, nodes=3, rule="spline")
     assert moved.labels.tolist() == [0, 1, 2] and (moved.scheme, moved.shuffle) == ("directions", False)
     assert (moved.rule.name, moved.rule.n_nodes) == ("spline", 3)
     with pytest.raises(ValueError, match=r"^groups: expected None, as directions are given, received both$"):
-        method_of(survey, groups=[[0]], directions=along)
+        survey_of(groups=[[0]], directions=along)
     with pytest.raises(ValueError, match=r"^repeat: "):  # checked even where it is not used
-        method_of(survey, repeat=0)
+        survey_of(repeat=0)
 
 
 def test_a_plan_holds_what_was_settled():
     plan = plan_of(scaled=False, y_data_mean=[0, 0], y_data_std=[3, 4], gases=["H2O", "Tp"], batch_size=50)
     assert plan.unit.tolist() == [[3], [4]] and [amp.key for amp in plan.amps] == ["H2O", "Tp"]
-    settings = plan.settings
-    assert (settings.batch_size, settings.seed, settings.layout, settings.n_amps) == (50, 5, "flat", N_AMPS)
-    assert (settings.repeat, settings.shuffle, settings.rule) == (0, False, plan.method.rule)
+    assert (plan.batch_size, plan.seed, plan.layouts, plan.n_amps) == (50, 5, ("flat",), N_AMPS)
     assert plan.shape == (N_AMPS, N_BINS) and plan.used.tolist() == list(range(N)) and plan.wanted.all()
     scaled = plan_of(y_data_mean=[0, 0], y_data_std=[3, 4])
-    assert scaled.unit.tolist() == [[1], [1]] and scaled.amps == [] and scaled.settings.batch_size == LARGEST_BATCH
+    assert scaled.unit.tolist() == [[1], [1]] and scaled.amps == [] and scaled.batch_size == MAX_BATCH
 
 
 def test_the_number_of_amps_is_that_of_their_scaling_where_there_is_one():
@@ -173,9 +163,8 @@ def test_a_chunk_fills_whole_calls_twelve_if_they_are_small(batch_size, given, t
 
 
 def test_chunks_of_random_repeats_are_of_any_size():
-    survey = survey_of()
     for given, taken in (("auto", CHUNK_SIZE), (5, 5)):
-        assert plan_of(survey, method_of(survey, "halving"), batch_size=51, chunk_size=given).chunk_size == taken
+        assert plan_of(survey_of(scheme="halving"), batch_size=51, chunk_size=given).chunk_size == taken
 
 
 class Here:
@@ -229,11 +218,11 @@ def test_a_size_that_is_given_is_not_measured():
 def test_bins_of_a_covariance_move_by_their_own_error():
     covariance = np.diag([1.0, 4, 9, 0]) + np.eye(N_BINS, k=1) * 0.1 + np.eye(N_BINS, k=-1) * 0.1
     covariance[3, 2] = covariance[2, 3] = 0
-    survey = plan_of(survey_of(errors=covariance)).survey
+    survey = plan_of(survey_of(errors=covariance))
     assert survey.noise.shape == (N, N_BINS) and not survey.is_covariance
     assert survey.noise[-1].tolist() == [1, 2, 3, 0]
     each = covariance * np.arange(1.0, N + 1)[:, None, None]
-    survey = plan_of(survey_of(errors=each)).survey
+    survey = plan_of(survey_of(errors=each))
     np.testing.assert_allclose(survey.noise, np.sqrt(np.arange(1, N + 1))[:, None] * [1, 2, 3, 0])
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from perturbation import predictors
-from perturbation.engine import Chunk, Settings, run_chunk
-from perturbation.predictors import LARGEST_BATCH, LARGEST_OUTPUT, ModelLoader, Predictor, probe_model
+from perturbation.engine import Chunk, run_chunk
+from perturbation.plan import Plan
+from perturbation.predictors import MAX_BATCH, MAX_OUTPUT, ModelLoader, Predictor, probe_model
 
 N_BINS, N_AMPS = 4, 2
 ROWS = np.arange(12, dtype=np.float32).reshape(3, N_BINS)
@@ -202,11 +203,11 @@ def layer(*shape):
 @pytest.mark.parametrize(
     ("layers", "size"),
     [
-        ([], LARGEST_BATCH),
-        ([layer(None, 10)], LARGEST_BATCH),
-        ([layer(None, 1000), layer(None, 20, 100), layer(None, None, 50)], LARGEST_OUTPUT // 2000),
+        ([], MAX_BATCH),
+        ([layer(None, 10)], MAX_BATCH),
+        ([layer(None, 1000), layer(None, 20, 100), layer(None, None, 50)], MAX_OUTPUT // 2000),
         ([layer(None, 10**6)], 64),
-        ([types.SimpleNamespace(), types.SimpleNamespace(output=[1, 2]), layer(None, 1000)], LARGEST_OUTPUT // 1000),
+        ([types.SimpleNamespace(), types.SimpleNamespace(output=[1, 2]), layer(None, 1000)], MAX_OUTPUT // 1000),
     ],
 )
 def test_batches_are_as_large_as_the_widest_layer_allows(layers, size):
@@ -254,14 +255,19 @@ def test_keras_is_called_by_batches_and_by_threads_only_on_tensorflow(keras):
 @pytest.mark.parametrize("auxiliary", [None, np.array([[1.0], [2.0]], np.float32)])
 def test_keras_on_threads_is_traced_before_and_answers_as_alone(keras, auxiliary):
     spectra = ROWS[:2]
-    chunk = Chunk(np.array([0, 1]), spectra, np.ones_like(spectra), auxiliary)
-    settings = Settings(np.array([0, 0, 1, 1]), True, 6, 7, 0, "flat", N_AMPS)
+    chunk = Chunk(
+        np.array([0, 1]), spectra[None], np.ones_like(spectra)[None], None if auxiliary is None else auxiliary[None]
+    )
+    plan = Plan(
+        None, None, False, np.zeros((1, 4)), np.ones((1, 4)), None, "halving", np.array([0, 0, 1, 1]), True, None, 6,
+        n_amps=N_AMPS, batch_size=7,
+    )  # fmt: skip
     model = keras.Model()
-    maps = run_chunk(model, chunk, settings)
+    maps = run_chunk([model], chunk, plan)
     assert model.calls == (2, 3, *[7] * 4)
-    run_chunk(model, chunk, settings)
+    run_chunk([model], chunk, plan)
     assert model.calls == (2, 3, *[7] * 8)
-    alone = run_chunk(lambda x: summed(x[0] if isinstance(x, list) else x), chunk, settings)
+    alone = run_chunk([lambda x: summed(x[0] if isinstance(x, list) else x)], chunk, plan)
     assert np.array_equal(maps, alone)
 
 

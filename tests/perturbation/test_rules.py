@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perturbation.quadrature import DENSITY, GRID, HERMITE_UP_TO, MOST_NODES, RULES, _curves, _every_other, make_rule
+from perturbation.quadrature import DENSITY, GRID, HERMITE_UP_TO, MAX_NODES, RULES, _curves, _every_other, make_rule
 
 NAMES = [name for name in RULES if name != "auto"]
 SIZES = [2, 3, 4, 5, 6, 7, 9, 12, 31]
@@ -75,7 +75,7 @@ def test_every_other_pair_is_kept_from_the_outermost_on():
 
 
 def test_auto_changes_from_gauss_hermite_to_the_spline():
-    for n_nodes in (2, HERMITE_UP_TO, HERMITE_UP_TO + 1, MOST_NODES):
+    for n_nodes in (2, HERMITE_UP_TO, HERMITE_UP_TO + 1, MAX_NODES):
         rule = make_rule("auto", n_nodes)
         assert rule.name == ("hermite" if n_nodes <= HERMITE_UP_TO else "spline") and rule.n_nodes == n_nodes
     assert DENSITY.sum() == pytest.approx(1) and pytest.approx(1) == DENSITY @ GRID**2

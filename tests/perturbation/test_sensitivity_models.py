@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sensitivity
-from perturbation.predictors import LARGEST_BATCH, probe_model
+from perturbation.predictors import MAX_BATCH, probe_model
 from sensitivity import sensitivity_map
 
 N_BINS, N_AMPS = 13, 3
@@ -131,7 +131,7 @@ def test_wide_layers_get_smaller_batches(keras):
     recurrent = keras.layers.Bidirectional(keras.layers.LSTM(100, return_sequences=True))(inputs)
     wide = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(recurrent)))
     assert probe_model(wide, np.zeros(52)).batch_size < 500
-    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == LARGEST_BATCH
+    assert probe_model(small_network(keras), np.zeros(N_BINS)).batch_size == MAX_BATCH
 
 
 def test_torch_module_as_it_is_or_wrapped():
