@@ -1,12 +1,11 @@
-"""Workers of a Dask scheduler behind the interface of ``concurrent.futures.Executor``. All that is Dask is here.
+"""Workers of a Dask scheduler behind the interface of ``concurrent.futures.Executor``. Only this module uses Dask.
 
     with open_scheduler("tcp://10.0.0.1:8786") as executor:
         result = sensitivity_map(ModelLoader(load_model, "model_0.keras"), ..., executor=executor)
 
-Every task goes to a worker with the same versions as this process; else the run ends and names the worker.
-A task whose worker dies is run again by Dask, three times; then the run ends and names the task. No more tasks are
-handed to the scheduler than there are worker threads: so a task that kills its worker has no others queued behind
-it that would be blamed too, and the scheduler holds little whatever the length of the survey.
+Tasks are only given to workers with the same versions as this process. When a worker dies, Dask runs its task again,
+three times; then the run ends and names the task. No more tasks are handed to the scheduler than there are worker
+threads, so a task that kills its worker has no others queued behind it that would be blamed too.
 """
 
 import asyncio
@@ -35,49 +34,76 @@ from runio.log import InputError
 logger = logging.getLogger(__name__)
 
 ADDRESS = r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}"
-LARGEST_FILE = 1_000_000  # bytes of a scheduler's file
+MAX_SCHEDULER_FILE = 1_000_000  # bytes
+PACKAGES = ("software", "tensorflow", "keras", "numpy")  # must have the same version everywhere, or numbers may differ
+NOT_RUN = ("tests", "notebooks", "docs")  # folders whose code no worker runs
+START_PATIENCE = 600  # seconds to wait for the first worker, which may have to queue
+CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
+PATIENCE = 60  # seconds without a working worker before the run gives up
+LOOK_EVERY = 1.0  # seconds between two counts of the workers
+CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
+# Workers of this machine are not paused, because no other worker would take their task. Beyond the limit they are ended
+LOCAL_MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+STOPPED = "the workers were released before the task ended"
 
 
-def parse_address(address):
-    """Return ("local", N) or ("address", "tcp://host:port").
+def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
+    """Return the workers of a scheduler as an executor, to be used as a context manager.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the scheduler file of a
+        running scheduler; or ``local:N``: N new worker processes of one thread each on this machine, which end with
+        the context.
+    patience : float
+        Seconds during which all workers are gone, or paused by Dask because of their memory, before all work fails
+        with a RuntimeError.
+    start_patience : float
+        Seconds to wait for the first worker.
+
+    Returns
+    -------
+    Workers
 
     Raises
     ------
     InputError
-        If ``address`` is neither of these nor a scheduler's file.
+        If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
+        or a worker has other versions than this process.
+    RuntimeError
+        On entering the context, if no worker comes.
     """
+    return Workers(address, patience, start_patience)
+
+
+def parse_address(address):
+    """Return ("local", N) or ("address", "tcp://host:port"); anything else raises an InputError."""
     local = re.fullmatch(r"local:(\d{1,4})", address)
     if local and int(local[1]) > 0:
         return "local", int(local[1])
     if re.fullmatch(ADDRESS, address) and not local:
         return "address", address if "://" in address else f"tcp://{address}"
     if "\0" not in address and len(address) < 4096 and Path(address).is_file():
-        return "address", address_in(address)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            stated = json.loads(read_bounded(address, MAX_SCHEDULER_FILE))["address"]
+            if isinstance(stated, str) and re.fullmatch(ADDRESS, stated):
+                return "address", stated
+        raise InputError(
+            f"--scheduler: {address}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT"
+        )
     raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")
 
 
-def address_in(path):
-    """Return the address that a scheduler's file (``dask scheduler --scheduler-file``) states."""
-    try:
-        address = json.loads(read_bounded(path, LARGEST_FILE))["address"]
-        if isinstance(address, str) and re.fullmatch(ADDRESS, address):
-            return address
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise InputError(f"--scheduler: {path}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT")
+# Memory of workers; a worker is a dict as ``identity`` of Dask's scheduler describes it
 
 
 def local_limit(n, free=None):
-    """Return the limit of memory, in bytes, of each of ``n`` workers on this machine; None where there is too little.
+    """Return the memory limit, in bytes, of each of ``n`` workers on this machine; None where memory is too short.
 
-    Each gets the same share of what is free. Where a share is less than a worker needs, a limit would end workers
-    that the machine might still carry: then there is none, and a warning.
-
-    Parameters
-    ----------
-    n : int
-    free : float, optional
-        Bytes; by default what this machine has now.
+    Each worker gets the same share of the ``free`` memory (default: what this machine has now). Where a share is less
+    than a worker needs, a limit could end workers that the machine might still hold, so there is a warning instead.
     """
     free = usable_memory() if free is None else free
     share = free / n
@@ -94,29 +120,25 @@ def local_limit(n, free=None):
 
 
 def can_work(worker):
-    """Whether a worker takes tasks, or is still at one: paused, it ends what it began.
-
-    Parameters
-    ----------
-    worker : dict
-        As ``identity`` of Dask's scheduler describes it.
-    """
+    """Say whether a worker takes tasks, or still has one: a paused worker finishes the task that it has begun."""
     return worker["status"] == "running" or worker["metrics"].get("task_counts", {}).get("executing", 0) > 0
 
 
-def is_paused(worker):
-    """Whether Dask gives the worker no task because of its memory."""
-    return worker["status"] == "paused"
+def paused_words(workers):
+    """Return as text how many workers Dask has paused because of their memory, and how much memory they use."""
+    paused = [worker for worker in workers if worker["status"] == "paused"]
+    used = max((worker["metrics"].get("memory", 0) for worker in paused), default=0)
+    return f"{len(paused)} of {len(workers)}, with up to {gigabytes(used)} of {limit_words(paused)}"
+
+
+def limit_words(workers):
+    """Return the lowest memory limit of the workers as text."""
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return f"a limit of {gigabytes(min(limits))}" if limits else "no limit"
 
 
 def standstill(workers, seconds):
-    """Say of workers none of which could work for so long why that is, and what to do.
-
-    Parameters
-    ----------
-    workers : sequence of dict
-    seconds : float
-    """
+    """Say why no worker has worked for so many seconds, and what to do."""
     if not workers:
         return f"all workers are gone, for {seconds:g} s"
     return (
@@ -124,19 +146,6 @@ def standstill(workers, seconds):
         f"{gigabytes(MEMORY_PER_PROCESS)} with TensorFlow, and the data set: raise its limit (--memory-limit of dask "
         "worker, memory= of SLURMCluster)"
     )
-
-
-def paused_words(workers):
-    """Return how many of the workers are paused, with how much memory, as text."""
-    paused = [worker for worker in workers if is_paused(worker)]
-    used = max((worker["metrics"].get("memory", 0) for worker in paused), default=0)
-    return f"{len(paused)} of {len(workers)}, with up to {gigabytes(used)} of {limit_words(paused)}"
-
-
-def limit_words(workers):
-    """Return the lowest limit of memory of the workers, as text."""
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return f"a limit of {gigabytes(min(limits))}" if limits else "no limit"
 
 
 def gigabytes(n):
@@ -148,63 +157,19 @@ def gigabytes(n):
     return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
 
 
-PACKAGES = ("software", "tensorflow", "keras", "numpy")  # of one version everywhere, or numbers could differ
-NOT_RUN = ("tests", "notebooks", "docs")  # folders of the project whose code no worker runs
-START_PATIENCE = 600  # seconds to wait for the first worker: it may have to queue
-CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
-PATIENCE = 60  # seconds without any worker at work before the run is given up
-LOOK_EVERY = 1.0  # seconds between two counts of the workers
-CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
-# Workers of this machine are not paused: nobody else would take their task. Beyond their limit they are ended
-LOCAL_MEMORY = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
-CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
-STOPPED = "the workers were given back before the task ended"
-
-
-def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
-    """Return the workers of a scheduler as an executor, to be used as a context manager.
-
-    Parameters
-    ----------
-    address : str
-        ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the path of a
-        scheduler file, of a scheduler that runs; or ``local:N``: N new worker processes of one thread each on this
-        machine, for the time of the context.
-    patience : float
-        Seconds without any worker, or with none but those that Dask paused because of their memory, before all work
-        is given up with a RuntimeError.
-    start_patience : float
-        The same before the first worker is there.
-
-    Returns
-    -------
-    Workers
-
-    Raises
-    ------
-    InputError
-        If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
-        or a worker has other versions than this process.
-    RuntimeError
-        On entering, if no worker comes.
-    """
-    return Workers(address, patience, start_patience)
+# The same software everywhere
 
 
 @functools.cache
 def fingerprint():
-    """Versions and the digest of the code of this process, as a dict: the same on every worker as here."""
+    """Return the versions and a digest of the code of this process, which must be the same on every worker."""
     versions = log.versions()
     code = code_digest(Path(constants.__file__).resolve().parent)
     return {**{name: versions[name] for name in PACKAGES}, "code": code}
 
 
 def project_modules(root):
-    """Return the paths, sorted, of all modules of the project whose root folder is ``root``.
-
-    These are the Python files of the root and of its rooms, found by looking: a new module counts without being
-    listed anywhere. Hidden folders (virtual environments) and those of ``NOT_RUN`` do not count.
-    """
+    """Return the sorted paths of all modules of the project in ``root``, without hidden folders and `NOT_RUN`."""
     paths = sorted([*Path(root).glob("*.py"), *Path(root).glob("[!.]*/*.py")])
     return [path for path in paths if path.relative_to(root).parts[0] not in NOT_RUN]
 
@@ -219,8 +184,16 @@ def code_digest(root):
     return digest.hexdigest()[:12]
 
 
+def _difference(received, expected):
+    """Say what differs between two fingerprints; None if nothing does."""
+    for name, value in expected.items():
+        if received.get(name) != value:
+            return f"has {name} {received.get(name)}, expected {value} as in this process"
+    return None
+
+
 def run_checked(expected, task):
-    """Run a pickled task on a worker, if the worker is one of ours: it may have joined after the others were asked."""
+    """Run a pickled task on a worker, after checking its fingerprint: it may have joined after the first check."""
     problem = _difference(fingerprint(), expected)
     if problem:
         raise InputError(f"a worker on {os.uname().nodename} {problem}")
@@ -231,10 +204,10 @@ def run_checked(expected, task):
 
 
 def portable_task(function, args, kwargs):
-    """Return a task for `run_checked` and its arguments, of which a scheduler can read all without this software.
+    """Return a task for `run_checked` and its arguments, which a scheduler can read without this software.
 
-    Dask's scheduler looks into the tasks it passes on, and may live in a script of the user's, in any folder. A local
-    function travels as code, not by the name of its module.
+    Dask's scheduler unpickles the tasks it passes on, and may run in a user's script in any folder. A local function
+    is sent as code, not as the name of its module.
     """
 
     def run(expected, task):
@@ -244,24 +217,11 @@ def portable_task(function, args, kwargs):
     return run, fingerprint(), pickle.dumps((function, args, kwargs))
 
 
-def _difference(received, expected):
-    """Say in words what differs between two fingerprints; None if nothing does."""
-    for name, value in expected.items():
-        if received.get(name) != value:
-            return f"has {name} {received.get(name)}, expected {value} as in this process"
-    return None
-
-
 class Workers(concurrent.futures.Executor):
-    """The executor that `open_scheduler` returns.
+    """The executor that `open_scheduler` returns; ``n_workers`` is the number of live workers.
 
-    One thread speaks with Dask: it hands out as many tasks as there are worker threads, and counts the workers
-    every second.
-
-    Attributes
-    ----------
-    n_workers : int
-        Workers alive.
+    One thread talks to Dask: it hands out as many tasks as there are worker threads, and counts the workers every
+    second.
     """
 
     def __init__(self, address, patience, start_patience):
@@ -271,16 +231,15 @@ class Workers(concurrent.futures.Executor):
             raise InputError("--scheduler: needs Dask, not installed here: pip install 'dask[distributed]'") from None
         self.address, self.patience, self.start_patience = address, patience, start_patience
         self.n_workers = self._n_threads = self._n_paused = 0
-        self._workers, self._limit = [], ""  # as the scheduler describes them; the memory they may take, in words
+        self._workers, self._limit = [], ""  # as the scheduler describes them; their memory limit as text
         self._target = parse_address(address)
-        self._events = (
-            SimpleQueue()
-        )  # ("submit", future, function, args, kwargs), ("ended", inner, answer, error) or stop
-        self._waiting, self._running = deque(), {}  # tasks; and Dask's futures, each to (future, name)
-        self._broken = None  # why nothing can be run any more
+        # ("submit", future, function, args, kwargs), ("ended", inner, result, error) or ("stop",)
+        self._events = SimpleQueue()
+        self._waiting, self._running = deque(), {}  # tasks; {Dask's future: (future, name)}
+        self._broken = None  # why no task can run any more
 
     def __enter__(self):
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # this class reports what matters, in one line each
         self._open = contextlib.ExitStack()
         try:
             self._client = self._open.enter_context(self._connect())
@@ -299,7 +258,7 @@ class Workers(concurrent.futures.Executor):
         self.shutdown()
 
     def shutdown(self, wait=True, *, cancel_futures=False):
-        """End: tasks that have not ended fail, worker processes that were started here are stopped."""
+        """End: unfinished tasks fail, and worker processes that were started here are stopped."""
         self._events.put(("stop",))
         self._thread.join()
         self._open.close()
@@ -307,7 +266,7 @@ class Workers(concurrent.futures.Executor):
     def submit(self, function, /, *args, **kwargs):
         """Run ``function(*args, **kwargs)`` on a worker; return its ``concurrent.futures.Future``.
 
-        An argument with the attribute ``task_name`` says what the task is called in messages.
+        Messages name the task by the attribute ``task_name`` of an argument, if one has it.
         """
         future = concurrent.futures.Future()
         self._events.put(("submit", future, function, args, kwargs))
@@ -315,22 +274,22 @@ class Workers(concurrent.futures.Executor):
 
     @property
     def chunks_ahead(self):
-        """How many chunks ``perturbation.run_chunks`` should keep under way."""
+        """How many chunks ``perturbation.engine.run_chunks`` should keep under way."""
         return CHUNKS_PER_THREAD * max(self._n_threads, 2)
 
     def _connect(self):
-        """Return the Dask client, connected; its end is also that of workers started here."""
+        """Return the connected Dask client; workers started here end with it."""
         import dask
         from dask.distributed import Client, LocalCluster
 
         kind, value = self._target
         if kind == "local":
-            with dask.config.set(LOCAL_MEMORY):  # the workers keep what is set when they begin
+            with dask.config.set(LOCAL_MEMORY):  # read by the workers when they start
                 processes = LocalCluster(
                     n_workers=value,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address="127.0.0.1:0",  # any free port, seen from here only
+                    dashboard_address="127.0.0.1:0",  # any free port, visible on this machine only
                     memory_limit=local_limit(value),
                     silence_logs=logging.CRITICAL,
                 )
@@ -350,9 +309,9 @@ class Workers(concurrent.futures.Executor):
             time.sleep(0.2)
 
     def _count(self):
-        """Count workers and threads; return whether there are any."""
+        """Count workers and threads; return whether there are any workers."""
         self._workers = list(self._client.sync(self._client.scheduler.identity)["workers"].values())
-        n_paused = sum(map(is_paused, self._workers))
+        n_paused = sum(worker["status"] == "paused" for worker in self._workers)
         self._limit = limit_words(self._workers) if self._workers else self._limit
         if len(self._workers) < self.n_workers:
             logger.warning("%s: %d of %d workers are left", self.address, len(self._workers), self.n_workers)
@@ -363,23 +322,23 @@ class Workers(concurrent.futures.Executor):
         return bool(self._workers)
 
     def _refuse_strangers(self):
-        """Raise InputError if some worker cannot import this software, or another version of it."""
+        """Raise an InputError if a worker cannot import this software, or has another version of it."""
 
-        def look():  # a local function travels as code, so it also runs where there is no module of this name
+        def look():  # a local function is sent as code, so it also runs where this module is missing
 
             return fingerprint()
 
-        for worker, answer in self._client.run(look, on_error="return").items():
-            problem = f"cannot run this software ({answer})"
-            if isinstance(answer, ImportError):
+        for worker, found in self._client.run(look, on_error="return").items():
+            problem = f"cannot run this software ({found})"
+            if isinstance(found, ImportError):
                 problem += f"; start it with PYTHONPATH={Path(__file__).parents[1]}"
-            elif isinstance(answer, dict):
-                problem = _difference(answer, fingerprint())
+            elif isinstance(found, dict):
+                problem = _difference(found, fingerprint())
             if problem:
                 raise InputError(f"--scheduler: worker {worker} {problem}")
 
     def _serve(self):
-        """Hand out tasks, take answers, count workers, until told to stop; never leave a task without an end."""
+        """Hand out tasks, collect results and count workers until told to stop; every task gets a result or an error."""
         while self._broken != STOPPED:
             try:
                 self._step()
@@ -395,7 +354,7 @@ class Workers(concurrent.futures.Executor):
                     self._running.popitem()[1][0].set_exception(RuntimeError(self._broken))
 
     def _step(self):
-        """Wait for the next event, for a second at most, and do what it asks."""
+        """Wait for the next event, for a second at most, and handle it."""
         with contextlib.suppress(Empty):
             kind, *event = self._events.get(timeout=LOOK_EVERY)
             if kind == "stop":
@@ -410,7 +369,7 @@ class Workers(concurrent.futures.Executor):
             self._hand_over(*self._waiting.popleft())
 
     def _look(self):
-        """See whether the scheduler is there and workers are at work; give up if none was for too long."""
+        """Check that the scheduler is there and workers are working; give up if none has worked for too long."""
         self._looked = time.monotonic()
         if self._client.status != "running":
             self._broken = self._gone
@@ -434,15 +393,15 @@ class Workers(concurrent.futures.Executor):
         self._client.loop.add_callback(self._await_end, inner)
 
     async def _await_end(self, inner):
-        """Wait until a task has ended and its answer is here; if its worker dies in between, Dask runs it again."""
-        answer = error = None
+        """Wait until a task has ended and its result is here; if its worker dies in between, Dask runs it again."""
+        result = error = None
         try:
-            answer = await self._client.gather(inner, asynchronous=True)
+            result = await self._client.gather(inner, asynchronous=True)
         except (Exception, *CANCELLED) as reason:
             error = reason
-        self._events.put(("ended", inner, answer, error))
+        self._events.put(("ended", inner, result, error))
 
-    def _settle(self, inner, answer, error):
+    def _settle(self, inner, result, error):
         """Pass the end of a task on to its future."""
         from dask.distributed import KilledWorker
 
@@ -450,7 +409,7 @@ class Workers(concurrent.futures.Executor):
         if future is None:  # given up before
             return
         if error is None:
-            future.set_result(answer)
+            future.set_result(result)
             return
         if isinstance(error, CANCELLED):
             error = self._broken = self._gone

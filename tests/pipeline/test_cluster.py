@@ -205,7 +205,7 @@ def test_workers_without_this_software_or_with_another_version_are_refused(tmp_p
     with scheduler(tmp_path) as (_, file):
         for folder, message in (
             (empty, rf"worker tcp://.* cannot run this software \(No module named .*start it with PYTHONPATH={ROOT}"),
-            (other, rf"worker tcp://.* has software 0\.0\.9, expected {cluster.console.VERSION} as in this process"),
+            (other, rf"worker tcp://.* has software 0\.0\.9, expected {cluster.log.VERSION} as in this process"),
         ):
             with (
                 worker(file, cwd=folder, path=folder),
