@@ -30,7 +30,7 @@ from perturbation.engine import Chunk, run_chunk  # noqa: E402
 from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS, Plan  # noqa: E402
 from perturbation.quadrature import make_rule  # noqa: E402
 from pipeline.cluster import open_scheduler, portable_task  # noqa: E402
-from pipeline.survey_map import PIECE  # noqa: E402
+from pipeline.survey_map import BLOCK  # noqa: E402
 from sensitivity import ModelLoader, SensitivityMap, sensitivity_map  # noqa: E402
 
 N_BINS, N_AMPS, REPEAT = 52, 9, 500
@@ -98,15 +98,15 @@ def seconds_per_spectrum(model, kind, n, rounds):
     return min(mapped(model, n, **MAPS[kind])[1] for _ in range(rounds)) / n
 
 
-def merging(n_pieces):
-    """Return the seconds to save the map of a piece, read it again and add it to the others."""
+def merging(n_blocks):
+    """Return the seconds to save the map of a block, read it again and add it to the others."""
     result = mapped(Constant(), SMALL, **MAPS["exact"])[2]
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        for k in range(n_pieces):
+        for k in range(n_blocks):
             result.save(f"{folder}/{k}.h5")
-        merge_maps(SensitivityMap.load(f"{folder}/{k}.h5") for k in range(n_pieces))
-        return (time.process_time() - start) / n_pieces
+        merge_maps(SensitivityMap.load(f"{folder}/{k}.h5") for k in range(n_blocks))
+        return (time.process_time() - start) / n_blocks
 
 
 def hours(seconds):
@@ -124,13 +124,13 @@ def model_table(each, costs):
         Seconds per spectrum.
     costs : dict of str to float
         ``wait``: wall seconds of a chunk on its worker beyond the work; ``chunk``, ``spectrum``: processor seconds of
-        the run itself for a chunk, and for each spectrum in it; ``piece``: for a piece, beyond a chunk.
+        the run itself for a chunk, and for each spectrum in it; ``piece``: for a block, beyond a chunk.
     """
     for (network, kind), seconds in each.items():
         in_bytes = int(CHUNK_BYTES / (8 * ARRAYS[kind] * N_AMPS * N_BINS))
         ways = {"chunks": (min(int(CHUNK_SECONDS / seconds) or 1, in_bytes), costs["chunk"], costs["spectrum"])}
         if kind == "exact":
-            ways["pieces"] = PIECE, costs["chunk"] + costs["piece"], 0.0
+            ways["pieces"] = BLOCK, costs["chunk"] + costs["piece"], 0.0
         for way, (size, per_chunk, per_spectrum) in ways.items():
             for n in SURVEYS:
                 own = n / size * per_chunk + n * per_spectrum

@@ -338,7 +338,7 @@ class Workers(concurrent.futures.Executor):
                 raise InputError(f"--scheduler: worker {worker} {problem}")
 
     def _serve(self):
-        """Hand out tasks, collect results and count workers until told to stop; every task gets a result or an error."""
+        """Hand out tasks, collect results and count workers until told to stop; every task gets a result or error."""
         while self._broken != STOPPED:
             try:
                 self._step()

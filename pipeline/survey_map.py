@@ -1,7 +1,7 @@
-"""The exact map of a survey that no memory holds: workers read the file piece by piece, and send back one map of each.
+"""The exact map of a survey larger than the memory: workers read the file in blocks and return one map for each block.
 
-Nothing but the file's name and rows travels to a worker, and a map of some ten kB comes back, however many spectra the
-piece has. Memory depends on the size of a piece, not on that of the survey. A piece that is finished is on disk.
+Only the file's name and the rows travel to a worker, and a map of some ten kB comes back, however many spectra a block
+has. Memory depends on the size of a block, not on that of the survey. Finished blocks are kept on disk.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from sensitivity import ModelLoader, SensitivityMap
 
 logger = logging.getLogger(__name__)
 
-PIECE = 10_000  # spectra: some seconds of work for the quickest network
-AHEAD = 64  # pieces handed to an executor that does not say how many it wants
+BLOCK = 10_000  # spectra: some seconds of work for the fastest network
+AHEAD = 64  # blocks given to an executor that does not say how many it wants
 
 
 @dataclass(frozen=True)
-class Piece:
+class Block:
     """Some rows of a data set."""
 
     path: str
@@ -42,36 +42,22 @@ class Piece:
 
     @property
     def task_name(self):
-        """What a message calls this piece."""
+        """What a message calls this block."""
         return f"spectra {self.start} to {self.stop - 1}"
 
 
-def map_piece(loader, piece, nodes):
-    """Return the map of one piece, in whatever process this runs.
-
-    Parameters
-    ----------
-    loader : sensitivity.ModelLoader
-        Of a ``pipeline.network.TrainedNetwork``.
-    piece : Piece
-    nodes : int
-        Of the quadrature.
-
-    Raises
-    ------
-    ValueError
-        If spectra or errors cannot be used; the message says in which piece, and which of its rows.
-    """
+def map_block(loader, block, nodes):
+    """Return the map of one block; ``loader`` (a `ModelLoader`) loads the TrainedNetwork once in each process."""
     try:
-        spectra, errors = read_rows(piece.path, piece.start, piece.stop)
-        check_spectra(spectra, errors, read_grid(piece.path)[1], "rows of the piece")
+        spectra, errors = read_rows(block.path, block.start, block.stop)
+        check_spectra(spectra, errors, read_grid(block.path)[1], "rows of the block")
         return loader.get().sensitivity(spectra, errors, scheme="single", nodes=nodes, keep_spectra=False)
     except ValueError as error:
-        raise ValueError(f"{piece.path}: {piece.task_name}: {error}") from None
+        raise ValueError(f"{block.path}: {block.task_name}: {error}") from None
 
 
 def load_network(run_dir):
-    """Load the network of a finished run, for a `sensitivity.ModelLoader`."""
+    """Load the network of a finished run, for a `ModelLoader`."""
     from pipeline.folds import prepare_tensorflow
 
     prepare_tensorflow()
@@ -80,7 +66,7 @@ def load_network(run_dir):
     return TrainedNetwork.load(run_dir)
 
 
-def map_file(loader, path, folder, key, nodes=5, piece_size=PIECE, executor=None, advance=lambda n: None):
+def map_file(loader, path, folder, key, nodes=5, block_size=BLOCK, executor=None, advance=lambda n: None):
     """Make the exact map of all spectra of an HDF5 file of this project's layout.
 
     Parameters
@@ -90,49 +76,44 @@ def map_file(loader, path, folder, key, nodes=5, piece_size=PIECE, executor=None
     path : path-like
         The data set; with an executor, where all workers see it.
     folder : path-like
-        Where the maps of finished pieces are kept, so that an interrupted survey goes on where it stopped.
+        Where the maps of finished blocks are kept; an interrupted survey goes on from them.
     key : str
-        What else the maps depend on (the network); a folder of another is refused.
-    nodes, piece_size : int
-        Nodes of the quadrature, and spectra of a piece. The size changes no more than the last digits.
+        Identifies the network; a folder with blocks of another network or survey raises an InputError.
+    nodes, block_size : int
+        Nodes of the quadrature, and spectra in a block. The size changes the last digits at most.
     executor : concurrent.futures.Executor, optional
         Default: this process.
     advance : callable, optional
-        Called with the number of spectra of each finished piece.
+        Called with the number of spectra of each finished block.
 
     Returns
     -------
     sensitivity.SensitivityMap
-
-    Raises
-    ------
-    InputError
-        If the file is no such data set, or the folder holds pieces of another survey.
     """
-    positive_integer("piece_size", piece_size), quadrature_rule(nodes, "auto", "single")
+    positive_integer("block_size", block_size), quadrature_rule(nodes, "auto", "single")
     path, folder = Path(path).resolve(), Path(folder)
     n_spectra, _ = read_grid(path)
     status = path.stat()
-    _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, piece_size])
-    pieces = [Piece(str(path), k, min(k + piece_size, n_spectra)) for k in range(0, n_spectra, piece_size)]
-    missing = [piece for piece in pieces if not _is_kept(folder, piece)]
-    advance(n_spectra - sum(piece.stop - piece.start for piece in missing))
-    for piece, result in _answers(loader, missing, nodes, executor):
-        result.save(_file(folder, piece))
-        advance(piece.stop - piece.start)
-    return merge_maps(SensitivityMap.load(_file(folder, piece)) for piece in pieces)
+    _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, block_size])
+    blocks = [Block(str(path), k, min(k + block_size, n_spectra)) for k in range(0, n_spectra, block_size)]
+    missing = [block for block in blocks if not _is_kept(folder, block)]
+    advance(n_spectra - sum(block.stop - block.start for block in missing))
+    for block, result in _map_blocks(loader, missing, nodes, executor):
+        result.save(_file(folder, block))
+        advance(block.stop - block.start)
+    return merge_maps(SensitivityMap.load(_file(folder, block)) for block in blocks)
 
 
-def _answers(loader, pieces, nodes, executor):
-    """Yield (piece, map): in order in this process, else as they end, no more under way than the executor wants."""
+def _map_blocks(loader, blocks, nodes, executor):
+    """Yield (block, map): in order in this process; from an executor as they end, with a bounded number under way."""
     if executor is None:
-        yield from ((piece, map_piece(loader, piece, nodes)) for piece in pieces)
+        yield from ((block, map_block(loader, block, nodes)) for block in blocks)
         return
-    waiting, running = iter(pieces), {}
+    waiting, running = iter(blocks), {}
     try:
         while True:
-            while len(running) < getattr(executor, "chunks_ahead", AHEAD) and (piece := next(waiting, None)):
-                running[executor.submit(map_piece, loader, piece, nodes)] = piece
+            while len(running) < getattr(executor, "chunks_ahead", AHEAD) and (block := next(waiting, None)):
+                running[executor.submit(map_block, loader, block, nodes)] = block
             if not running:
                 return
             ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -143,29 +124,29 @@ def _answers(loader, pieces, nodes, executor):
             future.cancel()
 
 
-def _file(folder, piece):
-    return folder / f"piece_{piece.start}.h5"
+def _file(folder, block):
+    return folder / f"block_{block.start}.h5"
 
 
-def _is_kept(folder, piece):
-    """Whether the map of a piece is on disk and whole; a damaged one is made anew."""
-    path = _file(folder, piece)
+def _is_kept(folder, block):
+    """Say whether the map of a block is on disk and complete; a damaged one is made again."""
+    path = _file(folder, block)
     if not path.is_file():
         return False
     try:
         kept = SensitivityMap.load(path)
-        if (kept.n_spectra == piece.stop - piece.start).all() and np.isfinite(kept.mean).all():
+        if (kept.n_spectra == block.stop - block.start).all() and np.isfinite(kept.mean).all():
             return True
-        reason = "it is not the whole map of its spectra"
+        reason = "it is not the map of all its spectra"
     except Exception as error:  # whatever a damaged file provokes in h5py or NumPy
         reason = one_line(error, 200)
-    logger.warning("%s: damaged, and made anew (%s)", path, reason)
+    logger.warning("%s: damaged, and made again (%s)", path, reason)
     return False
 
 
 def _claim(folder, settings):
-    """Make the folder ours, or see that it is."""
-    file, text = folder / "pieces.json", json.dumps(settings).encode()
+    """Note the settings in a new folder; refuse a folder that was begun with others."""
+    file, text = folder / "blocks.json", json.dumps(settings).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.exists():
@@ -174,16 +155,15 @@ def _claim(folder, settings):
         same = read_bounded(file, len(text) + 1) == text
     except OSError as error:
         raise InputError(f"{folder}: not usable for maps ({error.strerror or error})") from None
-    except ValueError:  # longer, or no file
+    except ValueError:  # longer, or not a file
         same = False
     if not same:
-        raise InputError(f"{folder}: holds pieces of another survey or network; choose another --output")
+        raise InputError(f"{folder}: holds blocks of another survey or network; choose another --output")
 
 
 def network_key(run_dir):
-    """Return what tells the networks of two runs apart."""
-    files = sorted(Path(run_dir).glob("*.keras"))
-    return " ".join(digest(path) for path in files)
+    """Return a text that differs between the networks of two runs."""
+    return " ".join(digest(path) for path in sorted(Path(run_dir).glob("*.keras")))
 
 
 def main(argv=None):
@@ -191,13 +171,15 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m pipeline.survey_map", description=__doc__)
     parser.add_argument("run", metavar="RUN_DIR", help="folder of a finished run; its mean of folds is used")
     parser.add_argument("survey", metavar="SURVEY.h5", help="spectra and errors")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the map, and for finished pieces")
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the map, and for finished blocks")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask workers: local:N, tcp://... or a scheduler's file")
-    parser.add_argument("--piece", type=int, default=PIECE, metavar="N", help=f"spectra of a task (default {PIECE})")
+    parser.add_argument(
+        "--block", "--piece", type=int, default=BLOCK, metavar="N", help=f"spectra in a task (default {BLOCK})"
+    )
     parser.add_argument("--nodes", type=int, default=5, metavar="N", help="values that a bin takes (default 5)")
     arguments = parser.parse_args(argv)
-    if arguments.piece < 1:
-        parser.error(f"--piece: expected at least 1, received {arguments.piece}")
+    if arguments.block < 1:
+        parser.error(f"--block: expected at least 1, received {arguments.block}")
     with RunLog() as log:
         try:
             result = map_survey(arguments)
@@ -223,7 +205,7 @@ def map_survey(arguments):
     workers = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()
     with workers as executor, tqdm(total=n_spectra, unit="spectrum", disable=not shows_progress(False)) as bar:
         return map_file(
-            loader, arguments.survey, arguments.output, network_key(arguments.run), arguments.nodes, arguments.piece,
+            loader, arguments.survey, arguments.output, network_key(arguments.run), arguments.nodes, arguments.block,
             executor, bar.update,
         )  # fmt: skip
 

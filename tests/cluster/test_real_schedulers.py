@@ -235,18 +235,18 @@ def _maps(path):
     return whole.hexdigest()
 
 
-def test_survey_in_pieces_on_local_workers(place, environment, reference):
+def test_survey_in_blocks_on_local_workers(place, environment, reference):
     ((_, script),) = scripts("Larger than the memory")
     changes = {
         "/scratch/me/survey": reference,
         "/scratch/me/spectra.h5": place / "data.h5",
-        "local:4": "local:2 --piece 400",
+        "local:4": "local:2 --block 400",
     }
     found = []
-    for name, more in (("pieces", {}), ("alone", {"--scheduler local:2": ""})):
+    for name, more in (("blocks", {}), ("alone", {"--scheduler local:2": ""})):
         adapted_script = adapted(adapted(script, {**changes, "/scratch/me/map": place / name}), more)
         assert run_script(adapted_script, f"{name}.sh", place, environment).wait(PATIENCE) == 0, said(place)
-        assert len(list((place / name).glob("piece_*.h5"))) == 4
+        assert len(list((place / name).glob("block_*.h5"))) == 4
         found.append(_maps(place / name / "sensitivity.h5"))
     assert found[0] == found[1]
 

@@ -1,4 +1,4 @@
-"""A survey mapped piece by piece: the map of the whole, never more than a piece in memory, what is done stays done."""
+"""A survey mapped block by block: the map of the whole, never more than a block in memory, what is done stays done."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ OPTIONS = {"gases": KEYS, "x_mean": 0.01, "x_std": 1e-3, "input_layout": "flat",
 
 
 class Network:
-    """What `pipeline.network.TrainedNetwork` is to a piece."""
+    """What `pipeline.network.TrainedNetwork` is to a block."""
 
     def sensitivity(self, spectra, errors, **options):
         return sensitivity_map(predict, None, spectra, errors, np.zeros(N_AMPS), np.arange(1, 4), **OPTIONS, **options)
@@ -47,17 +47,17 @@ def whole(survey):
     return Network().sensitivity(data.spectra, data.errors, scheme="single")
 
 
-@pytest.mark.parametrize(("piece_size", "threads"), [(1, 0), (10, 3), (50, 0), (1000, 3)])
-def test_pieces_of_any_size_give_the_map_of_the_whole(piece_size, threads, survey, whole, tmp_path):
+@pytest.mark.parametrize(("block_size", "threads"), [(1, 0), (10, 3), (50, 0), (1000, 3)])
+def test_blocks_of_any_size_give_the_map_of_the_whole(block_size, threads, survey, whole, tmp_path):
     if threads:
         with ThreadPoolExecutor(threads) as executor:
-            result = map_file(LOADER, survey, tmp_path, "", piece_size=piece_size, executor=executor)
+            result = map_file(LOADER, survey, tmp_path, "", block_size=block_size, executor=executor)
     else:
-        result = map_file(LOADER, survey, tmp_path, "", piece_size=piece_size)
+        result = map_file(LOADER, survey, tmp_path, "", block_size=block_size)
     assert (result.n_spectra == N).all() and result.amp_names == KEYS
     for name in ("mean", "standard_error", "quadrature_error", "slope", "curvature"):
         np.testing.assert_allclose(getattr(result, name), getattr(whole, name), rtol=1e-9, atol=1e-12, err_msg=name)
-    if piece_size == 50:
+    if block_size == 50:
         np.testing.assert_allclose(result.share_error, whole.share_error, rtol=0.1)
 
 
@@ -89,38 +89,38 @@ def test_abundance_cut_gives_every_amp_its_own_number_of_spectra(survey):
     np.testing.assert_allclose(merged.standard_error, whole.standard_error, rtol=1e-9)
 
 
-def test_no_more_than_a_piece_is_read_at_a_time(survey, tmp_path, monkeypatch):
+def test_no_more_than_a_block_is_read_at_a_time(survey, tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(survey_map, "read_rows", lambda *where: sizes.append(where[2] - where[1]) or read_rows(*where))
-    map_file(LOADER, survey, tmp_path, "", piece_size=25)
+    map_file(LOADER, survey, tmp_path, "", block_size=25)
     assert sizes == [25, 25, 25, 25, 3]
 
 
 def test_interrupted_survey_goes_on_where_it_stopped(survey, whole, tmp_path, monkeypatch):
     calls = []
 
-    def counted(loader, piece, nodes, original=survey_map.map_piece):
-        calls.append(piece.start)
+    def counted(loader, block, nodes, original=survey_map.map_block):
+        calls.append(block.start)
         if len(calls) == 3:
             raise RuntimeError("power cut")
-        return original(loader, piece, nodes)
+        return original(loader, block, nodes)
 
-    monkeypatch.setattr(survey_map, "map_piece", counted)
+    monkeypatch.setattr(survey_map, "map_block", counted)
     with pytest.raises(RuntimeError, match="power cut"):
-        map_file(LOADER, survey, tmp_path, "", piece_size=25)
+        map_file(LOADER, survey, tmp_path, "", block_size=25)
     done = []
-    result = map_file(LOADER, survey, tmp_path, "", piece_size=25, advance=done.append)
+    result = map_file(LOADER, survey, tmp_path, "", block_size=25, advance=done.append)
     assert calls == [0, 25, 50, 50, 75, 100] and done == [50, 25, 25, 3]
     np.testing.assert_allclose(result.mean, whole.mean, rtol=1e-9)
 
 
-def test_pieces_of_another_network_or_survey_are_not_taken(survey, tmp_path):
-    map_file(LOADER, survey, tmp_path / "maps", "network 1", piece_size=60)
+def test_blocks_of_another_network_or_survey_are_not_taken(survey, tmp_path):
+    map_file(LOADER, survey, tmp_path / "maps", "network 1", block_size=60)
     with pytest.raises(InputError, match="another survey or network"):
-        map_file(LOADER, survey, tmp_path / "maps", "network 2", piece_size=60)
+        map_file(LOADER, survey, tmp_path / "maps", "network 2", block_size=60)
     shutil.copy(survey, tmp_path / "other.h5")
     with pytest.raises(InputError, match="another survey or network"):
-        map_file(LOADER, tmp_path / "other.h5", tmp_path / "maps", "network 1", piece_size=60)
+        map_file(LOADER, tmp_path / "other.h5", tmp_path / "maps", "network 1", block_size=60)
 
 
 def test_spectra_that_cannot_be_used_are_named(survey, tmp_path):
@@ -128,7 +128,7 @@ def test_spectra_that_cannot_be_used_are_named(survey, tmp_path):
     with h5py.File(tmp_path / "odd.h5", "a") as file:
         file["spectra"][42, 3] = np.nan
     with pytest.raises(ValueError, match=r"odd\.h5: spectra 40 to 49: org_spectrum"):
-        map_file(LOADER, tmp_path / "odd.h5", tmp_path / "maps", "", piece_size=10)
+        map_file(LOADER, tmp_path / "odd.h5", tmp_path / "maps", "", block_size=10)
 
 
 def test_rows_are_those_of_the_loader_in_any_unit_and_order(survey, tmp_path):

@@ -1,4 +1,4 @@
-"""What came in after the first table: planets, observations, what an answer is made from, surveys in pieces.
+"""What came in after the first table: planets, observations, what an answer is made from, surveys in blocks.
 
 Each is refused in one line, at once. A row is (kind, name, what is done, piece of the line); ``ATTACKS`` holds the
 function of each kind, which does it.
@@ -355,7 +355,7 @@ def _survey_in_the_folder(place, made):
     make_survey(design, 10, load_config(None), place, flags)
 
 
-# --- a survey in pieces ---
+# --- a survey in blocks ---
 
 PIECES = dataset(n=12, n_bins=4, keys=("H2O", "CO2"))
 WEIGHTS = np.ones((4, 2))
@@ -398,9 +398,9 @@ def as_text(name):
 
 @attack(
     "pieces",
-    ("a fill value", put_number("spectra", (7, 1), FILL), "spectra 5 to 9: rows of the piece: depths of the whole"),
-    ("-999", put_number("spectra", (0, 0), -999), "spectra 0 to 4: rows of the piece: depths of the whole star"),
-    ("-999 ppm", put_number("spectra", (11, 3), -999e-6), "spectra 10 to 11: rows of the piece: depths below zero by"),
+    ("a fill value", put_number("spectra", (7, 1), FILL), "spectra 5 to 9: rows of the block: depths of the whole"),
+    ("-999", put_number("spectra", (0, 0), -999), "spectra 0 to 4: rows of the block: depths of the whole star"),
+    ("-999 ppm", put_number("spectra", (11, 3), -999e-6), "spectra 10 to 11: rows of the block: depths below zero by"),
     ("an error of a fill value", put_number("errors", (6, 2), FILL), "errors of the whole depth of the star"),
     ("an error nearly zero", put_number("errors", (6, 2), 1e-30), "errors a factor 1000 from those of the same bin"),
     ("errors of zero", put_number("errors", 6, 0.0), "errors a factor 1000 from those of all spectra in 1 row (1)"),
@@ -422,24 +422,24 @@ def _pieces(place, change):
     path = write(place / "survey.h5", PIECES)
     with h5py.File(path, "a") as file:
         change(file)
-    map_file(ModelLoader(Network), path, place / "maps", "", piece_size=5)
+    map_file(ModelLoader(Network), path, place / "maps", "", block_size=5)
 
 
 @attack(
     "arguments of pieces",
-    ("pieces of nothing", {"piece_size": 0}, "piece_size: expected a positive integer, received 0"),
-    ("pieces below zero", {"piece_size": -3}, "piece_size: expected a positive integer, received -3"),
-    ("pieces of a half", {"piece_size": 0.5}, "piece_size: expected a positive integer, received 0.5"),
+    ("pieces of nothing", {"block_size": 0}, "block_size: expected a positive integer, received 0"),
+    ("pieces below zero", {"block_size": -3}, "block_size: expected a positive integer, received -3"),
+    ("pieces of a half", {"block_size": 0.5}, "block_size: expected a positive integer, received 0.5"),
     ("one node", {"nodes": 1}, "nodes: expected 2 to"),
     ("a million nodes", {"nodes": 10**6}, "nodes: expected 2 to"),
     ("a file for a folder", {"folder": "survey.h5"}, "survey.h5: not usable for maps"),
-    ("a key of another", {"key": "other"}, "holds pieces of another survey or network"),
+    ("a key of another", {"key": "other"}, "holds blocks of another survey or network"),
 )  # fmt: skip
 def _arguments_of_pieces(place, changes):
     path = write(place / "survey.h5", PIECES)
     if "key" in changes:
-        map_file(ModelLoader(Network), path, place / "maps", "this", piece_size=5)
-    arguments = {"folder": "maps", "key": "", "piece_size": 5, **changes}
+        map_file(ModelLoader(Network), path, place / "maps", "this", block_size=5)
+    arguments = {"folder": "maps", "key": "", "block_size": 5, **changes}
     map_file(ModelLoader(Network), path, place / arguments.pop("folder"), arguments.pop("key"), **arguments)
 
 
@@ -463,8 +463,8 @@ def test_hostile_input_is_refused_at_once_in_one_line(tmp_path, monkeypatch, goo
 @pytest.mark.parametrize("content", [b"", b"\x89HDF", "cut", "other spectra", "NaN"])
 def test_damaged_piece_is_made_anew(tmp_path, caplog, content):
     path, loader = write(tmp_path / "survey.h5", PIECES), ModelLoader(Network)
-    whole = map_file(loader, path, tmp_path / "maps", "", piece_size=5)
-    damaged = tmp_path / "maps/piece_5.h5"
+    whole = map_file(loader, path, tmp_path / "maps", "", block_size=5)
+    damaged = tmp_path / "maps/block_5.h5"
     if isinstance(content, bytes):
         damaged.write_bytes(content)
     elif content == "cut":
@@ -475,9 +475,9 @@ def test_damaged_piece_is_made_anew(tmp_path, caplog, content):
                 file["mean"][...] = np.nan
             else:
                 file.attrs["n_spectra"] = np.array([3, 5])
-    again = map_file(loader, path, tmp_path / "maps", "", piece_size=5)
+    again = map_file(loader, path, tmp_path / "maps", "", block_size=5)
     np.testing.assert_array_equal(again.mean, whole.mean)
-    assert "piece_5.h5: damaged, and made anew" in caplog.text and caplog.text.count("made anew") == 1
+    assert "block_5.h5: damaged, and made again" in caplog.text and caplog.text.count("made again") == 1
 
 
 def test_the_good_inputs_of_these_tables_are_good(tmp_path, good_run):
