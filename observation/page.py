@@ -13,10 +13,10 @@ from constants import AMP
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, Consistency
-from report.best_estimator import half_of_the_map
 from report.page import figure_section, pairs, plain, png_of, style_sheet
 from report.pictures import Picture
 from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
+from report.verdict import half_of_the_map
 from runio.config import flatten
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there

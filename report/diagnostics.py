@@ -1,18 +1,29 @@
-"""How good the answers are: scores and diagnostics as arrays (Yip et al. 2021, Section 5); draws nothing.
+"""Diagnostics of predictions as arrays (Yip et al. 2021, Section 5); draws nothing.
 
-Throughout, ``y_test`` and ``y_pred`` are in retrieval space (dex for log AMPs, the AMP's own unit for linear
-ones). ``y_pred`` is the answer of one network, (n_test, n_amps), or of several folds on the same test set,
-(n_folds, n_test, n_amps). Folds are pooled, and counts are given in spectra, not in spectra times folds.
+``y_test`` and ``y_pred`` are in retrieval space: dex for log AMPs, the AMP's own unit for linear ones. ``y_pred`` is
+the prediction of one network, (n_test, n_amps), or of several folds for the same test set, (n_folds, n_test, n_amps).
+Folds are pooled, and counts are numbers of spectra, not of spectra times folds.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+CREDIBILITY_EPS = 0.5  # dex
+CREDIBILITY_DELTA = 0.7
+BIN_WIDTH_DEX = 0.4
+MIN_SPECTRA = 20
+
+# Linear AMPs (radius, temperature) have no dex, and for a planet mass known to a decade 0.5 dex is no demand.
+# A VMR prior of six decades has a standard deviation of 6 / sqrt(12) = 1.73 dex, of which 0.5 dex is 0.29 and
+# 0.4 dex is 0.23: planet parameters get the same shares of their own standard deviation.
+EPS_PER_STD = 0.5 / (6 / math.sqrt(12))
+BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
+
 
 def _pair(y_test, y_pred):
-    """Check that truth and prediction belong together; return them as float64."""
+    """Return truth (n_test, n_amps) and prediction ([n_folds,] n_test, n_amps) as float64; ValueError if they differ."""
     y_test, y_pred = np.asarray(y_test, float), np.asarray(y_pred, float)
     if y_test.ndim != 2 or len(y_test) == 0:
         raise ValueError(f"y_test: expected shape (n_test, n_amps) with n_test > 0, received {y_test.shape}")
@@ -28,79 +39,41 @@ def pooled(y_test, y_pred):
     return np.tile(y_test, (n_folds, 1)), y_pred.reshape(-1, y_test.shape[1]), n_folds
 
 
-@dataclass(frozen=True)
-class BiasVariance:
-    """Error along the truth; every array is (n_amps, n_truth_bins).
+class BiasVariance(NamedTuple):
+    """Quantiles of predicted - true in bins of equal count along the truth, (n_amps, n_truth_bins) each.
 
-    Attributes
-    ----------
-    truth : ndarray
-        Median truth of each bin.
-    absolute : ndarray
-        Mean |predicted - true|.
-    spread : ndarray
-        Standard deviation of |predicted - true|.
-    bias : ndarray
-        Mean of predicted - true: positive where the network answers too high.
-    count : ndarray (n_truth_bins,)
-        Spectra in each bin.
+    ``truth`` is the median truth of a bin; ``low`` and ``high`` are the ends of the central 68 %; ``count``
+    (n_truth_bins,) is the number of spectra in a bin.
     """
 
     truth: np.ndarray
-    absolute: np.ndarray
-    spread: np.ndarray
-    bias: np.ndarray
+    median: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     count: np.ndarray
 
 
 def bias_variance(y_test, y_pred, per_bin=100, least_bins=5):
-    """Error in equal-count bins along the truth (the paper's bias-variance figure).
+    """Quantiles of the error in bins along the truth (the paper's bias-variance figure): a `BiasVariance`.
 
-    Parameters
-    ----------
-    y_test : ndarray (n_test, n_amps)
-    y_pred : ndarray (n_test, n_amps) or (n_folds, n_test, n_amps)
-    per_bin : int
-        Spectra in a bin. What is left over is shared out, so bins can be a little fuller.
-    least_bins : int
-        A test set too small for this many bins of ``per_bin`` gets emptier bins instead, down to ten spectra.
-
-    Returns
-    -------
-    BiasVariance
+    A bin holds about ``per_bin`` spectra. A test set that is too small for ``least_bins`` of them gets smaller bins,
+    down to ten spectra.
     """
     truth, predicted, n_folds = pooled(y_test, y_pred)
     n_test = len(truth) // n_folds
     n_bins = max(n_test // per_bin, min(least_bins, n_test // 10), 1)
     columns = []
     for t, p in zip(truth.T, predicted.T):
-        order = np.argsort(t[:n_test], kind="stable")
         error = (p - t).reshape(n_folds, n_test)
-        rows = [
-            (
-                np.median(t[chunk]),
-                np.abs(error[:, chunk]).mean(),
-                np.abs(error[:, chunk]).std(),
-                error[:, chunk].mean(),
-            )
-            for chunk in np.array_split(order, n_bins)
-        ]
-        columns.append(rows)
+        chunks = np.array_split(np.argsort(t[:n_test], kind="stable"), n_bins)
+        columns.append([(np.median(t[c]), *np.quantile(error[:, c], (0.5, 0.16, 0.84))) for c in chunks])
     count = np.array([len(chunk) for chunk in np.array_split(np.arange(n_test), n_bins)])
-    return BiasVariance(*np.moveaxis(np.array(columns), 2, 0), count=count)
+    return BiasVariance(*np.moveaxis(np.array(columns), 2, 0), count)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Share of the truths within k standard deviations of the mean of the folds.
-
-    Attributes
-    ----------
-    k : ndarray (n_k,)
-    inside : ndarray (n_amps, n_k)
-    expected : ndarray (n_k,)
-        Of a normal distribution: erf(k / sqrt 2).
-    """
+class Calibration(NamedTuple):
+    """Fraction of the truths within k (n_k,) standard deviations of the folds: measured, (n_amps, n_k), and expected
+    of a normal distribution, (n_k,)."""
 
     k: np.ndarray
     inside: np.ndarray
@@ -108,24 +81,9 @@ class Calibration:
 
 
 def calibration(y_test, y_pred, k=None):
-    """Is the spread of the folds an error bar? (Mostly not: it knows the training, but not the photon noise.)
+    """Compare the spread of the folds, (n_folds, n_test, n_amps), with the errors of their mean: a `Calibration`.
 
-    Parameters
-    ----------
-    y_test : ndarray (n_test, n_amps)
-    y_pred : ndarray (n_folds, n_test, n_amps)
-        Two folds or more.
-    k : ndarray (n_k,), optional
-        Numbers of standard deviations; 0 to 3 in steps of 0.25 by default.
-
-    Returns
-    -------
-    Calibration
-
-    Raises
-    ------
-    ValueError
-        With fewer than two folds, which have no spread.
+    ValueError with fewer than two folds, which have no spread.
     """
     y_test, y_pred = _pair(y_test, y_pred)
     if y_pred.ndim != 3 or len(y_pred) < 2:
@@ -137,12 +95,8 @@ def calibration(y_test, y_pred, k=None):
     return Calibration(k, inside, np.array([math.erf(value / math.sqrt(2)) for value in k]))
 
 
-@dataclass(frozen=True)
-class LossBand:
-    """One loss column over the folds; arrays are (n_epochs,), the epochs of the longest fold.
-
-    ``mean``, ``low`` and ``high`` are over the ``folds`` folds that were still training at that epoch.
-    """
+class LossBand(NamedTuple):
+    """A loss against ``epoch``: mean, least and greatest over the ``folds`` that were still training, (n_epochs,)."""
 
     epoch: np.ndarray
     mean: np.ndarray
@@ -152,20 +106,7 @@ class LossBand:
 
 
 def loss_band(histories, column):
-    """Mean, least and greatest of a loss over the folds, which may have stopped at different epochs.
-
-    Parameters
-    ----------
-    histories : sequence of dict of str to ndarray
-        One per fold, as ``results.read_history`` returns them.
-    column : str
-        "loss" or "val_loss".
-
-    Returns
-    -------
-    LossBand or None
-        None when no fold has the column.
-    """
+    """Return the `LossBand` of a column ("loss", "val_loss") of several histories; None where no fold has it."""
     curves = [np.asarray(h[column], float) for h in histories if len(h.get(column, ()))]
     if not curves:
         return None
@@ -179,12 +120,8 @@ def loss_band(histories, column):
     return LossBand(np.arange(1, longest + 1), mean, low, high, folds)
 
 
-@dataclass(frozen=True)
-class MeanMap:
-    """A sensitivity map averaged over folds; arrays are (n_amps, n_bins), in AMP units squared.
-
-    ``standard_error`` is that of the draws; ``low`` and ``high`` are the extremes over the folds.
-    """
+class MeanMap(NamedTuple):
+    """A sensitivity map averaged over folds, its standard error and the extremes over the folds, (n_amps, n_bins)."""
 
     mean: np.ndarray
     standard_error: np.ndarray
@@ -194,17 +131,7 @@ class MeanMap:
 
 
 def mean_map(means, standard_errors):
-    """Average the sensitivity maps of several folds.
-
-    Parameters
-    ----------
-    means, standard_errors : sequence of ndarray (n_amps, n_bins)
-        One per fold.
-
-    Returns
-    -------
-    MeanMap
-    """
+    """Average the maps of several folds, (n_folds, n_amps, n_bins): a `MeanMap`."""
     means, errors = np.asarray(means, float), np.asarray(standard_errors, float)
     if means.ndim != 3 or means.shape != errors.shape:
         raise ValueError(
@@ -214,45 +141,21 @@ def mean_map(means, standard_errors):
     return MeanMap(means.mean(axis=0), error, means.min(axis=0), means.max(axis=0), len(means))
 
 
-CREDIBILITY_EPS = 0.5  # dex
-CREDIBILITY_DELTA = 0.7
-BIN_WIDTH_DEX = 0.4
-MIN_SPECTRA = 20
-
-# Linear AMPs (radius, temperature) have no dex, and for a planet mass known to a decade 0.5 dex is no demand.
-# A VMR prior of six decades has a standard deviation of 6 / sqrt(12) = 1.73 dex, of which 0.5 dex is 0.29 and
-# 0.4 dex is 0.23: planet parameters get the same shares of their own standard deviation.
-EPS_PER_STD = 0.5 / (6 / math.sqrt(12))
-BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
-
-
 def binning(amp_table, y_std, width_dex=BIN_WIDTH_DEX, width_per_std=BIN_WIDTH_PER_STD):
-    """Width of the bins along the prediction: in dex for molecules, a share of the std for planet parameters.
+    """Width of the bins along the prediction, (n_amps,), retrieval space.
 
-    Parameters
-    ----------
-    amp_table : sequence of constants.AMP
-    y_std : ndarray (n_amps,)
-        Standard deviation of the AMPs (of training, or of the truth), retrieval-space units.
-    width_dex : float
-        Width for molecules, and the most for any log AMP.
-    width_per_std : float
-        Width for all others, in standard deviations.
-
-    Returns
-    -------
-    ndarray (n_amps,)
-        Retrieval-space units.
+    It is ``width_dex`` for molecules, and for others ``width_per_std`` of the standard deviation ``y_std`` (n_amps,),
+    though no more than ``width_dex`` for any log AMP.
     """
-    shares = width_per_std * np.asarray(y_std, float).reshape(-1)
+    relative = width_per_std * np.asarray(y_std, float).reshape(-1)
     most = [width_dex if amp.scale == "log10" else np.inf for amp in amp_table]
     molecule = [amp.scale == "log10" and amp.kind == "molecule" for amp in amp_table]
-    return np.where(molecule, width_dex, np.minimum(shares, most))
+    return np.where(molecule, width_dex, np.minimum(relative, most))
 
 
-def tolerance(amp_table, y_std, eps_dex=CREDIBILITY_EPS, eps_per_std=EPS_PER_STD):
-    """Error below which an answer counts as right, for each AMP; see ``binning`` for the arguments."""
-    return binning(amp_table, y_std, eps_dex, eps_per_std)
+def tolerance(amp_table, y_std):
+    """Error below which a prediction counts as right, (n_amps,), by the same rule as `binning`."""
+    return binning(amp_table, y_std, CREDIBILITY_EPS, EPS_PER_STD)
 
 
 def _by_prediction(predicted, width, n_folds, min_spectra):
@@ -265,19 +168,15 @@ def _by_prediction(predicted, width, n_folds, min_spectra):
             yield (i + 0.5) * width, rows, len(rows) / n_folds
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """Predicted minus true against the prediction, for one AMP; every array is (n_bins_kept,).
+def _per_amp(name, values, truth):
+    values = np.asarray(values, float).reshape(-1)
+    if values.shape != truth.shape[1:]:
+        raise ValueError(f"{name}: expected {truth.shape[1]} values, one per AMP, received {values.size}")
+    return values
 
-    Attributes
-    ----------
-    predicted : ndarray
-        Centre of the bin.
-    median, low, high : ndarray
-        Median and the 2.5 % and 97.5 % quantiles of predicted - true.
-    count : ndarray
-        Spectra in the bin (predictions divided by folds).
-    """
+
+class Deviation(NamedTuple):
+    """Predicted - true of one AMP in bins along the prediction, (n_bins_kept,): centre, median, ends, spectra."""
 
     predicted: np.ndarray
     median: np.ndarray
@@ -287,60 +186,24 @@ class Deviation:
 
 
 def deviation(y_test, y_pred, width, min_spectra=MIN_SPECTRA, interval=0.95):
-    """How far off an answer is likely to be, seen from the answer itself.
+    """Median and central ``interval`` of the error in bins of ``width`` (n_amps,) along the prediction.
 
-    Parameters
-    ----------
-    y_test : ndarray (n_test, n_amps)
-    y_pred : ndarray (n_test, n_amps) or (n_folds, n_test, n_amps)
-    width : ndarray (n_amps,)
-        Bin widths, retrieval-space units; see ``binning``.
-    min_spectra : int
-        Bins with fewer spectra are left out.
-    interval : float
-        Central share of the errors between ``low`` and ``high``.
-
-    Returns
-    -------
-    list of Deviation
-        One per AMP.
+    Bins with fewer than ``min_spectra`` spectra are left out. Returns a `Deviation` per AMP.
     """
     truth, predicted, n_folds = pooled(y_test, y_pred)
     quantiles = [0.5, (1 - interval) / 2, (1 + interval) / 2]
-    out = []
+    found = []
     for t, p, w in zip(truth.T, predicted.T, _per_amp("width", width, truth)):
         rows = [
             (centre, *np.quantile(p[rows] - t[rows], quantiles), count)
             for centre, rows, count in _by_prediction(p, w, n_folds, min_spectra)
         ]
-        out.append(Deviation(*np.array(rows, float).reshape(-1, 5).T))
-    return out
+        found.append(Deviation(*np.array(rows, float).reshape(-1, 5).T))
+    return found
 
 
-def _per_amp(name, values, truth):
-    values = np.asarray(values, float).reshape(-1)
-    if values.shape != truth.shape[1:]:
-        raise ValueError(f"{name}: expected {truth.shape[1]} values, one per AMP, received {values.size}")
-    return values
-
-
-@dataclass(frozen=True)
-class Credibility:
-    """Probability that an answer is right, given the answer, for one AMP; arrays are (n_bins_kept,).
-
-    Attributes
-    ----------
-    predicted : ndarray
-        Centre of the bin.
-    probability : ndarray
-        Share of the spectra with |predicted - true| < eps.
-    low, high : ndarray
-        95 % Wilson interval of that share.
-    count : ndarray
-        Spectra in the bin (predictions divided by folds).
-    eps : float
-        Tolerance, retrieval-space units.
-    """
+class Credibility(NamedTuple):
+    """P(|predicted - true| < eps) of one AMP in bins along the prediction, (n_bins_kept,), with 95 % intervals."""
 
     predicted: np.ndarray
     probability: np.ndarray
@@ -351,33 +214,21 @@ class Credibility:
 
 
 def credibility(y_test, y_pred, eps, width, min_spectra=MIN_SPECTRA):
-    """P(|predicted - true| < eps) in bins along the prediction (the paper's credibility).
+    """P(|predicted - true| < eps) in bins of ``width`` along the prediction (the paper's credibility).
 
-    Parameters
-    ----------
-    y_test : ndarray (n_test, n_amps)
-    y_pred : ndarray (n_test, n_amps) or (n_folds, n_test, n_amps)
-    eps, width : ndarray (n_amps,)
-        Tolerance and bin width, retrieval-space units; see ``tolerance`` and ``binning``.
-    min_spectra : int
-        Bins with fewer spectra are left out.
-
-    Returns
-    -------
-    list of Credibility
-        One per AMP. An answer is called credible where the probability passes a threshold
-        (``CREDIBILITY_DELTA``).
+    ``eps`` and ``width`` (n_amps,) are those of `tolerance` and `binning`; bins with fewer than ``min_spectra`` spectra
+    are left out. Returns a `Credibility` per AMP.
     """
     truth, predicted, n_folds = pooled(y_test, y_pred)
-    out = []
+    found = []
     for t, p, e, w in zip(truth.T, predicted.T, _per_amp("eps", eps, truth), _per_amp("width", width, truth)):
         rows = [
             (centre, np.mean(np.abs(p[rows] - t[rows]) < e), count)
             for centre, rows, count in _by_prediction(p, w, n_folds, min_spectra)
         ]
-        centre, share, count = np.array(rows, float).reshape(-1, 3).T
-        out.append(Credibility(centre, share, *_wilson(share, count), count, float(e)))
-    return out
+        centre, probability, count = np.array(rows, float).reshape(-1, 3).T
+        found.append(Credibility(centre, probability, *_wilson(probability, count), count, float(e)))
+    return found
 
 
 def _wilson(share, count, z=1.959964):

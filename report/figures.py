@@ -1,14 +1,14 @@
-"""Figures of the answers: scores seen, errors, credibility, training (Yip et al. 2021, Section 5).
+"""Figures of the predictions: errors, credibility, training (Yip et al. 2021, Section 5).
 
-A function takes arrays, draws, and returns the Figure or Axes; it computes nothing and writes nothing. A figure
-with a panel per AMP takes an optional ``figure`` (a Figure or SubFigure), one with a single panel an optional
-``ax``. Without one, a new figure of journal width is made. Maps over wavelength are in `report.map_figures`.
+A function takes arrays, with rows in the order of ``amp_table``, and returns the Figure or Axes that it drew; it
+computes nothing and writes nothing. A figure with a panel per AMP takes an optional ``figure`` (a Figure or SubFigure),
+one with a single panel an optional ``ax``. Without one, a new figure of journal width is made. Maps over wavelength are
+in `report.map_figures`.
 """
 
 import numpy as np
 
 from report.style import (
-    FAINT,
     INK,
     amount,
     difference_scale,
@@ -30,22 +30,7 @@ DENSE = 1500  # points in a panel above which their density is shown instead of 
 
 @styled
 def true_vs_predicted(y_test, y_pred, amp_table, scores=None, figure=None):
-    """Predicted against true, a panel per AMP, with the 1:1 line.
-
-    Parameters
-    ----------
-    y_test : ndarray (n_test, n_amps)
-        Retrieval space.
-    y_pred : ndarray (n_test, n_amps) or (n_folds, n_test, n_amps)
-    amp_table : sequence of constants.AMP
-    scores : dict of str to ndarray (n_amps,), optional
-        "R2" (and more) to print in the panels, as ``evaluation.scores`` returns them.
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Predicted against true, a panel per AMP, with the 1:1 line, and R2 from ``scores`` if given."""
     y_pred = np.asarray(y_pred)
     n_folds = y_pred.shape[0] if y_pred.ndim == 3 else 1
     predicted = y_pred.reshape(-1, len(amp_table))
@@ -93,30 +78,18 @@ def _true_vs_predicted(ax, truth, predicted, amp):
 
 @styled
 def bias_variance(result, amp_table, figure=None):
-    """Mean absolute error along the truth, with its standard deviation as a band.
-
-    Parameters
-    ----------
-    result : evaluation.BiasVariance
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Median error along the truth with its central 68 %, from a `diagnostics.BiasVariance`."""
     figure, axes = panel_grid(len(amp_table), figure)
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         factor, unit = difference_scale(amp)
         x, x_unit, _ = plotted(amp, result.truth[i])
-        y, spread = result.absolute[i] / factor, result.spread[i] / factor
-        ax.errorbar(x, y, yerr=spread, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
-        ax.plot(x, result.bias[i] / factor, color=INK, lw=0.8, ls=":")
-        ax.axhline(0, color=FAINT, lw=0.5)
+        ax.fill_between(x, result.low[i] / factor, result.high[i] / factor, color=amp.colour, alpha=0.25, lw=0)
+        ax.plot(x, result.median[i] / factor, color=amp.colour, marker="o", lw=0.9)
+        ax.axhline(0, color=INK, lw=0.6, ls="--")
         value_axis(ax.xaxis, amp, x.min(), x.max(), panel_width(ax))
         _title(ax, amp, x_unit, unit)
     figure.supxlabel("True")
-    figure.supylabel("Δ: |predicted − true| (points), predicted − true (dotted)")
+    figure.supylabel("Δ: predicted − true (median, central 68 %)")
     return figure
 
 
@@ -128,19 +101,7 @@ def _title(ax, amp, x_unit, y_unit):
 
 @styled
 def deviation(results, amp_table, figure=None):
-    """Error against the prediction: median, 95 % interval, and how many spectra stand behind each bin.
-
-    Parameters
-    ----------
-    results : sequence of credibility.Deviation
-        One per AMP.
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Error against the prediction from a `diagnostics.Deviation` per AMP: median, 95 % interval, spectra per bin."""
     figure, axes = panel_grid(len(amp_table), figure)
     for ax, amp, one in zip(axes, amp_table, results):
         factor, unit = difference_scale(amp)
@@ -160,7 +121,7 @@ def deviation(results, amp_table, figure=None):
 
 
 def _enough(ax, x):
-    """Say so in a panel that has no bin with enough spectra; return whether it has."""
+    """Return whether a panel has a bin with enough spectra; if not, say so in it."""
     if len(x):
         return True
     note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
@@ -170,7 +131,7 @@ def _enough(ax, x):
 
 
 def _counts(ax, x, count):
-    """Draw the number of spectra per bin as grey steps along the foot of a panel, the greatest one in figures."""
+    """Draw the number of spectra per bin as grey steps along the foot of a panel, and print the greatest."""
     low, high = ax.get_ylim()
     base = low - 0.4 * (high - low)  # a fifth of it for the steps, the rest for the number above them
     top = base + 0.2 * (high - low) * np.asarray(count) / np.max(count)
@@ -181,20 +142,9 @@ def _counts(ax, x, count):
 
 @styled
 def credibility(results, amp_table, delta=None, figure=None):
-    """Probability that an answer is within eps of the truth, against the answer.
+    """Probability that the truth is within eps of the prediction, from a `diagnostics.Credibility` per AMP.
 
-    Parameters
-    ----------
-    results : sequence of credibility.Credibility
-        One per AMP.
-    amp_table : sequence of constants.AMP
-    delta : float, optional
-        Threshold to mark.
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
+    ``delta`` is a threshold to mark.
     """
     figure, axes = panel_grid(len(amp_table), figure, share_y=True)
     axes[0].set_ylim(0, 1.04)
@@ -219,18 +169,7 @@ def credibility(results, amp_table, delta=None, figure=None):
 
 @styled
 def calibration(result, amp_table, figure=None):
-    """Share of the truths within k standard deviations of the mean of the folds, with the normal share.
-
-    Parameters
-    ----------
-    result : evaluation.Calibration
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Fraction of truths within k standard deviations of the mean of the folds, from a `diagnostics.Calibration`."""
     figure, axes = panel_grid(len(amp_table), figure, share_x=True, share_y=True, row_height=1.45)
     axes[0].set_ylim(0, 1.04)
     axes[0].set_xlim(result.k.min(), result.k.max())
@@ -239,27 +178,15 @@ def calibration(result, amp_table, figure=None):
         ax.plot(result.k, inside, color=amp.colour, marker="o", lw=0.9, clip_on=False)
         panel_title(ax, amp)
     figure.supxlabel("Standard deviations of the folds, k")
-    figure.supylabel("Share of truths within k (dashed: normal)")
+    figure.supylabel("Fraction of truths within k (dashed: normal)")
     return figure
 
 
 @styled
 def loss_curves(training, validation=None, best_epochs=(), ax=None, label="Loss"):
-    """Training and validation loss with the spread over the folds.
+    """Training and validation loss from `diagnostics.LossBand`s, with the epochs (n_folds,) that were kept.
 
-    Parameters
-    ----------
-    training : evaluation.LossBand
-    validation : evaluation.LossBand, optional
-    best_epochs : sequence of int
-        Epoch of each fold's checkpoint (the least validation loss), marked along the foot.
-    ax : Axes, optional
-    label : str
-        Of the vertical axis: which loss it is.
-
-    Returns
-    -------
-    Axes
+    ``label`` names the loss on the vertical axis.
     """
     ax = single_axes(ax)
     for band, name, colour in ((training, "training", "#0072B2"), (validation, "validation", "#D55E00")):
@@ -272,13 +199,13 @@ def loss_curves(training, validation=None, best_epochs=(), ax=None, label="Loss"
     values = np.concatenate([v for b in (training, validation) if b is not None for v in (b.low, b.high)])
     low, high = np.nanmin(values), np.nanmax(values)
     if 0 < low < high:
-        log_axis(ax.yaxis, low / (high / low) ** 0.08, high * (high / low) ** 0.05, 0.6 * panel_width(ax))
+        log_axis(ax.yaxis, low / (high / low) ** 0.12, high * (high / low) ** 0.05, 0.6 * panel_width(ax))
     if len(best_epochs):
         foot = np.full(len(best_epochs), 0.03)
         ax.plot(best_epochs, foot, "^", ms=4, color=INK, label="kept", transform=ax.get_xaxis_transform())
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.margins(x=0.02)
     ax.set_xlabel("Epoch")
-    ax.set_ylabel(label)
+    ax.set_ylabel(label, wrap=True)
     ax.legend()
     return ax

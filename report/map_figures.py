@@ -1,6 +1,7 @@
-"""Figures over wavelength: where each answer comes from (Yip et al. 2021, Section 4 and its sensitivity figures).
+"""Figures over wavelength: which bins each prediction is sensitive to (Yip et al. 2021, Section 4).
 
-As in `report.figures`: arrays in, Figure out, nothing computed and nothing written.
+As in `report.figures`, functions take arrays and return the Figure that they drew. Maps are (n_amps, n_bins),
+wavelengths and widths (n_bins,) in micron.
 """
 
 import numpy as np
@@ -33,25 +34,7 @@ CLIP = 95  # percentile at which the colours of dots saturate (the paper's)
 
 @styled
 def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, figure=None):
-    """Share of each bin in the map of its AMP, a panel per AMP; known bands are shaded.
-
-    Parameters
-    ----------
-    wavelength : ndarray (n_bins,)
-        Micron.
-    shares, error : ndarray (n_amps, n_bins)
-        Each bin's share of its row, which sums to 1, and the 1-sigma error of that share.
-    amp_table : sequence of constants.AMP
-    best : ndarray (n_amps, n_bins), optional
-        The same shares for the best possible estimator.
-    bands : dict of str to sequence of (low, high)
-        Micron, per AMP key.
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Share of each bin in the map of its AMP with its standard error, and the best estimator's; bands are shaded."""
     figure, axes = panel_grid(len(amp_table), figure, row_height=1.5, share_x=True)
     edges = bin_edges(wavelength)
     for k, (ax, amp) in enumerate(zip(axes, amp_table)):
@@ -64,10 +47,9 @@ def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, f
             continue
         if best is not None:
             ax.stairs(100 * best[k], edges, color=INK, lw=0.7, label="best possible estimator")
-        ax.errorbar(
-            wavelength, 100 * shares[k], yerr=100 * error[k], fmt="o", color=amp.colour, ms=2, lw=0, elinewidth=0.6,
-            label="this network" if k == 0 else None,
-        )  # fmt: skip
+        low, high = 100 * (shares[k] - error[k]), 100 * (shares[k] + error[k])
+        ax.stairs(high, edges, baseline=low, fill=True, color=amp.colour, alpha=0.35, lw=0)
+        ax.stairs(100 * shares[k], edges, baseline=None, color=amp.colour, lw=1.0, label="this network")
         ax.set_ylim(bottom=0)
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)
@@ -79,30 +61,33 @@ def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, f
 
 
 @styled
+def abundance_panels(wavelength, thirds, ranges, amp_table, figure=None):
+    """Map of each molecule for the lowest, middle and highest third of its abundance, a panel per molecule.
+
+    ``thirds`` (n_amps, 3, n_bins) are maps of the molecules in ``amp_table``, ``ranges`` (n_amps, 4) the abundances
+    that divide them.
+    """
+    figure, axes = panel_grid(len(amp_table), figure, row_height=1.9, share_x=True)
+    for ax, amp, maps, ends in zip(axes, amp_table, thirds, ranges):
+        for values, colour, low, high in zip(maps, ("#56B4E9", "#777777", "#882255"), ends[:-1], ends[1:]):
+            label = f"{low:.1f} to {high:.1f}".replace("-", "−")
+            ax.stairs(values, bin_edges(wavelength), baseline=None, color=colour, lw=1.0, label=label)
+        panel_title(ax, amp, f" ({difference_scale(amp)[1]}$^2$)" if difference_scale(amp)[1] else "")
+        ax.set_ylim(0, 1.35 * max(np.nanmax(maps), 1e-300))
+        ax.legend(loc="upper left", handlelength=1.2, borderaxespad=0.2)
+    wavelength_axis(axes[0], wavelength)
+    figure.supxlabel(WAVELENGTH)
+    figure.supylabel("Sensitivity (mean squared change)")
+    return figure
+
+
+@styled
 def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spectrum, figure=None, bin_width=None):
     """Sensitivity as coloured dots on each molecule's own curve; planet parameters on a spectrum.
 
-    Colours run from each panel's least value, which the floor of the halving scheme lifts far above zero, to
-    its 95th percentile.
-
-    Parameters
-    ----------
-    wavelength : ndarray (n_bins,)
-        Micron.
-    sensitivity : ndarray (n_amps, n_bins)
-        AMP units squared; a row of NaN is drawn without colours, and said to be unknown.
-    amp_table : sequence of constants.AMP
-    molecule_curves : dict of str to ndarray (n_bins,)
-        Transit depth with one molecule alone, and "none" with no molecule; AMPs not in it are drawn on the spectrum.
-    spectrum : ndarray (n_bins,)
-        Transit depth.
-    figure : Figure or SubFigure, optional
-    bin_width : ndarray (n_bins,), optional
-        Micron, full widths; with them lines break at gaps between bins.
-
-    Returns
-    -------
-    Figure or SubFigure
+    Colours run from each panel's least value, which the floor of the halving scheme lifts far above zero, to its 95th
+    percentile; a row of NaN gets none. ``molecule_curves`` are transit depths (n_bins,) with one molecule alone, and
+    "none" with no molecule; AMPs without a curve are drawn on ``spectrum`` (n_bins,). Lines break at gaps between bins.
     """
     figure, axes = panel_grid(len(amp_table), figure, row_height=1.5, share_x=True)
     norm = Normalize(0, 1)
@@ -120,7 +105,7 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
                 cmap=SEQUENTIAL, s=8, edgecolors=INK, linewidths=0.3, zorder=3,
             )  # fmt: skip
         else:
-            note(ax, "no spectra" if not known.any() else "all alike" if row[known].any() else "not sensitive", x=0.95)
+            note(ax, "no spectra" if not known.any() else "all equal" if row[known].any() else "not sensitive", x=0.95)
         panel_title(ax, amp, f" (depth, {unit})")
         ax.margins(y=0.12)
     wavelength_axis(axes[0], wavelength)
@@ -151,22 +136,7 @@ def _bar(figure, axes, norm, colours, label, **kwargs):
 
 @styled
 def sensitivity_profiles(wavelength, result, amp_table, figure=None, bin_width=None):
-    """Sensitivity of each AMP against wavelength, with standard errors and the range over the folds.
-
-    Parameters
-    ----------
-    wavelength : ndarray (n_bins,)
-        Micron.
-    result : evaluation.MeanMap
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-    bin_width : ndarray (n_bins,), optional
-        As of `sensitivity_curves`.
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Sensitivity of each AMP against wavelength, with standard errors and the range over the folds."""
     figure, axes = panel_grid(len(amp_table), figure, row_height=1.5, share_x=True)
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         factor, unit = difference_scale(amp)
@@ -192,22 +162,7 @@ def sensitivity_profiles(wavelength, result, amp_table, figure=None, bin_width=N
 
 @styled
 def sensitivity_heatmap(wavelength, sensitivity, amp_table, figure=None, bands=BANDS):
-    """AMP against wavelength, each row stretched from its least to its greatest; known bands are underlined.
-
-    Parameters
-    ----------
-    wavelength : ndarray (n_bins,)
-        Micron.
-    sensitivity : ndarray (n_amps, n_bins)
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-    bands : dict of str to sequence of (low, high)
-        Micron, per AMP key.
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """AMP against wavelength, each row stretched from its least to its greatest; known bands are underlined."""
     sensitivity = np.asarray(sensitivity, float)
     figure = figure or new_figure(TWO_COLUMNS, 0.9 + 0.25 * len(amp_table))
     ax = figure.subplots()
@@ -248,21 +203,9 @@ def _rows(ax, wavelength, values, amp_table, norm, colours):
 
 @styled
 def response_slopes(wavelength, slope, curvature, amp_table, figure=None):
-    """Slope and curvature of the response, AMP against wavelength, each row divided by its greatest value.
+    """Slope and curvature (n_amps, n_bins) per standard error and its square, each row divided by its greatest value.
 
-    Parameters
-    ----------
-    wavelength : ndarray (n_bins,)
-        Micron.
-    slope, curvature : ndarray (n_amps, n_bins)
-        AMP units per standard error, and per its square; retrieval space. A row of curvature below 1/1000 of
-        its slope is rounding of 32-bit networks, and drawn as none.
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
+    A row of curvature below 1/1000 of its slope is the rounding of 32-bit networks and drawn as none.
     """
     figure = figure or new_figure(TWO_COLUMNS, 1.2 + 0.44 * len(amp_table))
     axes = figure.subplots(2, 1, sharex=True)
@@ -287,23 +230,7 @@ def _amount(value, amp, power=""):
 
 @styled
 def response_map(wavelength, deviations, change, amp_table, figure=None):
-    """Change of each AMP when one bin is pushed by a number of its standard errors, with its sign.
-
-    Parameters
-    ----------
-    wavelength : ndarray (n_bins,)
-        Micron.
-    deviations : ndarray (n_deviations,)
-        Standard errors.
-    change : ndarray (n_amps, n_bins, n_deviations)
-        Retrieval-space units.
-    amp_table : sequence of constants.AMP
-    figure : Figure or SubFigure, optional
-
-    Returns
-    -------
-    Figure or SubFigure
-    """
+    """Change (n_amps, n_bins, n_deviations) of each AMP when one bin is moved by ``deviations`` standard errors."""
     figure, axes = panel_grid(len(amp_table), figure, row_height=1.4, share_x=True, share_y=True)
     norm = Normalize(-1, 1)
     order = np.argsort(deviations)
@@ -319,6 +246,6 @@ def response_map(wavelength, deviations, change, amp_table, figure=None):
         panel_title(ax, amp, f" (±{amount(greatest / factor)} {unit})".replace(" )", ")"))
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)
-    figure.supylabel("Push of one bin (standard errors)")
+    figure.supylabel("Shift of one bin (standard errors)")
     _bar(figure, axes, norm, DIVERGING, "Change / panel's greatest")
     return figure

@@ -5,39 +5,54 @@ import csv
 import html
 import io
 import logging
+import re
 from pathlib import Path
 from string import Template
 
 import numpy as np
 
+from common import metrics
 from common.files import written_whole
-from report import pictures
-from report.best_estimator import verdicts, yardstick_of
+from constants import BANDS
+from report import pictures, verdict
+from report.best_estimator import best_estimator_of
+from report.diagnostics import calibration
 from report.pictures import make_figures
-from report.style import DPI, our_style, plotted
+from report.share_panels import INK, Steps, panel
+from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
 from runio.config import flatten
 
-FIRST = "sensitivity_shares"  # the figure that answers the question of the report
-YARDSTICK = (
-    "Half of an AMP's sensitivity lies in the wavelengths that are named. The limit is the mean variance of {n} sampled"
-    " posteriors of this data set: 1 cannot be beaten. Agreement is the rank correlation over bins of the exact map"
-    " with that of the best possible estimator, the posterior mean."
+MAX_FOLDS = 5  # that a score table lists
+MAX_COVERED = 500  # test spectra whose intervals are made
+LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
+FIRST = "sensitivity_shares"  # shown as inline SVG at the top of the page
+CLASSES = ("trust", "care", "distrust")
+KEY = (
+    "Steps: the share of each bin in the sensitivity of the parameter, in per cent, with its standard error as a band;"
+    " {best}grey: the molecule's known bands. Point at a bin for its numbers."
 )
-NO_YARDSTICK = (
-    "Half of an AMP's sensitivity lies in the wavelengths that are named. How near this comes to the best possible"
-    " estimator is not known for this data set: <code>python -m studies.information</code> and"
-    " <code>python -m studies.posterior</code> make an information.h5 for the shipped one."
+BEST = (
+    "The limit is the smallest possible mean squared error, the mean variance of {n} sampled posteriors of this data"
+    " set. The best estimator is the mean of the posterior, which reaches it. Agreement is the rank correlation of the"
+    " two maps over the bins. The thresholds of the verdicts are in docs/method.md, Verdict."
+)
+NO_BEST = (
+    "The best possible estimator of this data set is not known, so a verdict depends on R² and, for a molecule, on its"
+    " bands alone (thresholds: docs/method.md, Verdict). <code>python -m studies.information</code> and"
+    " <code>python -m studies.posterior</code> compute the best estimator of the shipped data set."
 )
 
 
-def write_figures(run, folder=None):
-    """Write every figure of a run as PNG and PDF.
+def write_figures(run, folder=None, figures="report"):
+    """Write the figures of a run as PNG and PDF.
 
     Parameters
     ----------
     run : results.Run
     folder : path-like, optional
         ``figures`` in the run's folder by default; made where it is missing.
+    figures : {"none", "report", "all"}
+        Which ones, see ``pictures.make_figures``.
 
     Returns
     -------
@@ -46,10 +61,10 @@ def write_figures(run, folder=None):
     """
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table it cuts
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rendered = {}
     with our_style():
-        for name, picture in make_figures(run).items():
+        for name, picture in make_figures(run, figures).items():
+            folder.mkdir(parents=True, exist_ok=True)
             rendered[name] = picture, png_of(picture.figure, DPI)
             with written_whole(folder / f"{name}.png") as part:
                 part.write_bytes(rendered[name][1])
@@ -59,11 +74,10 @@ def write_figures(run, folder=None):
 
 
 def png_of(figure, dpi):
-    """Lay a figure out once and for all, and return it as PNG."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    """Draw a figure as PNG, which lays it out once and for all; return the bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
+    figure.set_layout_engine("none")
     return file.getvalue()
 
 
@@ -105,24 +119,24 @@ def build_page(run, rendered, command, versions):
     """Return the report as text."""
     title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
     settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
-    first = figure_section(FIRST, *rendered[FIRST]) if FIRST in rendered else ""
-    figures = "\n".join(figure_section(name, *one) for name, one in rendered.items() if name != FIRST)
-    links = "".join(
-        f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in rendered.items() if name != FIRST
-    )
+    shown = {name: one for name, one in rendered.items() if name != FIRST}
+    links = "".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in shown.items())
     missing = "" if run.best.sensitivity or run.best.sensitivity_single else (
         "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
     )  # fmt: skip
+    best = best_estimator_of(run)
+    found = verdict.verdicts(run, best)
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         style=style_sheet(),
         title=html.escape(title),
+        result=result(run, found),
+        panels=panels(run, found, best),
+        notes=_notes(run, found, best),
         links=links,
-        first=first,
-        verdicts=_verdicts(run),
         summary=pairs(summary(run)),
-        scores=_scores(run),
-        figures=missing + figures,
+        scores=_scores(run) + _in_numbers(found) + _errors(run),
+        figures=missing + "\n".join(figure_section(name, *one) for name, one in shown.items()),
         command=f"<pre tabindex='0'><code>{html.escape(str(command))}</code></pre>"
         if command
         else "<p>Not recorded.</p>",
@@ -132,23 +146,62 @@ def build_page(run, rendered, command, versions):
     )
 
 
-def _verdicts(run):
-    """Return the table that answers the question of the report, a row per AMP."""
-    yardstick = yardstick_of(run)
-    rows = []
-    for one in verdicts(run, yardstick):
-        row = [plain(one.amp.label), html.escape(one.sentence), f"{one.r2:.3f}"]
-        if yardstick:
-            row.append(f"{one.error_ratio:.2f} ± {one.error_ratio_error:.2f}")
-            row.append("" if one.agreement is None else f"{one.agreement:.2f}")
-        bands = "" if one.in_bands is None else f"{one.in_bands:.0%}"
-        rows.append([*row, bands + ("" if one.best_in_bands is None else f" ({one.best_in_bands:.0%})")])
-    head = ["AMP", "What its answer rests on", "R²"]
-    head += ["Squared error / limit", "Agreement with the best estimator"] if yardstick else []
-    head.append("In known bands (best estimator)" if yardstick else "In known bands")
-    caption = "Where each answer comes from, and how good it is"
-    note = NO_YARDSTICK if yardstick is None else YARDSTICK.format(n=len(yardstick.rows))
-    return table(caption, head, rows).replace("<table>", '<table class="verdicts">') + f"<p>{note}</p>"
+def result(run, found):
+    """Return the result of a run as one sentence of HTML."""
+    who = f"The mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"The {run.model} network"
+    text = f"{html.escape(who)} has a mean R² of {np.nanmean([v.r2 for v in found]):.2f} on {len(run.y_test)} test spectra"
+    if found[0].error_ratio is not None:
+        text += f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
+    by_level = [[plain(v.amp.label) for v in found if v.level == level] for level in range(3)]
+    words = ("trust", "trust with care", "do not trust")
+    for word, names in zip(words, by_level):
+        if len(names) == len(found) > 1:
+            return f"{text}: <strong>{word} any of the {len(found)} parameters</strong>."
+    clauses = [f"<strong>{word}</strong> {pictures.among(names)}" for word, names in zip(words, by_level) if names]
+    return f"{text}: {'; '.join(clauses)}."
+
+
+def panels(run, found, best=None):
+    """Return a panel per AMP with its verdict below, as a grid."""
+    exact, edges = run.best.sensitivity_single, bin_edges(run.wavelength)
+    own = None if exact is None else 100 * metrics.shares(exact["mean"])
+    optimal = None if best is None else 100 * metrics.shares(best.optimal_map)
+    articles = []
+    for k, one in enumerate(found):
+        drawing = ""
+        if own is not None and np.isfinite(own[k]).any():
+            error = 100 * exact["share_error"][k]
+            lines = [Steps(optimal[k], 100 * best.share_error[k], INK, "3 2")] if best else []
+            lines.append(Steps(own[k], error, one.amp.colour))
+            texts = _texts(one.amp, edges, own[k], error, exact["mean"][k], None if best is None else optimal[k])
+            label = f"{one.amp.key}: share of each bin in its sensitivity. {one.where}"
+            drawing = panel(edges, lines, texts, label, BANDS.get(one.amp.key, ()))
+        articles.append(
+            f'<article class="amp"><h3>{plain(one.amp.label)}: <span class="{CLASSES[one.level]}">'
+            f"{verdict.WORDS[one.level].lower()}</span></h3>\n{drawing}\n<p>{html.escape(one.how_good)}</p>"
+            f"<p>{html.escape(one.where)}</p><p><strong>{html.escape(one.conclusion)}</strong></p></article>"
+        )
+    return '<div class="amps">' + "\n".join(articles) + "</div>"
+
+
+def _texts(amp, edges, own, error, values, optimal):
+    """Return what is shown of each bin of a panel, (n_bins,) texts; shares in per cent, values in AMP units squared."""
+    factor, unit = difference_scale(amp)
+    unit = f" {as_text(unit)}²" if unit else ""
+    texts = []
+    for b in range(len(own)):
+        text = f"{edges[b]:.3g}–{edges[b + 1]:.3g} µm: {own[b]:.1f} ± {error[b]:.1f} %"
+        text += "" if optimal is None else f", best estimator {optimal[b]:.1f} %"
+        texts.append(text + f", {amount(values[b] / factor**2)}{unit}")
+    return texts
+
+
+def _notes(run, found, best):
+    """Return the notes under the panels: what the lines are, and what the words of the verdicts mean."""
+    key = KEY.format(best="dashed: the best possible estimator; " if best else "")
+    blue = f"<p class='key'>{verdict.WHY_BLUE}</p>" if verdict.looks_blue(found, run.wavelength) else ""
+    shown = f"<p class='key'>{key}</p>" if run.best.sensitivity_single else ""
+    return f"{shown}{blue}<p class='key'>{BEST.format(n=len(best.rows)) if best else NO_BEST}</p>"
 
 
 def summary(run):
@@ -157,7 +210,7 @@ def summary(run):
     rows = {
         "Data set": run.data.get("data_name", "not recorded"),
         "Spectra": "not recorded" if spectra is None else f"{int(spectra)}",
-        "Test spectra": f"{len(run.y_test)}, {pictures.judged_on(run)}, never seen in training",
+        "Test spectra": f"{len(run.y_test)}, {pictures.noise_of_test(run)}, not used in training",
         "Wavelength": f"{len(wavelength)} bins, {wavelength[0]:.4g} to {wavelength[-1]:.4g} µm (centres)",
         "Network": run.model,
         "Folds": f"{len(run.folds)}",
@@ -190,14 +243,20 @@ def plain(label):
     return out
 
 
-def table(caption, head, rows):
-    """Return a table whose first row and first column are headers, in a frame that scrolls on a phone."""
+def as_text(label):
+    """Return a plot label as plain text: "$M_\\mathrm{J}$" becomes "M_J"."""
+    return re.sub(r"\\mathrm|(?<!\\)\$|[{}]", "", label).replace(r"\$", "$")
+
+
+def table(caption, head, rows, identity="", kind=""):
+    """Return a table whose first row and first column are headers; cells are HTML."""
     cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join(
         f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
     )
+    about = (f' id="{identity}"' if identity else "") + (f' class="{kind}"' if kind else "")
     return (
-        f'<div class="wide" role="region" aria-label="{caption}" tabindex="0"><table><caption>{caption}</caption>'
+        f'<div class="wide"><table{about}><caption>{caption}</caption>'
         f"<thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -211,24 +270,82 @@ def pairs(values):
 
 
 def _scores(run):
-    """Return MSE.csv and R2.csv as tables, figure for figure."""
+    """Return R2.csv and MSE.csv as tables with a row per AMP and three digits."""
     tables = []
-    for name, caption in (
-        ("MSE", "Mean squared error, in units of the training variance (about 1 is answering the mean)"),
-        ("R2", "R² (1 is perfect, 0 is answering the mean of the test set)"),
+    labels = {a.key: plain(a.label) for a in run.amp_table}
+    for name, caption, form in (
+        ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", "{:.3f}"),
+        ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", "{:.3g}"),
     ):
         path = Path(run.folder) / f"{name}.csv"
         if not path.is_file():
             tables.append(f"<p>{name}.csv is missing from the folder of the run.</p>")
             continue
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
-        labels = {a.key: plain(a.label) for a in run.amp_table}
-        head = ["Fold", *(labels.get(key, html.escape(key)) for key in head[1:])]
-        tables.append(table(caption, head, [[html.escape(cell) for cell in row] for row in rows]).replace(
-            "<table>", f'<table id="{name}" class="numbers">'
-        ))  # fmt: skip
+        single = [row for row in rows if row[0].isdigit()]
+        if len(single) > MAX_FOLDS:
+            caption += f"; the scores of all {len(single)} folds are in {name}.csv"
+        kept = [row for row in rows if row not in single or len(single) <= MAX_FOLDS]
+        if len(single) == 1:
+            kept = single
+        titles = {"mean": "Average of the folds", "mean of folds": "Mean prediction"}
+        columns = [titles.get(row[0], f"Fold {html.escape(row[0])}") for row in kept]
+        body = [
+            [labels.get(key, html.escape(key)), *(form.format(float(row[i])) for row in kept)]
+            for i, key in enumerate(head[1:], 1)
+        ]
+        tables.append(table(caption, ["AMP", *columns], body, name, "numbers"))
     return "\n".join(tables)
+
+
+def _in_numbers(found):
+    """Return the numbers behind the verdicts as a table."""
+    known = found[0].error_ratio is not None
+    head = ["AMP", "R²", *(("Error / limit", "Limit / variance", "Agreement", "In other bins", "Sum / best") if known else ())]
+    rows = []
+    for one in found:
+        row = [plain(one.amp.label), f"{one.r2:.3f}"]
+        if known:
+            row += [f"{one.error_ratio:.2f} ± {one.error_ratio_error:.2f}", f"{one.unknowable:.2f}"]
+            row += ["", "", ""] if one.agreement is None else [
+                f"{one.agreement:.2f}", f"{one.misplaced:.0%}", f"{one.reaction:.2f}"
+            ]  # fmt: skip
+        bands = "" if one.in_bands is None else f"{one.in_bands:.0%}"
+        rows.append([*row, bands + ("" if one.best_in_bands is None else f" ({one.best_in_bands:.0%})")])
+    head.append("In bands (best)" if known else "In bands")
+    return table("The numbers behind the verdicts", head, rows, "verdicts", "numbers")
+
+
+def _errors(run):
+    """Return how often the truth is inside the intervals that an application gives, and inside those of the folds."""
+    from observation.compare import LEVELS, intervals
+
+    half = len(run.y_test) // 2
+    y_pred, truth = run.best.y_pred, run.y_test
+    some = slice(half, half + MAX_COVERED)
+    ends = intervals(y_pred[:half], truth[:half], y_pred[some])  # (n_levels, 2, m, n_amps)
+    if not np.isfinite(ends).any():
+        return "<p>There are too few test spectra for intervals of the predictions.</p>"
+    inside = ((ends[:, 0] <= truth[some]) & (truth[some] <= ends[:, 1])).mean(axis=1)  # (n_levels, n_amps)
+    head = ["AMP", *(f"{level} % interval" for level in LEVELS)]
+    rows = [[plain(a.label), *(f"{share:.1%}" for share in column)] for a, column in zip(run.amp_table, inside.T)]
+    caption = (
+        f"Truths inside the prediction intervals: {len(truth[some])} test spectra, with intervals from {half} others"
+    )
+    text = table(caption, head, rows, "coverage", "numbers")
+    if len(run.folds) > 1:
+        folds = np.stack([fold.y_pred for fold in run.folds.values()])
+        share = calibration(run.y_test, folds, [1.0]).inside.mean()
+        text += (
+            f"<p>Is the spread of the folds an error bar? No: it holds {share:.0%} of the truths within one standard"
+            " deviation, where an error bar would hold 68 %."
+            if share < LEAST_HONEST
+            else f"<p>Is the spread of the folds an error bar? It holds {share:.0%} of the truths within one standard"
+            " deviation; an error bar would hold 68 %."
+        )
+        text += " It reflects the training and not the photon noise.</p>"
+    return text
 
 
 def _targets(run):
@@ -239,7 +356,7 @@ def _targets(run):
         learnt = "logarithm" if a.scale == "log10" else "value"
         rows.append([plain(a.label), plain(unit) or "none", *(f"{value:.4g}" for value in values), learnt])
     head = ["AMP", "Unit", "Least", "Median", "Greatest", "Learnt as"]
-    return table("Targets in the test set", head, rows).replace("<table>", '<table class="numbers">')
+    return table("Targets in the test set", head, rows, "targets", "numbers")
 
 
 def figure_section(name, picture, png):

@@ -1,6 +1,6 @@
 """The figures of a run, each with the words that go with it: what it shows and how to read it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from common import metrics
 from perturbation.result import slope_and_curvature
 from report import diagnostics, figures, map_figures
-from report.best_estimator import yardstick_of
+from report.best_estimator import best_estimator_of
 
 LOSS = {  # training.loss in words, and as short as an axis label has to be
     "mse": ("mean squared error of the scaled AMPs", "mean squared error, scaled"),
@@ -35,7 +35,7 @@ def loss(run):
 
 
 def only_in_training(run):
-    """Return what made training spectra harder than validation spectra: names of it, none of them not recorded."""
+    """Return the names of what made training spectra harder than validation spectra, as far as it was recorded."""
     extras = []
     if setting(run, f"model.{run.model}.dropout"):
         extras.append("dropout")
@@ -51,23 +51,16 @@ def survey_noise(run):
     return None if noisy is None else bool(noisy)
 
 
-def judged_on(run):
-    """Say which noise the test spectra had when the networks answered them."""
+def noise_of_test(run):
+    """Say which noise the test spectra had."""
     own = survey_noise(run)
     if own is None:
         return "noisy"
-    return "noisy as they stand in the data set" if own else "with noise drawn from their errors"
+    return "noisy as in the data set" if own else "with noise drawn from their errors"
 
 
 def map_spectra(run, attributes):
-    """Return "noisy " or "noise-free " for the spectra that a map was made around; nothing where it is not known.
-
-    Parameters
-    ----------
-    run : results.Run
-    attributes : dict
-        Of the map; ``noisy`` says whether noise was in its spectra.
-    """
+    """Return "noisy " or "noise-free " for the spectra of the map with these attributes; "" where it is not known."""
     own = survey_noise(run)
     if own or attributes.get("noisy"):
         return "noisy "
@@ -75,7 +68,7 @@ def map_spectra(run, attributes):
 
 
 def draws(attributes):
-    """How the mean of a map was taken: random repeats, or quadrature that draws nothing."""
+    """Say how the mean of a map was taken: by random repeats, or by quadrature."""
     nodes = int(attributes.get("nodes", 0))
     return f"{nodes} nodes of quadrature ({attributes['rule']})" if nodes else f"{attributes['repeat']} repeats"
 
@@ -92,19 +85,8 @@ def among(names):
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report.
-
-    Attributes
-    ----------
-    figure : Figure
-    title : str
-    shows : str
-        What is drawn.
-    read : str
-        How to read it.
-    """
+class Picture(NamedTuple):
+    """A figure of the report: what it is called, what is drawn, and how to read it."""
 
     figure: Figure
     title: str
@@ -112,124 +94,82 @@ class Picture:
     read: str
 
 
-def make_figures(run):
-    """Draw every figure that a run has the numbers for.
+def make_figures(run, which="report"):
+    """Draw the figures that a run has the numbers for.
 
     Parameters
     ----------
     run : results.Run
+    which : {"none", "report", "all"}
+        "report": the figures of report.html; "all": also those that show the same numbers in another way.
 
     Returns
     -------
     dict of str to Picture
-        File name (without suffix) to picture, in the order of the report: where the answers come from, then how
-        good they are, then how they were trained.
+        File name (without suffix) to picture, in the order of the report: what the predictions are sensitive to, then
+        how good they are, then how the networks were trained.
     """
-    pictures = {}
-    for make in (_shares, _sensitivity, _response, _answers, _trust, _training):
-        pictures.update(make(run))
-    return pictures
+    if which not in FIGURES:
+        raise ValueError(f"figures: expected {', '.join(FIGURES)}, received {which!r}")
+    names = set(FIGURES[which])
+    if which != "none" and run.best.sensitivity_single is None:
+        names.add("sensitivity_profiles")  # in place of the shares
+    made = ((name, make(run)) for name, make in MAKERS.items() if name in names)
+    return {name: picture for name, picture in made if picture is not None}
 
 
 def _shares(run):
     exact = run.best.sensitivity_single
     if exact is None:
-        return {}
-    yardstick = yardstick_of(run)
-    best = None if yardstick is None else metrics.shares(yardstick.optimal_map)
-    kind = map_spectra(run, exact)
+        return None
+    best = best_estimator_of(run)
     bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
     shows = (
-        "How much of each AMP's sensitivity every wavelength bin holds: the mean squared change of the answer when that"
-        f" bin alone is redrawn within its error, divided by the sum over all bins ({_of_what(run)}, exact map of"
-        f" {span(np.ravel(exact['n_spectra']))} {kind}test spectra, {exact['nodes']} nodes). Bars are one"
-        " standard error of a share (jackknife over spectra)."
+        f"The share of each wavelength bin in the sensitivity of an AMP. {SHARE}"
+        f" ({_whose(run)}, exact map of {span(np.ravel(exact['n_spectra']))} {map_spectra(run, exact)}test spectra,"
+        f" {exact['nodes']} nodes). Shaded: one standard error of a share (jackknife over spectra)."
     )
     shows += " Grey: the molecule's known bands." if bands else ""
-    shows += " Black: the same for the best possible estimator of this data set." if best is not None else ""
+    shows += " Black: the best possible estimator of this data set." if best else ""
     read = (
-        "A network that has learnt the physics rests on the bins where its molecule absorbs, and on those that tell it"
-        " apart from the others; the bars say which bins differ."
+        "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
+        " distinguish it from other molecules."
     )
-    read += " Where points leave the black line, the network looks elsewhere than it could." if best is not None else ""
+    read += " Where it leaves the black line, it weights these bins differently from the best estimator." if best else ""
     figure = map_figures.share_panels(
-        run.wavelength, metrics.shares(exact["mean"]), exact["share_error"], run.amp_table, best
-    )
-    return {"sensitivity_shares": Picture(figure, "Which wavelengths each answer rests on", shows, read)}
+        run.wavelength, metrics.shares(exact["mean"]), exact["share_error"], run.amp_table,
+        metrics.shares(best.optimal_map) if best else None,
+    )  # fmt: skip
+    return Picture(figure, "Which wavelengths each prediction is sensitive to", shows, read)
 
 
-def _of_what(run):
-    """Say which network a picture of the best one shows."""
+SHARE = (
+    "The sensitivity to a bin is the mean squared change of the prediction when this bin alone is redrawn within its"
+    " error; it is divided by the sum over all bins"
+)
+
+
+def _whose(run):
+    """Return the words for the network that a figure of the best one shows."""
     return f"mean of {len(run.folds)} folds" if run.ensemble else f"the {run.model}"
 
 
 def _folds_text(run):
     n = len(run.folds)
     if run.ensemble:
-        return f" An answer is the mean of those of {n} folds."
+        return f" A prediction is the mean of those of {n} folds."
     return "" if n == 1 else f" The {n} folds are pooled."
 
 
-def _sensitivity(run):
+def _published(run):
+    """Return the published map that is shown (n_amps, n_bins), how it was made, and whether it has a floor."""
     folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
     if not folds:
-        return {}
-    mean = diagnostics.mean_map([m["mean"] for m in folds], [m["standard_error"] for m in folds])
-    over_folds = f", mean of {mean.folds} folds" if mean.folds > 1 else ""
-    shown, settings = mean.mean, _settings_of(run, folds) + over_folds
-    if run.ensemble:
-        shown = run.ensemble.sensitivity["mean"]
-        settings = f"{_settings_of(run, [run.ensemble.sensitivity])}, {_of_what(run)}"
-    floor, redrawn = "", "alone"
-    if str(folds[0]["scheme"]) != "single":
-        redrawn = "together with its group"
-        floor = (
-            " Bins that were redrawn in the same group share their changes: a bin that does nothing still stands on"
-            " a floor of a fraction of the row's sum. Compare heights above the lowest bins."
-        )
-    bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
-    return {
-        "sensitivity_curves": Picture(
-            map_figures.sensitivity_curves(
-                run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum, bin_width=run.bin_width
-            ),
-            "The published map: where each answer comes from" if floor else "Where each answer comes from",
-            f"Sensitivity of every AMP at every wavelength bin ({settings}) as dots. {_lines_of(run)}",
-            "Dark dots are bins the answer rests on: noise there moves it most. A network that has learnt the"
-            " physics is dark where its molecule absorbs. Colours run from the AMP's own least value to its"
-            " 95th percentile and saturate there, so they do not compare between panels." + floor,
-        ),
-        "sensitivity_heatmap": Picture(
-            map_figures.sensitivity_heatmap(run.wavelength, shown, run.amp_table),
-            "All parameters at a glance",
-            f"The same map, a row per AMP, each from its own least to its greatest value ({settings})."
-            + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
-            (
-                "Dark cells above a molecule's own bars are expected. A dark cell elsewhere is information from"
-                " elsewhere: an overlapping molecule, the continuum, or a correlation in the training set. "
-                if bands
-                else ""
-            )
-            + "A grey row has no value: no spectrum passed the abundance cut, or all bins are alike.",
-        ),
-        "sensitivity_profiles": Picture(
-            map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table, bin_width=run.bin_width),
-            "Sensitivity in numbers",
-            "The published test with its scale: mean squared change of the AMP"
-            f" ({_settings_of(run, folds)}{over_folds})."
-            " Bars are one standard error"
-            + (
-                ", as if the folds were independent; the band spans the lowest to the highest fold."
-                if mean.folds > 1
-                else "."
-            ),
-            "The square root of a value is the typical change of the answer when that bin is redrawn within its"
-            f" error, {redrawn}. The bars hold the spread from spectrum to spectrum, which all bins"
-            " share: differences between bins are surer than the bars suggest. An axis does not begin at zero where"
-            " the least value is more than half the greatest."
-            + (" Do not trust a peak that only one fold has." if mean.folds > 1 else ""),
-        ),
-    }
+        return None
+    kept = [run.ensemble.sensitivity] if run.ensemble and run.ensemble.sensitivity else folds
+    over = _whose(run) if kept is not folds else f"mean of {len(folds)} folds" if len(folds) > 1 else ""
+    settings = ", ".join(filter(None, (_settings_of(run, kept), over)))
+    return np.mean([one["mean"] for one in kept], axis=0), settings, str(folds[0]["scheme"]) != "single"
 
 
 def _settings_of(run, maps):
@@ -239,167 +179,275 @@ def _settings_of(run, maps):
     return f"scheme {maps[0]['scheme']}, {draws(maps[0])}, {number} {kind}test spectra"
 
 
+def _curves(run):
+    published = _published(run)
+    if published is None:
+        return None
+    shown, settings, floor = published
+    figure = map_figures.sensitivity_curves(
+        run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum, bin_width=run.bin_width
+    )
+    return Picture(
+        figure,
+        "The published sensitivity test" if floor else "The sensitivity test",
+        f"Dots: the sensitivity of every AMP to every wavelength bin ({settings}). {_lines_of(run)}",
+        "Noise in bins with dark dots changes the prediction most. A network that has learnt the physics has dark dots"
+        " where its molecule absorbs. Colours run from the least value of the AMP to its 95th percentile, so they do"
+        " not compare between panels."
+        + (
+            " Bins that were redrawn in the same group share their changes: a bin without any effect still has a floor"
+            " of a fraction of the row's sum. Compare values above the lowest bins."
+            if floor
+            else ""
+        ),
+    )
+
+
 def _lines_of(run):
     """Say what the lines of the curves are."""
     on_curve = [a.label for a in run.amp_table if a.key in run.molecule_curves]
     if not on_curve:
         return "The lines are the median test spectrum."
-    text = (
-        "The lines are each molecule's own signature, the transit depth of a reference planet with that molecule alone"
-    )
+    text = "The lines are the transit depth of a reference planet with one molecule alone"
     text += " (grey: with none)" if "none" in run.molecule_curves else ""
-    rest = "; parameters without one are drawn on the median test spectrum."
+    rest = "; parameters without such a line are drawn on the median test spectrum."
     return text + (rest if len(on_curve) < len(run.amp_table) else ".")
 
 
-def _response(run):
-    return {**_slopes(run), **_pushes(run)}
+def _heatmap(run):
+    published = _published(run)
+    if published is None:
+        return None
+    bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
+    return Picture(
+        map_figures.sensitivity_heatmap(run.wavelength, published[0], run.amp_table),
+        "The published test, all parameters",
+        f"The same map, a row per AMP, each from its own least to its greatest value ({published[1]})."
+        + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
+        (
+            "Dark cells above the bars of a molecule are expected. A dark cell elsewhere is information from an"
+            " overlapping molecule, from the continuum, or from a correlation in the training set. "
+            if bands
+            else ""
+        )
+        + "A grey row has no value: no spectrum passed the abundance cut, or all bins are equal.",
+    )
+
+
+def _profiles(run):
+    folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
+    if not folds:
+        return None
+    mean = diagnostics.mean_map([m["mean"] for m in folds], [m["standard_error"] for m in folds])
+    several = mean.folds > 1
+    over = f", mean of {mean.folds} folds" if several else ""
+    redrawn = "alone" if str(folds[0]["scheme"]) == "single" else "together with its group"
+    return Picture(
+        map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table, bin_width=run.bin_width),
+        "The published test in numbers",
+        f"Mean squared change of the AMP ({_settings_of(run, folds)}{over}). Bars are one standard error"
+        + (", as if the folds were independent; the band spans the lowest to the highest fold." if several else "."),
+        "The square root of a value is the typical change of the prediction when that bin is redrawn within its"
+        f" error, {redrawn}. The bars include the spread from spectrum to spectrum, which all bins share, so"
+        " differences between bins are more certain than the bars suggest. An axis does not begin at zero where the"
+        " least value is more than half the greatest." + (" Do not trust a peak that only one fold has." if several else ""),
+    )
+
+
+def _by_abundance(run):
+    exact = run.best.sensitivity_single
+    if exact is None or "by_abundance" not in exact:
+        return None
+    rows = [k for k, a in enumerate(run.amp_table) if a.kind == "molecule"]
+    if not rows:
+        return None
+    table = [run.amp_table[k] for k in rows]
+    figure = map_figures.abundance_panels(run.wavelength, exact["by_abundance"][rows], exact["abundances"][rows], table)
+    return Picture(
+        figure,
+        "How the map of a molecule changes with its abundance",
+        "Exact map of each molecule for the third of the test spectra with the lowest, the middle and the highest"
+        f" abundance ({_whose(run)}); the legend gives the range of the abundance (log10 of the mixing ratio).",
+        "A molecule that is too scarce to be seen leaves little to be sensitive to, so the lowest third is often flat."
+        " Strong bands saturate at high abundance, and weaker bands take over.",
+    )
 
 
 def _slopes(run):
-    exact, pushed = run.best.sensitivity_single, run.best.response
+    exact, shifted = run.best.sensitivity_single, run.best.response
     if exact is not None:
         slope, curvature = exact["slope"], exact["curvature"]
         number = span(np.ravel(exact["n_spectra"]))
-        how = (
-            "from the same evaluations as the exact map, averaged over"
-            f" {number} {map_spectra(run, exact)}test spectra ({_of_what(run)})"
-        )
-    elif pushed is not None:
-        slope, curvature = slope_and_curvature(pushed["deviations"], pushed["change"])
-        how = "fitted to the response map below"
+        how = f"averaged over {number} {map_spectra(run, exact)}test spectra ({_whose(run)}, exact map)"
+    elif shifted is not None:
+        slope, curvature = slope_and_curvature(shifted["deviations"], shifted["change"])
+        how = f"fitted to the response map ({_whose(run)})"
     else:
-        return {}
-    figure = map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table)
-    picture = Picture(
-        figure,
-        "Which way each bin pulls",
-        f"Slope and curvature of each AMP's change when one bin is pushed, {how}."
-        " Each row is divided by its greatest absolute value, printed at the right.",
-        "Red: a deeper transit in this bin raises the answer; blue: it lowers it. Curvature is what a linear"
-        " network does not have: red where a push up and an equal push down raise the answer on average, blue"
-        " where they lower it. A grey row has none.",
+        return None
+    return Picture(
+        map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table),
+        "The sign of each bin's effect",
+        f"Slope and curvature of the change of each AMP with the depth of one bin, {how}. Each row is divided by its"
+        " greatest absolute value, which is printed at the right.",
+        "Red: a deeper transit in this bin raises the prediction; blue: it lowers it. A linear network has no"
+        " curvature: where it is red, a shift up and an equal shift down raise the prediction on average, where it is"
+        " blue they lower it. A grey row has none.",
     )
-    return {"response_slopes": picture}
 
 
-def _pushes(run):
+def _response_map(run):
     response = run.best.response
     if response is None:
-        return {}
+        return None
     deviations, spectra = response["deviations"], f"{map_spectra(run, response)}test spectra"
     if "n_spectra" in response:
         spectra = f"the first {response['n_spectra']} {spectra}"
     inputs = among(setting(run, "data.auxiliary") or [])
     held = f", with {inputs} at the training mean" if inputs else ""
-    picture = Picture(
+    return Picture(
         map_figures.response_map(run.wavelength, deviations, response["change"], run.amp_table),
-        "Signed response map",
-        f"Change of each AMP when one bin is pushed from {deviations.min():g} to {deviations.max():g} of its"
-        f" standard errors, averaged over {spectra}{held} ({_of_what(run)}). Numbers above the panels are the"
-        " colour bar's ends.",
-        "A column that goes from blue below to red above is a bin whose greater depth raises the answer. The"
-        " sensitivity test squares these changes and so loses their sign.",
+        "The response to a shift of one bin",
+        f"Change of each AMP when one bin is shifted by {deviations.min():g} to {deviations.max():g} of its standard"
+        f" errors, averaged over {spectra}{held} ({_whose(run)}). The numbers above the panels are the ends of the"
+        " colour bar.",
+        "A column that goes from blue below to red above is a bin whose greater depth raises the prediction. The"
+        " sensitivity test squares these changes and loses their sign.",
     )
-    return {"response_map": picture}
 
 
-def _predictions(run):
-    """Return the answers that are judged, (n, n_test, n_amps): the mean of the folds, or the only fold."""
-    return np.stack([fold.y_pred for fold in _judged(run)])
-
-
-def _judged(run):
+def _evaluated(run):
+    """Return the networks whose predictions are scored: the mean of the folds, or all folds of an older run."""
     return [run.ensemble] if run.ensemble else list(run.folds.values())
 
 
-def _answers(run):
-    y_pred = _predictions(run)
-    each = [metrics.scores(run.y_test, f.y_pred, f.scaler["y_std"]) for f in _judged(run)]
+def _predictions(run):
+    """Return the predictions that are scored, (n, n_test, n_amps)."""
+    return np.stack([fold.y_pred for fold in _evaluated(run)])
+
+
+def _true_vs_predicted(run):
+    each = [metrics.scores(run.y_test, f.y_pred, f.scaler["y_std"]) for f in _evaluated(run)]
     scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
-    binned = diagnostics.bias_variance(run.y_test, y_pred)
     mean = ", the mean over folds" if len(each) > 1 else ""
-    return {
-        "true_vs_predicted": Picture(
-            figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, scores),
-            "True against predicted",
-            f"Answers to {len(run.y_test)} test spectra, {judged_on(run)}, that training never saw, with R² of"
-            f" the score table{mean}. Many points are shown as their density (logarithmic colours); the dashed line is"
-            " a perfect answer." + _folds_text(run),
-            "A cloud along the line is a good answer. A horizontal stripe is a network that answers the mean"
-            " where the spectrum holds no information, as for molecules too scarce to be seen.",
-        ),
-        "bias_variance": Picture(
-            figures.bias_variance(binned, run.amp_table),
-            "Error along the truth",
-            "Mean and standard deviation of |predicted − true| in bins of equal count along the truth (about"
-            f" {np.mean(binned.count):.0f} spectra each); dotted: the signed mean, the bias." + _folds_text(run),
-            "Points show where in its range an AMP is hard. A dotted line above zero on the left and below on"
-            " the right is a pull towards the mean.",
-        ),
-    }
+    return Picture(
+        figures.true_vs_predicted(run.y_test, _predictions(run), run.amp_table, scores),
+        "True and predicted values",
+        f"Predictions for {len(run.y_test)} test spectra, {noise_of_test(run)}, that were not used in training, and"
+        f" their R²{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a perfect"
+        " prediction." + _folds_text(run),
+        "A cloud along the line is a good prediction. In a horizontal stripe the network predicts the mean because the"
+        " spectrum holds no information, for example on a molecule that is too scarce to be seen.",
+    )
 
 
-def _trust(run):
-    y_pred = _predictions(run)
-    std = np.mean([np.ravel(f.scaler["y_std"]) for f in run.folds.values()], axis=0)
-    width, eps = diagnostics.binning(run.amp_table, std), diagnostics.tolerance(run.amp_table, std)
-    bins = (
+def _bias_variance(run):
+    binned = diagnostics.bias_variance(run.y_test, _predictions(run))
+    return Picture(
+        figures.bias_variance(binned, run.amp_table),
+        "Error along the true value",
+        "Median and central 68 % of predicted − true in bins of equal count along the true value (about"
+        f" {np.mean(binned.count):.0f} spectra each)." + _folds_text(run),
+        "The band is wide where an AMP is hard to retrieve. A median above zero on the left and below zero on the"
+        " right means that predictions are drawn towards the mean.",
+    )
+
+
+def _bins_text():
+    return (
         f"bins along the prediction ({diagnostics.BIN_WIDTH_DEX:g} dex for log mixing ratios;"
         f" {diagnostics.BIN_WIDTH_PER_STD:.2f} training standard deviations for others, though no more than"
         f" {diagnostics.BIN_WIDTH_DEX:g} dex; at least {diagnostics.MIN_SPECTRA} spectra)"
     )
-    pictures = {
-        "deviation": Picture(
-            figures.deviation(diagnostics.deviation(run.y_test, y_pred, width), run.amp_table),
-            "Error seen from the answer",
-            f"Median and central 95 % of predicted − true in {bins}; grey: spectra per bin." + _folds_text(run),
-            "In use only the answer is known: find it on the axis and read off how far the truth is likely to"
-            " be. Bars that do not include zero are a bias to correct for.",
-        ),
-        "credibility": Picture(
-            figures.credibility(
-                diagnostics.credibility(run.y_test, y_pred, eps, width), run.amp_table, diagnostics.CREDIBILITY_DELTA
-            ),
-            "Credibility",
-            f"Probability that the truth is within ε of the answer, in {bins}, with 95 % intervals. ε is"
-            f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} training"
-            f" standard deviations for others, though no more than {diagnostics.CREDIBILITY_EPS:g} dex."
-            + _folds_text(run),
-            f"Answers above the dashed line (δ = {diagnostics.CREDIBILITY_DELTA:g}) can be called credible.",
-        ),
-    }
-    if len(run.folds) > 1:
-        folds = np.stack([fold.y_pred for fold in run.folds.values()])
-        pictures["calibration"] = Picture(
-            figures.calibration(diagnostics.calibration(run.y_test, folds), run.amp_table),
-            "Is the spread of the folds an error bar?",
-            f"Share of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean;"
-            " dashed: a normal distribution.",
-            "Below the dashed line the folds agree better with each other than with the truth. That is expected:"
-            " their spread knows the training and not the photon noise, so it must not be quoted as the error of"
-            " an answer.",
-        )
-    return pictures
 
 
-def _training(run):
+def _widths(run):
+    """Return the bin widths along the prediction and the tolerances, (n_amps,) each."""
+    std = np.mean([np.ravel(f.scaler["y_std"]) for f in run.folds.values()], axis=0)
+    return diagnostics.binning(run.amp_table, std), diagnostics.tolerance(run.amp_table, std)
+
+
+def _deviation(run):
+    found = diagnostics.deviation(run.y_test, _predictions(run), _widths(run)[0])
+    return Picture(
+        figures.deviation(found, run.amp_table),
+        "Error along the predicted value",
+        f"Median and central 95 % of predicted − true in {_bins_text()}; grey: spectra per bin." + _folds_text(run),
+        "Of a real planet only the prediction is known: find it on the axis and read off how far away the truth is"
+        " likely to be. An interval that does not include zero is a bias to correct for.",
+    )
+
+
+def _credibility(run):
+    width, eps = _widths(run)
+    found = diagnostics.credibility(run.y_test, _predictions(run), eps, width)
+    return Picture(
+        figures.credibility(found, run.amp_table, diagnostics.CREDIBILITY_DELTA),
+        "Credibility",
+        f"Probability that the truth is within ε of the prediction, in {_bins_text()}, with 95 % intervals. ε is"
+        f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} training"
+        f" standard deviations for others, though no more than {diagnostics.CREDIBILITY_EPS:g} dex." + _folds_text(run),
+        f"Predictions above the dashed line (δ = {diagnostics.CREDIBILITY_DELTA:g}) are credible by the definition of"
+        " Yip et al. (2021).",
+    )
+
+
+def _calibration(run):
+    if len(run.folds) < 2:
+        return None
+    folds = np.stack([fold.y_pred for fold in run.folds.values()])
+    return Picture(
+        figures.calibration(diagnostics.calibration(run.y_test, folds), run.amp_table),
+        "Is the spread of the folds an error bar?",
+        f"Fraction of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean; dashed:"
+        " a normal distribution.",
+        "Below the dashed line the folds agree with each other better than with the truth. That is expected: their"
+        " spread reflects the training and not the photon noise, so it is no error bar of a prediction.",
+    )
+
+
+def _why_below(run):
+    """Say why the validation loss of a run can lie below its training loss."""
+    extras = among(only_in_training(run))
+    text = "Training loss is an average over an epoch in which the weights still change"
+    text += f", with {extras}" if extras else ""
+    text += ", on spectra with fresh noise" if setting(run, "training.noise") == "fresh" else ""
+    if setting(run, "training.average_epochs"):
+        text += "; validation loss is that of averaged weights"
+    return text + "."
+
+
+def _loss_curves(run):
     histories = [fold.history for fold in run.folds.values()]
     training, validation = (diagnostics.loss_band(histories, column) for column in ("loss", "val_loss"))
     if training is None:
-        return {}
+        return None
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
     name, label = loss(run)
-    extras = among(only_in_training(run))
-    ax = figures.loss_curves(training, validation, best, label=label)
-    return {
-        "loss_curves": Picture(
-            ax.figure,
-            "Training",
-            f"{name} against epoch"
-            + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
-            + (" Marks at the foot: the epoch of least validation loss, whose network was kept." if best else ""),
-            f"Training loss is taken while weights change{' and with ' + extras if extras else ''}, so it can"
-            " lie above validation loss. A validation loss that rises while training loss falls is over-fitting.",
-        )
-    }
+    return Picture(
+        figures.loss_curves(training, validation, best, label=label).figure,
+        "Training",
+        f"{name} against epoch"
+        + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
+        + (" Triangles mark the epoch with the least validation loss, whose network was kept." if best else ""),
+        f"Validation loss can lie below training loss. {_why_below(run)} A validation loss that rises while training loss"
+        " falls is over-fitting.",
+    )
+
+
+MAKERS = {
+    "sensitivity_shares": _shares,
+    "sensitivity_curves": _curves,
+    "sensitivity_heatmap": _heatmap,
+    "sensitivity_profiles": _profiles,
+    "sensitivity_by_abundance": _by_abundance,
+    "response_slopes": _slopes,
+    "response_map": _response_map,
+    "true_vs_predicted": _true_vs_predicted,
+    "bias_variance": _bias_variance,
+    "deviation": _deviation,
+    "credibility": _credibility,
+    "calibration": _calibration,
+    "loss_curves": _loss_curves,
+}
+ONLY_ALL = {"sensitivity_heatmap", "sensitivity_profiles", "response_map", "calibration"}
+FIGURES = {"none": (), "report": tuple(name for name in MAKERS if name not in ONLY_ALL), "all": tuple(MAKERS)}

@@ -1,4 +1,4 @@
-"""What all figures share: one style, panel grids, units and axes. No figure is made without it, none here."""
+"""What all figures share: one style, panel grids, units and axes."""
 
 import contextlib
 import functools
@@ -109,21 +109,9 @@ def columns_for(n):
 
 
 def panel_grid(n, figure=None, row_height=1.75, share_x=False, share_y=False):
-    """Make exactly ``n`` panels, row by row; the last row is not filled up with empty ones.
+    """Return a figure and exactly ``n`` panels in it, row by row; shared ticks are labelled at the left and the foot.
 
-    Parameters
-    ----------
-    n : int
-    figure : Figure or SubFigure, optional
-    row_height : float
-        Inches, for a new figure.
-    share_x, share_y : bool
-        One range for all panels. Shared ticks are labelled at the left and at the foot of each column only.
-
-    Returns
-    -------
-    figure : Figure or SubFigure
-    axes : list of Axes
+    ``row_height`` (inches) is that of a new figure.
     """
     columns = columns_for(n)
     rows = math.ceil(n / columns)
@@ -197,18 +185,9 @@ def bin_edges(wavelength):
 
 
 def broken_at_gaps(wavelength, bin_width, *values):
-    """Put NaN between bins with room for another one between them, so that no line is drawn where nothing was seen.
+    """Return wavelength and values (n_bins,) with NaN at every gap that has room for a bin, so that lines break there.
 
-    Parameters
-    ----------
-    wavelength, bin_width : ndarray (n_bins,)
-        Micron, full widths; without widths (None) nothing is known of gaps.
-    *values : ndarray (n_bins,)
-
-    Returns
-    -------
-    list of ndarray (n_bins + n_gaps,)
-        The wavelength, then the values.
+    ``bin_width`` (n_bins,) are full widths in micron; without them (None) no gap is known.
     """
     columns = [np.asarray(column, float) for column in (wavelength, *values)]
     if bin_width is None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from common.files import written_whole
-from report.best_estimator import verdicts, yardstick_of
+from report.best_estimator import best_estimator_of
+from report.verdict import verdicts
 from runio.results import ENSEMBLE, load_run
 from studies.command import RESULTS, ROOT, study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, replaced_rows, write_csv
@@ -25,8 +26,8 @@ MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in RE
 
 def rows_of_run(run):
     """Return a row (dict) per AMP of a run; ValueError where its data set has no sampled posteriors."""
-    yardstick = yardstick_of(run)
-    if yardstick is None:
+    best = best_estimator_of(run)
+    if best is None:
         raise ValueError(f"{run.folder}: expected a run on a data set with sampled posteriors beside it, found none")
     return [
         {
@@ -39,7 +40,7 @@ def rows_of_run(run):
             "in_bands": one.in_bands,
             "optimal_in_bands": one.best_in_bands,
         }
-        for one in verdicts(run, yardstick)
+        for one in verdicts(run, best)
     ]
 
 

@@ -245,7 +245,7 @@ def replace_figures(set_attribute):
     set_attribute(page, "write_report", lambda run, **rest: (run.folder / "report.html").write_text("report"))
 
 
-def quick_figures(run, *rest):
+def quick_figures(run, *rest, **others):
     """Write one small figure."""
     (run.folder / "figures").mkdir(exist_ok=True)
     (run.folder / "figures/one.png").write_bytes(run.folds[0].y_pred.tobytes())
@@ -256,7 +256,7 @@ def leave_out_figures(kept=("sensitivity_shares", "loss_curves")):
     from report import page
 
     make = page.make_figures
-    page.make_figures = lambda run: {name: picture for name, picture in make(run).items() if name in kept}
+    page.make_figures = lambda *asked: {name: picture for name, picture in make(*asked).items() if name in kept}
 
 
 def compile_nothing():

@@ -35,7 +35,7 @@ PER_AMP = EXPECTED - {"sensitivity_heatmap", "response_slopes", "loss_curves"}
 def drawn(request, tmp_path_factory):
     """The figures of a run, laid out."""
     run = load_run(write_run(tmp_path_factory.mktemp(request.param) / "run", **CASES[request.param]))
-    pictures = make_figures(run)
+    pictures = make_figures(run, "all")
     with matplotlib.rc_context(style.STYLE):
         for picture in pictures.values():
             picture.figure.draw_without_rendering()
@@ -61,7 +61,7 @@ def test_one_panel_per_amp_and_none_is_empty(drawn):
         if name in PER_AMP:
             assert len(axes) == len(run.amp_table), name
         for ax in axes:
-            assert ax.lines or ax.collections or ax.containers or ax.texts, name
+            assert ax.lines or ax.collections or ax.patches or ax.containers or ax.texts, name
 
 
 def test_no_text_runs_off_the_page(drawn):
@@ -150,7 +150,7 @@ def test_unknown_and_zero_sensitivity_are_said_not_hidden():
     values = np.stack([np.full(8, np.nan), np.zeros(8), np.ones(8), np.arange(8.0)])
     figure = map_figures.sensitivity_curves(wavelength, values, table, {}, np.full(8, 0.01))
     assert [[t.get_text() for t in ax.texts] for ax in panels(figure)] == [
-        ["no spectra"], ["not sensitive"], ["all alike"], [],
+        ["no spectra"], ["not sensitive"], ["all equal"], [],
     ]  # fmt: skip
     map_figures.sensitivity_heatmap(wavelength, values, table)
     result = diagnostics.mean_map([values], [values])

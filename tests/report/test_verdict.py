@@ -1,4 +1,7 @@
-"""The first screen of the report: what each answer rests on, beside the best possible estimator."""
+"""The verdict on each AMP: how good it is, where the network looks beside the best estimator, and a conclusion."""
+
+import dataclasses
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -6,8 +9,14 @@ import pytest
 import yaml
 from example_runs import write_run
 
-from report.best_estimator import Verdict, Yardstick, half_of_the_map, verdicts, yardstick_of
+from common.metrics import shares
+from loaders import load_dataset
+from preprocessing import take
+from report.best_estimator import BestEstimator, best_estimator_of
+from report.verdict import CARE, DISTRUST, RULES, TRUST, Verdict, half_of_the_map, verdicts
 from runio.results import load_run
+
+ROOT = Path(__file__).parents[2]
 
 EDGES = np.arange(11.0)
 
@@ -17,12 +26,12 @@ def test_the_named_wavelengths_hold_half_of_the_map_in_as_few_bins_as_can_be():
     assert half_of_the_map(values, EDGES) == [(2.0, 4.0, 0.6)]
     assert half_of_the_map(np.array([0, 4, 0, 0, 0, 0, 0, 0, 3, 3.0]), EDGES) == [(1.0, 2.0, 0.4), (8.0, 9.0, 0.3)]
     assert len(half_of_the_map(np.ones(10), EDGES)) == 1
-    (piece,) = half_of_the_map(np.array([1.0]), np.array([1.0, 2.0]))
-    assert piece == (1.0, 2.0, 1.0)
+    (one,) = half_of_the_map(np.array([1.0]), np.array([1.0, 2.0]))
+    assert one == (1.0, 2.0, 1.0)
 
 
 def information(path, run, seed=7, sha256="right", n=40, variance=0.25):
-    """Write posteriors whose means lie 0.3 from the run's answers, and an optimal map."""
+    """Write posteriors whose means lie 0.3 from the run's predictions, and an optimal map."""
     rng = np.random.default_rng(0)
     n_amps, n_bins = len(run.amp_table), len(run.wavelength)
     with h5py.File(path, "w") as file:
@@ -40,52 +49,122 @@ def run(tmp_path):
     return load_run(write_run(tmp_path / "run", n_amps=3, n_bins=13, n_folds=2, curves=False, settings=settings))
 
 
-def test_the_yardstick_is_used_only_for_the_data_set_it_was_made_for(tmp_path, run):
-    assert yardstick_of(run) is None
+def test_the_best_estimator_is_used_only_for_the_data_set_it_was_made_for(tmp_path, run):
+    assert best_estimator_of(run) is None
     path = tmp_path / "information.h5"
     information(path, run, sha256="another")
-    assert yardstick_of(run) is None
+    assert best_estimator_of(run) is None
     information(path, run)
-    assert yardstick_of(run).amp_names == run.amp_names
+    assert best_estimator_of(run).amp_names == run.amp_names
     path.write_bytes(b"damaged")
-    assert yardstick_of(run) is None
+    assert best_estimator_of(run) is None
     config = yaml.safe_load((run.folder / "config.yaml").read_text())
     del config["data_sha256"]
     (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert yardstick_of(load_run(run.folder)) is None
+    assert best_estimator_of(load_run(run.folder)) is None
+
+
+def test_the_best_estimator_of_a_data_set_is_that_of_its_first_rows_too(tmp_path, run):
+    """A run with --size is of the same planets; one of a changed data set is not."""
+    path = tmp_path / "survey.h5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["spectra"], file["errors"] = rng.uniform(0.01, 0.02, (30, 13)), np.full((30, 13), 1e-5)
+        file["wavelength"] = run.wavelength
+        file["amps"] = rng.uniform(-8, -2, (30, 3))
+        file["amps"].attrs["names"] = list(run.amp_names)
+    data = load_dataset(path)
+    information(tmp_path / "information.h5", run, sha256=data.sha256())
+    run.config["data"]["size"], run.config["data_sha256"] = 20, take(data, 20).sha256()
+    assert best_estimator_of(run).amp_names == run.amp_names
+    run.config["data"]["size"] = 21
+    assert best_estimator_of(run) is None
 
 
 def test_squared_error_over_the_limit_is_paired_where_it_can_be(tmp_path, run):
     information(tmp_path / "information.h5", run)
-    ratio, error = yardstick_of(run).error_ratio(run, run.best.y_pred)
+    ratio, error = best_estimator_of(run).error_ratio(run, run.best.y_pred)
     np.testing.assert_allclose(ratio, 1 + 0.09 / 0.25)
     np.testing.assert_allclose(error, 0, atol=1e-9)
     information(tmp_path / "information.h5", run, seed=8)
-    ratio, error = yardstick_of(run).error_ratio(run, run.best.y_pred)
+    ratio, error = best_estimator_of(run).error_ratio(run, run.best.y_pred)
     np.testing.assert_allclose(ratio, ((run.best.y_pred - run.y_test) ** 2).mean(axis=0) / 0.25)
     assert (error > 0).all()
 
 
+def test_the_error_of_the_optimal_shares_is_that_of_many_such_samples(tmp_path, run):
+    estimators = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        information(tmp_path / "information.h5", run)
+        with h5py.File(tmp_path / "information.h5", "a") as file:
+            shape = file["sampler/optimal_map"].shape
+            file["sampler/optimal_map"][...] = rng.gamma(1, 1, (shape[0], 1, 1)) * rng.gamma(2, 1, shape)
+        estimators.append(BestEstimator.load(tmp_path / "information.h5"))
+    spread = np.std([shares(one.optimal_map) for one in estimators], axis=0)
+    told = np.mean([one.share_error for one in estimators], axis=0)
+    np.testing.assert_allclose(told, spread, rtol=0.2)
+
+
 def test_a_network_that_looks_where_the_best_does_is_told_from_one_that_does_not(tmp_path, run):
     information(tmp_path / "information.h5", run)
-    yardstick = yardstick_of(run)
-    good = Yardstick(**{**vars(yardstick), "optimal_map": run.best.sensitivity_single["mean"] / 2})
-    for one in verdicts(run, good):
-        assert one.agreement == pytest.approx(1) and one.reaction == pytest.approx(2)
-        assert "as it should" in one.sentence and "reacts to noise 2.0 times as much as need be" in one.sentence
+    best, exact = best_estimator_of(run), run.best.sensitivity_single["mean"]
+    for one in verdicts(run, dataclasses.replace(best, optimal_map=exact / 1.4)):
+        assert one.agreement == pytest.approx(1) and one.reaction == pytest.approx(1.4)
+        assert one.misplaced == pytest.approx(0) and not one.differing
+        assert any("noise changes it 1.4 times as much" in reason for _, reason in one.broken)
         assert one.in_bands == pytest.approx(one.best_in_bands)
-    other = Yardstick(**{**vars(yardstick), "optimal_map": run.best.sensitivity_single["mean"][:, ::-1]})
-    assert any("not only where the best estimator looks" in one.sentence for one in verdicts(run, other))
+    for one in verdicts(run, dataclasses.replace(best, optimal_map=exact[:, ::-1])):
+        assert one.level == DISTRUST and "Largest difference" in one.where
+        low, high, share, optimal = one.differing[0]
+        bin = int(np.argmin(np.abs(np.log(run.wavelength) - np.log(low * high) / 2)))
+        assert share == pytest.approx(shares(exact)[run.amp_names.index(one.amp.key), bin])
+        assert optimal == pytest.approx(shares(exact)[run.amp_names.index(one.amp.key), -1 - bin])
 
 
-def test_without_a_yardstick_nothing_is_claimed_of_the_best_estimator(run):
+def test_without_a_best_estimator_nothing_is_claimed_of_it(run):
     for one in verdicts(run):
         assert one.agreement is one.error_ratio is None
-        assert "best" not in one.sentence and "should" not in one.sentence
-        assert one.in_bands is not None and "in the molecule's own bands" in one.sentence
+        assert "best" not in one.how_good + one.where + one.conclusion and "limit" not in one.how_good
+        assert one.in_bands is not None and "in the molecule's bands" in one.where
 
 
-def test_an_answer_that_says_nothing_is_said_to(run):
-    (amp, *_) = run.amp_table
-    assert "little more than the prior" in Verdict(amp, 0.02, [(1.0, 2.0, 0.6)]).sentence
-    assert Verdict(amp, 0.9, []).sentence == "Nothing moves this answer."
+GOOD = {"r2": 0.9, "ranges": [(1.0, 2.0, 0.6)], "error_ratio": 1.1, "error_ratio_error": 0.01, "unknowable": 0.1,
+        "agreement": 0.95, "misplaced": 0.02, "reaction": 1.0}  # fmt: skip
+
+
+def test_the_best_numbers_are_trusted_without_a_reason(run):
+    one = Verdict(run.amp_table[0], **GOOD)
+    assert one.level == TRUST and one.conclusion == "Trust it."
+    assert one.how_good.startswith("R² 0.90, squared error 1.10 ± 0.01 times the limit; 10%")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.quantity)
+def test_every_rule_has_a_threshold_for_care_and_one_for_distrust(run, rule):
+    step = 1e-3 if rule.below else -1e-3
+    for value, level in ((rule.care, TRUST), (rule.care - step, CARE), (rule.distrust - step, DISTRUST)):
+        known = dict(GOOD)
+        if rule.quantity == "below_limit":
+            known |= {"error_ratio": 1 - value / 100, "error_ratio_error": 0.01}
+            value = 1e-9 + (1 - known["error_ratio"]) / 0.01
+        elif rule.quantity == "enrichment":
+            known |= {"enrichment": value} | dict.fromkeys(("agreement", "misplaced", "reaction"))
+        else:
+            known[rule.quantity] = value
+        one = Verdict(run.amp_table[0], **known)
+        if rule.quantity != "below_limit" or level != TRUST:
+            assert one.level == level, (rule.quantity, value, one.broken)
+        assert (one.conclusion == "Trust it.") is (one.level == TRUST)
+
+
+def test_no_map_and_no_number_are_never_trusted(run):
+    assert Verdict(run.amp_table[0], 0.9, []).where == "No bin changes this prediction."
+    assert Verdict(run.amp_table[0], float("nan"), []).level == DISTRUST
+    assert Verdict(run.amp_table[0], **{**GOOD, "agreement": float("nan")}).level == DISTRUST
+
+
+def test_the_page_on_the_method_shows_the_thresholds_of_the_code():
+    page = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    for rule in RULES:
+        assert f"| {rule.meaning} | {'below' if rule.below else 'above'} {rule.care:g} | " in page, rule.quantity
+        assert f"{'below' if rule.below else 'above'} {rule.distrust:g} |" in page, rule.quantity
