@@ -23,7 +23,7 @@ BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
 
 
 def _pair(y_test, y_pred):
-    """Return truth (n_test, n_amps) and prediction ([n_folds,] n_test, n_amps) as float64; ValueError if they differ."""
+    """Return truth and prediction as float64; ValueError if their shapes do not fit."""
     y_test, y_pred = np.asarray(y_test, float), np.asarray(y_pred, float)
     if y_test.ndim != 2 or len(y_test) == 0:
         raise ValueError(f"y_test: expected shape (n_test, n_amps) with n_test > 0, received {y_test.shape}")
@@ -72,8 +72,10 @@ def bias_variance(y_test, y_pred, per_bin=100, least_bins=5):
 
 
 class Calibration(NamedTuple):
-    """Fraction of the truths within k (n_k,) standard deviations of the folds: measured, (n_amps, n_k), and expected
-    of a normal distribution, (n_k,)."""
+    """Fraction of the truths within k (n_k,) standard deviations of the folds.
+
+    ``inside`` (n_amps, n_k) is measured; ``expected`` (n_k,) is that of a normal distribution.
+    """
 
     k: np.ndarray
     inside: np.ndarray

@@ -149,9 +149,13 @@ def build_page(run, rendered, command, versions):
 def result(run, found):
     """Return the result of a run as one sentence of HTML."""
     who = f"The mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"The {run.model} network"
-    text = f"{html.escape(who)} has a mean R² of {np.nanmean([v.r2 for v in found]):.2f} on {len(run.y_test)} test spectra"
+    text = (
+        f"{html.escape(who)} has a mean R² of {np.nanmean([v.r2 for v in found]):.2f} on {len(run.y_test)} test spectra"
+    )
     if found[0].error_ratio is not None:
-        text += f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
+        text += (
+            f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
+        )
     by_level = [[plain(v.amp.label) for v in found if v.level == level] for level in range(3)]
     words = ("trust", "trust with care", "do not trust")
     for word, names in zip(words, by_level):
@@ -244,7 +248,7 @@ def plain(label):
 
 
 def as_text(label):
-    """Return a plot label as plain text: "$M_\\mathrm{J}$" becomes "M_J"."""
+    """Return a plot label as plain text, without LaTeX."""
     return re.sub(r"\\mathrm|(?<!\\)\$|[{}]", "", label).replace(r"\$", "$")
 
 
@@ -302,7 +306,8 @@ def _scores(run):
 def _in_numbers(found):
     """Return the numbers behind the verdicts as a table."""
     known = found[0].error_ratio is not None
-    head = ["AMP", "R²", *(("Error / limit", "Limit / variance", "Agreement", "In other bins", "Sum / best") if known else ())]
+    beside = ["Error / limit", "Limit / variance", "Agreement", "In other bins", "Sum / best"] if known else []
+    head = ["AMP", "R²", *beside]
     rows = []
     for one in found:
         row = [plain(one.amp.label), f"{one.r2:.3f}"]

@@ -135,7 +135,9 @@ def _shares(run):
         "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
         " distinguish it from other molecules."
     )
-    read += " Where it leaves the black line, it weights these bins differently from the best estimator." if best else ""
+    read += (
+        " Where it leaves the black line, it weights these bins differently from the best estimator." if best else ""
+    )
     figure = map_figures.share_panels(
         run.wavelength, metrics.shares(exact["mean"]), exact["share_error"], run.amp_table,
         metrics.shares(best.optimal_map) if best else None,
@@ -250,7 +252,8 @@ def _profiles(run):
         "The square root of a value is the typical change of the prediction when that bin is redrawn within its"
         f" error, {redrawn}. The bars include the spread from spectrum to spectrum, which all bins share, so"
         " differences between bins are more certain than the bars suggest. An axis does not begin at zero where the"
-        " least value is more than half the greatest." + (" Do not trust a peak that only one fold has." if several else ""),
+        " least value is more than half the greatest."
+        + (" Do not trust a peak that only one fold has." if several else ""),
     )
 
 
@@ -429,8 +432,8 @@ def _loss_curves(run):
         f"{name} against epoch"
         + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
         + (" Triangles mark the epoch with the least validation loss, whose network was kept." if best else ""),
-        f"Validation loss can lie below training loss. {_why_below(run)} A validation loss that rises while training loss"
-        " falls is over-fitting.",
+        f"Validation loss can lie below training loss. {_why_below(run)} A validation loss that rises while training"
+        " loss falls is over-fitting.",
     )
 
 

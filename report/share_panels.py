@@ -77,8 +77,8 @@ def _top(lines):
                     for one in lines), default=0)  # fmt: skip
     if greatest <= 0:
         return 1.0
-    step = 10 ** np.floor(np.log10(greatest))
-    return float(next(n * step / 10 for n in (11, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120) if n * step / 10 > greatest))
+    tenth = 10 ** np.floor(np.log10(greatest)) / 10
+    return float(next(n * tenth for n in (11, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120) if n * tenth > greatest))
 
 
 def _path(x, y):
@@ -88,7 +88,8 @@ def _path(x, y):
 
 
 def _box(left, top, right, foot, colour):
-    return f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{foot - top:.1f}" class="band" fill="{colour}"/>'
+    size = f'width="{right - left:.1f}" height="{foot - top:.1f}"'
+    return f'<rect x="{left:.1f}" y="{top:.1f}" {size} class="band" fill="{colour}"/>'
 
 
 def _axes(edges, x, top, foot):

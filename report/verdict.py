@@ -157,8 +157,11 @@ def _minus(value):
 
 
 def verdicts(run, best=None):
-    """Return a `Verdict` for each AMP of a ``results.Run``, from the exact map of its best network, or else the
-    published one; ``best`` is the `BestEstimator` of its data set, if there is one."""
+    """Return a `Verdict` for each AMP of a ``results.Run``.
+
+    It is about the exact map of its best network, or else the published one; ``best`` is the `BestEstimator` of its
+    data set, if there is one.
+    """
     judged = run.best
     kept = judged.sensitivity_single or judged.sensitivity
     r2 = scores(run.y_test, judged.y_pred, judged.scaler["y_std"])["R2"]

@@ -205,8 +205,12 @@ def test_report_in_a_real_browser(tmp_path):
             assert tab.ask("document.documentElement.scrollWidth") <= width
             assert tab.ask(COLUMNS) == (1 if phone else 2 if width < 1110 else 3 if width < 1900 else tab.ask(COLUMNS))
             assert tab.ask(SMALLEST) >= 11
-            first = "[...document.querySelectorAll('.amp')].filter(e => e.getBoundingClientRect().bottom <= innerHeight)"
-            assert tab.ask(f"{first}.length") >= (1 if phone else 4 if width < 1110 else 9 if width == 1400 else 6), width
+            first = (
+                "[...document.querySelectorAll('.amp')].filter(e => e.getBoundingClientRect().bottom <= innerHeight)"
+            )
+            assert tab.ask(f"{first}.length") >= (1 if phone else 4 if width < 1110 else 9 if width == 1400 else 6), (
+                width
+            )
         # the pointer over the middle of the first panel finds a bin with its numbers
         found = tab.ask("""(() => { const b = document.querySelector('.amp svg').getBoundingClientRect();
             return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).querySelector('title').textContent
