@@ -10,16 +10,10 @@ import numpy as np
 from common.files import written_whole
 from common.metrics import shares
 from constants import AMP
-<<<<<<< HEAD
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, Consistency
 from report.page import figure_section, pairs, plain, png_of, style_sheet
-=======
-from observation import figures as figures
-from observation.compare import Standing
-from report.page import figure_section, pairs, plain, png_of, style_sheet, table
->>>>>>> 01fcc81 (Report: tests of the page in a browser at six widths, thresholds in docs/method.md)
 from report.pictures import Picture
 from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
 from report.verdict import half_of_the_map
