@@ -122,8 +122,11 @@ def read_auxiliary(pairs):
 
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
+    from common.processes import is_starting_worker
     from runio.log import RunLog, check_environment, open_standard_streams
 
+    if is_starting_worker():  # of a script that calls this without `if __name__ == "__main__"`
+        return 0
     open_standard_streams()
     arguments = parse_arguments(argv)
     with RunLog(arguments.quiet) as log:
@@ -187,16 +190,17 @@ def study_planet(config, arguments, command, log):
     from runio.folder import new_folder
     from simulation.design import survey_design
 
-    design = survey_design(arguments.observation, arguments.planet, config.data.depth_unit, config.data.width)
+    files = arguments.observation, arguments.planet
+    design = survey_design(*files, config.data.depth_unit, config.data.width)
     folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
-    with planet.resumable(folder):
-        survey = planet.make_survey(design, arguments.n, config, folder, arguments)
-        training = copy.copy(arguments)
-        training.output = str(folder / "run")
-        run(planet.settings_for(config, survey), training, command, log)
-        answer = folder / "answer"
-        if not planet.is_answered(answer, arguments.observation, arguments.resume):
-            apply_run(folder / "run", arguments.observation, config, {}, answer, arguments.quiet, arguments.overwrite)
+    with planet.Study(folder, *files, arguments.n, config, arguments.overwrite, arguments.resume) as study:
+        survey = study.survey(design, arguments.quiet)
+        run(planet.settings_for(config, survey), study.training(arguments), command, log, study.digest)
+        answer = folder / planet.ESTIMATE
+        if not study.estimated():
+            apply_run(
+                folder / planet.RUN, arguments.observation, config, {}, answer, arguments.quiet, True, study.digest
+            )
     logger.info("the estimate for %s: %s", arguments.observation, answer)
 
 
@@ -209,7 +213,7 @@ def workers(address):
     return open_scheduler(address)
 
 
-def run(config, arguments, command, log):
+def run(config, arguments, command, log, study=None):
     """Load and split the data, train a network on each fold, evaluate it, map its sensitivity, write the results."""
     from common.processes import device_words
     from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
@@ -227,6 +231,7 @@ def run(config, arguments, command, log):
         "data_sha256": split.data.sha256(),
         "versions": versions(),
         "command": command,
+        **({"study": study} if study else {}),
     }
     if arguments.fold is not None:
         return train_alone(config, split, output, settings, arguments.fold, stage)

@@ -19,6 +19,11 @@ def quiet_libraries():
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def is_starting_worker():
+    """Whether this process is a worker that imports its parent's script, which CPython marks so itself."""
+    return getattr(multiprocessing.current_process(), "_inheriting", False)
+
+
 def usable_cores():
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

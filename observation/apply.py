@@ -33,7 +33,9 @@ FILES = re.compile(  # that an application writes
 )
 
 
-def apply_run(run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False):
+def apply_run(
+    run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False, study=None
+):  # fmt: skip
     """Estimate the AMPs of one observation with every fold of a run, with their errors, and map their sensitivity.
 
     Writes ``report.html`` with its figures, ``amps.csv``, ``verdict.yaml`` (whether the observation is like what was
@@ -56,6 +58,8 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
         Show no progress bar.
     overwrite : bool
         Replace earlier results in ``output``.
+    study : str, optional
+        Digest of the `observation.planet.Study` that the estimate belongs to.
 
     Returns
     -------
@@ -89,6 +93,7 @@ def apply_run(run_folder, observation_path, config, auxiliary=None, output=None,
         "auxiliary": auxiliary or {},
         "settings": config.to_dict(),
         "versions": log.versions(),
+        **({"study": study} if study else {}),
     }
     estimate = assess(run, network, seen, values, config.seed, made_from)
     rows = table_rows(estimate, noisy, folds)

@@ -1,84 +1,172 @@
-"""From an observation and a planet file to a survey of simulated planets that a network can be trained on."""
+"""The folder of ``--planet``: a survey simulated for an observation, a run trained on it, and the estimate.
 
-import contextlib
+All three steps belong to one set of inputs, which `Study` records and checks, under one lock.
+"""
+
 import copy
+import hashlib
 import importlib.util
+import json
 import logging
 import os
+import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import h5py
+import yaml
 
+from common.files import digest, written_whole
 from common.processes import process_count
-from runio.config import read_yaml
-from runio.log import InputError, shows_progress
+from pipeline.folds import NO_RESULT
+from runio.config import flatten, read_yaml
+from runio.folder import RunFolder
+from runio.log import InputError, shows_progress, versions
 
 logger = logging.getLogger(__name__)
 
-SURVEY = "survey.h5"
+RECORD, SURVEY, RUN, ESTIMATE = "study.yaml", "survey.h5", "run", "answer"  # in the folder
+PARTS = f"{SURVEY}.parts"
+NO_INPUT = (*NO_RESULT, "observation.file", "planet.file", "digest")  # may differ on resuming
 MEMORY_PER_PROCESS = 3e8  # bytes: TauREx and a forward model of 109 bins take 1.6e8
 
 
-@contextlib.contextmanager
-def resumable(folder):
-    """Log how to continue if the block is interrupted."""
-    try:
-        yield
-    except InputError:
-        raise
-    except BaseException:
-        logger.info("%s: not finished; continue with the same command and --resume --output %s", folder, folder)
-        raise
+class Study(RunFolder):
+    """A folder for one set of inputs and for one command at a time.
 
+    The inputs (content of the observation and of the planet file, number of planets, all settings) are written to
+    ``study.yaml`` before anything else. A command with ``resume`` has to give the same ones. What a step finds in the
+    folder from other inputs, after an ``overwrite`` that was interrupted, is made again.
 
-def make_survey(design, n, config, folder, arguments):
-    """Simulate a survey of ``n`` planets into ``folder``, or continue with the one there; return the path of its file.
-
-    ``arguments`` has ``resume``, ``overwrite`` and ``quiet``; of ``config``, ``seed`` and ``training.processes`` count.
+    Parameters
+    ----------
+    path : path-like
+    observation, planet : path-like
+        The two input files.
+    n : int
+        Number of planets.
+    config : runio.config.Config
+    overwrite, resume : bool
+        Start again, or continue, where the folder holds a study.
     """
-    out, parts = folder / SURVEY, folder / f"{SURVEY}.parts"
-    if arguments.overwrite and arguments.resume:
-        raise InputError("--overwrite and --resume: expected at most one of them, received both")
-    if (out.exists() or parts.exists()) and not (arguments.resume or arguments.overwrite):
-        raise InputError(f"{folder}: holds a survey; give --resume to continue with it or --overwrite to start again")
-    if out.exists() and arguments.resume:
-        _check_same(out, design, n, config.seed)
-        logger.info("%s: already finished, nothing to do", out)
+
+    def __init__(self, path, observation, planet, n, config, overwrite=False, resume=False):
+        self.files = {"observation": Path(observation), "planet": Path(planet)}
+        contents = {name: {"file": str(file.resolve()), "sha256": digest(file)} for name, file in self.files.items()}
+        settings = {**contents, "n": n, **config.to_dict(), "versions": versions()}
+        super().__init__(path, settings, overwrite, resume, NO_INPUT)
+        self.n, self.config = n, config
+        left_out = ("versions", *NO_INPUT)
+        inputs = {
+            key: value
+            for key, value in flatten(self.settings).items()
+            if not any(key == one or key.startswith(f"{one}.") for one in left_out)
+        }
+        self.digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _start(self):
+        held = [name for name in (RECORD, SURVEY, PARTS, RUN, ESTIMATE) if (self.path / name).exists()]
+        self.resumed = self.resume and RECORD in held
+        if held and not (self.resume or self.overwrite):
+            raise InputError(
+                f"{self.path}: holds {held[0]} of an earlier command; give --resume to continue with it or --overwrite "
+                "to start again"
+            )
+        if self.resumed:
+            self._check_same(self.path / RECORD, "a study")
+        elif self.resume and set(held) - {SURVEY}:  # a survey alone may come from `python -m simulation`
+            raise InputError(
+                f"{self.path}: holds {held[-1]} but no {RECORD} that says what it was made from; give --overwrite to "
+                "start again, or choose another --output"
+            )
+
+    def __exit__(self, kind, error, traceback):
+        super().__exit__(kind, error, traceback)
+        if error is not None and not isinstance(error, InputError):
+            again = "continue with the same command and --resume --output"
+            logger.info("%s: not finished; %s %s", self.path, again, self.path)
+
+    def survey(self, design, quiet=False):
+        """Simulate the survey of a ``simulation.design.Design``, or continue with the one there; return its path."""
+        self._check_files()
+        from simulation.survey import CHUNK, check_place, simulate
+
+        out, parts = self.path / SURVEY, self.path / PARTS
+        if out.exists() and not self.overwrite:
+            other = _difference(out, design, self.n, self.config.seed)
+            if other is None:
+                self._write_record()
+                logger.info("%s: already finished, nothing to do", out)
+                return out
+            if not self.resumed:
+                raise InputError(f"{out}: {other}; give --overwrite to start again")
+        if importlib.util.find_spec("taurex") is None:
+            raise InputError("--planet: simulating planets needs TauREx 3: pip install taurex")
+        check_place(out, overwrite=True)
+        self._write_record()
+        out.unlink(missing_ok=True)  # of other inputs
+        if self.overwrite and parts.is_dir():
+            shutil.rmtree(parts)
+        for name in ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ.setdefault(name, "1")  # for the workers: one thread per process
+        processes = process_count(self.config.training.processes, -(-self.n // CHUNK), MEMORY_PER_PROCESS)
+        logger.info("%s: %d planets to simulate with %d processes", out, self.n, processes)
+        progress = shows_progress(quiet)
+        try:
+            simulate(self.n, self.config.seed, out, processes=processes, progress=progress, design=design)
+        except BrokenProcessPool:
+            raise RuntimeError(f"{out}: a worker process died; continue with --resume --output {self.path}") from None
         return out
-    if importlib.util.find_spec("taurex") is None:
-        raise InputError("--planet: simulating planets needs TauREx 3: pip install taurex")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
-    for name in ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # for the workers: one thread per process
-    from simulation.survey import CHUNK, simulate
 
-    processes = process_count(config.training.processes, -(-n // CHUNK), MEMORY_PER_PROCESS)
-    logger.info("%s: %d planets to simulate with %d processes", out, n, processes)
-    try:
-        simulate(n, config.seed, out, processes=processes, progress=shows_progress(arguments.quiet),
-                 design=design, overwrite=arguments.overwrite)  # fmt: skip
-    except BrokenProcessPool:
-        raise RuntimeError(f"{out}: a worker process died; continue with --resume --output {folder}") from None
-    return out
+    def _write_record(self):
+        with written_whole(self.path / RECORD) as part:
+            part.write_text(yaml.safe_dump({**self.settings, "digest": self.digest}, sort_keys=False), encoding="utf-8")
+
+    def _check_files(self):
+        """Refuse to go on if an input file is no longer what the study was begun with."""
+        for name, file in self.files.items():
+            if digest(file) != self.settings[name]["sha256"]:
+                raise InputError(f"{file}: changed since this command was started; start it again with --overwrite")
+
+    def training(self, arguments):
+        """Return the command line's arguments for training on the survey, in a folder of its own."""
+        self._check_files()
+        arguments, folder = copy.copy(arguments), self.path / RUN
+        arguments.output = str(folder)
+        if not self.overwrite:
+            begun = [place for place in (folder / ".unfinished", folder) if (place / "config.yaml").is_file()]
+            arguments.resume = bool(begun) and self._made(begun[0])
+            arguments.overwrite = bool(begun) and not arguments.resume
+        return arguments
+
+    def estimated(self):
+        """Whether the estimate for these inputs is finished."""
+        self._check_files()
+        folder = self.path / ESTIMATE
+        if self.overwrite or not (folder / "amps.csv").is_file() or not self._made(folder):
+            return False
+        logger.info("%s: already finished, nothing to do", folder)
+        return True
+
+    def _made(self, folder):
+        """Whether the settings in a folder are of this study."""
+        return read_yaml(folder / "config.yaml").get("study") == self.digest
 
 
-def _check_same(path, design, n, seed):
-    """Refuse to continue with a survey of another observation, planet file, size or seed."""
+def _difference(path, design, n, seed):
+    """Say how a survey differs from the one that is asked for; None if it does not."""
     try:
         if not path.is_file():
             raise ValueError("not a regular file")
         with h5py.File(path) as file:
             there = {"design": str(file.attrs.get("design")), "--n": len(file["amps"]), "seed": int(file.attrs["seed"])}
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a readable survey ({error}); give --overwrite to start again") from None
+        return f"not a readable survey ({error})"
     for name, asked in (("design", design.identity()), ("--n", n), ("seed", seed)):
         if there[name] != asked:
             what = "of another observation or planet file" if name == "design" else f"with {name} = {there[name]}"
-            raise InputError(f"{path}: holds a survey {what}, received {asked}; give --overwrite to start again")
+            return f"holds a survey {what}, received {asked}"
+    return None
 
 
 def settings_for(config, survey):
@@ -88,18 +176,3 @@ def settings_for(config, survey):
     config.data.depth_unit = config.data.width = "auto"
     config.data.targets, config.data.auxiliary = None, []
     return config
-
-
-def is_answered(folder, observation, resume):
-    """Whether an earlier command, now resumed, finished the estimate of this observation in ``folder``."""
-    table = Path(folder) / "amps.csv"
-    if not (resume and table.is_file()):
-        return False
-    there = read_yaml(table.with_name("config.yaml")).get("observation")
-    if there != str(Path(observation).resolve()) or os.stat(observation).st_mtime > table.stat().st_mtime:
-        raise InputError(
-            f"{folder}: holds the estimate of {there} as it was, expected {observation} as it is; estimate it with "
-            f"--apply {table.parents[1] / 'run'} --observation {observation}"
-        )
-    logger.info("%s: already finished, nothing to do", folder)
-    return True

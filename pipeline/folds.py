@@ -26,7 +26,9 @@ from runio.results import read_history
 logger = logging.getLogger(__name__)
 
 
-NO_RESULT = ("output", "command", "training.processes", "sensitivity.chunk_size")  # settings that change no number
+NO_RESULT = (  # settings that change no number; the data set goes by its digest, wherever it lies
+    "output", "command", "training.processes", "sensitivity.chunk_size", "data.path"
+)  # fmt: skip
 THREADS_MATTER = ("cnn", "hybrid")  # convolutions: their gradient is summed in as many parts as there are threads
 LOOK_EVERY = 0.5  # seconds between two looks at the progress of other processes
 LOCK_PATIENCE = 120  # seconds that the tasks of a job array wait for each other to make the folder

@@ -23,7 +23,7 @@ from synthetic import dataset, write
 import runfile
 from loaders.observation import match_grid, read_observation
 from observation.compare import intervals, planets_as_seen
-from observation.planet import make_survey
+from observation.planet import Study
 from pipeline.survey_map import map_file
 from runio.config import load_config
 from runio.results import load_run
@@ -351,8 +351,8 @@ def survey(**attributes):
 def _survey_in_the_folder(place, made):
     _make(place / "survey.h5", made)
     design = SimpleNamespace(identity=lambda: "this")
-    flags = SimpleNamespace(resume=True, overwrite=False, quiet=True)
-    make_survey(design, 10, load_config(None), place, flags)
+    with Study(place, __file__, __file__, 10, load_config(None), resume=True) as study:
+        study.survey(design)
 
 
 # --- a survey in blocks ---

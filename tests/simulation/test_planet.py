@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -18,8 +16,6 @@ import yaml
 import runfile
 from loaders import load_dataset
 from loaders.observation import read_observation
-from observation.planet import is_answered, make_survey, settings_for
-from runio.config import load_config
 from runio.log import InputError
 from simulation.design import ARIEL, resolution_text, survey_design
 from simulation.planetfile import load_planet
@@ -294,7 +290,7 @@ def test_one_command_goes_on_after_the_survey_trains_and_answers(survey, tmp_pat
     done = warm.run(argv, tmp_path / "first", quick_figures=True)
     assert done.status == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"the estimate for {observation}: {folder / 'answer'}"
-    assert sorted(p.name for p in folder.iterdir()) == ["answer", "run", "survey.h5"]
+    assert sorted(p.name for p in folder.iterdir()) == ["answer", "run", "study.yaml", "survey.h5"]
     answer = (folder / "answer" / "amps.csv").read_bytes()
     assert [line.split(b",")[0] for line in answer.splitlines()[1:]] == [
         b"H2O",
@@ -310,43 +306,6 @@ def test_one_command_goes_on_after_the_survey_trains_and_answers(survey, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "change, flags, words",
-    [
-        ({}, {}, "give --resume to continue with it or --overwrite to start again"),
-        ({}, {"resume": True, "overwrite": True}, "expected at most one of them, received both"),
-        ({"n": 41}, {"resume": True}, "holds a survey with --n = 40, received 41"),
-        ({"seed": 3}, {"resume": True}, "holds a survey with seed = 2, received 3"),
-        ({"star_radius": 0.9}, {"resume": True}, "of another observation or planet file"),
-    ],
-)
-def test_a_survey_in_the_folder_is_neither_overwritten_nor_mixed_with_another(survey, change, flags, words):
-    path, *files = survey
-    design = survey_design(*files)
-    if "star_radius" in change:
-        design = dataclasses.replace(design, **change)
-    flags = SimpleNamespace(**{"resume": False, "overwrite": False, "quiet": True} | flags)
-    with pytest.raises(InputError, match=words):
-        make_survey(design, change.get("n", 40), load_config(None, {"seed": change.get("seed", 2)}), path.parent, flags)
-
-
-def test_an_answer_for_what_the_observation_was_before_is_not_passed_off_as_one_for_what_it_is(tmp_path):
-    observation, _ = write(tmp_path)
-    answer = tmp_path / "answer"
-    assert not is_answered(answer, observation, resume=True)
-    answer.mkdir()
-    (answer / "config.yaml").write_text(yaml.safe_dump({"observation": str(observation.resolve())}))
-    (answer / "amps.csv").write_text("amp,unit,value\n")
-    assert is_answered(answer, observation, resume=True) and not is_answered(answer, observation, resume=False)
-    other = shutil.copy(observation, tmp_path / "other.csv")
-    os.utime(other, (0, 0))
-    after = (answer / "amps.csv").stat().st_mtime + 1
-    os.utime(observation, (after, after))
-    for path in (observation, other):
-        with pytest.raises(InputError, match=r"holds the estimate of .*seen\.csv as it was"):
-            is_answered(answer, path, resume=True)
-
-
-@pytest.mark.parametrize(
     "argv, words",
     [
         (["--planet", "p.yaml"], "expected --observation FILE beside it"),
@@ -359,16 +318,3 @@ def test_flags_that_do_not_go_together_are_refused(argv, words, capsys):
     with pytest.raises(SystemExit):
         runfile.parse_arguments(argv)
     assert words in capsys.readouterr().err
-
-
-def test_training_on_a_survey_is_not_told_the_units_of_the_observation():
-    config = load_config(None, {"data.depth_unit": "ppm", "data.width": "half", "data.targets": ["H2O"]})
-    own = settings_for(config, "x/survey.h5").data
-    assert (own.path, own.format, own.depth_unit, own.width, own.targets) == (
-        "x/survey.h5",
-        "hdf5",
-        "auto",
-        "auto",
-        None,
-    )
-    assert config.data.depth_unit == "ppm"
