@@ -1,11 +1,19 @@
 """Read one observed transmission spectrum, and bring it to the wavelength grid that a network was trained on."""
 
 import logging
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loaders.columns import (
+    MAX_SIDES,
+    MAX_SIGNAL,
+    MIN_SIGNAL,
+    find_columns,
+    stated_depth,
+    stated_length,
+    wavelength_unit,
+)
 from loaders.dataset import (
     DEPTH_UNITS,
     MAX_DEPTH_RATIO,
@@ -22,26 +30,9 @@ from runio.log import InputError, printable
 
 logger = logging.getLogger(__name__)
 
-# Column names as people write them: lower case, without blanks, underscores, brackets and units.
-NAMES = {
-    "wavelength": "wavelength wave wl wlgrid lambda lam wavelengths centralwavelng centralwavelength microns micron "
-    "instrumentwlgrid wav",
-    "width": "bandwidth width binwidth fullwidth halfwidth halfbandwidth binhalfwidth dwl dwave dlam dlambda "
-    "deltawavelength deltawave wavelengtherr wavelengtherror waveerr wlerr wlwidth instrumentwidth binsize hwhm",
-    "depth": "depth transitdepth trandep pltrandep trdepth rprs2 rp/rs^2 rp/rs**2 rp2/rs2 dppm spectrum "
-    "instrumentspectrum",
-    "error": "error err sigma uncertainty deptherr deptherror transitdeptherr transitdeptherror trdeptherr "
-    "deptherrs rprs2err rp/rs^2err noise instrumentnoise unc deltadepth ddepth depthuncertainty "
-    "rp/rs^2uncertainty rp/rs^2error",
-    "error_high": "pltrandeperr1 errup errhigh errorhigh errorup depthup deptherrup deptherr1 errplus",
-    "error_low": "pltrandeperr2 errlow errdown errorlow errordown depthlow deptherrlow deptherr2 errminus",
-    "instrument": "instrument",
-}
-ROLES = {name: role for role, names in NAMES.items() for name in names.split()}
-
-LEAST_ERROR = 1e-8  # of the depths: nothing that float32, and so a network, could tell from no error
-
-STATED_DEPTH = {"%": "percent", "percent": "percent", "ppm": "ppm", "fraction": "fraction", "1": "fraction"}
+MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
+GAP = 1.5  # distances to the two neighbours differ by more than this factor: there is a gap on one side
+TOUCH = 0.05  # edges of neighbours that are this close meet, in widths of a bin
 
 
 @dataclass(frozen=True)
@@ -61,9 +52,11 @@ class Observation:
     name : str
         File it came from.
     note : str
-        What was stated and what guessed of units and widths, for reports.
+        Which units and widths the file states and which were guessed, for reports.
     instrument : ndarray (n_bins,) of str or None
-        What saw each bin, where the file has a column "instrument"; None without one.
+        Instrument of each bin, if the file has a column "instrument".
+    assumed_width : bool
+        True if the file has no widths, and ``bin_width`` follows from the spacing of the bins.
     """
 
     wavelength: np.ndarray
@@ -73,21 +66,26 @@ class Observation:
     name: str
     note: str = ""
     instrument: np.ndarray | None = None
+    assumed_width: bool = False
 
 
-def read_observation(path, depth_unit="auto", width="auto"):
-    """Read one spectrum from a table of text: CSV, ECSV, IPAC (.tbl) or columns between blanks.
+def read_observation(path, depth_unit="auto", width="auto", columns=None):
+    """Read one spectrum from a table of text: CSV, ECSV, IPAC (.tbl), Markdown or columns between blanks.
 
-    Columns are found by name; without names, four are wavelength, width, depth and error (ExoMAST), and three
-    wavelength, depth and error. Errors up and down become the mean of their sizes.
+    Columns are found by name. Columns without known names are read in the one order that their numbers allow, such as
+    wavelength, width, depth, error or TauREx's wavelength, depth, error, width. Errors up and down become the mean of
+    their sizes, and a radius ratio is squared together with its error. Without widths, bins reach half way to their
+    neighbours.
 
     Parameters
     ----------
     path : path-like
     depth_unit : {"auto", "fraction", "percent", "ppm"}
-        "auto" believes the file, and guesses only where it states none.
+        "auto" takes the unit that the file states, and guesses only if it states none.
     width : {"auto", "full", "half"}
-        What the widths are; "auto" believes the column's name, else compares them with the spacing of the bins.
+        What the widths are; "auto" takes what the column's name says, else compares them with the spacing of the bins.
+    columns : sequence of str, optional
+        Names in place of those in the file, one for each column; see ``loaders.columns.parse_columns``.
 
     Returns
     -------
@@ -97,172 +95,202 @@ def read_observation(path, depth_unit="auto", width="auto"):
     ------
     ValueError
         With one line: missing columns, values that are missing or not numbers, wavelengths out of order, errors
-        that are not positive, units or widths that cannot be guessed safely.
+        that are not positive, columns, units or widths that cannot be told safely, settings that contradict the file.
     """
     if width not in ("auto", "full", "half"):
         raise InputError(f"width must be auto, full or half; received {width!r}")
-    table = read_table(path)
-    roles = _roles(table)
-    instrument = _instruments(table, roles.pop("instrument", None))
+    table = read_table(path, columns)
+    roles, kind = find_columns(table, depth_unit)
+    instrument = roles.pop("instrument", None)
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
         bad = ~np.isfinite(column)
         if bad.any():
-            raise InputError(
-                f"{path}: column {roles[role]!r} has missing or infinite values in "
-                f"{rows_text(bad, table.lines)}, by line"
-            )
-    order = wavelength_order(
-        values["wavelength"] * _micron(table, roles["wavelength"]), len(table), str(path), table.lines
-    )
-    depth, error, unit_note = _depth_and_error(table, roles, values, depth_unit)
+            where = rows_text(bad, table.lines)
+            raise InputError(f"{path}: column {roles[role]!r} has missing or infinite values in {where}, by line")
+    depth, error, depth_note = _depth_and_error(table, roles, values, depth_unit)
     for problem, bad in _implausible(depth, error):
         if bad.any():
-            raise InputError(
-                f"{path}: {problem} in {rows_text(bad, table.lines)}, by line; is it a fill value, or another unit?"
-            )
-    wavelength = (values["wavelength"] * _micron(table, roles["wavelength"]))[order]
-    bin_width, width_note = None, "no widths"
-    if "width" in values:
-        column = values["width"] * _micron(table, roles["width"], like=roles["wavelength"])
-        bin_width, width_note = _full_width(column[order], wavelength, roles["width"], width, str(path))
-    note = f"{unit_note}; {width_note}"
-    instrument = None if instrument is None else instrument[order]
-    return Observation(wavelength, bin_width, depth[order], error[order], str(path), note, instrument)
-
-
-def _instruments(table, name):
-    """Return the names in the column ``name`` as an array of text, short enough for a legend."""
-    return None if name is None else np.array([clip(printable(cell.strip()), 40) for cell in table.columns[name]])
-
-
-def _roles(table):
-    """Return role to column name."""
-    roles = {}
-    if table.named:
-        for name in table.columns:
-            role = ROLES.get(_plain(name))
-            if role in roles:
-                raise InputError(f"{table.path}: columns {roles[role]!r} and {name!r} both look like the {role}")
-            if role:
-                roles[role] = name
-    if not roles and len(table.columns) in (3, 4):
-        places = ["wavelength", "width", "depth", "error"]
-        if len(table.columns) == 3:
-            places.remove("width")
-        roles = dict(zip(places, table.columns))
-        logger.warning("%s: columns without known names, taken as %s", table.path, ", ".join(places))
-    missing = [r for r in ("wavelength", "depth") if r not in roles]
-    if not {"error"} & set(roles) and not {"error_high", "error_low"} <= set(roles):
-        missing.append("error")
-    if missing:
-        raise InputError(
-            f"{table.path}: no column for {', '.join(missing)} among {', '.join(table.columns)}; "
-            "expected columns named wavelength, width (optional), depth and error, or 4 (3) columns in this order"
+            where = rows_text(bad, table.lines)
+            raise InputError(f"{path}: {problem} in {where}, by line; is it a fill value, or another unit?")
+    order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
+    assumed = bin_width is None and len(wavelength) > 1
+    if assumed:
+        bin_width, note = _spacing_widths(wavelength), "widths from the spacing of the bins"
+        logger.warning(
+            "%s: no widths in the file; taken from the spacing: bins reach half way to their neighbours", path
         )
-    if "error" in roles:
-        roles.pop("error_high", None), roles.pop("error_low", None)
-    return roles
+    return Observation(
+        wavelength=wavelength,
+        bin_width=bin_width,
+        depth=depth[order],
+        error=error[order],
+        name=str(path),
+        note=f"{depth_note}; {note}",
+        instrument=None if instrument is None else _labels(table.columns[instrument])[order],
+        assumed_width=assumed,
+    )
 
 
-def _plain(name):
-    name = re.sub(r"\b(ppm|percent|um|micron|microns|nm)$|_(ppm|percent|um|micron|microns|nm)$", "", name.lower())
-    return re.sub(r"[ _()\[\]-]", "", name or "micron")
-
-
-def _micron(table, name, like=None):
-    unit = table.units.get(name, table.units.get(like, "") if like else "").strip().lower()
-    if not unit and name.lower().endswith("_nm"):
-        unit = "nm"
-    if unit not in MICRON:
-        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected micron, nm, angstrom or m")
-    return MICRON[unit]
-
-
-def _stated_unit(table, name):
-    unit = table.units.get(name, "").strip().lower()
-    if _plain(name).startswith("pltrandep") and unit in STATED_DEPTH | {"": None}:
-        return STATED_DEPTH.get(unit, "percent")  # the archive's definition of the column
-    if unit in STATED_DEPTH:
-        return STATED_DEPTH[unit]
-    if unit and unit not in ("dimensionless", "none", "-"):
-        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected fraction, percent (%) or ppm")
-    ending = re.search(r"(ppm|percent)$", name.lower())
-    return ending[1] if ending else "fraction" if unit else None
+def _labels(cells):
+    """Return the names of instruments as an array of text, short enough for a legend."""
+    return np.array([clip(printable(cell.strip()), 40) for cell in cells])
 
 
 def _depth_and_error(table, roles, values, depth_unit):
-    name = str(table.path)
-    stated = _stated_unit(table, roles["depth"])
-    factor = depth_factor(values["depth"], stated, depth_unit, name)
+    """Return depths and their errors (n_bins,) as fractions, and what was stated, guessed or done."""
+    path = table.path
+    ratio = "ratio" in values
+    kind = "ratio" if ratio else "depth"
+    stated = stated_depth(table, roles[kind])
+    if ratio:
+        stated = stated or "fraction"
+    if stated and depth_unit not in ("auto", stated):
+        expected = f"data.depth_unit is {depth_unit}, expected {stated} or auto"
+        raise InputError(f"{path}: column {roles[kind]!r} is in {stated}, but {expected}")
+    factor = depth_factor(values[kind], stated, depth_unit, str(path))
     unit = next(u for u, f in DEPTH_UNITS.items() if f == factor)
-    how = "stated" if stated or depth_unit != "auto" else "guessed"
-    depth = values["depth"] * factor
+    depth = values[kind] * factor
+    sizes = {}
+    for role in ("error", "error_high", "error_low"):
+        name = role if not ratio else f"ratio_{role}"
+        if name in values:
+            own = stated_depth(table, roles[name])
+            sign = np.where(values[name] < 0, -1.0, 1.0) if role == "error" else 1.0  # only one of two may have a sign
+            sizes[role] = np.abs(values[name]) * (DEPTH_UNITS[own] if own else factor) * sign
+    error = sizes["error"] if "error" in sizes else _mean_error(path, sizes, table.lines)
+    note = f"depths in {unit} ({'stated' if stated or depth_unit != 'auto' else 'guessed'})"
+    if ratio:
+        depth, error = depth**2, 2 * depth * error
+        note = f"depths from radius ratios ({roles[kind]}), squared with their errors"
+        logger.warning("%s: column %r holds radius ratios; squared, with their errors", path, roles[kind])
     middle = float(np.median(depth))
     if not 0 < middle < 1:
-        raise InputError(f"{name}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
-    sizes = []
-    for role in ("error", "error_high", "error_low"):
-        if role in roles:
-            own = _stated_unit(table, roles[role]) if depth_unit == "auto" else None
-            sizes.append(np.abs(values[role]) * (DEPTH_UNITS[own] if own else factor) * _sign(role, values[role]))
-    error = np.mean(sizes, axis=0)
+        raise InputError(f"{path}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
     bad = ~(error > 0)
     if bad.any():
-        raise InputError(f"{name}: errors are not positive in {rows_text(bad, table.lines)}, by line")
-    return depth, error, f"depths in {unit} ({how})"
+        raise InputError(f"{path}: errors are not positive in {rows_text(bad, table.lines)}, by line")
+    return depth, error, note
+
+
+def _mean_error(path, sizes, lines):
+    """Return the mean of two errors (n_bins,); where one is zero, the other. Say so, and which differ by much."""
+    high, low = sizes["error_high"], sizes["error_low"]
+    zero = (high == 0) != (low == 0)
+    if zero.any():
+        logger.warning("%s: one of two errors is zero in %s, by line; the other is taken", path, rows_text(zero, lines))
+    high, low = np.where(zero, high + low, high), np.where(zero, high + low, low)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = np.abs(np.log(high / low)) > np.log(MAX_SIDES)
+    if far.any():
+        logger.warning(
+            "%s: the errors up and down differ by more than a factor %g in %s, by line; their mean is taken",
+            path, MAX_SIDES, rows_text(far, lines),
+        )  # fmt: skip
+    return np.mean([high, low], axis=0)
 
 
 def _implausible(depth, error):
-    """Yield (what is wrong, which bins) of depths that no planet has, and error bars that are none."""
+    """Yield (what is wrong, which bins) of depths that no planet has, and of errors that cannot be any."""
     middle, usual = np.median(depth), np.median(error)
     excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
+    far = excess > MAX_SIGMA_BELOW_ZERO * error
     yield "depths of the whole star (1 as a fraction) or more", np.abs(depth) >= 1
-    yield (
-        f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median",
-        excess > MAX_SIGMA_BELOW_ZERO * error,
-    )
+    yield f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median", far
     yield "errors of the whole depth of the star (1 as a fraction) or more", error >= 1
-    yield (
-        f"errors a factor {MAX_ERROR_RATIO:g} from their median",
-        np.abs(np.log(error / usual)) > np.log(MAX_ERROR_RATIO),
-    )
-    yield f"errors below {LEAST_ERROR:g} of the depths", error < LEAST_ERROR * middle
+    far = np.abs(np.log(error / usual)) > np.log(MAX_ERROR_RATIO)
+    yield f"errors a factor {MAX_ERROR_RATIO:g} from their median", far
+    yield f"errors below {MIN_ERROR:g} of the depths", error < MIN_ERROR * middle
+    every = np.ones(len(depth), dtype=bool)
+    yield f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)", every & (usual * MAX_SIGNAL < middle)
+    yield "errors larger than the depths (exchanged?)", every & (usual * MIN_SIGNAL > middle)
 
 
-def _sign(role, values):
-    """Errors up and down may carry a sign; a lone error may not."""
-    return np.where(values < 0, -1.0, 1.0) if role == "error" else 1.0
+def _bins(table, roles, values, width, kind):
+    """Return the order in which wavelengths ascend, and in it centres and full widths (micron; or None), and a note."""
+    edges = "wave_low" in values
+    name = roles["wave_low" if edges else "wavelength"]
+    place = (values["wave_low"] + values["wave_high"]) / 2 if edges else values["wavelength"]
+    unit = wavelength_unit(table, name, place)
+    order = wavelength_order(_micron(place, unit), len(table), str(table.path), table.lines)
+    lines, place = np.array(table.lines)[order], place[order]
+    values = {role: column[order] for role, column in values.items()}
+    if edges:
+        low, high = values["wave_low"], values["wave_high"]
+        bad = ~(high > low) | (values.get("wavelength", place) < low) | (values.get("wavelength", place) > high)
+        if bad.any():
+            where = rows_text(bad, lines)
+            raise InputError(f"{table.path}: expected lower edge < wavelength < upper edge, not so in {where}, by line")
+        full, note = high - low, "widths from the edges (stated)"
+    elif "width" in values:
+        own = stated_length(table, roles["width"]) or unit
+        if (own == "cm-1") != (unit == "cm-1"):
+            raise InputError(f"{table.path}: column {roles['width']!r} is in {own}, expected {unit} like {name!r}")
+        full = values["width"] * (1.0 if own == unit else MICRON[own] / MICRON[unit])
+        full, note = _full_width(full, place, roles["width"], width, kind, str(table.path), lines)
+    else:
+        return order, _micron(place, unit), None, "no widths"
+    if unit != "cm-1":
+        return order, place * MICRON[unit], full * MICRON[unit], note
+    low, high = 1e4 / (place + full / 2), 1e4 / (place - full / 2)
+    return order, (low + high) / 2, high - low, note
 
 
-def _full_width(values, wavelength, column, asked, name):
+def _micron(values, unit):
+    with np.errstate(divide="ignore"):
+        return 1e4 / values if unit == "cm-1" else values * MICRON[unit]
+
+
+def _full_width(values, place, column, asked, kind, name, lines):
+    """Return full widths (n_bins,) and a note on how they were told from half widths."""
     bad = values <= 0
     if bad.any():
-        raise InputError(f"{name}: column {column!r} holds widths that are not positive in {rows_text(bad)}")
-    kind, how = asked, "stated"
-    if asked == "auto":
-        plain = _plain(column)
-        kind = "half" if "half" in plain or plain == "hwhm" else "full" if plain in ("bandwidth", "fullwidth") else None
-        if kind is None:
-            kind, how = _guess_width(values, wavelength, name), "guessed"
-    full = values * (2.0 if kind == "half" else 1.0)
-    bad = full > 2 * wavelength
+        where = rows_text(bad, lines)
+        raise InputError(f"{name}: column {column!r} holds widths that are not positive in {where}, by line")
+    stated = kind if kind in ("full", "half") else None
+    if stated and asked not in ("auto", stated):
+        raise InputError(f"{name}: column {column!r} holds {stated} widths, but data.width is {asked}; expected auto")
+    found = stated or (asked if asked != "auto" else _guess_width(values, place, kind, name))
+    full = values * (2.0 if found == "half" else 1.0)
+    bad = full > 2 * place
     if bad.any():
-        raise InputError(f"{name}: column {column!r} holds bins that reach below 0 micron in {rows_text(bad)}")
-    return full, f"{kind} widths ({how})"
+        where = rows_text(bad, lines)
+        raise InputError(f"{name}: column {column!r} holds bins that reach below 0 micron in {where}, by line")
+    return full, f"{found} widths ({'stated' if stated or asked != 'auto' else 'guessed'})"
 
 
-def _guess_width(values, wavelength, name):
-    """Bins that touch have a full width of one spacing; half of that means half widths."""
-    ratio = float(np.median(values / np.gradient(wavelength))) if len(wavelength) > 1 else float("nan")
-    for kind, low, high in (("half", 0.4, 0.6), ("full", 0.8, 1.25)):
-        if low <= ratio <= high:
-            logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, kind, ratio)
-            return kind
-    raise InputError(
-        f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the bins); "
-        "state width as half or full"
-    )
+def _guess_width(values, place, kind, name):
+    """Tell full from half widths by the spacing of the bins; refuse those that may be both.
+
+    Full widths of one spacing belong to bins that touch (half widths would make them overlap by half). Half widths of
+    half a spacing belong to bins that touch as well, but full widths with gaps as large as the bins look the same:
+    they are told by bins of unequal widths whose edges meet, or by a name (``kind`` "error", such as wave_err).
+    """
+    ratio, guess = float("nan"), None
+    if len(place) > 1:
+        distance, pairs = np.abs(np.diff(place)), np.array([values[1:], values[:-1]])
+        ratio = float(np.median(values / np.abs(np.gradient(place))))
+        meet = np.abs(distance - pairs.sum(axis=0)) < TOUCH * pairs.min(axis=0)
+        unequal = np.ptp(pairs, axis=0) > 2 * TOUCH * pairs.max(axis=0)
+        if 0.8 <= ratio <= 1.25 and kind != "error":
+            guess = "full"
+        elif (kind == "error" and ratio < 0.8) or (meet.mean() > 0.8 and (meet & unequal).sum() > 1):
+            guess = "half"
+    if guess is None:
+        raise InputError(
+            f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the "
+            "bins); state width as half or full, or name the column half_width or full_width (--columns)"
+        )
+    logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, ratio)
+    return guess
+
+
+def _spacing_widths(wavelength):
+    """Return widths (n_bins,) of bins whose edges are half way between centres; a gap does not widen its neighbours."""
+    half = np.diff(wavelength) / 2
+    left, right = np.append(half[0], half), np.append(half, half[-1])
+    gap = np.maximum(left, right) > GAP * np.minimum(left, right)
+    return np.where(gap, 2 * np.minimum(left, right), left + right)
 
 
 def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
@@ -280,7 +308,8 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
     bin_width : ndarray (n_bins,) or None
         Trained full widths, micron; without them only the same grid will do.
     tolerance : float
-        Largest distance of two centres or edges that still count as the same, in units of the narrower bin's spacing.
+        Largest distance of two edges that still count as the same, in widths of the narrower bin. Where widths are not
+        known, it holds for the centres, in units of the smaller distance to a neighbour.
 
     Returns
     -------
@@ -294,17 +323,15 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
     """
     if _same_grid(observation, wavelength, bin_width, tolerance):
         return replace(observation, wavelength=wavelength, bin_width=bin_width)
-    reason = "no bin widths to re-bin by" if bin_width is None or observation.bin_width is None else None
-    groups = None if reason else _groups(observation, wavelength, bin_width, tolerance)
+    known = bin_width is not None and observation.bin_width is not None and not observation.assumed_width
+    groups = _groups(observation, wavelength, bin_width, tolerance) if known else None
     if groups is not None:
         logger.warning(
             "%s: %d bins re-binned to the %d trained ones, edge on edge",
-            observation.name,
-            len(observation.wavelength),
-            len(wavelength),
-        )
+            observation.name, len(observation.wavelength), len(wavelength),
+        )  # fmt: skip
         return _rebinned(observation, wavelength, bin_width, groups)
-    reason = reason or "the edges of the bins do not coincide"
+    reason = "the edges of the bins do not coincide" if known else "no bin widths to re-bin by"
     seen = observation.wavelength
     raise InputError(
         f"{observation.name}: expected {len(wavelength)} bins from {wavelength[0]:.4g} to {wavelength[-1]:.4g} micron, "
@@ -312,25 +339,30 @@ def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
     )
 
 
-def _spacing(wavelength):
-    return np.gradient(wavelength) if len(wavelength) > 1 else np.array(wavelength) * 0.01
+def _edges(wavelength, width):
+    return np.array([wavelength - width / 2, wavelength + width / 2])  # (2, n_bins)
 
 
 def _same_grid(observation, wavelength, bin_width, tolerance):
-    if observation.wavelength.shape != wavelength.shape:
+    """Whether both grids are the same: edge by edge if both have widths, else centre by centre."""
+    seen, width = observation.wavelength, None if observation.assumed_width else observation.bin_width
+    if seen.shape != wavelength.shape:
         return False
-    if (np.abs(observation.wavelength - wavelength) > tolerance * _spacing(wavelength)).any():
-        return False
-    if bin_width is None or observation.bin_width is None:
-        return True
-    return bool((np.abs(observation.bin_width - bin_width) <= 2 * tolerance * bin_width).all())
+    if bin_width is not None and width is not None:
+        distance, scale = np.abs(_edges(seen, width) - _edges(wavelength, bin_width)), np.minimum(width, bin_width)
+    else:
+        steps = np.diff(wavelength) if len(wavelength) > 1 else 0.01 * wavelength
+        scale = np.minimum(np.append(steps[0], steps), np.append(steps, steps[-1]))[: len(wavelength)]
+        widths = [w for w in (bin_width, width) if w is not None]
+        distance, scale = np.abs(seen - wavelength), np.minimum.reduce([scale, *widths])
+    return bool((distance <= tolerance * scale).all())
 
 
 def _groups(observation, wavelength, bin_width, tolerance):
-    """Return for each trained bin the slice of observed bins it is made of; None if one is not a union of them."""
-    low, high = observation.wavelength - observation.bin_width / 2, observation.wavelength + observation.bin_width / 2
-    groups = []
-    for left, right in zip(wavelength - bin_width / 2, wavelength + bin_width / 2):
+    """Return for each trained bin the slice of observed bins that make it up; None if a bin is not such a union."""
+    low, high = _edges(observation.wavelength, observation.bin_width)
+    groups, used = [], np.zeros(len(low), dtype=bool)
+    for left, right in _edges(wavelength, bin_width).T:
         first, last = int(np.argmin(np.abs(low - left))), int(np.argmin(np.abs(high - right)))
         if first > last:
             return None
@@ -339,20 +371,26 @@ def _groups(observation, wavelength, bin_width, tolerance):
         if abs(low[first] - left) > slack or abs(high[last] - right) > slack or (edges > slack).any():
             return None
         groups.append(slice(first, last + 1))
+        used[first : last + 1] = True
+    for left, right in _edges(wavelength, bin_width).T:  # no other observed bin may lie on a trained one
+        overlap = np.minimum(high, right) - np.maximum(low, left)
+        if (overlap[~used] > tolerance * observation.bin_width[~used]).any():
+            return None
     return groups
 
 
 def _rebinned(observation, wavelength, bin_width, groups):
-    depth, error = np.empty(len(groups)), np.empty(len(groups))
-    for i, group in enumerate(groups):
-        weight = observation.bin_width[group] / observation.bin_width[group].sum()
-        depth[i] = weight @ observation.depth[group]
-        error[i] = np.sqrt((weight**2) @ (observation.error[group] ** 2))
-    note = f"{observation.note}; re-binned from {len(observation.wavelength)} bins"
+    """Return the observation (n_bins,) averaged over groups of its bins, weighted by their widths."""
+    weights = [observation.bin_width[group] / observation.bin_width[group].sum() for group in groups]
     seen = observation.instrument
     if seen is not None:
         seen = np.array([" + ".join(dict.fromkeys(seen[group])) for group in groups])
     return replace(
         observation,
-        wavelength=wavelength, bin_width=bin_width, depth=depth, error=error, note=note, instrument=seen,
-    )  # fmt: skip
+        wavelength=wavelength,
+        bin_width=bin_width,
+        depth=np.array([w @ observation.depth[group] for w, group in zip(weights, groups)]),
+        error=np.array([np.sqrt(w**2 @ observation.error[group] ** 2) for w, group in zip(weights, groups)]),
+        note=f"{observation.note}; re-binned from {len(observation.wavelength)} bins",
+        instrument=seen,
+    )

@@ -1,4 +1,4 @@
-"""Read tables of text (CSV, ECSV, IPAC, columns between blanks) into named columns; errors name the cell."""
+"""Read tables of text (CSV, ECSV, IPAC, Markdown, columns between blanks) into named columns; errors name the cell."""
 
 import csv
 import io
@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from common.files import read_bounded
-from runio.config import ConfigError, parse_yaml
 from runio.log import InputError
 
-MAX_SURVEY_BYTES = 500_000_000  # bytes of a table of a survey
-MAX_SPECTRUM_BYTES = 20_000_000  # bytes of a table of one spectrum
-MAX_HEADER_LETTERS = 100_000  # letters of the header of an ECSV file
+MAX_SURVEY_BYTES = 500_000_000
+MAX_SPECTRUM_BYTES = 20_000_000
+MAX_HEADER_LETTERS = 100_000  # of an ECSV file
+MAX_HEADER_DEPTH = 30  # of lists and mappings in one another
 EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
+SKIP = "-"  # in a list of column names: no name, and so no use
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Table:
     columns: dict  # name: cells in file order; columns without a name are called "column 1" and so on
     lines: list  # line of the file that each row came from
     units: dict = field(default_factory=dict)  # that the header states; columns without one are absent
-    named: bool = True  # whether the file itself names its columns
+    header: str = "line"  # where names come from: a "line" (or the user), a "comment", or "" without names
 
     def __len__(self):
         return len(self.lines)
@@ -39,23 +41,23 @@ class Table:
         try:
             return np.fromiter(map(float, cells), np.float64, len(cells))
         except ValueError:
-            values = np.array([_number(cell) for cell in cells])
-        bad = [i for i, (v, cell) in enumerate(zip(values, cells)) if v is None]
+            values = [_number(cell) for cell in cells]
+        bad = [i for i, value in enumerate(values) if value is None]
         if bad:
-            where = ", ".join(str(self.lines[i]) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+            lines = _lines([self.lines[i] for i in bad])
+            count = f"{len(bad)} row{'s' if len(bad) != 1 else ''}"
             raise InputError(
-                f"{self.path}: column {name!r} holds no number in {len(bad)} row{'s' if len(bad) != 1 else ''} "
-                f"(line {where}: {cells[bad[0]][:20]!r})"
+                f"{self.path}: column {name!r} holds no number in {count} ({lines}: {cells[bad[0]][:20]!r})"
             )
-        return values.astype(np.float64)
+        return np.array(values, dtype=np.float64)
 
     def is_numeric(self, name):
         """Whether a column holds nothing but numbers and missing cells."""
-        try:
-            self.numbers(name)
-        except InputError:
-            return False
-        return True
+        return all(_number(cell) is not None for cell in self.columns[name])
+
+    def is_empty(self, name):
+        """Whether every cell of a column is missing."""
+        return all(cell.strip().lower() in EMPTY for cell in self.columns[name])
 
 
 def _number(cell):
@@ -65,6 +67,10 @@ def _number(cell):
         return float(cell)
     except ValueError:
         return None
+
+
+def _lines(numbers):
+    return f"line {', '.join(map(str, numbers[:5]))}{', ...' if len(numbers) > 5 else ''}"
 
 
 def read_text(path, limit=MAX_SURVEY_BYTES):
@@ -89,125 +95,213 @@ def read_npy(path, where):
 
 def read_csv(path):
     """Read a CSV file whose first line names its columns."""
-    rows = _csv_rows(path, read_text(path), ",", first_line=1)
+    rows = _csv_rows(path, read_text(path), ",")
     if not rows:
         raise InputError(f"{path}: empty, expected a header and rows")
     return _table(path, [name.strip() for name in rows[0][1]], rows[1:])
 
 
-def _csv_rows(path, text, delimiter, first_line):
+def _csv_rows(path, text, delimiter):
+    """Return (line, cells) of each row."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        return [(first_line + reader.line_num - 1, row) for row in reader if row]
+        return [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
-        raise InputError(f"{path}: not readable as CSV at line {first_line + reader.line_num - 1} ({error})") from error
+        raise InputError(f"{path}: not readable as CSV at line {reader.line_num} ({error})") from error
 
 
-def _table(path, names, rows, units=None, named=True):
+def _table(path, names, rows, units=None, header="line"):
+    if not rows:
+        raise InputError(f"{path}: no rows")
     if len(set(names)) != len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise InputError(f"{path}: column names repeat ({', '.join(repr(n) for n in repeated)})")
     bad = [line for line, row in rows if len(row) != len(names)]
     if bad:
-        raise InputError(
-            f"{path}: {len(bad)} row{'s' if len(bad) != 1 else ''} without the {len(names)} cells of the first "
-            f"(line {', '.join(map(str, bad[:5]))}{', ...' if len(bad) > 5 else ''})"
-        )
-    if not rows:
-        raise InputError(f"{path}: no rows")
-    cells = zip(*(row for _, row in rows))
-    columns = {name: list(column) for name, column in zip(names, cells)}
-    return Table(Path(path), columns, [line for line, _ in rows], units or {}, named)
+        count = f"{len(bad)} row{'s' if len(bad) != 1 else ''}"
+        raise InputError(f"{path}: {count} without the {len(names)} cells of the first ({_lines(bad)})")
+    columns = {name: list(column) for name, column in zip(names, zip(*(row for _, row in rows)))}
+    return Table(Path(path), columns, [line for line, _ in rows], units or {}, header)
 
 
-def read_table(path):
-    """Read a table of text, whatever its kind: IPAC (``|`` header), ECSV, CSV, or columns between blanks.
+def read_table(path, names=None):
+    """Read the table of one spectrum: IPAC (``|`` header), ECSV, CSV, Markdown, or columns between blanks.
 
-    Lines that start with '#' are comments; the last of them, or the first line, may name the columns, with units
-    in brackets: ``wavelength [micron]``.
+    Lines that start with '#' are comments. The first line, or else one of the comments, may name the columns, with
+    units in brackets: ``wavelength [micron]``. The list ``names`` takes the place of the file's names. Columns without
+    a name, and those called "-", are left out.
     """
     text = read_text(path, MAX_SPECTRUM_BYTES)
-    lines = text.splitlines()
     if "\x00" in text:
         raise InputError(f"{path}: not a text file (it holds zero bytes)")
-    if any(line.startswith("|") for line in lines[:2000]):
-        return _read_ipac(path, lines)
+    lines, source = text.splitlines(), "line"
+    content = [line.lstrip() for line in lines if line.strip() and line.lstrip()[0] not in "#\\"]
     if lines and lines[0].startswith("# %ECSV"):
-        return _read_ecsv(path, lines)
-    return _read_plain(path, lines)
+        header, units, rows = _read_ecsv(path, lines)
+    elif any(line.startswith("|") for line in content) and not all(line[0] in "|+" for line in content):
+        header, units, rows = _read_ipac(path, lines)
+    else:
+        source, header, units, rows = _read_plain(path, lines)
+    if not rows:
+        raise InputError(f"{path}: no rows")
+    if names is not None:
+        header, given = zip(*map(name_and_unit, names))
+        if any(len(row) != len(header) for _, row in rows):
+            count = len(rows[0][1])
+            raise InputError(f"{path}: {count} columns, expected a name for each ({SKIP} for none); received {names}")
+        units = [new or old for new, old in zip(given, units or [""] * len(given))]
+        source = "line"
+    if header is None:
+        count = len(rows[0][1])
+        first = 1 if _are_row_numbers(rows) else 0
+        rows = [(line, row[first:]) for line, row in rows] if first else rows
+        return _table(path, [f"column {i}" for i in range(first + 1, count + 1)], rows, header="")
+    keep = [i for i, name in enumerate(header) if name not in ("", SKIP, "Unnamed: 0")]
+    if len(keep) < len(header):
+        whole = len(header)
+        header, units = [header[i] for i in keep], [units[i] for i in keep]
+        rows = [(line, [row[i] for i in keep] if len(row) == whole else row) for line, row in rows]
+    return _table(path, list(header), rows, {name: unit for name, unit in zip(header, units) if unit}, source)
+
+
+def _are_row_numbers(rows):
+    """Whether the first of several columns without names counts the rows: whole numbers, one by one."""
+    first = [row[0] for _, row in rows]
+    if len(rows) < 3 or not all(cell.isdecimal() for cell in first):
+        return False
+    return all(int(cell) == i for i, cell in enumerate(first, int(first[0]))) and int(first[0]) in (0, 1)
 
 
 def _read_ipac(path, lines):
+    """Return names, units and (line, cells) of the rows of an IPAC table."""
     header = [(i, line) for i, line in enumerate(lines) if line.startswith("|")]
-    edges = [i for i, character in enumerate(header[0][1].rstrip()) if character == "|"]
+    edges = [i for i, character in enumerate(header[0][1].rstrip()) if character == "|"] if header else []
     if len(edges) < 2:
-        raise InputError(f"{path}: IPAC header without columns at line {header[0][0] + 1}")
+        raise InputError(f"{path}: IPAC header without columns")
 
     def cells(line, last=None):  # a value may lie under the bar on its left, and the last one may run over
         return [line[a:b].strip(" |") for a, b in zip(edges, [*edges[1:-1], last])]
 
     names = cells(header[0][1])
-    units = dict(zip(names, cells(header[2][1]))) if len(header) > 2 else {}
+    units = cells(header[2][1]) if len(header) > 2 else [""] * len(names)
     first = header[-1][0] + 1
     rows = [
-        (i + 1, cells(line)) for i, line in enumerate(lines[first:], first) if line.strip() and line[0] not in "\\|"
+        (i, cells(line)) for i, line in enumerate(lines[first:], first + 1) if line.strip() and line[0] not in "\\|"
     ]
-    return _table(path, names, rows, {name: unit for name, unit in units.items() if unit})
+    return names, units, rows
 
 
 def _read_ecsv(path, lines):
+    """Return names, units and (line, cells) of the rows of an ECSV table."""
     comments = [line for line in lines if line.startswith("#")]
     header = "\n".join(re.sub(r"^# ?", "", line) for line in comments[1:] if line[:3] != "# %")
     if len(header) > MAX_HEADER_LETTERS:
         raise InputError(f"{path}: ECSV header of {len(header)} letters, expected at most {MAX_HEADER_LETTERS}")
     try:
-        head = parse_yaml(header, path)
-        columns = {str(c["name"]): c for c in head["datatype"]}
-        units = {name: str(c["unit"]) for name, c in columns.items() if c.get("unit") is not None}
-    except ConfigError as error:
-        raise InputError(f"{error}, in the ECSV header") from error
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: ECSV header is not readable ({type(error).__name__})") from error
-    delimiter = head.get("delimiter", " ")
+        columns, delimiter = _ecsv_columns(header)
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # PyYAML lets more out than its own
+        raise InputError(f"{path}: ECSV header is not readable ({error})") from error
     if delimiter not in (" ", ","):
         raise InputError(f"{path}: ECSV delimiter is {str(delimiter)[:20]!r}, expected a blank or a comma")
     body = "\n".join("" if line.startswith("#") else line for line in lines)
-    rows = _csv_rows(path, body, delimiter, first_line=1)
+    rows = _csv_rows(path, body, delimiter)
     if not rows or rows[0][1] != list(columns):
         raise InputError(f"{path}: ECSV column names do not match its header ({', '.join(columns)})")
-    return _table(path, list(columns), rows[1:], units)
+    return list(columns), list(columns.values()), rows[1:]
+
+
+class _NodeLoader(yaml.SafeLoader):
+    """Reads YAML as far as its nodes: no alias is unfolded and no object made. The depth is bounded."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        self.depth += 1
+        if self.depth > MAX_HEADER_DEPTH:
+            raise yaml.YAMLError(f"lists and mappings nested {MAX_HEADER_DEPTH} deep at most")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _ecsv_columns(header):
+    """Return {name: unit} and the delimiter: all that is needed of an ECSV header, whatever else astropy wrote."""
+    head = _entries(yaml.compose(header, _NodeLoader))
+    datatype = head.get("datatype")
+    columns = [_entries(node) for node in datatype.value] if isinstance(datatype, yaml.SequenceNode) else []
+    if not columns or not all(isinstance(column.get("name"), yaml.ScalarNode) for column in columns):
+        raise ValueError("expected a list of columns with their names in datatype")
+    units = [getattr(column.get("unit"), "value", "") for column in columns]
+    units = [unit if isinstance(unit, str) and unit != "null" else "" for unit in units]
+    delimiter = head["delimiter"].value if "delimiter" in head else " "
+    return dict(zip([column["name"].value for column in columns], units)), delimiter
+
+
+def _entries(node):
+    """Return the values of a YAML mapping by key."""
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    if len(set(keys)) < len(keys):
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{repeated[:60]!r} is given twice, expected once")
+    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
 
 
 def _read_plain(path, lines):
-    comments = [line for line in lines if line.lstrip().startswith("#")]
-    numbered = [(i + 1, line) for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    """Return where names come from, names (or None), units and (line, cells) of the rows of any other table."""
+    numbered = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip() and not _is_rule(line)]
+    comments = [line.lstrip("#").strip() for _, line in numbered if line[0] == "#"]
+    numbered = [(i, line) for i, line in numbered if line[0] != "#"]
     if not numbered:
         raise InputError(f"{path}: empty, expected a table of wavelength, width, depth and error")
-    delimiter = next((d for d in ",;\t" if d in numbered[-1][1]), None)
+    if re.match(r"\\begin|Title:|<", numbered[0][1]):
+        raise InputError(f"{path}: LaTeX, HTML, XML or a machine-readable table of a journal; expected CSV or ECSV")
+    delimiter = next((d for d in "|,;\t" if d in numbered[-1][1]), None)
 
     def split(line):
+        if delimiter == "|":
+            line = re.sub(r"^\||\|$", "", line)
         parts = line.split(delimiter) if delimiter else _words(line)
         return [part.strip().strip('"') for part in parts]
 
     rows = [(line, split(text)) for line, text in numbered]
-    width = len(rows[-1][1])
-    header = None
-    if any(_number(cell) is None for cell in rows[0][1]):
-        header, rows = rows[0][1], rows[1:]
-    else:
-        for comment in comments:  # the last comment with as many words as there are columns
-            words = split(comment.strip().lstrip("#").strip())
-            header = words if len(words) == width and all(_number(word) is None for word in words) else header
+    if _is_header(rows[0][1]):
+        source, header, rows = "line", rows[0][1], rows[1:]
+    else:  # the last comment with as many words as there are columns, split like the rows or by wide blanks
+        words = [w for comment in reversed(comments) for w in (split(comment), re.split(r"\s{2,}", comment))]
+        fitting = (w for w in words if len(w) == len(rows[-1][1]) and _is_header(w))
+        source, header = "comment", next(fitting, None)
     if header is None:
-        return _table(path, [f"column {i + 1}" for i in range(width)], rows, named=False)
-    names, units = zip(*(_name_and_unit(word) for word in header))
-    return _table(path, list(names), rows, {name: unit for name, unit in zip(names, units) if unit})
+        if len(rows[0][1]) > 1 and all(row[-1] == "" for _, row in rows):  # every row ends with a comma
+            rows = [(line, row[:-1]) for line, row in rows]
+        return "", None, None, rows
+    if rows and all(len(row) == len(header) + 1 for _, row in rows):  # a column without a name: row names, or nothing
+        if all(row[-1] == "" for _, row in rows):
+            header = [*header, ""]
+        elif _are_row_numbers(rows) or all(_number(row[0]) is None for _, row in rows):
+            header = ["", *header]
+        else:
+            raise InputError(f"{path}: {len(header)} names for {len(header) + 1} columns ({', '.join(header)})")
+    names, units = zip(*(name_and_unit(word) for word in header))
+    return source, names, units, rows
+
+
+def _is_rule(line):
+    """Whether a line only separates the header of a table from its rows: ``|---|---|``, ``==== ====``."""
+    return bool(re.fullmatch(r"[\s|:+=-]*(---|===|:--|--:|:-:)[\s|:+=-]*", line))
+
+
+def _is_header(cells):
+    """Whether cells name columns; a row of numbers of which one is spoilt does not."""
+    return all(cell == "" or _number(cell) is None for cell in cells) and any(cells)
 
 
 def _words(line):
     return re.sub(r"\s+([\[(])", r"\1", line).split()  # "depth (ppm)" is one word
 
 
-def _name_and_unit(word):
+def name_and_unit(word):
+    """Split the head of a column: "depth [ppm]" gives "depth" and "ppm"."""
     match = re.fullmatch(r"(.+?)\s*[\[(]([^\])]*)[\])]", word)
-    return (match[1].strip(), match[2].strip()) if match else (word, "")
+    return (match[1].strip(), match[2].strip()) if match else (word.strip(), "")

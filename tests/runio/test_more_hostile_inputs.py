@@ -129,7 +129,7 @@ def instruments(*names, head="instrument"):
     ("one error nearly zero", cells("error", 1e-30), "errors a factor 1000 from their median in 1 row (3), by line"),
     ("errors nearly zero", cells("error", *[1e-300] * 3), "errors below 1e-08 of the depths in 3 rows (2, 3, 4)"),
     ("the least of all errors", cells("error", *[5e-324] * 3), "errors below 1e-08 of the depths"),
-    ("an endless width", cells("full_width", 1e300), "holds bins that reach below 0 micron in 1 row (1)"),
+    ("an endless width", cells("full_width", 1e300), "holds bins that reach below 0 micron in 1 row (3), by line"),
     ("widths in nanometres", cells("full_width", 100, 100, 100), "holds bins that reach below 0 micron in 3 rows"),
     ("a wavelength below zero", cells("wavelength", -1.1), "expected micron, 0.05 to 200"),
     ("hexadecimal", cells("depth", "0x1"), "column 'depth' holds no number in 1 row (line 3: '0x1')"),
