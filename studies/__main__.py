@@ -59,7 +59,7 @@ STEPS = (
         "README's table, results/run_table",
         (f"-m studies.run_table {RUNS} {SEED_RUNS}", "-m studies.run_table WORK/mlp --readme"),
     ),
-    Step("regressions", 30, "results/paper_table", ("-m studies.paper_table --no-training --work WORK",)),
+    Step("scores", 30, "results/score_table", (f"-m studies.score_table --regressions 5 {RUNS}",)),
     Step(
         "coverage",
         2,
@@ -98,6 +98,12 @@ STEPS = (
         5,
         "docs/pooling.png",
         ("-m studies.pooling --epochs 30 --figure docs/pooling.png --work WORK/pooling",),
+    ),
+    Step(
+        "paper",
+        600,
+        "docs/paper.md: the paper's recipe, which trains its lstm for hours",
+        ("-m studies.paper --work WORK/paper --figure docs/paper_maps.png",),
     ),
     Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
     Step(

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pandas")
 
-from studies import faithfulness, paper_table, tables
+from studies import faithfulness, score_table, tables
 
 STORED = Path(__file__).parents[2] / "studies/results"
 
@@ -38,11 +38,11 @@ def test_new_rows_replace_those_of_the_same_run_and_no_others(tmp_path):
 
 
 def test_stored_markdown_is_made_from_the_stored_scores(tmp_path):
-    (tmp_path / "paper_table.csv").write_bytes((STORED / "paper_table.csv").read_bytes())
+    (tmp_path / "score_table.csv").write_bytes((STORED / "score_table.csv").read_bytes())
     names = ["H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds"]
-    text = paper_table.write_tables([], names, tmp_path, "")
-    assert text == (STORED / "paper_table.md").read_text(encoding="utf-8")
-    assert (tmp_path / "paper_table.csv").read_text() == (STORED / "paper_table.csv").read_text()
+    text = score_table.write_tables([], names, tmp_path, "")
+    assert text == (STORED / "score_table.md").read_text(encoding="utf-8")
+    assert (tmp_path / "score_table.csv").read_text() == (STORED / "score_table.csv").read_text()
 
 
 def test_a_table_is_put_between_its_marks_or_not_at_all(tmp_path):

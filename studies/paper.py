@@ -1,0 +1,221 @@
+"""The recipe of Yip et al. (2021) beside config.yaml: networks, scores, maps, and how far down in abundance they reach.
+
+    python -m studies.paper                                     # one fold of 30 epochs of each network and recipe
+    python -m studies.paper --networks mlp cnn --epochs 10      # some of them, shorter
+    python -m studies.paper --folds 5 --epochs 100              # as published: days on two cores, for the lstm alone
+    python -m studies.paper --quick                             # shows that it runs, nothing written
+
+Each network is a run of runfile.py with configs/paper.yaml or config.yaml, kept in ``--work`` and resumed by the same
+command. Its predictions are scored on the noisy test spectra. Two maps follow, at the test planets of
+data/information.h5 whose posteriors were sampled, so that they can be compared with the optimal map of the same
+planets: the published one (halving groups around noise-free spectra) and the exact one (single bins around noisy
+spectra). Rows of networks that are not asked for stay. Writes into studies/results:
+
+- paper_scores.csv: R2 and squared error / limit per AMP;
+- paper_maps.csv: per AMP and map, the agreement with the optimal map and, for molecules, the share in bands, for all
+  planets and for the thirds of the planets with the lowest, middle and highest abundance of that molecule;
+- paper_trust.csv: per molecule, the lowest predicted abundance from which on at least 70 % of the predictions are
+  within 0.5 dex of the truth;
+
+and with --figure the maps of three molecules. Figures of each network (predicted against true, bias, credibility) are
+in the folder of its run.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from common.metrics import band_share, spearman
+from constants import BANDS, NETWORKS, Stream, stream
+from studies.command import INFORMATION, RESULTS, ROOT, study_parser
+from studies.tables import data_frame, replaced_rows, write_csv
+from studies.unmixing import unmixed
+
+RECIPES = {"paper": "configs/paper.yaml", "ours": "config.yaml"}
+THIRDS = ("low", "middle", "high")  # of the planets, by the abundance of a molecule
+TRUSTED = 0.7  # share of the predictions within the tolerance (0.5 dex)
+FIGURE_AMPS = ("H2O", "CO", "CO2")
+KEYS = ["recipe", "network"]
+
+
+def train(recipe, network, arguments):
+    """Run runfile.py with a recipe, or go on with it, unless it is finished; return the folder of the run."""
+    folder = arguments.work / f"{recipe}_{network}_{arguments.folds}x{arguments.epochs}"
+    if not (folder / "results.h5").is_file():
+        command = ["--config", RECIPES[recipe], "--model", network, "--cv", arguments.folds, "--output", folder]
+        command += ["--epochs", arguments.epochs, "--no-sensitivity", "--resume"]
+        command += ["--size", 3000] if arguments.quick else []
+        subprocess.run([sys.executable, "runfile.py", *map(str, command)], cwd=ROOT, check=True)
+    return folder
+
+
+def sampled_planets(run):
+    """Return the places among the test planets of a run, and the optimal maps (n, n_amps, n_bins), of the
+    posteriors.
+    """
+    with h5py.File(INFORMATION) as file:
+        index, optimal = file["sampler/index"][()], file["sampler/optimal_map"][()].astype(float)
+    known = index < len(run.test_rows)
+    return index[known], optimal[known]
+
+
+def maps_of(run, data, arguments):
+    """Return {map: (n, n_amps, n_bins)} of the planets with posteriors, made once for the settings of the command."""
+    from pipeline.network import TrainedNetwork
+    from preprocessing import noisy_test_spectra
+
+    stored = run.folder / f"maps_{arguments.repeat}_{arguments.planets}.npz"
+    if not stored.is_file():
+        index, network = sampled_planets(run)[0][: arguments.planets], TrainedNetwork.of_run(run)
+        rows = run.test_rows[index]
+        spectra, errors = data.spectra[rows].astype(float), data.errors[rows].astype(float)
+        noisy = noisy_test_spectra(data, run.test_rows, run.seed)[index]
+        rng = stream(run.seed, Stream.STUDY_MAPS, 12)
+        published = network.sensitivity(spectra, errors, scheme="halving", repeat=arguments.repeat, nodes=None, rng=rng)
+        exact = network.sensitivity(noisy, errors, scheme="single")
+        np.savez(stored, published=published.per_spectrum, exact=exact.per_spectrum)
+    with np.load(stored) as file:
+        return {name: file[name].astype(float) for name in ("published", "exact")}
+
+
+def with_floor_removed(maps, n_bins):
+    """Add the published map without its floor to {map: (n, n_amps, n_bins)}."""
+    from sensitivity import halving_sizes
+
+    return {**maps, "published, floor removed": unmixed(maps["published"], halving_sizes(n_bins))}
+
+
+def score_rows(about, run, quick):
+    """Rows of paper_scores.csv: R2, and squared error / limit where the test spectra are those of the limit."""
+    from common.metrics import scores
+    from studies.limit import compare
+
+    best = run.best
+    found = {"R2": scores(run.y_test, best.y_pred, best.scaler["y_std"])["R2"]}
+    if not quick:
+        found["squared error / limit"] = compare(best.y_pred[None], run.y_test, run.amp_names).sampler
+    return [
+        about
+        | {"score": name, "mean": f"{values.mean():.3f}"}
+        | {amp: f"{value:.4g}" for amp, value in zip(run.amp_names, values)}
+        for name, values in found.items()
+    ]
+
+
+def map_rows(about, run, maps, wavelength):
+    """Rows of paper_maps.csv: agreement and share in bands of each map, and of the optimal one, by abundance."""
+    index, optimal = sampled_planets(run)
+    n = len(maps["exact"])
+    rows, truth, optimal = [], run.y_test[index[:n]], optimal[:n]
+    for k, amp in enumerate(run.amp_names):
+        thirds = np.argsort(np.argsort(truth[:, k])) * len(THIRDS) // n
+        chosen = {"all": np.ones(n, bool)}
+        if amp in BANDS:
+            chosen |= {name: thirds == t for t, name in enumerate(THIRDS)}
+        for what, values in {**with_floor_removed(maps, len(wavelength)), "optimal": optimal}.items():
+            for planets, some in chosen.items():
+                row, best = values[some, k].mean(axis=0), optimal[some, k].mean(axis=0)
+                cells = {"map": what, "amp": amp, "planets": planets, "agreement": f"{spearman(row, best):.3f}"}
+                if amp in BANDS:
+                    cells["in_bands"] = f"{band_share(row, wavelength, BANDS[amp]):.3f}"
+                rows.append(about | cells)
+    return rows
+
+
+def trust_row(about, run):
+    """Row of paper_trust.csv: the lowest predicted log10 abundance from which on predictions are trusted, or empty."""
+    from report.diagnostics import binning, credibility, tolerance
+
+    spread = run.best.scaler["y_std"]
+    eps, width = tolerance(run.amp_table, spread), binning(run.amp_table, spread)
+    row = dict(about)
+    for amp, found in zip(run.amp_names, credibility(run.y_test, run.best.y_pred, eps, width)):
+        if amp in BANDS:
+            doubted = np.flatnonzero(found.probability < TRUSTED)
+            first = doubted[-1] + 1 if len(doubted) else 0
+            row[amp] = f"{found.predicted[first]:.1f}" if first < len(found.predicted) else ""
+    return row
+
+
+def plot(path, maps, optimal, names, wavelength):
+    """Draw the share of each bin in the published map, the same without its floor, the exact and the optimal map."""
+    import matplotlib
+
+    from common.files import written_whole
+    from constants import amp
+    from report.style import STYLE, WAVELENGTH, bin_edges, wavelength_axis
+
+    edges = bin_edges(wavelength)
+    shown = {**with_floor_removed(maps, len(wavelength)), "best estimator": optimal}
+    colours = dict(zip(shown, ("#0072B2", "#D55E00", "#56B4E9", "#000000")))
+    with matplotlib.rc_context(STYLE):
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(len(FIGURE_AMPS), 1, figsize=(7.2, 6.4), sharex=True, layout="constrained")
+        for name, ax in zip(FIGURE_AMPS, axes):
+            for low, high in BANDS[name]:
+                ax.axvspan(low, high, color="#E8E8E8", lw=0)
+            for what, values in shown.items():
+                row = values[:, names.index(name)].mean(axis=0)
+                ax.stairs(100 * row / row.sum(), edges, color=colours[what], lw=1.1, label=what)
+            ax.set(ylim=(0, None), ylabel="share of the map (%)", title=amp(name).label)
+            wavelength_axis(ax, wavelength)
+        axes[-1].set_xlabel(WAVELENGTH)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+        with written_whole(path) as part:
+            figure.savefig(part, format=Path(path).suffix[1:], dpi=150)
+        plt.close(figure)
+
+
+def main():
+    """Run the command line."""
+    parser = study_parser("paper", __doc__)
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, help="default: both")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, help="default: all four")
+    parser.add_argument("--folds", type=int, default=1, help="of each run (default %(default)s; paper: 5)")
+    parser.add_argument("--epochs", type=int, default=30, help="of each run at most (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=1000, help="of the published map (%(default)s as in the paper)")
+    parser.add_argument("--planets", type=int, default=300, help="behind each map (%(default)s as in the paper)")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/paper", help="where the runs are kept")
+    parser.add_argument("--figure", type=Path, help="picture of the maps of the last network and recipe")
+    parser.add_argument("--quick", action="store_true", help="3000 spectra, 1 epoch, 5 repeats; nothing written")
+    arguments = parser.parse_args()
+    arguments.work = arguments.work.resolve()
+    if arguments.quick:
+        arguments.epochs, arguments.repeat, arguments.planets = 1, 5, 10
+        arguments.work /= "quick"
+
+    from loaders import load_dataset
+    from runio.results import load_run
+    from studies.limit import refuse_other_test
+
+    data = load_dataset(ROOT / "data/ariel_spectra.h5")
+    for network in arguments.networks:
+        for recipe in arguments.recipes:
+            run = load_run(train(recipe, network, arguments))
+            if not arguments.quick:
+                refuse_other_test(run)
+            maps = maps_of(run, data, arguments)
+            about = {"recipe": recipe, "network": network}
+            rows = {
+                "paper_scores.csv": score_rows(
+                    about | {"folds": arguments.folds, "epochs": arguments.epochs}, run, arguments.quick
+                ),
+                "paper_maps.csv": map_rows(about, run, maps, data.wavelength),
+                "paper_trust.csv": [trust_row(about, run)],
+            }
+            for file, found in rows.items():
+                table = data_frame(found)
+                print(table.to_string(index=False), flush=True)
+                if not arguments.quick:
+                    write_csv(RESULTS / file, replaced_rows(RESULTS / file, table, KEYS))
+    if arguments.figure:
+        optimal = sampled_planets(run)[1][: len(maps["exact"])]
+        plot(arguments.figure, maps, optimal, list(run.amp_names), data.wavelength)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
