@@ -33,6 +33,7 @@ FLAGS = {  # flag: (setting it overrides, type, help)
     "size": ("data.size", int, "use the first SIZE spectra; -1: all"),
     "seed": ("seed", int, "seed of the split, the weights and all noise"),
     "cv": ("training.cv", int, "number of folds"),
+    "columns": ("data.columns", str, "names of the columns of --observation, e.g. wavelength,depth,error,width"),
 }
 
 
@@ -82,6 +83,8 @@ def parse_arguments(argv=None):
         parser.error("--planet FILE: expected --observation FILE beside it, and no --apply")
     if bool(arguments.apply or arguments.planet) != bool(arguments.observation):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
+    if arguments.columns and not arguments.observation:
+        parser.error("--columns NAMES: expected --observation FILE beside it")
     if arguments.planet and not (10 <= arguments.n <= MAX_PLANETS):
         parser.error(f"--planet FILE: expected --n of at least 10 and at most {MAX_PLANETS}, received {arguments.n}")
     if arguments.planet and (arguments.model == "all" or arguments.fold is not None):
@@ -191,7 +194,7 @@ def study_planet(config, arguments, command, log):
     from simulation.design import survey_design
 
     files = arguments.observation, arguments.planet
-    design = survey_design(*files, config.data.depth_unit, config.data.width)
+    design = survey_design(*files, config.data.depth_unit, config.data.width, config.data.columns)
     folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
     with planet.Study(folder, *files, arguments.n, config, arguments.overwrite, arguments.resume) as study:
         survey = study.survey(design, arguments.quiet)

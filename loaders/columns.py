@@ -170,12 +170,14 @@ def wavelength_unit(table, name, values):
 
 
 def parse_columns(text):
-    """Return the list of names that ``--columns`` gives: names between commas, or a layout of ``LAYOUTS``."""
+    """Return the names that ``--columns`` gives, between commas or as one of ``LAYOUTS``; None for "auto"."""
+    if text == "auto":
+        return None
     names = [name.strip() for name in LAYOUTS.get(text.strip().lower(), text).split(",")]
     unknown = [name for name in names if name != SKIP and not role_of(name_and_unit(name)[0])]
     if unknown:
         raise InputError(
-            f"--columns: {', '.join(unknown)}: unknown; expected for each column, in order, {', '.join(ROLES)} "
+            f"--columns {text}: {', '.join(unknown)}: unknown; expected for each column, in order, {', '.join(ROLES)} "
             f"or {SKIP} for none; or one of {', '.join(LAYOUTS)}"
         )
     return names

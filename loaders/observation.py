@@ -10,6 +10,7 @@ from loaders.columns import (
     MAX_SIGNAL,
     MIN_SIGNAL,
     find_columns,
+    parse_columns,
     stated_depth,
     stated_length,
     wavelength_unit,
@@ -69,7 +70,7 @@ class Observation:
     assumed_width: bool = False
 
 
-def read_observation(path, depth_unit="auto", width="auto", columns=None):
+def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     """Read one spectrum from a table of text: CSV, ECSV, IPAC (.tbl), Markdown or columns between blanks.
 
     Columns are found by name. Columns without known names are read in the one order that their numbers allow, such as
@@ -84,8 +85,9 @@ def read_observation(path, depth_unit="auto", width="auto", columns=None):
         "auto" takes the unit that the file states, and guesses only if it states none.
     width : {"auto", "full", "half"}
         What the widths are; "auto" takes what the column's name says, else compares them with the spacing of the bins.
-    columns : sequence of str, optional
-        Names in place of those in the file, one for each column; see ``loaders.columns.parse_columns``.
+    columns : str
+        Names in place of those in the file, one for each column, between commas: "wavelength,depth,error,width", with
+        "-" for a column that is not used; or "taurex", "poseidon" or "platon". "auto" takes those of the file.
 
     Returns
     -------
@@ -99,7 +101,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns=None):
     """
     if width not in ("auto", "full", "half"):
         raise InputError(f"width must be auto, full or half; received {width!r}")
-    table = read_table(path, columns)
+    table = read_table(path, parse_columns(columns))
     roles, kind = find_columns(table, depth_unit)
     instrument = roles.pop("instrument", None)
     values = {role: table.numbers(name) for role, name in roles.items()}
@@ -118,7 +120,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns=None):
     if assumed:
         bin_width, note = _spacing_widths(wavelength), "widths from the spacing of the bins"
         logger.warning(
-            "%s: no widths in the file; taken from the spacing: bins reach half way to their neighbours", path
+            "%s: no widths in the file; guessed from the spacing: bins reach half way to their neighbours", path
         )
     return Observation(
         wavelength=wavelength,

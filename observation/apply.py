@@ -49,7 +49,7 @@ def apply_run(
     observation_path : path-like
         Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
     config : runio.config.Config
-        ``sensitivity_single``, ``data.depth_unit``, ``data.width`` and ``seed`` are used.
+        ``sensitivity_single``, ``seed`` and the ``depth_unit``, ``width`` and ``columns`` of ``data`` are used.
     auxiliary : dict of str to float, optional
         Values of the run's auxiliary inputs.
     output : path-like, optional
@@ -74,9 +74,9 @@ def apply_run(
     """
     with as_input_error():
         run = load_run(run_folder)
-        seen = match_grid(
-            read_observation(observation_path, config.data.depth_unit, config.data.width), run.wavelength, run.bin_width
-        )
+        chosen = config.data
+        seen = read_observation(observation_path, chosen.depth_unit, chosen.width, chosen.columns)
+        seen = match_grid(seen, run.wavelength, run.bin_width)
         inputs = _auxiliary(run, auxiliary or {})
     refuse_closed(run.folder / "applied" if output is None else output)
     logger.info("%s: %s", seen.name, seen.note)

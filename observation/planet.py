@@ -173,6 +173,6 @@ def settings_for(config, survey):
     """Return a copy of the settings for training on the survey, whose units are known."""
     config = copy.deepcopy(config)
     config.data.path, config.data.format = str(survey), "hdf5"
-    config.data.depth_unit = config.data.width = "auto"
+    config.data.depth_unit = config.data.width = config.data.columns = "auto"
     config.data.targets, config.data.auxiliary = None, []
     return config

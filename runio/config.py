@@ -49,6 +49,7 @@ class DataConfig:
     format: str = setting("auto", choices=("auto", *DATA_FORMATS))
     depth_unit: str = setting("auto", choices=("auto", "fraction", "percent", "ppm"))
     width: str = setting("auto", choices=("auto", "full", "half"))
+    columns: str = setting("auto")
     targets: list[str] | None = setting(None)
     auxiliary: list[str] = setting([])
     size: int = setting(-1, low=-1)

@@ -144,7 +144,7 @@ ARIEL = Design(
 )
 
 
-def survey_design(observation, planet, depth_unit="auto", width="auto"):
+def survey_design(observation, planet, depth_unit="auto", width="auto", columns="auto"):
     """Say what a survey for an observation is of: its bins, errors and star, priors around its planet.
 
     Parameters
@@ -153,7 +153,7 @@ def survey_design(observation, planet, depth_unit="auto", width="auto"):
         Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
     planet : path-like
         Planet file; see ``simulation.design``.
-    depth_unit, width : str
+    depth_unit, width, columns : str
         As of ``read_observation``.
 
     Returns
@@ -167,9 +167,11 @@ def survey_design(observation, planet, depth_unit="auto", width="auto"):
     """
     config = load_planet(planet)
     with as_input_error():
-        seen = read_observation(observation, depth_unit, width)
+        seen = read_observation(observation, depth_unit, width, columns)
     if seen.bin_width is None:
-        raise InputError(f"{observation}: no column of widths, expected one: a survey needs the edges of the bins")
+        raise InputError(
+            f"{observation}: one bin and no width, expected a column of widths: a survey needs the edges of the bins"
+        )
     edges = np.column_stack([seen.wavelength - seen.bin_width / 2, seen.wavelength + seen.bin_width / 2])
     _check_covered(edges, observation)
     text, too_fine = resolution_text(edges)
