@@ -1,6 +1,6 @@
-"""What workers cost and what they give; from that, a model of how long large surveys take.
+"""What workers cost and what they gain; from that, a model of how long large surveys take.
 
-    python benchmarks/bench_cluster.py [--quick]
+    python -m benchmarks.bench_cluster [--quick]
 
 Measures what a chunk costs its worker and the run itself, bytes, seconds per spectrum of every network (exact map of
 single bins, and 500 repeats of the published one), and a whole test with one worker and with two. The model (not a
@@ -9,31 +9,26 @@ measurement) of 1e5, 1e7 and 1e9 spectra follows: the longer of the workers' tim
 machine with other work, slower rounds measure that work.
 """
 
-import argparse
-import csv
 import math
 import os
 import pickle
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.measuring import N_AMPS, N_BINS, RESULTS, benchmark_parser, show, write
+from constants import NETWORKS
+from perturbation.accumulate import merge_maps
+from perturbation.engine import Chunk, run_chunk
+from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS, Plan
+from perturbation.quadrature import make_rule
+from pipeline.cluster import open_scheduler, portable_task
+from pipeline.survey_map import BLOCK
+from sensitivity import ModelLoader, SensitivityMap, sensitivity_map
 
-from constants import NETWORKS  # noqa: E402
-from perturbation.accumulate import merge_maps  # noqa: E402
-from perturbation.engine import Chunk, run_chunk  # noqa: E402
-from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS, Plan  # noqa: E402
-from perturbation.quadrature import make_rule  # noqa: E402
-from pipeline.cluster import open_scheduler, portable_task  # noqa: E402
-from pipeline.survey_map import BLOCK  # noqa: E402
-from sensitivity import ModelLoader, SensitivityMap, sensitivity_map  # noqa: E402
-
-N_BINS, N_AMPS, REPEAT = 52, 9, 500
+REPEAT = 500
 MAPS = {"exact": {"scheme": "single"}, "published": {"scheme": "halving", "repeat": REPEAT}}
 ARRAYS = {"exact": 4, "published": 2}  # that come back of every spectrum
 WORKERS, SURVEYS = (1, 16, 256), (10**5, 10**7, 10**9)
@@ -143,20 +138,6 @@ def model_table(each, costs):
                 yield row
 
 
-def write(path, rows):
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-
-
-def show(rows):
-    """Print rows as a table of Markdown, to be pasted into the page."""
-    for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
-        print("| " + " | ".join(map(str, cells)) + " |")
-
-
 def measure(quick, note):
     """Measure all; return what `model_table` takes."""
     rounds, n_chunks = (1, 10) if quick else (4, 60)
@@ -196,9 +177,9 @@ def measure(quick, note):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser("bench_cluster", __doc__)
     parser.add_argument("--quick", action="store_true", help="few chunks, few spectra, nothing written")
-    parser.add_argument("--results", default=ROOT / "benchmarks/results", type=Path)
+    parser.add_argument("--results", default=RESULTS, type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     measured = []
@@ -212,8 +193,8 @@ def main():
     print("\nA model, not a measurement; *: the run itself is the limit, not its workers\n")
     show(model)
     if not arguments.quick:
-        write(arguments.results / "cluster_measured.csv", measured)
-        write(arguments.results / "cluster_model.csv", model)
+        write(measured, arguments.results / "cluster_measured.csv")
+        write(model, arguments.results / "cluster_model.csv")
 
 
 if __name__ == "__main__":

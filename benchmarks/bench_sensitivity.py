@@ -1,17 +1,16 @@
-"""What the sensitivity test costs, beside the bare forward passes it needs and beside the published way.
+"""What the sensitivity test costs, beside the bare forward passes it needs and beside the published code.
 
-    python benchmarks/bench_sensitivity.py                    # paper-sized, all four networks; the LSTM takes long
-    python benchmarks/bench_sensitivity.py --models mlp --quick
-    python benchmarks/bench_sensitivity.py --models mlp --explainers  # and SHAP, Captum, scikit-learn
-    python benchmarks/bench_sensitivity.py --exact  # the exact map of single bins, and of a survey of 100,000 spectra
+    python -m benchmarks.bench_sensitivity                    # paper-sized, all four networks; the LSTM takes long
+    python -m benchmarks.bench_sensitivity --models mlp --quick
+    python -m benchmarks.bench_sensitivity --models mlp --explainers  # and SHAP, Captum, scikit-learn
+    python -m benchmarks.bench_sensitivity --exact  # the exact map of single bins, and of a survey of 100,000 spectra
 
 Prints one table from one run and writes it to benchmarks/results. Each network, and each peak of memory, is measured in
 a process of its own.
 Map and bare passes take turns, a tenth of the work at a time, so that a machine that is busy for a while slows both.
-How many random repeats the exact map is worth is measured by benchmarks/quadrature.py.
+How many random repeats the exact map is worth is measured by quadrature.py.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -19,12 +18,16 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from explainers import explain_rows
-from measuring import (
+
+import sensitivity
+from benchmarks.explainers import explain_rows
+from benchmarks.measuring import (
     N_AMPS,
     N_BINS,
+    RESULTS,
     PeakMemory,
     Stopwatch,
+    benchmark_parser,
     isolated,
     make_problem,
     new_network,
@@ -33,12 +36,9 @@ from measuring import (
     show,
     write,
 )
-
-import sensitivity
 from constants import NETWORKS
 from perturbation.predictors import probe_model
 
-HERE = Path(__file__).resolve().parent
 TURNS = 10
 PUBLISHED_CALLS = 300
 COLUMNS = {
@@ -194,7 +194,7 @@ def survey_exact(n_spectra):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser("bench_sensitivity", __doc__)
     parser.add_argument("--models", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--spectra", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=1000)
@@ -202,7 +202,7 @@ def main():
     parser.add_argument("--explainers", action="store_true", help="a second table, against other explanations")
     parser.add_argument("--exact", action="store_true", help="the exact map of single bins by the mlp, nothing else")
     parser.add_argument("--survey", type=int, default=100_000, help="spectra of the survey of --exact")
-    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.quick:
         args.spectra, args.repeat = 10, 100

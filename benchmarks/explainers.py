@@ -1,15 +1,25 @@
 """What other explanations of the same mlp cost, with about as many evaluations of it as the sensitivity test.
 
-`bench_sensitivity.py --explainers` prints and writes the table. SHAP, Captum and scikit-learn are measured where they
-are installed. What each needs until its ranking of the bins stands is measured by ranking_cost.py.
+`python -m benchmarks.bench_sensitivity --explainers` prints and writes the table. SHAP, Captum and scikit-learn are
+measured where they are installed. What each needs until its ranking of the bins is stable is measured by
+ranking_cost.py.
 """
 
 import sys
 
 import numpy as np
-from measuring import N_AMPS, N_BINS, PeakMemory, Stopwatch, as_estimator, make_problem, new_network, sensitivity_of
 
 import sensitivity
+from benchmarks.measuring import (
+    N_AMPS,
+    N_BINS,
+    PeakMemory,
+    Stopwatch,
+    as_estimator,
+    make_problem,
+    new_network,
+    sensitivity_of,
+)
 
 
 def explain(n_spectra, repeat):

@@ -1,5 +1,6 @@
-"""What the benchmarks of the sensitivity test share: watches, a process of its own, tables, the made-up problem."""
+"""What the benchmarks share: command line, watches, a process of its own, tables, the made-up problem."""
 
+import argparse
 import csv
 import json
 import multiprocessing
@@ -10,16 +11,26 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+
+import sensitivity
+from common.processes import end_with_parent
+from runio.log import quiet_stderr
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # so import this module before those of the root
-
-import numpy as np  # noqa: E402
-
-import sensitivity  # noqa: E402
-from common.processes import end_with_parent  # noqa: E402
-from runio.log import quiet_stderr  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+SHIPPED = ROOT / "data/ariel_spectra.h5"
 N_BINS, N_AMPS = 52, 9
+
+
+def benchmark_parser(name, description):
+    """Return a parser of arguments for ``python -m benchmarks.<name>``, whose help keeps the lines."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 class PeakMemory:
@@ -86,7 +97,7 @@ def new_network(name):
 
 
 def as_estimator(predict):
-    """Return a scikit-learn estimator that answers as ``predict`` does, for its permutation importance."""
+    """Return a scikit-learn estimator that predicts as ``predict`` does, for its permutation importance."""
     from sklearn.base import BaseEstimator, RegressorMixin
 
     class Network(RegressorMixin, BaseEstimator):
@@ -99,21 +110,27 @@ def as_estimator(predict):
     return Network()
 
 
-def write(rows, path, note):
-    """Write rows of the table as CSV under a comment with the machine and the date."""
+def write(rows, path, note=None):
+    """Write rows (dict) of a table as CSV, under a comment with the machine and the date if there is one."""
     path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="") as file:
-        file.write(f"# {note}\n")
-        writer = csv.DictWriter(file, list(rows[0]))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        file.write(f"# {note}\n" if note else "")
+        writer = csv.DictWriter(file, columns_of(rows), restval="")
         writer.writeheader()
         writer.writerows(rows)
 
 
+def columns_of(rows):
+    """Return the names of the columns of all rows, in the order in which they appear."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
 def show(rows):
     """Print rows as a Markdown table."""
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+    columns = columns_of(rows)
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
+        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |", flush=True)
 
 
 def _isolated(function, args, connection):
@@ -137,7 +154,7 @@ def isolated(function, *args):
 
 
 def processor():
-    """Name of the processor, as Linux tells it."""
+    """Name of the processor, from /proc/cpuinfo."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":")[1].strip()

@@ -1,7 +1,7 @@
-"""How near the exact map comes for how many evaluations, and how often its error bar covers.
+"""How accurate the exact map is for how many evaluations, and how often its error bar covers the truth.
 
     python runfile.py --model mlp --output runs/mlp --no-sensitivity       # and cnn, hybrid, lstm
-    python benchmarks/quadrature.py runs/mlp runs/cnn runs/hybrid runs/lstm
+    python -m benchmarks.quadrature runs/mlp runs/cnn runs/hybrid runs/lstm
 
 Measured around noisy spectra of the test set on the networks given, on a random forest trained here on the same data,
 and on a function of steps. The truth is 41 nodes ("spline"), for the forest and the steps 200 ("midpoints").
@@ -11,29 +11,23 @@ Writes benchmarks/results/quadrature.csv. Its columns:
 - covered, covered_twice: share of the cells of the map whose truth is within one, two ``quadrature_error``; cells of
   which the truth is zero are left out.
 - bar_over_error: sum of ``quadrature_error`` over the sum of the true errors.
-- random_repeats: repeats that come as near, from the error of 50 repeats, which falls as their square root.
+- random_repeats: repeats with the same error, from the error of 50 repeats, which falls as their square root.
 - factor: those repeats over the evaluations for each bin.
 """
 
-import argparse
-import csv
-import os
 import sys
 import time
 from datetime import date
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-import loaders  # noqa: E402
-import sensitivity  # noqa: E402
-from perturbation.quadrature import make_rule  # noqa: E402
-from pipeline.network import TrainedNetwork  # noqa: E402
-from runio.results import load_run  # noqa: E402
+import loaders
+import sensitivity
+from benchmarks.measuring import RESULTS, SHIPPED, benchmark_parser, show, write
+from perturbation.quadrature import make_rule
+from pipeline.network import TrainedNetwork
+from runio.results import load_run
 
 RULES = (("hermite", 3), ("hermite", 5), ("hermite", 9), ("spline", 5), ("spline", 9), ("midpoints", 10),
          ("midpoints", 20))  # fmt: skip
@@ -86,7 +80,7 @@ def of_steps(n, n_bins=52, n_amps=9):
 
 
 def distance(found, truth):
-    """Sum of the departures of a row over the sum of the row, mean over rows."""
+    """Sum of the absolute differences of a row over the sum of the row, mean over rows."""
     return np.mean(np.abs(found - truth).sum(axis=1) / truth.sum(axis=1))
 
 
@@ -116,12 +110,12 @@ def rows_of(name, compute, truth):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser("quadrature", __doc__)
     parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs")
-    parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "ariel_spectra.h5")
+    parser.add_argument("--data", type=Path, default=SHIPPED)
     parser.add_argument("--spectra", type=int, default=16)
     parser.add_argument("--note", default="", help="how the networks were trained, for the head of the table")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "quadrature.csv")
+    parser.add_argument("--output", type=Path, default=RESULTS / "quadrature.csv")
     args = parser.parse_args()
     data = loaders.load_dataset(args.data)
     models = {folder.name: (lambda folder=folder: of_network(folder, data, args.spectra)) for folder in args.runs}
@@ -131,16 +125,8 @@ def main():
         start = time.perf_counter()
         rows += rows_of(name, make(), (200, "midpoints") if name in ("forest", "steps") else (41, "spline"))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    columns = list(rows[1])
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
-    args.output.parent.mkdir(exist_ok=True)
-    with open(args.output, "w", newline="", encoding="utf-8") as file:
-        file.write(f"# {date.today()}, {args.spectra} noisy spectra, data set of {len(data.amps)}; {args.note}\n")
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    show(rows)
+    write(rows, args.output, f"{date.today()}, {args.spectra} noisy spectra, data set of {len(data.amps)}; {args.note}")
 
 
 if __name__ == "__main__":

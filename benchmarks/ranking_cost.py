@@ -1,16 +1,14 @@
-"""What a ranking of the bins costs: evaluations and seconds until it is that of the method's own limit.
+"""What a ranking of the bins costs: evaluations and seconds until it agrees with the method's own long run.
 
-    python benchmarks/ranking_cost.py RUN_DIR      # a network trained on the shipped data set, without further inputs
+    python -m benchmarks.ranking_cost RUN_DIR      # a network trained on the shipped data set, without further inputs
 
 Each explanation gets twice the budget until the Spearman correlation with its own long run, mean over AMPs, is 0.99:
 the exact map of single bins, the same by random repeats, scikit-learn's permutation importance, SHAP's sampling (the
 first spectra are its background) and Captum's feature permutation, the last three where they are installed. They rank
-different things, so each is held to its own limit. A budget is doubled seven times at most; an explanation that has not
-arrived by then is said so. Prints a table and writes benchmarks/results/ranking_cost.csv.
+different things, so each is compared with its own long run. A budget is doubled seven times at most, and the table says
+where that was not enough. Prints a table and writes benchmarks/results/ranking_cost.csv.
 """
 
-import argparse
-import csv
 import os
 import sys
 import time
@@ -19,34 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from benchmarks.measuring import RESULTS, SHIPPED, as_estimator, benchmark_parser, write
+from common.metrics import spearman
+from loaders import load_dataset
+from pipeline.network import TrainedNetwork
+from sensitivity import sensitivity_map
 
-from measuring import as_estimator  # noqa: E402
-
-from loaders import load_dataset  # noqa: E402
-from pipeline.network import TrainedNetwork  # noqa: E402
-from sensitivity import sensitivity_map  # noqa: E402
-
-WANTED = 0.99  # Spearman
-MOST = 8  # doublings
-
-
-def rank(values):
-    return np.argsort(np.argsort(values, axis=-1), axis=-1).astype(float)
-
-
-def spearman(maps, limit):
-    """Mean over AMPs of the rank correlation of maps (n_AMPs, n_bins)."""
-    pairs = zip(rank(maps), rank(limit))
-    return float(np.mean([np.corrcoef(mine, other)[0, 1] for mine, other in pairs]))
+WANTED = 0.99  # rank correlation
+MAX_DOUBLINGS = 8
 
 
 def until_it_ranks(run_dir, n_spectra):
     """Rows: evaluations and seconds of each explanation until its ranking is that of its own limit."""
     network = TrainedNetwork.load(run_dir)
-    data = load_dataset(ROOT / "data/ariel_spectra.h5")
+    data = load_dataset(SHIPPED)
     spectra, errors = (x[-n_spectra:].astype(float) for x in (data.spectra, data.errors))
     x = network.scaler.inputs(spectra)[..., 0]
     counted = [0]
@@ -87,14 +71,14 @@ def until_it_ranks(run_dir, n_spectra):
 
 def cheapest(name, at_budget, limit, counted):
     """Raise the budget until the ranking is that of the limit; return the row of the first budget that reaches it."""
-    for k in range(MOST):
+    for k in range(MAX_DOUBLINGS):
         counted[0], start = 0, time.perf_counter()
         try:
             maps = at_budget(k)
         except IndexError:  # no greater budget
             break
         seconds = time.perf_counter() - start
-        reached = spearman(maps, limit)
+        reached = spearman(maps, limit).mean()
         if reached >= WANTED:
             break
     return {
@@ -142,22 +126,17 @@ def shap_sampling(predict, x, n_samples, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser("ranking_cost", __doc__)
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--spectra", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/ranking_cost.csv")
+    parser.add_argument("--output", type=Path, default=RESULTS / "ranking_cost.csv")
     arguments = parser.parse_args()
     note = f"{date.today()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {arguments.spectra} spectra"
-    with open(arguments.output, "w", newline="") as file:
-        file.write(f"# {note}\n")
-        table = None
-        for row in until_it_ranks(arguments.run, arguments.spectra):
-            print(*(f"{key}: {value};" for key, value in row.items()), flush=True)
-            if table is None:
-                table = csv.DictWriter(file, list(row))
-                table.writeheader()
-            table.writerow(row)
-            file.flush()
+    rows = []
+    for row in until_it_ranks(arguments.run, arguments.spectra):
+        print(*(f"{key}: {value};" for key, value in row.items()), flush=True)
+        rows.append(row)
+        write(rows, arguments.output, note)
 
 
 if __name__ == "__main__":

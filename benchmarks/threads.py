@@ -1,13 +1,11 @@
-"""Which networks get other weights with another number of TensorFlow's threads?
+"""Does the number of TensorFlow's threads change the weights of a network?
 
-    python benchmarks/threads.py [--quick]
+    python -m benchmarks.threads [--quick]
 
 Trains every network for a few epochs with 1, 2 and 4 threads, as ``runfile.py --fold 0`` does, and compares the weights
 bit for bit; once more, where they differ, with the same number of threads. Writes ``benchmarks/results/threads.csv``.
 """
 
-import argparse
-import csv
 import hashlib
 import io
 import itertools
@@ -16,13 +14,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-NETWORKS = ("mlp", "cnn", "lstm", "hybrid")
+from benchmarks.measuring import RESULTS, ROOT, benchmark_parser, write
+from constants import NETWORKS
+
 THREADS = (1, 2, 4)
 WAYS = (("config.yaml", 256), ("config.yaml", 64), ("config.yaml", 1000), ("configs/paper.yaml", 64))
 
@@ -61,7 +59,7 @@ def compare(network, config, batch_size, size, epochs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser("threads", __doc__)
     parser.add_argument("--quick", action="store_true", help="one network, few spectra, nothing written")
     quick = parser.parse_args().quick
     networks, ways = (NETWORKS[:1], WAYS[:1]) if quick else (NETWORKS, WAYS)
@@ -70,10 +68,7 @@ def main():
         rows.append(compare(network, config, batch_size, 400 if quick else 2000, 1 if quick else 2))
         print(rows[-1], flush=True)
     if not quick:
-        with open(ROOT / "benchmarks/results/threads.csv", "w", newline="") as file:
-            table = csv.DictWriter(file, [*rows[0], *({"2 again"} - set(rows[0]))], restval="")
-            table.writeheader()
-            table.writerows(rows)
+        write(rows, RESULTS / "threads.csv")
 
 
 if __name__ == "__main__":

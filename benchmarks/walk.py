@@ -1,14 +1,13 @@
-"""Run the commands of a page as they stand there, and say what each took: wall time, processor time, load.
+"""Run the commands of a page as they are written there, and report wall time, processor time and load of each.
 
     python -m benchmarks.walk --n 300 --epochs 3      # few planets: shows that the page works (3 minutes)
     python -m benchmarks.walk                         # as a reader would run it (40 minutes of processor time)
     python -m benchmarks.walk --only "runfile.py --observation"  # the commands that hold this text
 
-To be run by hand, in a fresh clone: it leaves what the commands leave. Blocks indented by four blanks are read;
-`pip install` is left to the reader.
+To be run by hand in a fresh clone, since the files that the commands write stay. Commands are the blocks indented by
+four blanks; `pip install` is not run.
 """
 
-import argparse
 import os
 import re
 import resource
@@ -17,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.measuring import ROOT, benchmark_parser
+
 PAGE = ROOT / "docs/your_planet.md"
 
 
@@ -49,7 +49,7 @@ def run(command):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.walk", description=__doc__.splitlines()[0])
+    parser = benchmark_parser("walk", __doc__)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--n", type=int, help="planets to simulate, instead of those of the page")
     parser.add_argument("--epochs", type=int, help="epochs at most, instead of those of the settings")

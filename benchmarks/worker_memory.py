@@ -1,34 +1,27 @@
-"""How much memory does a worker take at most? One new process for each thing that workers do.
+"""How much memory does a worker take at most? One new process for each kind of work.
 
-    python benchmarks/worker_memory.py [--quick]
+    python -m benchmarks.worker_memory [--quick]
 
 The largest resident memory of a process that imports TensorFlow and maps spectra of the shipped data set, of one that
 trains a fold of it, and of one that trains a fold of as many spectra as ``LARGE``. Writes
 ``benchmarks/results/worker_memory.csv``.
 """
 
-import argparse
-import csv
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from constants import NETWORKS  # noqa: E402
-from pipeline.folds import FoldTask, load_split, prepare_tensorflow, tensorflow_threads, train_on_worker  # noqa: E402
-from runio.config import load_config  # noqa: E402
+from benchmarks.measuring import RESULTS, ROOT, SHIPPED, benchmark_parser, write
+from constants import NETWORKS
+from pipeline.folds import FoldTask, load_split, prepare_tensorflow, tensorflow_threads, train_on_worker
+from runio.config import load_config
 
 LARGE = 300_000  # spectra
-SHIPPED = ROOT / "data/ariel_spectra.h5"
 
 
 def peak():
@@ -81,7 +74,7 @@ def in_new_process(function, *arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser("worker_memory", __doc__)
     parser.add_argument("--quick", action="store_true", help="one network, the shipped data, nothing written")
     quick = parser.parse_args().quick
     rows = []
@@ -98,10 +91,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         enlarged(f"{folder}/large.h5", LARGE)
         note(f"train a fold of {LARGE} spectra", "mlp", train, f"{folder}/large.h5")
-    with open(ROOT / "benchmarks/results/worker_memory.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    write(rows, RESULTS / "worker_memory.csv")
 
 
 if __name__ == "__main__":

@@ -111,18 +111,18 @@ STEPS = (
         20,
         "benchmarks/results: cost of the maps, of other explanations, of a ranking",
         (
-            "benchmarks/bench_sensitivity.py --models mlp cnn",
-            "benchmarks/bench_sensitivity.py --exact",
-            "benchmarks/bench_sensitivity.py --models mlp --explainers",
-            "benchmarks/quadrature.py WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",
-            "benchmarks/ranking_cost.py WORK/mlp",
+            "-m benchmarks.bench_sensitivity --models mlp cnn",
+            "-m benchmarks.bench_sensitivity --exact",
+            "-m benchmarks.bench_sensitivity --models mlp --explainers",
+            "-m benchmarks.quadrature WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",
+            "-m benchmarks.ranking_cost WORK/mlp",
         ),
     ),
     Step(
         "cluster",
         10,
         "tables of docs/cluster.md",
-        ("benchmarks/bench_cluster.py", "benchmarks/worker_memory.py", "benchmarks/threads.py"),
+        ("-m benchmarks.bench_cluster", "-m benchmarks.worker_memory", "-m benchmarks.threads"),
     ),
 )
 
