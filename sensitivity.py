@@ -14,12 +14,12 @@ other direction, with error bars. `offsets`, `tilt`, `modes` and `dragged` make 
 room `perturbation`. No machine-learning framework is imported.
 """
 
-from perturbation.accumulate import accumulate, map_arrays
-from perturbation.arguments import plain_abundance, positive_number
+from perturbation.accumulate import accumulate, map_arrays, warn_of_rounding
+from perturbation.arguments import plain_abundance, positive_number, truth
 from perturbation.directions import dragged, modes, offsets, tilt
 from perturbation.engine import halving_sizes
 from perturbation.plan import finish_plan, plan_spectra
-from perturbation.predictors import ModelLoader
+from perturbation.predictors import ModelLoader, load_keras
 from perturbation.result import SensitivityMap
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "dragged",
     "fold_maps",
     "halving_sizes",
+    "load_keras",
     "modes",
     "offsets",
     "sensitivity_map",
@@ -44,6 +45,7 @@ def sensitivity_map(
     repeat=500, x_mean=None, x_std=None, abundance=None, *, scaled=False, rng=None, scheme="halving", groups=None,
     covariance=None, auxiliary=None, input_layout=None, batch_size=None, keep_spectra=True, progress=False,
     executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto", rule="auto",
+    output=None, auxiliary_first=None, stochastic=None,
 ):  # fmt: skip
     """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
 
@@ -91,8 +93,9 @@ def sensitivity_map(
         are not n_bins spectra. With as many spectra as bins, a square array counts as errors.
     auxiliary : array of shape (N, k), optional
         Second input of a two-input model, held fixed. The model receives [spectra, auxiliary].
-    input_layout : {"channel", "flat"}, optional
-        (rows, n_bins, 1) or (rows, n_bins). Default: as the model declares, else found by trying in this order.
+    input_layout : {"channel", "flat", "channel_first"}, optional
+        (rows, n_bins, 1), (rows, n_bins) or (rows, 1, n_bins). Default: as the model declares, else found by trying;
+        where the model takes the first two and gives different predictions it has to be said.
     batch_size : int, optional
         Rows per call of the model, at most; never less than one repeat of one spectrum, or the nodes of one bin.
         Default: up to 5120, fewer for a Keras model with wide layers (192 for an LSTM of 52 bins, about 100 MB).
@@ -125,6 +128,15 @@ def sensitivity_map(
     rule : {"auto", "hermite", "spline", "midpoints"}
         How the answers at the nodes become a mean over the noise. "auto" is "hermite" up to 5 nodes, "spline" for
         more; "midpoints" is for trees. See the notes.
+    output : str, int or list of these, optional
+        Which of several outputs of the model are meant: a key of a dict or a place in a list. Those of a list are put
+        side by side.
+    auxiliary_first : bool, optional
+        Order of the two inputs. Default: as the model declares its shapes, else the spectrum first.
+    stochastic : "subtract" or int, optional
+        What is done about a model that predicts at random, as with dropout. "subtract" asks twice and multiplies the
+        two changes, which takes the random part out of the mean (cells near zero may come out negative). A number: the
+        mean of so many predictions is used. Default: a warning with the size.
 
     Returns
     -------
@@ -133,13 +145,15 @@ def sensitivity_map(
     Raises
     ------
     ValueError
-        If an argument is not as described, no spectrum is in an AMP's abundance range, or the model's output is
-        not (rows, n_AMPs) or not finite. The message says the argument, what was expected and what was received.
+        If an argument is not as described, no spectrum is in an AMP's abundance range, the model's output is not
+        (rows, n_AMPs) or not finite, or the prediction for a spectrum depends on the others of the call. The message
+        says the argument, what was expected and what was received.
 
     Warns
     -----
     UserWarning
-        Once, if some AMPs have fewer than ``no_spectra`` spectra.
+        If some AMPs have fewer than ``no_spectra`` spectra, the model predicts at random, or its numbers are too coarse
+        for their changes.
 
     Notes
     -----
@@ -161,7 +175,7 @@ def sensitivity_map(
     times in 4 (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
 
     Random repeats are still right, and needed, where more than one number is random at a time: for groups drawn at
-    random, for groups of bins with errors of their own, and for models that answer at random.
+    random and for groups of bins with errors of their own.
 
     The same seed gives the same draws for any batch size, and bit-identical maps for any chunking, order or executor
     on one kind of machine. Another batch size may change a model's answers, and so the map, in the last bits.
@@ -173,7 +187,7 @@ def sensitivity_map(
     return _maps(
         [own | {"auxiliary": auxiliary}], y_test, org_spectrum, org_error, gases, no_spectra, repeat, abundance,
         scaled, rng, scheme, groups, covariance, input_layout, batch_size, keep_spectra, progress, executor,
-        chunk_size, store, tolerance, directions, nodes, rule,
+        chunk_size, store, tolerance, directions, nodes, rule, output, auxiliary_first, stochastic,
     )[0]  # fmt: skip
 
 
@@ -205,7 +219,7 @@ def _maps(
     networks, y_test, org_spectrum, org_error, gases=None, no_spectra=100, repeat=500, abundance=None, scaled=False,
     rng=None, scheme="halving", groups=None, covariance=None, input_layout=None, batch_size=None, keep_spectra=True,
     progress=False, executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto",
-    rule="auto",
+    rule="auto", output=None, auxiliary_first=None, stochastic=None,
 ):  # fmt: skip
     """Return the map of each network, and of their mean if there are several; arguments as for `fold_maps`."""
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
@@ -218,9 +232,11 @@ def _maps(
         raise ValueError("rng: expected the seed of the maps in store, received None")
     plan = finish_plan(
         plan, models, [(own["y_data_mean"], own["y_data_std"]) for own in networks], scaled, y_test, gases, abundance,
-        no_spectra, rng, input_layout, batch_size, chunk_size, executor,
+        no_spectra, rng, input_layout, batch_size, chunk_size, executor, output, auxiliary_first, stochastic,
     )  # fmt: skip
+    keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
     totals = accumulate(models, plan, executor, store, keep_spectra, tolerance, progress)
+    warn_of_rounding(plan, totals.moments.mean)
     arrays = map_arrays(plan, totals) | {"n_spectra": totals.moments.count[:, 0]}
     return [
         SensitivityMap(

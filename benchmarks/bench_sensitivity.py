@@ -37,7 +37,7 @@ from benchmarks.measuring import (
     write,
 )
 from constants import NETWORKS
-from perturbation.predictors import probe_model
+from perturbation.probe import probe_model
 
 TURNS = 10
 PUBLISHED_CALLS = 300

@@ -1,5 +1,6 @@
 """From a plan to sums over spectra: run the chunks, read the store, add up in the order of the spectra."""
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -229,7 +230,7 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     expected = (plan.n_arrays, *shape)
     for row in used[stored][:1].tolist():
         stored_arrays(store, row, expected)
-    answers = in_order(used[~stored], run_chunks(models, plan, used[~stored], executor), store)
+    answers = in_order(used[~stored], run_chunks(models, plan, used[~stored], executor), store, expected)
 
     totals = Totals(
         RunningMoments(*shape),
@@ -272,7 +273,7 @@ def stored_arrays(store, row, expected):
     return arrays
 
 
-def in_order(rows, results, store):
+def in_order(rows, results, store, expected):
     """Yield the arrays of one spectrum after the other, in the order of ``rows``.
 
     A chunk goes to the store as soon as it ends; one that ends before its turn waits for it.
@@ -281,11 +282,38 @@ def in_order(rows, results, store):
     for row in rows.tolist():
         while row not in waiting:
             chunk, arrays = next(results)
+            arrays = np.asarray(arrays)
+            shape = (len(chunk.indices), *expected)
+            if arrays.shape != shape or not np.isfinite(arrays[:, 0]).all():
+                raise ValueError(
+                    f"executor: expected finite maps {shape} of {chunk.task_name}, received"
+                    f" {'NaN or infinity' if arrays.shape == shape else arrays.shape}"
+                )
             finished = dict(zip(chunk.indices.tolist(), arrays, strict=True))
             if store is not None:
                 store.update(finished)
             waiting.update(finished)
         yield waiting.pop(row)
+
+
+def warn_of_rounding(plan, spectrum_maps):
+    """Warn of AMPs whose changes are as small as the steps between the numbers that the model returns.
+
+    ``spectrum_maps`` are the mean maps (n_rows, n_columns) in scaled units. Rounding adds a sixth of the step squared.
+    """
+    lost = []
+    for k, row in enumerate(spectrum_maps):
+        changes = row[(row > 0) & (plan.labels >= 0)]
+        if changes.size and np.median(changes) < (4 * plan.resolution[k, 0]) ** 2:
+            lost.append(k)
+    if lost:
+        names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in lost]
+        warnings.warn(
+            f"model: expected predictions finer than their changes, received {', '.join(dict.fromkeys(names))} in steps"
+            f" of about {plan.resolution[lost].max():.1g} (scaled units) while half of the bins change them by four"
+            " steps at most: return float32 or float64, and AMPs scaled to numbers of order one",
+            stacklevel=4,
+        )
 
 
 @contextmanager

@@ -51,9 +51,9 @@ def refuse_no_numbers(name, value, expected):
         raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
     kind = array.dtype
     if kind.kind == "O":
-        odd = [type(item).__name__ for item in np.ravel(array) if isinstance(item, str | bytes | complex)]
+        odd = [type(item).__name__ for item in np.ravel(array) if isinstance(item, str | bytes | complex | bool)]
         kind = odd[0] if odd else kind
-    if isinstance(kind, str) or kind.kind in "cMmSUV":
+    if isinstance(kind, str) or kind.kind in "bcMmSUV":
         raise ValueError(f"{name}: expected real numbers of shape {expected}, received {str(kind)[:40]}")
 
 
@@ -69,17 +69,43 @@ def _refuse_unit_or_mask(name, value):
 
 
 def scaling(mean_name, mean, std_name, std, sizes=None):
-    """Return mean and standard deviation as flat arrays of one length, or of the ``sizes`` allowed."""
+    """Return mean and standard deviation as flat arrays of one length, or of the ``sizes`` allowed; or as () both."""
     arrays = []
     for name, value in ((mean_name, mean), (std_name, std)):
+        words = "(), (n_AMPs,) or (1, n_AMPs)" if sizes is None else f"() or ({sizes[-1]},)"
         if value is None:
             raise ValueError(f"{name}: expected the number(s) the network's data were scaled by, received None")
-        arrays.append(float_array(name, value, "(n_AMPs,)" if sizes is None else f"() or ({sizes[-1]},)").ravel())
-        if arrays[-1].size not in (sizes or (arrays[0].size,)):
-            raise ValueError(f"{name}: expected {sizes or arrays[0].size} number(s), received {arrays[-1].size}")
+        array = float_array(name, value, words)
+        if array.ndim > 2 or (array.ndim == 2 and len(array) > 1):  # a column might be one number for each spectrum
+            raise ValueError(f"{name}: expected shape {words}, received {array.shape}")
+        arrays.append(array.ravel() if array.ndim or sizes else array)
+        if sizes and arrays[-1].size not in sizes:
+            raise ValueError(f"{name}: expected {sizes} number(s), received {arrays[-1].size}")
+    if sizes is None and arrays[0].ndim and arrays[1].ndim and arrays[0].size != arrays[1].size:
+        raise ValueError(f"{std_name}: expected {arrays[0].size} number(s), received {arrays[1].size}")
     if arrays[1].min() <= 0:
         raise ValueError(f"{std_name}: expected positive numbers, received {arrays[1].min():g}")
+    if sizes is None and (arrays[0].ndim or arrays[1].ndim):
+        arrays = list(np.broadcast_arrays(*arrays))
     return arrays
+
+
+def truth(name, value):
+    """Return ``value`` as a bool; only True and False are taken, as any text would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: expected True or False, received {value!r}")
+    return bool(value)
+
+
+def way_with_random_models(value):
+    """Return what is done about random predictions: "subtract", or a number of askings of 2 and more."""
+    if isinstance(value, str) and value == "subtract":
+        return value
+    words = ' above 1, "subtract" or None'
+    number = 0 if isinstance(value, str) else positive_integer("stochastic", value, words)
+    if number < 2:
+        raise ValueError(f"stochastic: expected a positive integer{words}, received {value!r}")
+    return number
 
 
 def positive_integer(name, value, also=""):
@@ -118,7 +144,7 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
         raise ValueError(f"org_error: expected shape {words}, received {errors.shape}")
     if covariance is None:
         covariance = errors.shape not in shapes[False]
-        if errors.shape == (n_bins, n_bins) and n == n_bins > 1 and _looks_like_covariance(errors):
+        if errors.shape == (n_bins, n_bins) and n == n_bins > 1 and np.allclose(errors, errors.T, rtol=1e-8, atol=0):
             raise ValueError(
                 f"org_error: expected 1-sigma errors or covariance=True, received a symmetric {errors.shape} array"
                 " that may be either; say covariance=True or covariance=False"
@@ -128,10 +154,6 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
     if covariance:
         return errors if errors.ndim == 3 else errors[None], True
     return np.broadcast_to(errors, (n, n_bins)), False
-
-
-def _looks_like_covariance(square):
-    return np.allclose(square, square.T, rtol=1e-8, atol=0) and np.ptp(square) > 0
 
 
 def group_labels(scheme, groups, n_bins):

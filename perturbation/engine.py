@@ -67,13 +67,14 @@ def perturb(spectrum, noise, mask, out):
     np.add(out, spectrum, out=out)
 
 
-def sum_over_repeats(change, mask):
+def sum_over_repeats(change, mask, again=None):
     """Give each bin the squared change of its group; sums over repeats of that and of its square.
 
-    ``change`` (rows, n_AMPs) is f(x') - f(x), ``mask`` (rows, n_bins) tells which bins moved. As every bin is in
-    one group per repeat, both sums are one matrix product: (2, n_AMPs, n_bins), float64.
+    ``change`` (rows, n_AMPs) is f(x') - f(x), ``mask`` (rows, n_bins) tells which bins moved. ``again`` is the change
+    when asked again; for models that predict at random, the product of the two takes the place of the square. As every
+    bin is in one group per repeat, both sums are one matrix product: (2, n_AMPs, n_bins), float64.
     """
-    squares = np.square(change.T, dtype=np.float64, order="C")
+    squares = np.multiply(change.T, change.T if again is None else again.T, dtype=np.float64, order="C")
     moments = np.concatenate([squares, np.square(squares)])  # (2 n_AMPs, rows)
     n_amps, n_bins = change.shape[1], mask.shape[1]
     sums = np.zeros((2 * n_amps, n_bins))
@@ -192,7 +193,7 @@ def _map_by_repeats(predictors, chunk, k, plan):
         groups = choose_groups(plan.labels, plan.shuffle, n, groups_rng)  # (n, n_bins)
         normals = noise_rng.standard_normal((n, n_bins), dtype=np.float32)
         mask = groups[:, None, :] == np.arange(n_groups, dtype=groups.dtype)[:, None]  # (n, n_groups, n_bins)
-        changes = []
+        changes, again = [], []
         for network, predict in enumerate(predictors):
             spectrum, scale = chunk.spectra[network, k], chunk.noise[network, k]
             # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's
@@ -201,9 +202,12 @@ def _map_by_repeats(predictors, chunk, k, plan):
             perturb(spectrum, noise, mask, out=perturbed[:n])
             perturbed[n:] = spectrum
             auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[network, k]
-            predictions = predict(rows, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
-            changes.append(predictions[1 : 1 + n * n_groups] - predictions[0])
-        by_network = [sum_over_repeats(change, mask.reshape(-1, n_bins)) for change in plan.with_mean(changes)]
+            for kept in (changes, again)[: 1 + plan.asks_twice]:
+                asked = rows.copy() if plan.asks_twice else rows  # a model may write on what it is given
+                predictions = predict(asked, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
+                kept.append(predictions[1 : 1 + n * n_groups] - predictions[0])
+        mask = mask.reshape(-1, n_bins)
+        by_network = [sum_over_repeats(first, mask, second) for first, second in plan.with_mean(changes, again)]
         sums = sums + np.concatenate(by_network, axis=1)
     mean, mean_square = sums / plan.repeat
     with np.errstate(invalid="ignore"):

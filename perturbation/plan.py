@@ -1,5 +1,6 @@
 """From checked arguments to a plan: which spectra are perturbed how, in which chunks and calls of the model."""
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,11 +18,16 @@ from perturbation.arguments import (
     scaling,
     seed_of,
     select_spectra,
+    truth,
+    way_with_random_models,
 )
 from perturbation.engine import CHUNKS_AHEAD, covariance_root, make_chunks, time_chunk
-from perturbation.predictors import CALLS_AT_ONCE, Predictor, probe_model
+from perturbation.predictors import CALLS_AT_ONCE, Predictor
+from perturbation.probe import probe_model
 from perturbation.quadrature import N_ARRAYS, Rule, call_shape
 
+TRIED = 3  # spectra that a model is asked about before the test begins
+LEAST_STEPS = 32  # of float32 in one standard deviation of a bin: with fewer, the map is off by a per cent and more
 CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
 EXACT_CHUNK_SIZE = 300  # the same of the exact map, whose calls overlap within a chunk; fewer where bins are many
 CHUNK_SECONDS = 1.0  # of work in a task of a worker: fifty times what handing it over takes
@@ -64,6 +70,12 @@ class Plan:
         Standard deviation of each AMP; ones for a map in scaled units.
     batch_size, chunk_size : int
         Rows in a call of a network, spectra in a chunk.
+    output, auxiliary_first
+        As of `predictors.Predictor`.
+    stochastic : "subtract", int or None
+        What is done about predictions that are random.
+    resolution : ndarray of shape (n_rows, 1)
+        Distance of neighbouring numbers among predictions, scaled units.
     """
 
     spectra: np.ndarray | None
@@ -86,6 +98,10 @@ class Plan:
     unit: np.ndarray | None = None
     batch_size: int = 1
     chunk_size: int = 1
+    output: object = None
+    auxiliary_first: bool | None = None
+    stochastic: object = None
+    resolution: np.ndarray | None = None
 
     @property
     def n_rows(self):
@@ -107,10 +123,23 @@ class Plan:
         """Rows of the spectra that enter any AMP, ascending."""
         return np.flatnonzero(self.wanted.any(axis=1))
 
+    @property
+    def asks_twice(self):
+        """Whether the product of two changes takes the place of the square, as the model predicts at random."""
+        return self.stochastic == "subtract"
+
     def first(self):
-        """Return one scaled spectrum and its auxiliary input for each network, to try it with."""
+        """Return three scaled spectra and their auxiliary inputs for each network, to try it with.
+
+        Where there are fewer, the first is repeated with depths that are a little larger.
+        """
+        rows = np.minimum(np.arange(TRIED), len(self.spectra) - 1)
+        larger = 1 + 1e-3 * (np.arange(TRIED) - rows)[:, None]
         return [
-            ((self.spectra[0] - mean) / std, None if self.auxiliary is None else self.auxiliary[network, 0])
+            (
+                (self.spectra[rows] - mean) / std * larger,
+                None if self.auxiliary is None else self.auxiliary[network, rows],
+            )
             for network, (mean, std) in enumerate(zip(self.x_mean, self.x_std))
         ]
 
@@ -120,11 +149,22 @@ class Plan:
 
     def predictors(self, models):
         """Return how to call each of the models."""
-        return [Predictor(model, self.n_amps, layout) for model, layout in zip(models, self.layouts, strict=True)]
+        askings = self.stochastic if isinstance(self.stochastic, int) else 1
+        return [
+            Predictor(model, self.n_amps, layout, self.output, self.auxiliary_first, askings)
+            for model, layout in zip(models, self.layouts, strict=True)
+        ]
 
-    def with_mean(self, changes):
-        """Return the changes of each network's predictions (..., n_AMPs), and of their mean if there are several."""
-        if self.weights is None:
+    def with_mean(self, changes, again):
+        """Return the changes of each network's predictions (..., n_AMPs), and of their mean if there are several.
+
+        Each is a pair with what changed when asked ``again``, or with None if that is empty.
+        """
+        pairs = [self._and_of_mean(changes), self._and_of_mean(again)]
+        return list(zip(pairs[0], pairs[1] or [None] * len(pairs[0])))
+
+    def _and_of_mean(self, changes):
+        if self.weights is None or not changes:
             return changes
         return [*changes, sum(change * weight for change, weight in zip(changes, self.weights))]
 
@@ -157,8 +197,11 @@ def plan_spectra(
         extremes = (np.stack([spectra.min(axis=0), spectra.max(axis=0)])[:, None] - x_mean) / x_std
         moves = None if is_covariance else _greatest(noise.reshape(-1, n_bins)) / x_std
     float32_array("org_spectrum, scaled by x_mean and x_std", extremes)
+    name = "org_error" if directions is None else "directions"
     if moves is not None:
-        float32_array(f"{'org_error' if directions is None else 'directions'}, scaled by x_std", moves)
+        float32_array(f"{name}, scaled by x_std", moves)
+    for mean, std in zip(x_mean, x_std):
+        _refuse_small_moves(name, spectra, noise, is_covariance, mean, std)
 
     labels, shuffle, scheme = group_labels(scheme, groups, n_bins)
     if directions is not None:
@@ -171,6 +214,30 @@ def plan_spectra(
     )  # fmt: skip
 
 
+def _refuse_small_moves(name, spectra, noise, is_covariance, x_mean, x_std):
+    """Refuse what moves a spectrum by less than float32, which networks take, can tell: in blocks, it may be large."""
+    for start in range(0, len(spectra), 4096):
+        some = slice(start, start + 4096)
+        step = np.abs((spectra[some] - x_mean) / x_std) * np.finfo(np.float32).eps
+        moves = noise[some] if len(noise) == len(spectra) else noise  # the same for all spectra
+        if is_covariance:
+            moves = np.sqrt(np.maximum(np.diagonal(moves, axis1=1, axis2=2), 0))
+        moves = np.abs(moves) / x_std
+        if moves.ndim == 3:  # of a direction, the bin that moves most
+            most = moves.argmax(axis=2)  # (n or 1, n_directions)
+            step = step[np.arange(len(step))[:, None], most]
+            moves = moves.max(axis=2)
+        small = (moves > 0) & (moves < LEAST_STEPS * step)
+        if small.any():
+            where = np.unravel_index(np.argmax(small), small.shape)
+            ratio = np.broadcast_to(moves, small.shape)[where] / np.broadcast_to(step, small.shape)[where]
+            raise ValueError(
+                f"{name}: expected at least {LEAST_STEPS} steps between the float32 numbers that networks read,"
+                f" received {ratio:.2g} steps at the scaled spectrum {start + where[0]}: give x_mean and x_std near the"
+                " mean and spread of the spectra"
+            )
+
+
 def _greatest(values):
     """Return the greatest size in each column, (n,), of (N, n): without a copy of what may be a large survey."""
     return np.maximum(values.max(axis=0), -values.min(axis=0))
@@ -178,17 +245,18 @@ def _greatest(values):
 
 def finish_plan(
     plan, models, y_scalings, scaled=False, y_test=None, gases=None, abundance=None, no_spectra=None, rng=None,
-    input_layout=None, batch_size=None, chunk_size="auto", executor=None,
+    input_layout=None, batch_size=None, chunk_size="auto", executor=None, output=None, auxiliary_first=None,
+    stochastic=None,
 ):  # fmt: skip
     """Try the models, choose the spectra of each AMP and the size of calls and chunks; return the whole `Plan`.
 
     ``y_scalings`` has (y_mean, y_std) of each network.
     """
-    if scaled and y_scalings[0][1] is None:
-        y_std = n_amps = None
-    else:
-        y_std = np.stack([scaling("y_data_mean", mean, "y_data_std", std)[1] for mean, std in y_scalings])
-        n_amps = y_std.shape[1]
+    scaled = truth("scaled", scaled)
+    y_std = n_amps = None
+    if not (scaled and y_scalings[0][1] is None):
+        y_std = [scaling("y_data_mean", mean, "y_data_std", std)[1] for mean, std in y_scalings]
+        n_amps = None if np.ndim(y_std[0]) == 0 else len(y_std[0])  # one number holds for all AMPs
     batch_size = None if batch_size is None else positive_integer("batch_size", batch_size)
     is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
     chunk_size = CHUNK_SIZE if is_auto else positive_integer("chunk_size", chunk_size, ' or "auto"')
@@ -196,30 +264,50 @@ def finish_plan(
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     seed = seed_of(rng)
 
+    stochastic = None if stochastic is None else way_with_random_models(stochastic)
     probes = []
-    for model, (spectrum, auxiliary) in zip(models, plan.first(), strict=True):
-        trial = model, spectrum, n_amps, auxiliary, input_layout
+    for model, (spectra, auxiliary) in zip(models, plan.first(), strict=True):
+        trial = model, spectra, n_amps, auxiliary, input_layout, output, auxiliary_first
         probes.append(probe_model(*trial) if executor is None else executor.submit(probe_model, *trial).result())
         n_amps = probes[0].n_amps
+    if stochastic is None:
+        _warn_of_random(probes, plan.rule)
     amps = find_amps(gases, n_amps)
     wanted = select_spectra(y_test, abundance_cuts(abundance, amps), amps, no_spectra, len(plan.spectra), n_amps)
-    unit = np.ones((len(models), n_amps)) if scaled else y_std
-    weights = None
+    unit = np.stack([np.ones(n_amps) if scaled else np.broadcast_to(std, n_amps) for std in y_std or [1] * len(models)])
+    weights, resolution = None, np.stack([probe.resolution * probe.size for probe in probes])
     if len(models) > 1:
-        weights = (np.ones_like(unit) if y_std is None else y_std / y_std[0]) / len(models)
+        weights = np.stack([np.broadcast_to(std / y_std[0], n_amps) for std in y_std]) if y_std else np.ones_like(unit)
+        weights = weights / len(models)
         wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
+        resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
     if plan.rule is not None:
         plan = _along_directions(plan, np.flatnonzero(wanted.any(axis=1)))
     plan = replace(
         plan, seed=seed, layouts=tuple(probe.layout for probe in probes), n_amps=n_amps, weights=weights, amps=amps,
         wanted=wanted, unit=unit.reshape(-1, 1), batch_size=batch_size or min(probe.batch_size for probe in probes),
-        chunk_size=chunk_size,
+        chunk_size=chunk_size, output=output, auxiliary_first=auxiliary_first, stochastic=stochastic,
+        resolution=resolution.reshape(-1, 1),
     )  # fmt: skip
     if is_auto and executor is not None:
         chunk_size = _good_size(models, plan, executor)
     elif is_auto and plan.rule is not None:
         chunk_size = max(chunk_size, min(4 * CALLS_AT_ONCE * _whole_calls(plan, 1), EXACT_CHUNK_SIZE))
     return replace(plan, chunk_size=_whole_calls(plan, chunk_size))
+
+
+def _warn_of_random(probes, rule):
+    """Warn where predictions for the same spectrum differ, with the size."""
+    scatter = max(probe.scatter.max() for probe in probes)
+    if scatter > 0:
+        form = np.eye(1) if rule is None else rule.root.T @ rule.root  # of the changes at the nodes, which share f(x)
+        added = (np.trace(form) + form.sum()) * scatter**2
+        warnings.warn(
+            f"model: expected the same predictions when asked twice, received random ones (standard deviation"
+            f" {scatter:.2g}, scaled units), which adds about {added:.2g} to every cell of that AMP's map. Say"
+            ' stochastic="subtract" to take it out, or stochastic=10 to ask ten times and use the mean',
+            stacklevel=5,
+        )
 
 
 def _whole_calls(plan, chunk_size):

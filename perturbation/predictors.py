@@ -1,27 +1,29 @@
 """One way to call any network: (rows, n_bins) float32 in, (rows, n_AMPs) out, checked.
 
 Keras models, objects with ``.predict`` (scikit-learn), PyTorch modules and plain callables (JAX, a lambda) all
-become a `Predictor`. No framework is imported here: what a model can do is asked of the model itself.
+become a `Predictor`. No framework is imported here: what a model can do is asked of the model itself. What has to be
+found out by trying a model is in ``probe``.
 """
 
 import functools
-import math
+import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-LAYOUTS = ("channel", "flat")  # (rows, n_bins, 1) and (rows, n_bins), in the order they are tried
-MAX_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
-MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
+LAYOUTS = ("channel", "flat", "channel_first")  # (rows, n_bins, 1), (rows, n_bins) and (rows, 1, n_bins)
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others prepare and add up
 SETTLED = weakref.WeakSet()  # Keras models for which `_settle` was called
 TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
-PROBE_ROWS = 3  # more than one, so that an output of the wrong shape cannot pass by accident
+BFLOAT16 = 2.0**-7  # distance of 1 to the next larger number, as ``numpy.finfo(...).eps``
 
 
 class ModelLoader:
@@ -32,7 +34,7 @@ class ModelLoader:
     Parameters
     ----------
     load : callable
-        Importable function that returns the model, for example ``keras.models.load_model``.
+        Importable function that returns the model, for example ``sensitivity.load_keras``.
     *args : hashable
         Its arguments, for example the path of the file. A file that changed on disk is loaded again.
 
@@ -63,9 +65,48 @@ def _file_stamp(arg):
     return None
 
 
+def load_keras(path):
+    """Load a Keras network for prediction: a ``.keras`` file, or an ``.h5`` file that Keras 2 or 3 wrote.
+
+    Losses, metrics and the optimiser are left out: Keras 3 cannot read those of many files of Keras 2. So is the
+    setting ``time_major`` of recurrent layers, which Keras 3 does not know; a network that used it is refused.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        If Keras cannot read the file, or the network expects time before the rows.
+    """
+    import keras
+
+    if not str(path).endswith((".h5", ".hdf5")):
+        return keras.models.load_model(path, compile=False)
+    import h5py
+
+    def without_time_major(part):
+        if isinstance(part, dict):
+            if part.get("time_major"):
+                raise ValueError(f"{path}: expected layers with time_major=False, received True for {part.get('name')}")
+            return {key: without_time_major(value) for key, value in part.items() if key != "time_major"}
+        return [without_time_major(value) for value in part] if isinstance(part, list) else part
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copy(path, folder)
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(without_time_major(json.loads(file.attrs["model_config"])))
+        return keras.models.load_model(copy, compile=False)
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """A model with its input layout and number of outputs settled.
+    """A model with everything settled that is needed to call it.
 
     Attributes
     ----------
@@ -73,13 +114,22 @@ class Predictor:
         Keras model, object with ``.predict``, PyTorch module, callable, or a `ModelLoader` of one of these.
     n_amps : int or None
         Columns the output must have; None accepts any.
-    layout : {"channel", "flat"}
-        Whether the model reads (rows, n_bins, 1) or (rows, n_bins).
+    layout : {"channel", "flat", "channel_first"}
+        Whether the model reads (rows, n_bins, 1), (rows, n_bins) or (rows, 1, n_bins).
+    output : str, int or list of these, optional
+        Which of several outputs of the model are meant; those of a list are put side by side.
+    auxiliary_first : bool, optional
+        Order of the two inputs of a two-input model. Default: as its declared shapes say, else the spectrum first.
+    askings : int
+        The model is asked so often, and the mean taken: for models that predict at random.
     """
 
     model: object
     n_amps: int | None
     layout: str
+    output: object = None
+    auxiliary_first: bool | None = None
+    askings: int = 1
 
     @functools.cached_property
     def loaded(self):
@@ -89,71 +139,176 @@ class Predictor:
     @functools.cached_property
     def is_thread_safe(self):
         """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
-        return _is_keras(self.loaded) and sys.modules["keras"].backend.backend() == "tensorflow"
+        return is_keras(self.loaded) and sys.modules["keras"].backend.backend() == "tensorflow"
 
     @functools.cached_property
     def function(self):
         """The quickest way into the model; ``predict_on_batch`` spares Keras the set-up of each ``predict``."""
         model = self.loaded
-        if _is_keras(model):
+        if is_keras(model):
             return model.predict_on_batch
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(model, torch.nn.Module):  # even if it has a ``predict`` of its own
+            return functools.partial(_call_torch, torch, model)
         if callable(getattr(model, "predict", None)):
             return model.predict
-        torch = sys.modules.get("torch")
-        if torch is not None and isinstance(model, torch.nn.Module):
-            return functools.partial(_call_torch, torch, model)
         if callable(model):
             return model
         raise ValueError(f"model: expected .predict, or a callable, received {type(model).__name__}")
 
-    def __call__(self, rows, auxiliary=None, name="the rows"):
-        """Return the model's answer for ``rows`` (rows, n_bins) as an array (rows, n_amps), scaled units.
+    @functools.cached_property
+    def fixed_rows(self):
+        """Rows that each call must have, where the model was built for one number of rows; else None."""
+        shapes = [shape for _, shape in declared_inputs(self.loaded)]
+        rows = shapes[0][0] if shapes else None
+        return rows if isinstance(rows, int) else None
 
-        ``auxiliary`` is the second input of a two-input model, (rows, k), or (k,) for the same in all rows; the model
-        then receives the list [rows, auxiliary].
+    @functools.cached_property
+    def input_names(self):
+        """Names of the inputs of a model that wants them in a dict, else None."""
+        names = [name for name, _ in declared_inputs(self.loaded)]
+        return names if names and names[0] is not None else None
+
+    def __call__(self, rows, auxiliary=None, name="the rows"):
+        """Return the model's predictions for ``rows`` (rows, n_bins) as an array (rows, n_amps), scaled units.
+
+        ``auxiliary`` is the second input of a two-input model, (rows, k), or (k,) for the same in all rows.
 
         Raises
         ------
         ValueError
             If the output is not (rows, n_amps) or not finite; ``name`` says in the message where.
         """
-        inputs = rows[:, :, None] if self.layout == "channel" else rows
+        return self.with_resolution(rows, auxiliary, name)[0]
+
+    def with_resolution(self, rows, auxiliary=None, name="the rows"):
+        """Return the predictions and the relative distance of neighbouring numbers of their type; else as a call."""
+        if self.askings == 1:
+            return self._ask(rows, auxiliary, name)
+        asked = [self._ask(rows.copy(), auxiliary, name) for _ in range(self.askings)]  # a model may write on its rows
+        return sum(predictions.astype(float) for predictions, _ in asked) / self.askings, asked[0][1]
+
+    def _ask(self, rows, auxiliary, name):
+        """Call the model once, in blocks where it was built for a number of rows."""
         if auxiliary is not None:
-            inputs = [inputs, np.array(np.broadcast_to(auxiliary, (len(rows), auxiliary.shape[-1])))]  # (rows, k)
-        try:
-            output = self.function(inputs)
-        except StopIteration:  # it would end a loop over chunks as if all were done
-            raise ValueError(f"model: expected an answer for {name}, received StopIteration") from None
-        if hasattr(output, "detach"):  # a tensor that still carries its gradient
-            output = output.detach().cpu()
-        try:
-            output = np.asarray(output)
-        except (TypeError, ValueError):  # rows of several lengths
-            raise ValueError(f"model: expected an array, received {type(output).__name__}") from None
-        if output.dtype.kind in "bcOSUMm":
-            raise ValueError(f"model: expected real numbers, received {output.dtype}")
-        if output.dtype.kind != "f":  # bfloat16, or integers, whose differences could wrap around
-            output = output.astype(float)
-        if output.shape == (len(rows),) and self.n_amps in (None, 1):
-            output = output[:, None]
-        if output.ndim != 2 or len(output) != len(rows) or self.n_amps not in (None, output.shape[1]):
-            columns = "n_AMPs" if self.n_amps is None else self.n_amps
-            raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {output.shape}")
-        finite = np.isfinite(output)
+            auxiliary = np.array(np.broadcast_to(auxiliary, (len(rows), auxiliary.shape[-1])))  # (rows, k)
+        n = self.fixed_rows or len(rows)
+        if n == len(rows):
+            predictions, resolution = self._numbers(rows, auxiliary, name)
+        else:
+            filled = np.minimum(np.arange(-(-len(rows) // n) * n), len(rows) - 1).reshape(-1, n)
+            blocks = [
+                self._numbers(rows[some], None if auxiliary is None else auxiliary[some], name) for some in filled
+            ]
+            predictions, resolution = np.concatenate([block for block, _ in blocks])[: len(rows)], blocks[0][1]
+        finite = np.isfinite(predictions)
         if not finite.all():
             row = int(np.argmin(finite.all(axis=1)))
-            raise ValueError(f"model: expected finite output, received {output[row]} for row {row} of {name}")
-        return output
+            raise ValueError(f"model: expected finite output, received {predictions[row]} for row {row} of {name}")
+        return predictions, resolution
+
+    def _numbers(self, rows, auxiliary, name):
+        """Call the model with one block of rows; return its output as numbers, and their resolution."""
+        try:
+            output = self.function(self.inputs(rows, auxiliary))
+        except StopIteration:  # it would end a loop over chunks as if all were done
+            raise ValueError(f"model: expected predictions for {name}, received StopIteration") from None
+        arrays = [as_floats(part) for part in chosen_outputs(output, self.output, len(rows))]
+        for k, (array, _) in enumerate(arrays):
+            if array.shape == (len(rows),) and (len(arrays) > 1 or self.n_amps in (None, 1)):
+                arrays[k] = array[:, None], arrays[k][1]
+        shapes = [array.shape for array, _ in arrays]
+        n_columns = sum(shape[1] for shape in shapes) if all(len(shape) == 2 for shape in shapes) else -1
+        if n_columns < 0 or any(shape[0] != len(rows) for shape in shapes) or self.n_amps not in (None, n_columns):
+            columns = "n_AMPs" if self.n_amps is None else self.n_amps
+            received = " and ".join(map(str, shapes))
+            raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {received}")
+        predictions = arrays[0][0] if len(arrays) == 1 else np.concatenate([array for array, _ in arrays], axis=1)
+        return predictions, max(resolution for _, resolution in arrays)
+
+    def inputs(self, rows, auxiliary=None):
+        """Return what the model is given: (rows, n_bins) in its layout, with the second input if there is one."""
+        if self.layout != "flat":
+            rows = rows[:, :, None] if self.layout == "channel" else rows[:, None, :]
+        if auxiliary is None:
+            return rows
+        first = self.auxiliary_first
+        if first is None:
+            first = _declares_auxiliary_first(declared_inputs(self.loaded), rows.shape[1:], auxiliary.shape[1:])
+        pair = [auxiliary, rows] if first else [rows, auxiliary]
+        return dict(zip(self.input_names, pair)) if self.input_names else pair
 
 
-def _is_keras(model):
-    """Whether this is a Keras model that answers as Keras does, not by a ``predict`` of its own."""
+def is_keras(model):
+    """Whether this is a Keras model that predicts as Keras does, not by a ``predict`` of its own."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(model, keras.Model) and type(model).predict is keras.Model.predict
 
 
+def declared_inputs(model):
+    """Return (name or None, shape) of each input that a model declares, rows first; [] where it says nothing."""
+    if is_keras(model) and isinstance(getattr(model, "input", None), Mapping):
+        return [(name, tuple(tensor.shape)) for name, tensor in model.input.items()]
+    shape = getattr(model, "input_shape", None)
+    if shape is None and callable(getattr(model, "get_build_config", None)):  # a Keras model that was subclassed
+        shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None and isinstance(getattr(model, "n_features_in_", None), int):  # scikit-learn
+        shape = (None, model.n_features_in_)
+    if isinstance(shape, Mapping):
+        return [(name, tuple(part)) for name, part in shape.items()]
+    if isinstance(shape, list) and all(isinstance(part, tuple | list) for part in shape):
+        return [(None, tuple(part)) for part in shape]
+    return [(None, tuple(shape))] if isinstance(shape, tuple | list) else []
+
+
+def _declares_auxiliary_first(declared, spectrum_shape, auxiliary_shape):
+    """Whether a model of two inputs declares the auxiliary one first."""
+    if len(declared) != 2:
+        return False
+    found = [shape[1:] for _, shape in declared]
+    return found == [auxiliary_shape, spectrum_shape] and auxiliary_shape != spectrum_shape
+
+
+def chosen_outputs(output, choice, n_rows):
+    """Return the outputs that are meant, as a list; a model with several has to be told which."""
+    if isinstance(output, Mapping):
+        names = list(output)
+    elif isinstance(output, list | tuple) and any(getattr(part, "ndim", 0) > 1 for part in output):
+        names = list(range(len(output)))
+    else:
+        if choice is not None:
+            raise ValueError(f"output: expected None, as the model has one output, received {choice!r}")
+        return [output]
+    if choice is None and len(names) == 1:
+        choice = names
+    wanted = choice if isinstance(choice, list) else [choice]
+    if not wanted or any(isinstance(name, bool) or name not in names for name in wanted):
+        raise ValueError(f"output: expected one or a list of the model's outputs {names}, received {choice!r}")
+    return [output[name] for name in wanted]
+
+
+def as_floats(output):
+    """Return an output as floats, and the relative distance of neighbouring numbers of the type it had."""
+    resolution = None
+    if hasattr(output, "detach"):  # a tensor that still carries its gradient
+        if str(getattr(output, "dtype", "")) == "torch.bfloat16":  # NumPy has no such type
+            output, resolution = output.float(), BFLOAT16
+        output = output.detach().cpu()
+    try:
+        output = np.asarray(output)
+    except (TypeError, ValueError):  # rows of several lengths
+        raise ValueError(f"model: expected an array, received {type(output).__name__}") from None
+    if output.dtype.kind in "bcOSUMm":
+        raise ValueError(f"model: expected real numbers, received {output.dtype}")
+    if output.dtype.kind == "V":  # bfloat16 of JAX and TensorFlow
+        output, resolution = output.astype(float), BFLOAT16
+    if output.dtype.kind != "f":  # integers, whose differences could wrap around
+        output, resolution = output.astype(float), 0.0
+    return output, np.finfo(output.dtype).eps if resolution is None else resolution
+
+
 def _call_torch(torch, module, inputs):
-    """Run a bare PyTorch module in evaluation mode, without gradients, and leave the mode of each part as it was."""
+    """Run a PyTorch module in evaluation mode, without gradients, and leave the mode of each part as it was."""
     weight = next(module.parameters(), torch.empty(0))
     arrays = inputs if isinstance(inputs, list) else [inputs]
     tensors = [torch.as_tensor(array, dtype=weight.dtype, device=weight.device) for array in arrays]
@@ -187,90 +342,6 @@ def _settle(predict, spectrum, auxiliary):
     TensorFlow would count the tracing of one for all, and warn.
     """
     if predict.loaded not in SETTLED:
-        for rows in (2, PROBE_ROWS):
+        for rows in (2, 3):
             predict(np.repeat(spectrum[None], rows, axis=0), auxiliary)
         SETTLED.add(predict.loaded)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What one call of a model tells: its input layout, number of outputs, and a good number of rows per call."""
-
-    layout: str
-    n_amps: int
-    batch_size: int
-
-
-def probe_model(model, spectrum, n_amps=None, auxiliary=None, layout=None):
-    """Settle how a model wants its input.
-
-    ``layout`` is taken if given; else what the model declares (Keras ``input_shape``, scikit-learn
-    ``n_features_in_``); else (rows, n_bins, 1) is tried, then (rows, n_bins).
-
-    Parameters
-    ----------
-    model : object
-        See `Predictor`.
-    spectrum : ndarray of shape (n_bins,)
-        One scaled spectrum to try.
-    n_amps : int or None
-        Number of outputs expected, if known.
-    auxiliary : ndarray of shape (k,) or None
-        Second input of that spectrum.
-    layout : {"channel", "flat"} or None
-        The user's own choice.
-
-    Returns
-    -------
-    Probe
-
-    Raises
-    ------
-    ValueError
-        If ``layout`` is unknown, the model takes neither, or it declares another number of bins.
-    """
-    if layout not in (None, *LAYOUTS):
-        raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
-    whole = model.get() if isinstance(model, ModelLoader) else model
-    rows = np.repeat(spectrum[None].astype(np.float32), PROBE_ROWS, axis=0)  # (3, n_bins)
-    layouts = [layout] if layout else _declared_layout(whole, len(spectrum))
-    failures = []
-    for candidate in layouts:
-        try:
-            answers = Predictor(whole, n_amps, candidate)(rows, auxiliary, "the first spectrum")
-            return Probe(candidate, answers.shape[1], _good_batch_size(whole))
-        except Exception as error:  # a model may refuse a shape with any exception of its own
-            if len(layouts) == 1:
-                raise
-            failures.append(error)
-    reasons = "; ".join(f"{where}: {' '.join(str(why).split())}" for where, why in zip(layouts, failures, strict=True))
-    raise ValueError(
-        f"model: expected one that takes (N, {len(spectrum)}, 1) or (N, {len(spectrum)}), received errors: {reasons}"
-    ) from failures[-1]
-
-
-def _good_batch_size(model):
-    """Rows per call that are quick and keep the widest layer of a Keras model small; no measurement, so repeatable."""
-    widest = 1
-    for layer in getattr(model, "layers", ()):
-        try:
-            widest = max(widest, math.prod(n or 1 for n in layer.output.shape[1:]))
-        except (AttributeError, ValueError):  # a layer of several outputs, or never called
-            continue
-    return min(max(MAX_OUTPUT // widest, 64), MAX_BATCH)
-
-
-def _declared_layout(model, n_bins):
-    """Layouts to try for a model, fewer when the model says what it takes."""
-    shape = getattr(model, "input_shape", None)
-    if isinstance(shape, dict):
-        shape = next(iter(shape.values()))
-    elif isinstance(shape, list):
-        shape = shape[0]
-    if shape is None and isinstance(getattr(model, "n_features_in_", None), int):
-        shape = (None, model.n_features_in_)
-    if shape is None or len(shape) not in (2, 3):
-        return list(LAYOUTS)
-    if shape[1] not in (None, n_bins):
-        raise ValueError(f"org_spectrum: expected {shape[1]} bins as the model does, received {n_bins}")
-    return ["flat" if len(shape) == 2 else "channel"]

@@ -207,20 +207,27 @@ def changes(answers, n_nodes):
     return np.subtract(moved, answers[0], dtype=np.float64)
 
 
-def summed(change, rule):
+def summed(change, rule, again=None):
     """Return mean square, its distance to that of the lower rule, slope and curvature: (4, K, n, n_AMPs).
 
-    Node by node, so that the last bit of a number does not depend on how many numbers there are.
+    ``change`` is (n_nodes, K, n, n_AMPs). ``again`` is the change when asked again; for models that predict at random,
+    the product of the two takes the place of the square. Node by node, so that the last bit of a number does not depend
+    on how many numbers there are.
     """
-    mean_square, lower = _mean_square(change, rule.root), _mean_square(change, rule.lower_root)
+    mean_square, lower = _mean_square(change, rule.root, again), _mean_square(change, rule.lower_root, again)
+    if again is not None:
+        change = (change + again) / 2
     slope, curvature = _weighted(change, rule.slope), _weighted(change, rule.curvature)
     return np.stack([mean_square, np.abs(mean_square - lower), slope, curvature])
 
 
-def _mean_square(change, root):
-    total = np.zeros(change.shape[1:])
-    for row in root:
-        total += _weighted(change, row) ** 2
+def _mean_square(change, root, again):
+    """Return the sum of the squares of ``root @ change``, or of its products with ``root @ again``."""
+    total = 0.0
+    for weights in root:
+        if weights.any():
+            term = _weighted(change, weights)
+            total = total + term * (term if again is None else _weighted(again, weights))
     return total
 
 
@@ -263,11 +270,13 @@ def map_chunk(predictors, chunk, plan):
         start, first = corner
         filled = np.minimum(np.arange(start, start + n_spectra), n - 1)
         here = slice(first, min(first + n_at_once, n_directions))
-        changes = [
-            _changes_of(predict, chunk, network, filled, _filled(displacements[network][here], filled, n_at_once), plan)
-            for network, predict in enumerate(predictors)
-        ]
-        sums = np.concatenate([summed(change, plan.rule) for change in plan.with_mean(changes)], axis=-1)
+        changes, again = [], []
+        for network, predict in enumerate(predictors):
+            along = _filled(displacements[network][here], filled, n_at_once)
+            for kept in (changes, again)[: 1 + plan.asks_twice]:
+                kept.append(_changes_of(predict, chunk, network, filled, along, plan))
+        pairs = plan.with_mean(changes, again)
+        sums = np.concatenate([summed(first, plan.rule, second) for first, second in pairs], axis=-1)
         part = results[start : start + n_spectra, :, :, here]
         part[:] = sums[:, : here.stop - first, : len(part)].transpose(2, 0, 3, 1)
 

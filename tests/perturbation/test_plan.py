@@ -8,7 +8,7 @@ import pytest
 
 from perturbation.engine import make_chunks
 from perturbation.plan import CHUNK_SIZE, finish_plan, plan_spectra
-from perturbation.predictors import MAX_BATCH, probe_model
+from perturbation.probe import MAX_BATCH, probe_model
 
 N, N_BINS, N_AMPS = 6, 4, 2
 SPECTRA = np.arange(24.0).reshape(N, N_BINS)
@@ -37,7 +37,9 @@ def test_a_survey_holds_what_was_given():
     assert survey.x_mean.tolist() == [[1] * N_BINS] and survey.x_std.tolist() == [X_STD.tolist()]
     assert survey.auxiliary.dtype == np.float32 and not survey.is_covariance
     ((first, auxiliary),) = survey.first()
-    assert np.array_equal(first, (SPECTRA[0] - 1) / X_STD) and auxiliary.tolist() == [1]
+    assert np.array_equal(first, (SPECTRA[:3] - 1) / X_STD) and auxiliary.tolist() == [[1]] * 3
+    ((few, _),) = survey_of(SPECTRA[:2], ERRORS[:2]).first()
+    np.testing.assert_allclose(few, (SPECTRA[[0, 1, 1]] - 1) / X_STD * [[1], [1], [1.001]])
     (chunk,) = make_chunks(replace(survey, chunk_size=N), np.arange(N))
     np.testing.assert_allclose(chunk.spectra[0], (SPECTRA - 1) / X_STD)
     assert chunk.auxiliary.shape == (1, N, 1)

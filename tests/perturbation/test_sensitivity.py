@@ -419,7 +419,7 @@ def test_resumed_map_is_the_same_and_computes_only_what_is_missing():
     rows.clear()
     resumed = run(counted, spectra, errors, store=store, chunk_size=2)
     assert np.array_equal(resumed.mean, reference.mean)
-    assert len(rows) == 1 + 3  # the probe, and one batch for each missing spectrum
+    assert len(rows) == 3 + 3  # the probe with both layouts and one row, and one batch for each missing spectrum
 
 
 # Which spectra
@@ -498,7 +498,7 @@ def test_the_first_spectra_in_range_are_used_and_shared():
     result = run(model, spectra, errors, y_test=y_test, gases=GASES, abundance=(-6, -4), no_spectra=3)
     first = [np.flatnonzero((y_test[:, k] > -6) & (y_test[:, k] < -4))[:3].tolist() for k in (0, 1)] + [[0, 1, 2]]
     assert result.spectra.tolist() == sorted(set(itertools.chain(*first)))
-    assert len(calls) == 1 + len(result.spectra)
+    assert len(calls) == 3 + len(result.spectra)
     assert result.n_spectra.tolist() == [3, 3, 3]
 
 
@@ -593,7 +593,7 @@ def test_a_model_is_called_by_predict_with_one_shape():
 
     shapes = set()
     run(Declared(weights), spectra, errors, repeat=101, batch_size=64)
-    assert len(shapes) == 2  # the probe and one constant shape, so that nothing is traced again
+    assert len(shapes) == 3  # the probe, of three rows and one, and one constant shape, so that nothing is traced again
 
 
 @pytest.mark.parametrize("repeat", [1, 7, 999, 1000, 1001, 1100, 10_000])
@@ -627,7 +627,7 @@ def test_auxiliary_inputs_are_held_fixed():
 
     def model(inputs):
         rows, second = inputs
-        assert (second == second[0]).all()
+        assert len(second) <= 3 or (second == second[0]).all()
         return rows[:, :, 0] @ weights * second[:, :1]
 
     result = run(model, spectra, errors, auxiliary=auxiliary)
@@ -735,9 +735,11 @@ def test_a_square_array_that_may_be_either_must_be_named():
     with pytest.raises(ValueError, match="covariance=True or covariance=False"):
         run(Linear(weights), spectra, covariance)
     run(Linear(weights), spectra, covariance, covariance=True)
-    run(Linear(weights), spectra, covariance, covariance=False)
+    run(Linear(weights), spectra, np.sqrt(covariance), covariance=False)
     run(Linear(weights), spectra, errors)  # (N, n_bins) with N = n_bins
-    run(Linear(weights), spectra, np.full((13, 13), 1e-5))
+    for rank_one in (np.full((13, 13), 1e-5), np.outer(errors[0], errors[0])):
+        with pytest.raises(ValueError, match="covariance=True or covariance=False"):
+            run(Linear(weights), spectra, rank_one)
 
 
 # Cost, and the rest

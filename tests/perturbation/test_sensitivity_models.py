@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sensitivity
-from perturbation.predictors import MAX_BATCH, probe_model
+from perturbation.probe import MAX_BATCH, probe_model
 from sensitivity import sensitivity_map
 
 N_BINS, N_AMPS = 13, 3
