@@ -69,6 +69,9 @@ def parse_arguments(argv=None):
         "--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply or --planet"
     )
     parser.add_argument(
+        "--unverified", action="store_true", help="with --apply: also use results changed since their run"
+    )
+    parser.add_argument(
         "--planet",
         metavar="FILE",
         help="simulate planets like the observed one, train on them and apply the networks, all in DIR",
@@ -85,6 +88,8 @@ def parse_arguments(argv=None):
         parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
     if arguments.columns and not arguments.observation:
         parser.error("--columns NAMES: expected --observation FILE beside it")
+    if arguments.unverified and not arguments.apply:
+        parser.error("--unverified: expected --apply RUN_DIR beside it")
     if arguments.planet and not (10 <= arguments.n <= MAX_PLANETS):
         parser.error(f"--planet FILE: expected --n of at least 10 and at most {MAX_PLANETS}, received {arguments.n}")
     if arguments.planet and (arguments.model == "all" or arguments.fold is not None):
@@ -142,7 +147,7 @@ def main(argv=None):
                 auxiliary = read_auxiliary(arguments.auxiliary)
                 apply_run(
                     arguments.apply, arguments.observation, config, auxiliary,
-                    arguments.output, arguments.quiet, arguments.overwrite,
+                    arguments.output, arguments.quiet, arguments.overwrite, unverified=arguments.unverified,
                 )  # fmt: skip
                 return 0
             command = shlex.join(["python", "runfile.py", *(sys.argv[1:] if argv is None else argv)])
@@ -261,11 +266,11 @@ def run(config, arguments, command, log, study=None):
             for k, network in networks.items():
                 evaluated[k] = evaluate(config, split, network, folder.work, k, executor)
                 stage.done(len(evaluated) / len(networks))
-        results.write_run(folder.work, split.data, config, split.test, evaluated)
+        results.write_run(folder.work, split.data, config.model.name, config.seed, split.test, evaluated)
         with stage("figures"):
-            finished = results.load_run(folder.work)
+            finished = results.load_run(folder.work, unverified=True)  # the manifest is written last
             page.write_report(finished, rendered=page.write_figures(finished))
-        logger.info("\n%s\n", score_table(finished.amp_names, evaluated))
+        logger.info("\n%s\n", score_table(finished.amp_names, finished.scores))
         logger.info("time: %s", stage)
         folder.finish()
     logger.info("results: %s (report.html, figures/, results.h5, MSE.csv, R2.csv, the networks ...)", output)

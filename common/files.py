@@ -5,7 +5,10 @@ import hashlib
 import os
 import stat
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+
+MAX_OBJECTS = 20_000  # groups and arrays of an HDF5 file that is checked
 
 
 @contextmanager
@@ -53,3 +56,54 @@ def read_bounded(path, limit):
     if len(content) > limit:
         raise ValueError(f"more than {limit // 1000} kB")
     return content
+
+
+@contextmanager
+def opened_hdf5(path):
+    """Open an HDF5 file to read it, once `refuse_absent` has looked at all of it; the ValueError names no file."""
+    import h5py
+
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("a pipe or a device, expected a file")
+    with h5py.File(path) as file:
+        refuse_absent(file)
+        yield file
+
+
+def refuse_absent(file):
+    """Refuse an HDF5 file whose content lies in other files or was never written, without opening any other file."""
+    import h5py
+
+    groups, seen = [file], set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            where = f"{group.name.rstrip('/')}/{name}"
+            link = group.get(name, getlink=True)  # its class, without following it
+            if not isinstance(link, h5py.HardLink):
+                target = f"{getattr(link, 'filename', '')} {link.path}".strip()
+                raise ValueError(f"{where} is a link to {target}, expected its values in this place")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address not in seen and isinstance(item, h5py.Group):
+                groups.append(item)
+            if isinstance(item, h5py.Dataset):
+                _refuse_unwritten(item, where)
+            seen.add(address)
+            if len(seen) > MAX_OBJECTS:
+                raise ValueError(f"expected at most {MAX_OBJECTS} groups and arrays, received more")
+
+
+def _refuse_unwritten(array, where):
+    """Refuse an array whose values lie in other files, or of which a part was never written (it would read as 0)."""
+    if array.external or array.is_virtual:
+        raise ValueError(f"{where} lies in other files, expected its values in this one")
+    if not array.size:
+        return
+    if array.chunks is None:
+        written = array.id.get_storage_size() > 0 or array.shape is None
+    else:
+        n_chunks = prod(-(-n // size) for n, size in zip(array.shape, array.chunks))
+        written = array.id.get_num_chunks() >= n_chunks
+    if not written:
+        raise ValueError(f"{where} has shape {array.shape} but was never written, or only in part")

@@ -34,7 +34,8 @@ FILES = re.compile(  # that an application writes
 
 
 def apply_run(
-    run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False, study=None
+    run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False, study=None,
+    unverified=False,
 ):  # fmt: skip
     """Estimate the AMPs of one observation with every fold of a run, with their errors, and map their sensitivity.
 
@@ -60,6 +61,8 @@ def apply_run(
         Replace earlier results in ``output``.
     study : str, optional
         Digest of the `observation.planet.Study` that the estimate belongs to.
+    unverified : bool
+        Also use a run whose files were changed, or that has no manifest.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def apply_run(
         other results.
     """
     with as_input_error():
-        run = load_run(run_folder)
+        run = load_run(run_folder, unverified)
         chosen = config.data
         seen = read_observation(observation_path, chosen.depth_unit, chosen.width, chosen.columns)
         seen = match_grid(seen, run.wavelength, run.bin_width)

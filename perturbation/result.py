@@ -51,6 +51,12 @@ class ResponseMap:
         group["change"] = self.change
         group["spread"] = self.spread
 
+    @classmethod
+    def load(cls, group):
+        """Read a map back from an open ``h5py.Group``."""
+        arrays = (group[name][()] for name in ("deviations", "change", "spread"))
+        return cls(*arrays, group.attrs.get("n_spectra"))
+
 
 def slope_and_curvature(deviations, change):
     """Least-squares slope s and curvature c of ``change = s a + c a^2 / 2`` over the deviations a.

@@ -5,14 +5,13 @@ import logging
 import numpy as np
 
 from common.files import digest
-from common.metrics import scores
 from constants import Stream, stream
 from models import load_model
 from perturbation.mapstore import MapStore
 from perturbation.result import response_map
 from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
-from runio.results import ENSEMBLE
+from runio.results import ENSEMBLE, NetworkResult
 from sensitivity import ModelLoader, SensitivityMap, compute_sensitivty_org
 
 logger = logging.getLogger(__name__)
@@ -24,24 +23,18 @@ def evaluate(config, split, network, folder, k, executor=None):
     """Predict the noisy test spectra with one network, score its predictions, and make its maps.
 
     ``k`` is the number of the fold, or "ensemble" for the mean of the folds; ``folder`` holds the network and receives
-    finished parts of the maps, from which an interrupted run goes on. Returns a dict: ``y_pred`` (n_test, n_amps),
-    ``scaler``, ``MSE`` (scaled units) and ``R2`` (n_amps,), and the maps ``sensitivity``, ``sensitivity_single`` and
-    ``response``, each None where it is not wanted. The response is mapped for the mean of the folds, or the only fold.
+    finished parts of the maps, from which an interrupted run goes on. Returns a `NetworkResult`; the response is mapped
+    for the mean of the folds, or the only fold.
     """
-    data, test, scaler = split.data, split.test, network.scaler
+    data, test = split.data, split.test
     y_pred = predict_noisy(network, data, test, config.seed)
-    maps = {name: map_sensitivity(name, config, split, network, folder, k, executor) for name in MAPS}
-    is_final = k == ENSEMBLE or len(split.folds) == 1
-    some = test[:RESPONSE_SPECTRA]
-    return {
-        "y_pred": y_pred,
-        "scaler": scaler.to_dict(),
-        **scores(data.amps[test], y_pred, scaler.y_std),
-        **maps,
-        "response": response_map(network.predict, data.spectra[some], data.errors[some])  # mean auxiliary inputs
-        if is_final and any(maps.values())
-        else None,
-    }
+    wanted = [name for name in MAPS if getattr(config, name).enabled]
+    maps = {name: map_sensitivity(name, config, split, network, folder, k, executor) for name in wanted}
+    noisy = {name: getattr(config, name).noisy or data.noisy for name in wanted}
+    if maps and (k == ENSEMBLE or len(split.folds) == 1):
+        some, noisy["response"] = test[:RESPONSE_SPECTRA], data.noisy
+        maps["response"] = response_map(network.predict, data.spectra[some], data.errors[some])  # mean auxiliary inputs
+    return NetworkResult(y_pred, network.scaler, noisy=noisy, **maps)
 
 
 def predict_noisy(network, data, test, seed):
@@ -109,10 +102,8 @@ MAPS = {"sensitivity": published_map, "sensitivity_single": single_bin_map}  # b
 
 
 def map_sensitivity(name, config, split, network, folder, k, executor=None):
-    """Return one of `MAPS` around the test spectra, as a `SensitivityMap`; None if the settings do not want it."""
+    """Return one of `MAPS` around the test spectra, as a `SensitivityMap`."""
     chosen, data, test = getattr(config, name), split.data, split.test
-    if not chosen.enabled:
-        return None
     path, kept = network_file(folder, k), folder / f"{name}_{k}.h5"
     found = _kept_map(kept, k)
     if found is None:

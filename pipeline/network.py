@@ -10,7 +10,7 @@ from models import load_model
 from perturbation.arguments import float_array
 from pipeline.training import save_whole
 from preprocessing import Scaler
-from runio.folder import is_another
+from runio.folder import refuse_changed
 from runio.results import ENSEMBLE, load_run
 from sensitivity import sensitivity_map
 
@@ -40,7 +40,7 @@ class TrainedNetwork:
     amp_names: tuple[str, ...]
 
     @classmethod
-    def load(cls, run_dir, fold=None):
+    def load(cls, run_dir, fold=None, unverified=False):
         """Load a network of a finished run.
 
         Parameters
@@ -49,6 +49,8 @@ class TrainedNetwork:
             Folder of the run.
         fold : int or "ensemble", optional
             One fold, or the mean of all. Default: the mean, or the only fold.
+        unverified : bool
+            Also take results that cannot be shown to be as the run wrote them; see `runio.results.load_run`.
 
         Raises
         ------
@@ -56,17 +58,16 @@ class TrainedNetwork:
             If there is no finished run in ``run_dir``, it has no such fold, or the network cannot be read or is that
             of another run.
         """
-        return cls.of_run(load_run(run_dir), fold)
+        return cls.of_run(load_run(run_dir, unverified), fold)
 
     @classmethod
     def of_run(cls, run, fold=None):
         """Load a network of a run that was read by `runio.results.load_run`; else as `load`."""
-        judged = {**run.folds, **({ENSEMBLE: run.ensemble} if run.ensemble else {})}
         if fold is None:
             fold = ENSEMBLE if run.ensemble else min(run.folds)
-        if fold not in judged:
-            raise ValueError(f"fold: expected one of {', '.join(map(str, judged))}, received {fold!r}")
-        path, scaler = network_file(run.folder, fold), Scaler(**judged[fold].scaler)
+        if fold not in run.networks:
+            raise ValueError(f"fold: expected one of {', '.join(map(str, run.networks))}, received {fold!r}")
+        path, scaler = network_file(run.folder, fold), run.networks[fold].scaler
         model = load_model(path)
         _check_belongs(model, scaler, run, path)
         return cls(model, scaler, run.amp_names)
@@ -165,10 +166,8 @@ def _check_belongs(model, scaler, run, path):
                 f"{n_auxiliary} auxiliary inputs and {len(run.amp_names)} AMPs; received {_listed(received)}: "
                 "is it the network of another run?"
             )
-    if is_another(run.folder, path.name):
-        raise ValueError(
-            f"{path}: expected the file that the run wrote (its SHA-256 is in manifest.json), received another"
-        )
+    if run.verified:
+        refuse_changed(run.folder, path.name)
 
 
 def _listed(shapes):

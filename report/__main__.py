@@ -6,7 +6,7 @@ import sys
 os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
 
 from report.page import write_figures, write_report
-from runio.folder import note_again
+from runio.folder import update_manifest
 from runio.log import one_line
 from runio.results import load_run
 
@@ -23,7 +23,7 @@ def main(argv=None):
         rendered = write_figures(run)
         path = write_report(run, rendered=rendered)
         drawn = (run.folder / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf"))
-        note_again(run.folder, [path, *drawn])
+        update_manifest(run.folder, [path, *drawn])
     except (OSError, ValueError) as error:
         print("error: " + one_line(error), file=sys.stderr)
         return 2

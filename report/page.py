@@ -168,16 +168,16 @@ def result(run, found):
 def panels(run, found, best=None):
     """Return a panel per AMP with its verdict below, as a grid."""
     exact, edges = run.best.sensitivity_single, bin_edges(run.wavelength)
-    own = None if exact is None else 100 * metrics.shares(exact["mean"])
+    own = None if exact is None else 100 * metrics.shares(exact.mean)
     optimal = None if best is None else 100 * metrics.shares(best.optimal_map)
     articles = []
     for k, one in enumerate(found):
         drawing = ""
         if own is not None and np.isfinite(own[k]).any():
-            error = 100 * exact["share_error"][k]
+            error = 100 * exact.share_error[k]
             lines = [Steps(optimal[k], 100 * best.share_error[k], INK, "3 2")] if best else []
             lines.append(Steps(own[k], error, one.amp.colour))
-            texts = _texts(one.amp, edges, own[k], error, exact["mean"][k], None if best is None else optimal[k])
+            texts = _texts(one.amp, edges, own[k], error, exact.mean[k], None if best is None else optimal[k])
             label = f"{one.amp.key}: share of each bin in its sensitivity. {one.where}"
             drawing = panel(edges, lines, texts, label, BANDS.get(one.amp.key, ()))
         articles.append(

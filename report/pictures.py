@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import metrics
-from perturbation.result import slope_and_curvature
 from report import diagnostics, figures, map_figures
 from report.best_estimator import best_estimator_of
 
@@ -59,18 +58,18 @@ def noise_of_test(run):
     return "noisy as in the data set" if own else "with noise drawn from their errors"
 
 
-def map_spectra(run, attributes):
-    """Return "noisy " or "noise-free " for the spectra of the map with these attributes; "" where it is not known."""
+def map_spectra(run, name):
+    """Return "noisy " or "noise-free " for the spectra of the maps of this name; "" where it is not known."""
     own = survey_noise(run)
-    if own or attributes.get("noisy"):
+    noisy = next(one.noisy.get(name) for one in run.networks.values() if getattr(one, name) is not None)
+    if own or noisy:
         return "noisy "
-    return "" if own is None or "noisy" not in attributes else "noise-free "
+    return "" if own is None or noisy is None else "noise-free "
 
 
-def draws(attributes):
+def draws(one):
     """Say how the mean of a map was taken: by random repeats, or by quadrature."""
-    nodes = int(attributes.get("nodes", 0))
-    return f"{nodes} nodes of quadrature ({attributes['rule']})" if nodes else f"{attributes['repeat']} repeats"
+    return f"{one.nodes} nodes of quadrature ({one.rule})" if one.nodes else f"{one.repeat} repeats"
 
 
 def span(values):
@@ -124,10 +123,11 @@ def _shares(run):
         return None
     best = best_estimator_of(run)
     bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
+    kind = map_spectra(run, "sensitivity_single")
     shows = (
         f"The share of each wavelength bin in the sensitivity of an AMP. {SHARE}"
-        f" ({_whose(run)}, exact map of {span(np.ravel(exact['n_spectra']))} {map_spectra(run, exact)}test spectra,"
-        f" {exact['nodes']} nodes). Shaded: one standard error of a share (jackknife over spectra)."
+        f" ({_whose(run)}, exact map of {span(np.ravel(exact.n_spectra))} {kind}test spectra, {exact.nodes} nodes)."
+        " Shaded: one standard error of a share (jackknife over spectra)."
     )
     shows += " Grey: the molecule's known bands." if bands else ""
     shows += " Black: the best possible estimator of this data set." if best else ""
@@ -139,7 +139,7 @@ def _shares(run):
         " Where it leaves the black line, it weights these bins differently from the best estimator." if best else ""
     )
     figure = map_figures.share_panels(
-        run.wavelength, metrics.shares(exact["mean"]), exact["share_error"], run.amp_table,
+        run.wavelength, metrics.shares(exact.mean), exact.share_error, run.amp_table,
         metrics.shares(best.optimal_map) if best else None,
     )  # fmt: skip
     return Picture(figure, "Which wavelengths each prediction is sensitive to", shows, read)
@@ -171,14 +171,14 @@ def _published(run):
     kept = [run.ensemble.sensitivity] if run.ensemble and run.ensemble.sensitivity else folds
     over = _whose(run) if kept is not folds else f"mean of {len(folds)} folds" if len(folds) > 1 else ""
     settings = ", ".join(filter(None, (_settings_of(run, kept), over)))
-    return np.mean([one["mean"] for one in kept], axis=0), settings, str(folds[0]["scheme"]) != "single"
+    return np.mean([one.mean for one in kept], axis=0), settings, folds[0].scheme != "single"
 
 
 def _settings_of(run, maps):
     """Say how maps of the published test were made."""
-    number = span(n for one in maps for n in np.ravel(one["n_spectra"]))
-    kind = map_spectra(run, maps[0])
-    return f"scheme {maps[0]['scheme']}, {draws(maps[0])}, {number} {kind}test spectra"
+    number = span(n for one in maps for n in np.ravel(one.n_spectra))
+    kind = map_spectra(run, "sensitivity")
+    return f"scheme {maps[0].scheme}, {draws(maps[0])}, {number} {kind}test spectra"
 
 
 def _curves(run):
@@ -240,10 +240,10 @@ def _profiles(run):
     folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
     if not folds:
         return None
-    mean = diagnostics.mean_map([m["mean"] for m in folds], [m["standard_error"] for m in folds])
+    mean = diagnostics.mean_map([m.mean for m in folds], [m.standard_error for m in folds])
     several = mean.folds > 1
     over = f", mean of {mean.folds} folds" if several else ""
-    redrawn = "alone" if str(folds[0]["scheme"]) == "single" else "together with its group"
+    redrawn = "alone" if folds[0].scheme == "single" else "together with its group"
     return Picture(
         map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table, bin_width=run.bin_width),
         "The published test in numbers",
@@ -259,13 +259,13 @@ def _profiles(run):
 
 def _by_abundance(run):
     exact = run.best.sensitivity_single
-    if exact is None or "by_abundance" not in exact:
+    if getattr(exact, "by_abundance", None) is None:
         return None
     rows = [k for k, a in enumerate(run.amp_table) if a.kind == "molecule"]
     if not rows:
         return None
     table = [run.amp_table[k] for k in rows]
-    figure = map_figures.abundance_panels(run.wavelength, exact["by_abundance"][rows], exact["abundances"][rows], table)
+    figure = map_figures.abundance_panels(run.wavelength, exact.by_abundance[rows], exact.abundances[rows], table)
     return Picture(
         figure,
         "How the map of a molecule changes with its abundance",
@@ -279,11 +279,11 @@ def _by_abundance(run):
 def _slopes(run):
     exact, shifted = run.best.sensitivity_single, run.best.response
     if exact is not None:
-        slope, curvature = exact["slope"], exact["curvature"]
-        number = span(np.ravel(exact["n_spectra"]))
-        how = f"averaged over {number} {map_spectra(run, exact)}test spectra ({_whose(run)}, exact map)"
+        slope, curvature = exact.slope, exact.curvature
+        number = span(np.ravel(exact.n_spectra))
+        how = f"averaged over {number} {map_spectra(run, 'sensitivity_single')}test spectra ({_whose(run)}, exact map)"
     elif shifted is not None:
-        slope, curvature = slope_and_curvature(shifted["deviations"], shifted["change"])
+        slope, curvature = shifted.slope, shifted.curvature
         how = f"fitted to the response map ({_whose(run)})"
     else:
         return None
@@ -302,13 +302,13 @@ def _response_map(run):
     response = run.best.response
     if response is None:
         return None
-    deviations, spectra = response["deviations"], f"{map_spectra(run, response)}test spectra"
-    if "n_spectra" in response:
-        spectra = f"the first {response['n_spectra']} {spectra}"
+    deviations, spectra = response.deviations, f"{map_spectra(run, 'response')}test spectra"
+    if response.n_spectra is not None:
+        spectra = f"the first {response.n_spectra} {spectra}"
     inputs = among(setting(run, "data.auxiliary") or [])
     held = f", with {inputs} at the training mean" if inputs else ""
     return Picture(
-        map_figures.response_map(run.wavelength, deviations, response["change"], run.amp_table),
+        map_figures.response_map(run.wavelength, deviations, response.change, run.amp_table),
         "The response to a shift of one bin",
         f"Change of each AMP when one bin is shifted by {deviations.min():g} to {deviations.max():g} of its standard"
         f" errors, averaged over {spectra}{held} ({_whose(run)}). The numbers above the panels are the ends of the"
@@ -329,7 +329,7 @@ def _predictions(run):
 
 
 def _true_vs_predicted(run):
-    each = [metrics.scores(run.y_test, f.y_pred, f.scaler["y_std"]) for f in _evaluated(run)]
+    each = [metrics.scores(run.y_test, f.y_pred, f.scaler.y_std) for f in _evaluated(run)]
     scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
     mean = ", the mean over folds" if len(each) > 1 else ""
     return Picture(
@@ -365,7 +365,7 @@ def _bins_text():
 
 def _widths(run):
     """Return the bin widths along the prediction and the tolerances, (n_amps,) each."""
-    std = np.mean([np.ravel(f.scaler["y_std"]) for f in run.folds.values()], axis=0)
+    std = np.mean([np.ravel(f.scaler.y_std) for f in run.folds.values()], axis=0)
     return diagnostics.binning(run.amp_table, std), diagnostics.tolerance(run.amp_table, std)
 
 

@@ -164,11 +164,11 @@ def verdicts(run, best=None):
     """
     judged = run.best
     kept = judged.sensitivity_single or judged.sensitivity
-    r2 = scores(run.y_test, judged.y_pred, judged.scaler["y_std"])["R2"]
+    r2 = scores(run.y_test, judged.y_pred, judged.scaler.y_std)["R2"]
     beside = _beside(run, judged, kept, best) if best else [{}] * len(run.amp_table)
     edges, found = bin_edges(run.wavelength), []
     for k, amp in enumerate(run.amp_table):
-        values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept["mean"][k])
+        values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept.mean[k])
         known, bands = {}, BANDS.get(amp.key)
         if values.sum() > 0 and bands:
             known["in_bands"] = band_share(values, run.wavelength, bands)
@@ -185,11 +185,11 @@ def _beside(run, judged, kept, best):
     limit = best.variance.mean(axis=0) / run.y_test.var(axis=0)
     rows = [{"error_ratio": r, "error_ratio_error": e, "unknowable": min(u, 1.0)}
             for r, e, u in zip(ratio.tolist(), error.tolist(), limit.tolist())]  # fmt: skip
-    if kept is None or str(kept["scheme"]) != "single":
+    if kept is None or kept.scheme != "single":
         return rows
-    own, optimal, edges = shares(kept["mean"]), shares(best.optimal_map), bin_edges(run.wavelength)
-    agreement = best.agreement(kept["mean"])
-    reaction = kept["mean"].sum(axis=1) / best.optimal_map.sum(axis=1)
+    own, optimal, edges = shares(kept.mean), shares(best.optimal_map), bin_edges(run.wavelength)
+    agreement = best.agreement(kept.mean)
+    reaction = kept.mean.sum(axis=1) / best.optimal_map.sum(axis=1)
     error = np.hypot(kept.get("share_error", 0), best.share_error)
     for k, (row, amp) in enumerate(zip(rows, run.amp_table)):
         difference = np.nan_to_num(own[k] - optimal[k])

@@ -1,4 +1,8 @@
-"""The manifest of a folder of results: which files a run wrote, and what was in them, so that no other file is lost."""
+"""A run's folder: its lock, its unfinished work, and the manifest of the files that the run wrote.
+
+Results are written in ``.unfinished`` and moved into the folder together. ``manifest.json`` holds the SHA-256 of each
+file, so that no other file is ever removed, and a changed one is noticed.
+"""
 
 import contextlib
 import errno
@@ -15,94 +19,25 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from common.files import digest, read_bounded, written_whole
-from runio.config import flatten
+from runio.config import flatten, read_yaml
 from runio.log import InputError
-
-MANIFEST = "manifest.json"
-LOG = "run.log"  # a run writes its last lines after the manifest
-LARGEST = 1_000_000  # bytes
-
-
-def result_files(folder, names):
-    """Files of a folder whose first part is one of ``names`` (a compiled pattern): paths relative to it, sorted."""
-    found = []
-    for top in sorted(Path(folder).iterdir()):
-        if names.fullmatch(top.name):
-            inside = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
-            found += [path.relative_to(folder).as_posix() for path in inside if path.is_symlink() or not path.is_dir()]
-    return found
-
-
-def write_manifest(folder, files):
-    """Note name and content of ``files``, paths relative to ``folder``."""
-    _write(folder, {name: digest(Path(folder) / name) for name in files if name != MANIFEST})
-
-
-def _write(folder, digests):
-    with written_whole(Path(folder) / MANIFEST) as part:
-        part.write_text(json.dumps({"sha256": digests}, indent=1) + "\n", encoding="utf-8")
-
-
-def read_manifest(folder, names):
-    """Return {path relative to the folder: SHA-256}, or None where there is no manifest that can be believed.
-
-    A path that leads out of the folder, or begins with none of ``names``, is passed over: nobody's files are touched
-    because a manifest says so.
-    """
-    digests = _digests(folder)
-    if digests is None:
-        return None
-    parts = {name: PurePosixPath(name).parts for name in digests}
-    return {
-        name: digests[name] for name, path in parts.items() if path and names.fullmatch(path[0]) and ".." not in path
-    }
-
-
-def is_unchanged(folder, name, digests):
-    """Whether a file is as the manifest says; the log always is; without a manifest every file is, and no folder."""
-    if digests is None or name == LOG:
-        return (Path(folder) / name).is_file()
-    try:
-        return digest(Path(folder) / name) == digests[name]
-    except OSError:
-        return False
-
-
-def is_another(folder, name):
-    """Whether the manifest of ``folder`` lists a file ``name`` whose content is not that of the file there now."""
-    digests = _digests(folder) or {}
-    return name in digests and not is_unchanged(folder, name, digests)
-
-
-def note_again(folder, files):
-    """Bring the manifest of ``folder`` up to date for ``files`` that were written again."""
-    folder = Path(folder)
-    digests = _digests(folder)
-    if digests is not None:  # a folder without a manifest stays without one
-        _write(folder, {**digests, **{Path(file).relative_to(folder).as_posix(): digest(file) for file in files}})
-
-
-def _digests(folder):
-    """Return what the manifest says, whatever it is; None where there is none that can be read."""
-    try:
-        digests = json.loads(read_bounded(Path(folder) / MANIFEST, LARGEST))["sha256"]
-        return {str(name): str(value) for name, value in digests.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
 
 try:
     import fcntl
 except ImportError:  # not POSIX: no lock
     fcntl = None
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RESULTS = "results.h5"
+MANIFEST = "manifest.json"
+LOG = "run.log"  # a run writes its last lines after the manifest
+MAX_MANIFEST = 1_000_000  # bytes
 RESULT_NAMES = re.compile(
     r"results\.h5|config\.yaml|manifest\.json|(model_\d+|ensemble)\.keras|history_\d+\.csv|MSE\.csv|R2\.csv|figures|"
     r"report\.html|run\.log"
 )
+HOLDER = re.compile(r"process \d+ on [\w.-]+ since [\d :-]+")  # what a run writes into its lock file
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
 
@@ -115,62 +50,107 @@ class FolderInUse(RunFolderError):
     """Another process works in the folder."""
 
 
-def unique_folder(root, name):
-    """Make ``root/name``, or ``root/name_2`` and so on where there is one; simultaneous callers get one each.
+# --- the manifest ---
 
-    Raises
-    ------
-    RunFolderError
-        If it cannot be made.
-    """
+
+def result_files(folder, names):
+    """Files of a folder whose first part is one of ``names`` (a compiled pattern): paths relative to it, sorted."""
+    found = []
+    for top in sorted(Path(folder).iterdir()):
+        if names.fullmatch(top.name):
+            inside = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
+            found += [path.relative_to(folder).as_posix() for path in inside if path.is_symlink() or not path.is_dir()]
+    return found
+
+
+def read_manifest(folder):
+    """Return {path relative to the folder: SHA-256}; None where there is no manifest that can be read."""
     try:
+        digests = json.loads(read_bounded(Path(folder) / MANIFEST, MAX_MANIFEST))["sha256"]
+        return {str(name): str(value) for name, value in digests.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def write_manifest(folder, files, others=None):
+    """Record the digests of ``files``, paths relative to ``folder``, beside those of ``others``."""
+    digests = {**(others or {}), **{name: digest(Path(folder) / name) for name in files if name != MANIFEST}}
+    with written_whole(Path(folder) / MANIFEST) as part:
+        part.write_text(json.dumps({"sha256": digests}, indent=1) + "\n", encoding="utf-8")
+
+
+def update_manifest(folder, files):
+    """Record ``files`` that were written again; a folder without a manifest stays without one."""
+    digests = read_manifest(folder)
+    if digests is not None:
+        write_manifest(folder, [Path(file).relative_to(folder).as_posix() for file in files], digests)
+
+
+def refuse_changed(folder, *names):
+    """Raise a ValueError unless the files ``names`` of the folder of a run are as its manifest says."""
+    digests, advice = read_manifest(folder), "; --unverified (in Python: unverified=True) uses it all the same"
+    for path in (Path(folder) / name for name in names):
+        if digests is None or path.name not in digests:
+            raise ValueError(f"{path}: expected its SHA-256 in {MANIFEST} beside it, received none{advice}")
+        if digest(path) != digests[path.name]:
+            raise ValueError(f"{path}: not the file that the run wrote (its SHA-256 is in {MANIFEST}){advice}")
+
+
+def _is_unchanged(folder, name, digests):
+    """Whether a file is as the manifest says; the log always is; without a manifest every file is, and no folder."""
+    path = Path(folder) / name
+    if digests is None or name == LOG:
+        return path.is_file()
+    try:
+        return path.is_file() and digest(path) == digests[name]
+    except OSError:
+        return False
+
+
+# --- making folders ---
+
+
+def new_folder(root, model_name):
+    """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each."""
+    stem = f"{model_name}_{datetime.now():%Y-%m-%d}_"
+    with _refused(root):
+        taken = [path.name[len(stem) :] for path in Path(root).glob(f"{stem}*")]
+    start = max((int(number) for number in taken if number.isdigit()), default=0) + 1
+    return _first_free(root, (f"{stem}{number:03d}" for number in itertools.count(start)))
+
+
+def unique_folder(root, name):
+    """Make ``root/name``, or ``root/name_2`` and so on where there is one; simultaneous callers get one each."""
+    return _first_free(root, itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2))))
+
+
+def _first_free(root, names):
+    """Make the first folder of these names that does not exist yet; a RunFolderError if none can be made."""
+    with _refused(root):
         Path(root).mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = Path(root) / (name if number == 1 else f"{name}_{number}")
+        for name in names:
             with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                return folder
+                (Path(root) / name).mkdir()
+                return Path(root) / name
+
+
+@contextlib.contextmanager
+def _refused(root):
+    try:
+        yield
     except OSError as error:
         raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
 
 
 def refuse_closed(path):
-    """Refuse a folder in which nothing can be made; for work whose folder is opened at its end.
-
-    Raises
-    ------
-    RunFolderError
-        If it, or the folder in which it would be made, is on a read-only disk or closed to this user.
-    """
+    """Raise a RunFolderError for a folder on a read-only disk or without rights; for work that opens it at its end."""
     there = next(folder for folder in (Path(path), *Path(path).absolute().parents) if os.path.exists(folder))
     if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
         closed = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
         raise RunFolderError(f"{path}: not usable for results ({os.strerror(closed)}: {there})")
 
 
-def new_folder(root, model_name):
-    """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each.
-
-    Raises
-    ------
-    RunFolderError
-        If it cannot be made.
-    """
-    root = Path(root)
-    stem = f"{model_name}_{datetime.now():%Y-%m-%d}_"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        taken = [int(p.name[len(stem) :]) for p in root.glob(f"{stem}*") if p.name[len(stem) :].isdigit()]
-        number = max(taken, default=0) + 1
-        while True:
-            folder = root / f"{stem}{number:03d}"
-            try:
-                folder.mkdir()  # fails where another run was faster
-                return folder
-            except FileExistsError:
-                number += 1
-    except OSError as error:
-        raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
+# --- the folder of a run ---
 
 
 class RunFolder:
@@ -186,7 +166,7 @@ class RunFolder:
     overwrite : bool
         Replace finished results (once the new ones are complete) and discard an unfinished run.
     resume : bool
-        Go on with an unfinished run of the same settings; where there is none, start one.
+        Continue an unfinished run of the same settings; where there is none, start one.
     ignore : sequence of str
         Dotted keys that may differ on resuming, because they cannot change a number.
     marker : str
@@ -194,7 +174,7 @@ class RunFolder:
     names : re.Pattern
         What results may be called, by the first part of their path; ``finish`` keeps these and nothing else.
     resumable : bool
-        False for work of a moment: what an interrupted one left is discarded, by itself or by the next start.
+        False for short work: what an interrupted one left is discarded, by itself or by the next start.
 
     Attributes
     ----------
@@ -252,7 +232,7 @@ class RunFolder:
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
         elif error is not None and self.work.exists():
-            log.info("%s: not finished; go on with --resume --output %s", self.path, self.path)
+            logger.info("%s: not finished; go on with --resume --output %s", self.path, self.path)
         self._refuse_full_disk(error)
 
     def _refuse_full_disk(self, error):
@@ -295,8 +275,8 @@ class RunFolder:
         self._discard(self.work)
 
     def _clear_old(self):
-        """Move the files of the old run to the rubbish; keep those that are not as it wrote them."""
-        digests = read_manifest(self.path, self.names)
+        """Move the files of the old run away to be deleted; keep those that are not as it wrote them."""
+        digests = self._believable(read_manifest(self.path))
         if digests is None:  # a run of an early version: its figures stay until new ones take their place
             files = [name for name in result_files(self.path, self.names) if "/" not in name]
         else:
@@ -305,7 +285,7 @@ class RunFolder:
             path = self.path / name
             if path.parent.is_symlink():  # it leads elsewhere
                 continue
-            if path.exists() and (name == MANIFEST or is_unchanged(self.path, name, digests)):
+            if path.exists() and (name == MANIFEST or _is_unchanged(self.path, name, digests)):
                 _put(path, self._trash)
             elif path.exists():
                 self._keep(name)
@@ -313,35 +293,44 @@ class RunFolder:
             with contextlib.suppress(OSError):  # it holds something else
                 folder.rmdir()
 
+    def _believable(self, digests):
+        """Drop paths that lead out of the folder or are no results: no file is removed because a manifest says so."""
+        if digests is None:
+            return None
+        parts = {name: PurePosixPath(name).parts for name in digests}
+        good = (name for name, path in parts.items() if path and self.names.fullmatch(path[0]) and ".." not in path)
+        return {name: digests[name] for name in good}
+
     def _keep(self, name):
-        """Give a file that is not the run's own, or was changed, a name that no run uses."""
+        """Rename a file that no run wrote, or that was changed since, to a name that no run uses."""
         for number in itertools.count(1):
             kept = self.path / f"{name}.kept{'' if number == 1 else number}"
             if not (kept.exists() or kept.is_symlink()):
                 break
         os.replace(self.path / name, kept)
-        log.warning("%s: not as a run wrote it; kept as %s", self.path / name, kept.name)
+        logger.warning("%s: not as a run wrote it; kept as %s", self.path / name, kept.name)
 
     @staticmethod
     def _ordered(files, last, first=None):
         return sorted(files, key=lambda name: (name == last, name != first, name))
 
     def _discard(self, path):
-        """Delete a folder so that a kill half-way cannot leave part of it in its place."""
+        """Move a folder away, then delete it: a kill cannot leave a part of it in its place."""
         _put(path, self._trash)
         shutil.rmtree(self._trash)
 
     def _start(self):
-        """Decide from what the folder holds, and the flags, what there is to do."""
+        """Decide from the content of the folder, and the flags, what there is to do."""
+        self._refuse_foreign()
         if (self.work / "COMPLETE").exists() or (self.work / "MOVE").exists():
-            log.info("%s: an earlier run ended while its results were moved; moving the rest", self.path)
+            logger.info("%s: an earlier run ended while its results were moved; moving the rest", self.path)
             self._move()
         if self._trash.exists():
             shutil.rmtree(self._trash)
         if (self.work / "config.yaml").exists() and self.resumable:
             if not self.overwrite:
                 return self._go_on()
-            log.info("%s: the unfinished run is discarded", self.path)
+            logger.info("%s: the unfinished run is discarded", self.path)
         elif (self.path / self.marker).exists():
             if self.resume:
                 self._check_same(self.path / "config.yaml", "finished results")
@@ -352,8 +341,8 @@ class RunFolder:
                     f"{self.path}: holds finished results; choose another --output, or --overwrite them"
                 )
         elif self.resume:
-            log.info("%s: nothing to resume here, so a new run starts", self.path)
-        if self.marker not in os.listdir(self.path) and _is_room(self.path.resolve()):
+            logger.info("%s: nothing to resume here, so a new run starts", self.path)
+        if self.marker not in os.listdir(self.path) and _is_of_software(self.path.resolve()):
             raise RunFolderError(f"{self.path}: a folder of this software; choose another --output, such as runs/new")
         strangers = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
         if strangers and self.marker not in strangers:
@@ -368,6 +357,22 @@ class RunFolder:
             part.write_text(yaml.safe_dump(self.settings, sort_keys=False), encoding="utf-8")
         return None
 
+    def _refuse_foreign(self):
+        """Refuse a ``.unfinished`` or ``.replaced`` that no run made: it would be filled or deleted."""
+        for path in (self.work, self._trash):
+            if not (path.is_symlink() or path.exists()):
+                continue
+            inside = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else {""}
+            if path == self.work:  # a start that was killed leaves it empty, or with half of its settings
+                own = inside & {"config.yaml", "MOVE", "COMPLETE"} or all(name.startswith(".part") for name in inside)
+            else:
+                own = all(name.endswith(".replaced") for name in inside)
+            if not own:
+                raise RunFolderError(
+                    f"{path}: expected no file of this name, or one that a run made; move it away, or choose another "
+                    "--output"
+                )
+
     def _go_on(self):
         if not self.resume:
             raise RunFolderError(
@@ -379,16 +384,17 @@ class RunFolder:
     def _check_same(self, path, what):
         """Refuse to resume with settings that differ from those in the file ``path``."""
         try:
-            old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            old, new = flatten(dict(old)), flatten(self.settings)
-        except (OSError, ValueError, TypeError, yaml.YAMLError):
+            old, new = flatten(read_yaml(path)), flatten(self.settings)
+        except (ValueError, AttributeError):
+            old = None
+        if not old:
             raise RunFolderError(f"{path}: the settings of {what} cannot be read; --overwrite to start again") from None
         for key in [*new, *(k for k in old if k not in new)]:
             before, now = (repr(tree[key]) if key in tree else "nothing" for tree in (old, new))
             if before == now or any(key == k or key.startswith(f"{k}.") for k in self.ignore):
                 continue
             if key.split(".")[0] == "versions":
-                log.warning("%s was %s and is %s now: numbers may differ slightly", key[9:], before, now)
+                logger.warning("%s was %s and is %s now: numbers may differ slightly", key[9:], before, now)
                 continue
             raise RunFolderError(
                 f"{self.path}: holds {what} with {key} = {before}, received {now}; "
@@ -396,16 +402,19 @@ class RunFolder:
             )
 
     def _take_lock(self):
-        """Lock the folder for as long as this process lives; the file's content is for messages only."""
+        """Lock the folder for as long as this process lives; the file's content is for messages only.
+
+        A file of another content, or with another name, is the user's: it is locked, and neither changed nor deleted.
+        """
         while self._lock is None:
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
             try:
+                content = os.read(lock, 200).decode("ascii", "replace").strip()
                 if fcntl is not None:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                text = os.read(lock, 200).decode("ascii", "replace").strip()
                 os.close(lock)
-                holder = text if re.fullmatch(r"process \d+ on [\w.-]+ since [\d :-]+", text) else "another run"
+                holder = content if HOLDER.fullmatch(content) else "another run"
                 raise FolderInUse(
                     f"{self.path}: in use by {holder}; wait for it, or choose another --output "
                     f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
@@ -414,14 +423,16 @@ class RunFolder:
                 if error.errno not in NO_LOCKS:
                     os.close(lock)
                     raise
-                log.warning("%s: this file system has no locks; start only one run here", self.path)
+                logger.warning("%s: this file system has no locks; start only one run here", self.path)
             if self._is_current(lock):
                 self._lock = lock
             else:
                 os.close(lock)  # its owner ended, and deleted the file, while we opened it
-        os.truncate(self._lock, 0)
-        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-        os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+        self._own_lock = os.fstat(self._lock).st_nlink == 1 and (not content or HOLDER.fullmatch(content))
+        if self._own_lock:
+            now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            os.truncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode(), 0)
 
     def _is_current(self, lock):
         try:
@@ -431,26 +442,24 @@ class RunFolder:
 
     def _release_lock(self):
         if self._lock is not None:
-            if self._is_current(self._lock):
+            if self._own_lock and self._is_current(self._lock):
                 self._lock_path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
 
-def _is_room(path):
-    """Whether a folder is one that this software itself is made of."""
-    house = Path(__file__).parents[1]
+def _is_of_software(path):
+    """Whether a folder is part of this software."""
+    root = Path(__file__).parents[1]
     kinds = ("*.py", "*.md", "*.yaml", "*.ipynb")
-    return path == house or (path.parent == house and any(file for kind in kinds for file in path.glob(kind)))
+    return path == root or (path.parent == root and any(file for kind in kinds for file in path.glob(kind)))
 
 
 def _put(path, trash):
-    """Move a file or folder into the rubbish, under a free name."""
+    """Move a file or folder into the folder of what is deleted, under a free name."""
     trash.mkdir(exist_ok=True)
-    number = 0
-    while (trash / f"{path.name}.{number}").exists():
-        number += 1
-    os.replace(path, trash / f"{path.name}.{number}")
+    places = (trash / f"{path.name}.{number}.replaced" for number in itertools.count())
+    os.replace(path, next(place for place in places if not place.exists()))
 
 
 def _reason(error):

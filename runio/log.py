@@ -307,24 +307,19 @@ def versions():
     return by_package
 
 
-def score_table(names, judged):
+def score_table(names, scores):
     """Return the closing table as text: MSE (scaled units) and R2 of each AMP, and their means.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Keys of the AMPs.
-    judged : dict of int or "ensemble" to dict
-        ``MSE`` and ``R2`` (n_amps,) of each fold, and of the mean of the folds' answers if there is one.
+    ``scores`` are those of `runio.results.Run`: for each fold, and "ensemble", ``MSE`` and ``R2`` (n_amps,).
     """
-    folds = [scores for name, scores in judged.items() if name != "ensemble"]
+    folds = [found for name, found in scores.items() if name != "ensemble"]
     columns = {"": {score: np.mean([one[score] for one in folds], axis=0) for score in ("MSE", "R2")}}
-    if "ensemble" in judged:
-        columns = {"mean of folds ": judged["ensemble"], "single folds ": columns[""]}
+    if "ensemble" in scores:
+        columns = {"mean of folds ": scores["ensemble"], "single folds ": columns[""]}
     width = max(8, *(len(name) for name in names))
     heads = [f"{title}{score}" for title in columns for score in ("MSE", "R2")]
     lines = [" ".join([" " * width, *(f"{head:>17}" for head in heads)])]
-    values = np.array([scores[score] for scores in columns.values() for score in ("MSE", "R2")])  # (columns, n_amps)
+    values = np.array([found[score] for found in columns.values() for score in ("MSE", "R2")])  # (columns, n_amps)
     for name, row in zip([*names, "mean"], np.column_stack([values, values.mean(axis=1)]).T):
         lines.append(" ".join([f"{name:<{width}}", *(f"{value:>17.4f}" for value in row)]))
     return "\n".join(lines)

@@ -1,17 +1,290 @@
-"""The files of a run: results.h5 and the score tables, written whole or not at all, and read back."""
+"""The files of a run: results.h5 and the score tables, written whole or not at all, and read back.
+
+`NetworkResult` is what one network gave: `write_run` takes one for each fold and for their mean, and `load_run` gives
+them back. The table ``ARRAYS`` says what results.h5 holds; it is checked on writing and on reading.
+"""
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from common.files import read_bounded, written_whole
+from common.files import opened_hdf5, read_bounded, written_whole
+from common.metrics import scores
 from constants import AMP, VERSION, amp
+from perturbation.result import ResponseMap, SensitivityMap
+from preprocessing import Scaler
 from runio.config import read_yaml
+from runio.folder import RESULTS, refuse_changed
 from runio.log import one_line
+
+ENSEMBLE = "ensemble"  # the mean of the folds: its name among them, in results.h5 and of its network
+MAX_HISTORY = 50_000_000  # bytes of a history table
+MAX_REFERENCES = 6000  # test spectra that are kept to compare observations with
+MAPS = {"sensitivity": SensitivityMap, "sensitivity_single": SensitivityMap, "response": ResponseMap}
+
+
+@dataclass
+class NetworkResult:
+    """What one network, or the mean of the folds, gave on the test set.
+
+    Attributes
+    ----------
+    y_pred : ndarray (n_test, n_amps)
+        Predictions in retrieval space.
+    scaler : preprocessing.Scaler
+    sensitivity, sensitivity_single : sensitivity.SensitivityMap or None
+        The published map, and the exact map of single bins.
+    response : perturbation.result.ResponseMap or None
+        Written for the mean of the folds, or the only fold.
+    noisy : dict of str to bool
+        For each map, whether its spectra held noise; a file of an early version does not say.
+    history : dict of str to ndarray (n_epochs,)
+        Columns of history_<fold>.csv: epoch, loss, val_loss, learning_rate.
+    """
+
+    y_pred: np.ndarray
+    scaler: Scaler
+    sensitivity: SensitivityMap | None = None
+    sensitivity_single: SensitivityMap | None = None
+    response: ResponseMap | None = None
+    noisy: dict = field(default_factory=dict)
+    history: dict = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """A finished run, as read from its folder; shapes as in ``results.h5``.
+
+    ``data`` says where the spectra came from: ``data_name``, ``n_spectra`` (all rows, tested or not) and ``noisy``
+    (they hold noise themselves); ``test_rows`` (n_test,) which of them were tested. ``reference`` is what an
+    observation is compared with (`_write_reference`); None for a run of an early version. ``verified`` says that the
+    manifest was checked, and that networks are to be checked too.
+    """
+
+    folder: Path
+    config: dict
+    wavelength: np.ndarray
+    bin_width: np.ndarray | None
+    amp_table: tuple[AMP, ...]
+    model: str
+    seed: int
+    test_rows: np.ndarray
+    y_test: np.ndarray
+    test_spectrum: np.ndarray
+    molecule_curves: dict
+    folds: dict[int, NetworkResult]
+    data: dict
+    ensemble: NetworkResult | None = None
+    reference: dict | None = None
+    verified: bool = True
+
+    @property
+    def networks(self):
+        """All networks by name: the folds, then their mean if there is one."""
+        return {**self.folds, **({ENSEMBLE: self.ensemble} if self.ensemble else {})}
+
+    @property
+    def best(self):
+        """The network whose predictions are those of the run: the mean of the folds, or the only fold."""
+        return self.ensemble or self.folds[min(self.folds)]
+
+    @property
+    def amp_names(self):
+        """Keys of the AMPs, in column order."""
+        return tuple(a.key for a in self.amp_table)
+
+    @property
+    def scores(self):
+        """MSE and R2 (n_amps,) of each network, by its name."""
+        return {name: scores(self.y_test, one.y_pred, one.scaler.y_std) for name, one in self.networks.items()}
+
+
+def write_run(folder, data, model, seed, test_rows, networks):
+    """Write ``results.h5``, ``MSE.csv`` and ``R2.csv`` of a run into its folder.
+
+    Parameters
+    ----------
+    folder : path-like
+    data : preprocessing.Dataset
+    model : str
+        Name of the network.
+    seed : int
+    test_rows : ndarray (n_test,) of int
+        Rows of the data set that were tested.
+    networks : dict of int or "ensemble" to NetworkResult
+        Of each fold, and of their mean.
+    """
+    folder, y_test = Path(folder), data.amps[test_rows]
+    found = {name: scores(y_test, one.y_pred, one.scaler.y_std) for name, one in networks.items()}
+    for score in ("MSE", "R2"):
+        _write_scores(folder / f"{score}.csv", data.amp_names, {name: one[score] for name, one in found.items()})
+    with written_whole(folder / RESULTS) as part, h5py.File(part, "w") as file:
+        _write_description(file, data, model, seed, test_rows)
+        _write_reference(file, data, test_rows)
+        for name, one in networks.items():
+            group = file.create_group(name if name == ENSEMBLE else f"fold_{name}")
+            group["y_test"], group["y_pred"] = y_test, one.y_pred
+            for key, value in one.scaler.to_dict().items():
+                group[f"scaler/{key}"] = value
+            for key in MAPS:
+                if getattr(one, key) is not None:
+                    getattr(one, key).save(group.create_group(key))
+                    group[key].attrs["noisy"] = one.noisy[key]
+            if one.response is not None and one.response.n_spectra is not None:
+                group["response"].attrs["n_spectra"] = one.response.n_spectra
+        check_results(file)
+
+
+def _write_description(file, data, model, seed, test_rows):
+    """Write what the run was about: its AMPs, its data set, its wavelengths."""
+    text = h5py.string_dtype()
+    file.attrs["amp_names"] = np.array(data.amp_names, dtype=text)
+    file.attrs["amp_units"] = np.array([a.retrieval_unit for a in data.amp_table], dtype=text)
+    file.attrs["amp_scales"] = np.array([a.scale for a in data.amp_table], dtype=text)
+    file.attrs["amp_linear_units"] = np.array([a.unit for a in data.amp_table], dtype=text)
+    file.attrs["model"] = model
+    file.attrs["seed"] = seed
+    file.attrs["software_version"] = VERSION
+    file.attrs["data_name"] = data.name
+    file.attrs["n_spectra"] = len(data)
+    file.attrs["noisy"] = data.noisy  # the spectra of the data set hold noise themselves
+    file["wavelength"] = data.wavelength
+    file["wavelength"].attrs["unit"] = "micron"
+    if data.bin_width is not None:
+        file["bin_width"] = data.bin_width
+    file["test_spectrum"] = np.median(data.spectra[test_rows], axis=0)  # for figures
+    file["test_rows"] = test_rows
+    for key, curve in data.molecule_curves.items():
+        file[f"molecule_curves/{key}"] = curve
+
+
+def _write_reference(file, data, test_rows):
+    """Keep test spectra, which no network was trained on, to compare observations with.
+
+    Of at most ``MAX_REFERENCES``, evenly spread over the test set: their ``rows`` in the test set, their ``spectra``
+    (n_reference, n_bins) as they are in the data set, ``error_level`` (n_reference,), the median of their errors
+    over ``error``, and ``auxiliary`` inputs; ``error`` (n_bins,) is the median over all spectra.
+    """
+    kept = np.unique(np.linspace(0, len(test_rows) - 1, MAX_REFERENCES).round().astype(int))
+    chosen, group = np.asarray(test_rows)[kept], file.create_group("reference")
+    group["rows"] = kept
+    group["spectra"] = np.asarray(data.spectra[chosen], np.float32)
+    group["error"] = np.median(data.errors, axis=0)
+    group["error_level"] = np.median(data.errors[chosen] / group["error"][()], axis=1)
+    if data.auxiliary is not None:
+        group["auxiliary"] = data.auxiliary[chosen]
+
+
+def _write_scores(path, names, found):
+    """Write a score table: a row (n_amps,) for each fold, their mean, and the row of the ensemble."""
+    folds = {k: row for k, row in found.items() if k != ENSEMBLE}
+    with written_whole(path) as part, open(part, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["fold", *names])
+        rows = {**folds, "mean": np.mean(list(folds.values()), axis=0)}
+        if ENSEMBLE in found:
+            rows["mean of folds"] = found[ENSEMBLE]
+        table.writerows([name, *(f"{value:.6g}" for value in row)] for name, row in rows.items())
+
+
+def read_history(path):
+    """Read ``history_<fold>.csv`` into a dict of arrays, one per column; a ValueError if it is no table of numbers."""
+    rows = list(csv.reader(read_bounded(path, MAX_HISTORY).decode("utf-8").splitlines()))
+    if len(rows) < 2:
+        return {}
+    head, *rows = rows
+    if any(len(row) != len(head) for row in rows) or len(set(head)) != len(head):
+        raise ValueError(f"{Path(path).name}: expected rows of {len(head)} cells, as in its header")
+    return {key: np.array([float(cell) for cell in column]) for key, column in zip(head, zip(*rows))}
+
+
+def load_run(folder, unverified=False):
+    """Read a finished run from its folder.
+
+    Parameters
+    ----------
+    folder : path-like
+    unverified : bool
+        Also read results that are not known to be as the run wrote them: manifest.json is missing, or holds another
+        SHA-256 of results.h5 or config.yaml.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no readable results, or they were changed.
+    """
+    folder = Path(folder)
+    path = folder / RESULTS
+    if not path.is_file():
+        raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
+    config = read_yaml(folder / "config.yaml")
+    if not unverified:
+        refuse_changed(folder, RESULTS, "config.yaml")
+    try:
+        with opened_hdf5(path) as file:
+            check_results(file)
+            run = _read_run(folder, file, config, not unverified)
+    except Exception as error:  # a damaged file provokes all kinds in h5py and NumPy
+        reason = str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+        raise ValueError(one_line(f"{path}: not a readable results file ({reason})")) from error
+    _check_settings(run)
+    return run
+
+
+def _check_settings(run):
+    """Refuse settings that do not belong to the results beside them."""
+    path, settings = run.folder / "config.yaml", run.config if isinstance(run.config, dict) else None
+    sections = {name: settings.get(name, {}) for name in ("data", "model", "training")} if settings is not None else {}
+    if settings is None or not all(isinstance(section, dict) for section in sections.values()):
+        raise ValueError(f"{path}: expected settings as 'name: value'")
+    stated = sections["model"].get("name", run.model)
+    if stated != run.model:
+        raise ValueError(one_line(f"{path}: model.name is {stated!r}, but results.h5 is of {run.model!r}"))
+    names, mean = sections["data"].get("auxiliary") or [], run.best.scaler.auxiliary_mean
+    n_auxiliary = 0 if mean is None else len(mean)
+    if not isinstance(names, list) or len(names) != n_auxiliary:
+        expected = f"expected {n_auxiliary} names, as results.h5 has"
+        raise ValueError(one_line(f"{path}: data.auxiliary: {expected}, received {names}"))
+
+
+def _read_run(folder, file, config, verified):
+    table = zip(*([str(v) for v in file.attrs[name]] for name in ("amp_names", "amp_linear_units", "amp_scales")))
+    numbers = sorted(int(name.removeprefix("fold_")) for name in file if name.startswith("fold_"))
+    histories = {k: read_history(folder / f"history_{k}.csv") for k in numbers}
+    return Run(
+        folder=folder,
+        config=config,
+        wavelength=file["wavelength"][()],
+        bin_width=file["bin_width"][()] if "bin_width" in file else None,
+        amp_table=tuple(amp(*row) for row in table),
+        model=str(file.attrs["model"]),
+        seed=int(file.attrs["seed"]),
+        test_rows=file["test_rows"][()],
+        y_test=file[f"fold_{numbers[0]}/y_test"][()],
+        test_spectrum=file["test_spectrum"][()],
+        molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
+        folds={k: _read_network(file[f"fold_{k}"], histories[k]) for k in numbers},
+        ensemble=_read_network(file[ENSEMBLE], {}) if ENSEMBLE in file else None,
+        reference={key: value[()] for key, value in file["reference"].items()} if "reference" in file else None,
+        data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
+        verified=verified,
+    )
+
+
+def _read_network(group, history):
+    maps = {name: kind.load(group[name]) for name, kind in MAPS.items() if name in group}
+    return NetworkResult(
+        y_pred=group["y_pred"][()],
+        scaler=Scaler(**{key: value[()] for key, value in group["scaler"].items()}),
+        noisy={name: bool(group[name].attrs["noisy"]) for name in maps if "noisy" in group[name].attrs},
+        history=history,
+        **maps,
+    )
+
 
 FINITE, POSITIVE, SQUARE, ERROR = "finite", "positive", "not negative", "not negative, or NaN"  # kinds of numbers
 JUDGED = r"(fold_\d+|ensemble)"
@@ -57,17 +330,7 @@ HOLDS = {
 
 
 def check_results(file):
-    """Refuse an open results file that does not hold what the table says.
-
-    Parameters
-    ----------
-    file : h5py.File
-
-    Raises
-    ------
-    ValueError
-        With one line: which array or attribute, what was expected and what it holds.
-    """
+    """Raise a ValueError for an open results file that does not hold what ``ARRAYS`` says."""
     names = [_texts(file, name) for name in TEXTS]
     keys, scales = names[0], names[-1]
     sizes = {"n_amps": len(keys)}
@@ -109,7 +372,7 @@ def check_results(file):
 
 
 def _check_reference(file):
-    """Refuse a reference that is not whole, or that names rows that were not tested."""
+    """Refuse an incomplete reference, or one that names rows that were not tested."""
     if "reference" not in file:
         return
     names = [pattern.removeprefix("reference/") for pattern, *_ in ARRAYS if pattern.startswith("reference/")]
@@ -122,7 +385,7 @@ def _check_reference(file):
 
 
 def _check_scalers(file, judged):
-    """Refuse scalers of other names than the table has, or auxiliary inputs that only some of the file knows."""
+    """Refuse scalers with other arrays than the table has, or auxiliary inputs in a part of the file only."""
     known = {pattern.rpartition("/")[2] for pattern, *_ in ARRAYS if "/scaler/" in pattern}
     has_auxiliary = {}
     for name in judged:
@@ -138,7 +401,7 @@ def _check_scalers(file, judged):
 
 
 def _check_flags(file):
-    """Refuse a statement about noise that is not true or false: any text would be read as true."""
+    """Refuse an attribute ``noisy`` that is not true or false: any text would be read as true."""
     groups = [file]
     file.visititems(lambda path, item: groups.append(item) if isinstance(item, h5py.Group) else None)
     for group in groups:
@@ -177,293 +440,3 @@ def _check_array(array, path, shape, numbers, sizes):
     if bad.any():
         first = np.ravel(values)[np.argmax(np.ravel(bad))]
         raise ValueError(f"{path}: expected {numbers} numbers, received {first:g} ({bad.sum()} of {bad.size} are bad)")
-
-
-ENSEMBLE = "ensemble"  # the name of the mean of the folds among them, and in results.h5
-LONGEST_HISTORY = 50_000_000  # bytes
-MOST_REFERENCES = 6000  # test spectra that are kept with a run
-MAPS = ("sensitivity", "sensitivity_single", "response")
-
-
-@dataclass
-class Fold:
-    """What one trained network gave on the test set.
-
-    Attributes
-    ----------
-    y_pred : ndarray (n_test, n_amps)
-        Predictions in retrieval space.
-    scaler : dict
-        x_mean, x_std (scalars) and y_mean, y_std (n_amps,).
-    history : dict of str to ndarray (n_epochs,)
-        Columns of history_<fold>.csv: epoch, loss, val_loss, learning_rate.
-    sensitivity, sensitivity_single : dict or None
-        mean, standard_error (n_amps, n_bins) and the attributes of the map: the published one, and the exact one of
-        single bins.
-    response : dict or None
-        Of the mean of the folds, or of the only fold: deviations (n_deviations,) in standard errors and change (n_amps,
-        n_bins, n_deviations), the mean over spectra, in the AMPs' retrieval-space units
-        (a ``perturbation.result.ResponseMap``).
-    """
-
-    y_pred: np.ndarray
-    scaler: dict
-    history: dict
-    sensitivity: dict | None = None
-    sensitivity_single: dict | None = None
-    response: dict | None = None
-
-
-@dataclass
-class Run:
-    """A finished run, as read from its folder; shapes as in ``results.h5``.
-
-    ``data`` says where the spectra came from: ``data_name``, ``n_spectra`` (all rows, tested or not) and ``noisy``
-    (they hold noise themselves); ``test_rows`` (n_test,) which of them were tested. ``reference`` is what an
-    observation is held against (`write_reference`); None for a run of an earlier version.
-    """
-
-    folder: Path
-    config: dict
-    wavelength: np.ndarray
-    bin_width: np.ndarray | None
-    amp_table: tuple[AMP, ...]
-    model: str
-    seed: int
-    test_rows: np.ndarray
-    y_test: np.ndarray
-    test_spectrum: np.ndarray
-    molecule_curves: dict
-    folds: dict[int, Fold]
-    data: dict
-    ensemble: Fold | None = None
-    reference: dict | None = None
-
-    @property
-    def best(self):
-        """What the run has to say: the mean of its folds, or its only fold."""
-        return self.ensemble or self.folds[min(self.folds)]
-
-    @property
-    def amp_names(self):
-        """Keys of the AMPs, in column order."""
-        return tuple(a.key for a in self.amp_table)
-
-
-def write_results(path, data, model, seed, test_rows, evaluated, noisy):
-    """Write ``results.h5``.
-
-    Parameters
-    ----------
-    path : path-like
-    data : preprocessing.Dataset
-    model : str
-        Name of the network.
-    seed : int
-    test_rows : ndarray (n_test,) of int
-        Rows of the data set that were tested.
-    evaluated : dict of int or "ensemble" to dict
-        Per fold, and for their mean: ``y_pred`` (n_test, n_amps), ``scaler`` (a dict) and the maps ``sensitivity``,
-        ``sensitivity_single`` and ``response``, each None or an object with ``save(group)``.
-    noisy : dict of str to bool
-        Whether the map of this name was made around spectra with noise.
-    """
-    text = h5py.string_dtype()
-    with written_whole(path) as part, h5py.File(part, "w") as file:
-        file.attrs["amp_names"] = np.array(data.amp_names, dtype=text)
-        file.attrs["amp_units"] = np.array([a.retrieval_unit for a in data.amp_table], dtype=text)
-        file.attrs["amp_scales"] = np.array([a.scale for a in data.amp_table], dtype=text)
-        file.attrs["amp_linear_units"] = np.array([a.unit for a in data.amp_table], dtype=text)
-        file.attrs["model"] = model
-        file.attrs["seed"] = seed
-        file.attrs["software_version"] = VERSION
-        file.attrs["data_name"] = data.name
-        file.attrs["n_spectra"] = len(data)
-        file.attrs["noisy"] = data.noisy  # the spectra of the data set hold noise themselves
-        file["wavelength"] = data.wavelength
-        file["wavelength"].attrs["unit"] = "micron"
-        if data.bin_width is not None:
-            file["bin_width"] = data.bin_width
-        file["test_spectrum"] = np.median(data.spectra[test_rows], axis=0)  # for figures
-        file["test_rows"] = test_rows
-        for key, curve in data.molecule_curves.items():
-            file[f"molecule_curves/{key}"] = curve
-        write_reference(file, data, test_rows)
-        for k, fold in evaluated.items():
-            group = file.create_group(k if k == ENSEMBLE else f"fold_{k}")
-            group["y_test"] = data.amps[test_rows]
-            group["y_pred"] = fold["y_pred"]
-            for key, value in fold["scaler"].items():
-                group[f"scaler/{key}"] = value
-            for name in MAPS:
-                if fold.get(name) is not None:
-                    fold[name].save(group.create_group(name))
-                    group[name].attrs["noisy"] = noisy[name]
-            if "response" in group and fold["response"].n_spectra is not None:
-                group["response"].attrs["n_spectra"] = fold["response"].n_spectra
-        check_results(file)
-
-
-def write_reference(file, data, test_rows):
-    """Keep what an observation is later held against: simulated spectra that no network was trained on.
-
-    Of at most `MOST_REFERENCES` test spectra, spread evenly: their ``rows`` in the test set, ``spectra`` (n_reference,
-    n_bins) as they are in the data set, ``error_level`` (n_reference,), the median of their errors over ``error``, and
-    ``auxiliary`` inputs; ``error`` (n_bins,) is the median over all spectra.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Open for writing.
-    data : preprocessing.Dataset
-    test_rows : ndarray (n_test,) of int
-    """
-    kept = np.unique(np.linspace(0, len(test_rows) - 1, MOST_REFERENCES).round().astype(int))
-    chosen, group = np.asarray(test_rows)[kept], file.create_group("reference")
-    group["rows"] = kept
-    group["spectra"] = np.asarray(data.spectra[chosen], np.float32)
-    group["error"] = np.median(data.errors, axis=0)
-    group["error_level"] = np.median(data.errors[chosen] / group["error"][()], axis=1)
-    if data.auxiliary is not None:
-        group["auxiliary"] = data.auxiliary[chosen]
-
-
-def write_run(folder, data, config, test_rows, evaluated):
-    """Write ``results.h5``, ``MSE.csv`` and ``R2.csv`` of a run into its folder; ``evaluated`` as in `write_results`.
-
-    Each of ``evaluated`` also holds its scores, ``MSE`` and ``R2`` (n_amps,).
-    """
-    for name in ("MSE", "R2"):
-        scores = {fold: one[name] for fold, one in evaluated.items()}
-        write_scores(Path(folder) / f"{name}.csv", data.amp_names, scores)
-    noisy = {name: data.noisy or getattr(config, name).noisy for name in ("sensitivity", "sensitivity_single")}
-    noisy["response"] = data.noisy
-    write_results(Path(folder) / "results.h5", data, config.model.name, config.seed, test_rows, evaluated, noisy)
-
-
-def write_scores(path, names, scores):
-    """Write a score table: a row per fold, then the mean of these rows, then the mean of the folds' answers.
-
-    Parameters
-    ----------
-    path : path-like
-    names : sequence of str
-        AMP keys.
-    scores : dict of int or "ensemble" to ndarray (n_amps,)
-    """
-    folds = {k: row for k, row in scores.items() if k != ENSEMBLE}
-    with written_whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["fold", *names])
-        rows = {**folds, "mean": np.mean(list(folds.values()), axis=0)}
-        if ENSEMBLE in scores:
-            rows["mean of folds"] = scores[ENSEMBLE]
-        table.writerows([name, *(f"{value:.6g}" for value in row)] for name, row in rows.items())
-
-
-def read_history(path):
-    """Read ``history_<fold>.csv`` into a dict of arrays, one per column.
-
-    Raises
-    ------
-    ValueError
-        If it is no table of numbers.
-    OSError
-        If it cannot be read.
-    """
-    rows = list(csv.reader(read_bounded(path, LONGEST_HISTORY).decode("utf-8").splitlines()))
-    if len(rows) < 2:
-        return {}
-    head, *rows = rows
-    if any(len(row) != len(head) for row in rows) or len(set(head)) != len(head):
-        raise ValueError(f"{Path(path).name}: expected rows of {len(head)} cells, as in its header")
-    return {key: np.array([float(cell) for cell in column]) for key, column in zip(head, zip(*rows))}
-
-
-def load_run(folder):
-    """Read a finished run from its folder.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds no readable results.
-    """
-    folder = Path(folder)
-    path = folder / "results.h5"
-    if not path.is_file():
-        raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
-    config = read_yaml(folder / "config.yaml")
-    try:
-        with h5py.File(path) as file:
-            check_results(file)
-            run = _read_run(folder, file, config)
-    except Exception as error:  # whatever a damaged file provokes in h5py or NumPy, the user gets one line
-        reason = str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
-        raise ValueError(one_line(f"{path}: not a readable results file ({reason})")) from error
-    _check_settings(run)
-    return run
-
-
-def _check_settings(run):
-    """Refuse settings that are not those of the results beside them."""
-    settings = run.config if isinstance(run.config, dict) else None
-    sections = {name: settings.get(name, {}) for name in ("data", "model", "training")} if settings is not None else {}
-    if settings is None or not all(isinstance(section, dict) for section in sections.values()):
-        raise ValueError(f"{run.folder / 'config.yaml'}: expected settings as 'name: value'")
-    stated = sections["model"].get("name", run.model)
-    if stated != run.model:
-        raise ValueError(
-            one_line(f"{run.folder / 'config.yaml'}: model.name is {stated!r}, but results.h5 is of {run.model!r}")
-        )
-    names, n_auxiliary = sections["data"].get("auxiliary") or [], np.size(run.best.scaler.get("auxiliary_mean", ()))
-    if not isinstance(names, list) or len(names) != n_auxiliary:
-        raise ValueError(
-            one_line(
-                f"{run.folder / 'config.yaml'}: data.auxiliary: expected {n_auxiliary} names, as results.h5 has, "
-                f"received {names}"
-            )
-        )
-
-
-def _read_run(folder, file, config):
-    keys, units, scales = (
-        [str(v) for v in file.attrs[name]] for name in ("amp_names", "amp_linear_units", "amp_scales")
-    )
-    numbers = sorted(int(name.removeprefix("fold_")) for name in file if name.startswith("fold_"))
-    folds = {k: _read_fold(file[f"fold_{k}"], read_history(folder / f"history_{k}.csv")) for k in numbers}
-    if not folds:
-        raise ValueError("it holds no fold")
-    return Run(
-        folder=folder,
-        config=config,
-        wavelength=file["wavelength"][()],
-        bin_width=file["bin_width"][()] if "bin_width" in file else None,
-        amp_table=tuple(amp(k, u, s) for k, u, s in zip(keys, units, scales)),
-        model=str(file.attrs["model"]),
-        seed=int(file.attrs["seed"]),
-        test_rows=file["test_rows"][()],
-        y_test=file[f"fold_{min(folds)}/y_test"][()],
-        test_spectrum=file["test_spectrum"][()],
-        molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
-        folds=folds,
-        ensemble=_read_fold(file[ENSEMBLE], {}) if ENSEMBLE in file else None,
-        reference={key: value[()] for key, value in file["reference"].items()} if "reference" in file else None,
-        data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
-    )
-
-
-def _read_fold(group, history):
-    return Fold(
-        y_pred=group["y_pred"][()],
-        scaler={key: value[()] for key, value in group["scaler"].items()},
-        history=history,
-        **{name: _read_map(group, name) for name in MAPS},
-    )
-
-
-def _read_map(fold, name):
-    """Return the arrays and attributes of a map as a dict; None where the fold has no such map."""
-    if name not in fold:
-        return None
-    arrays = {key: value[()] for key, value in fold[name].items() if isinstance(value, h5py.Dataset)}
-    return {**arrays, **fold[name].attrs}

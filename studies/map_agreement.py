@@ -180,8 +180,10 @@ def written_maps(folder, information=INFORMATION):
     networks.append((run.model, run.folds[min(run.folds)]))
     written = []
     for network, fold in networks:
-        maps = {f"{scheme} of the run": getattr(fold, name) for scheme, name in WRITTEN.items()}
-        maps = {what + (", noisy" if one["noisy"] else ""): one["mean"] for what, one in maps.items() if one}
+        maps = {}
+        for scheme, name in WRITTEN.items():
+            if getattr(fold, name) is not None:
+                maps[f"{scheme} of the run" + (", noisy" if fold.noisy[name] else "")] = getattr(fold, name).mean
         written.append((network, maps))
     if not any(maps for _, maps in written):
         raise ValueError(f"{folder}: expected a run with maps, found none")

@@ -94,7 +94,7 @@ def score_rows(about, run, quick):
     from studies.limit import compare
 
     best = run.best
-    found = {"R2": scores(run.y_test, best.y_pred, best.scaler["y_std"])["R2"]}
+    found = {"R2": scores(run.y_test, best.y_pred, best.scaler.y_std)["R2"]}
     if not quick:
         found["squared error / limit"] = compare(best.y_pred[None], run.y_test, run.amp_names).sampler
     return [
@@ -129,7 +129,7 @@ def trust_row(about, run):
     """Row of paper_trust.csv: the lowest predicted log10 abundance from which on predictions are trusted, or empty."""
     from report.diagnostics import binning, credibility, tolerance
 
-    spread = run.best.scaler["y_std"]
+    spread = run.best.scaler.y_std
     eps, width = tolerance(run.amp_table, spread), binning(run.amp_table, spread)
     row = dict(about)
     for amp, found in zip(run.amp_names, credibility(run.y_test, run.best.y_pred, eps, width)):

@@ -50,7 +50,7 @@ def scores_of_run(folder):
     run = load_run(folder)
     refuse_other_test(run)
     predictions = [fold.y_pred for fold in run.folds.values()]
-    scales = [fold.scaler["y_std"] for fold in run.folds.values()]
+    scales = [fold.scaler.y_std for fold in run.folds.values()]
     parameters = load_model(run.folder / f"model_{min(run.folds)}.keras").count_params()
     seconds = seconds_of_run(run.folder)
     yield run.model, score(predictions, run.y_test, scales, run.amp_names), seconds, parameters

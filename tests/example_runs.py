@@ -1,38 +1,30 @@
 """Small synthetic runs, written through `runio.results` as a true run writes them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from common.metrics import scores
 from constants import PAPER_AMPS, amp
-from perturbation.result import response_map
-from preprocessing import Dataset
+from perturbation.result import SensitivityMap, response_map
+from preprocessing import Dataset, Scaler
 from runio import results
+from runio.folder import RESULT_NAMES, result_files, write_manifest
 
 CENTRE = {"Mp": 27.3, "Rp": 8e7, "Tp": 1500.0, "Pclouds": 4.0}
 WIDTH = {"Mp": 0.3, "Rp": 1.5e7, "Tp": 400.0, "Pclouds": 1.2}
 STRANGERS = ("Zmet", "C/O", "T_night", "cost in $ and $", "a rather long name of a parameter")
 
 
-class FakeMap:
-    """Stands in for a ``sensitivity.SensitivityMap``."""
-
-    def __init__(self, mean, scheme="halving", nodes=None):
-        self.mean, self.scheme, self.nodes = mean, scheme, nodes
-
-    def save(self, group):
-        group["mean"] = self.mean
-        group["standard_error"] = 0.1 * self.mean
-        group.attrs["scheme"] = self.scheme
-        group.attrs["repeat"] = 20 if self.nodes is None else 0
-        if self.nodes is not None:
-            group["share_error"] = np.full(self.mean.shape, 0.001)
-            group["slope"], group["curvature"] = np.sqrt(self.mean), 0.1 * np.sqrt(self.mean)
-            group.attrs["nodes"] = self.nodes
-        group.attrs["n_spectra"] = np.full(len(self.mean), 30)
-        group.attrs["abundance"] = "null"
+def made_up_map(mean, scheme="halving", nodes=None):
+    """Return a map (n_amps, n_bins) as the sensitivity test would return it."""
+    exact = {}
+    if nodes is not None:
+        exact = {"share_error": np.full(mean.shape, 0.001), "nodes": nodes, "rule": "gauss-hermite"}
+        exact |= {"slope": np.sqrt(mean), "curvature": 0.1 * np.sqrt(mean), "quadrature_error": 0.01 * mean}
+    repeat, n_spectra = 20 if nodes is None else 0, np.full(len(mean), 30)
+    return SensitivityMap(mean, 0.1 * mean, 0.05 * mean, n_spectra, scheme, repeat, seed=0, **exact)
 
 
 def names(n_amps):
@@ -72,20 +64,19 @@ def write_run(
     scaler = {"x_mean": 0.015, "x_std": 1e-4, "y_mean": centre, "y_std": width}
     if second:
         scaler |= {"auxiliary_mean": np.zeros(len(second)), "auxiliary_std": np.ones(len(second))}
-    folds, mse, r2 = {}, {}, {}
+    scaler, folds = Scaler(**scaler), {}
+    noisy = survey_noisy if map_noisy is None else map_noisy
+    noisy = {"sensitivity": noisy, "sensitivity_single": True, "response": noisy}
     for k in range(n_folds):
         weights = rng.normal(size=(n_bins, len(keys))) * width * 1e3
         y_pred = centre + 0.8 * (y - centre) + 0.3 * width * rng.normal(size=y.shape)
         change = (weights * 3e-5).T ** 2
-        folds[k] = {
-            "y_pred": y_pred,
-            "scaler": scaler,
-        }
+        maps = {}
         if sensitivity:
-            response = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
-            folds[k] |= {"sensitivity": FakeMap(change, scheme), "response": response}
-            folds[k]["sensitivity_single"] = FakeMap(change, "single", nodes=5)
-        mse[k], r2[k] = scores(y, y_pred, width).values()
+            maps = {"sensitivity": made_up_map(change, scheme)}
+            maps["sensitivity_single"] = made_up_map(change, "single", nodes=5)
+            maps["response"] = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
+        folds[k] = results.NetworkResult(y_pred, scaler, noisy=noisy, **maps)
         if history:
             epochs = np.arange(1, 12 + 3 * k)
             rows = "".join(f"{e},{1 / e + 0.1},{1 / e + 0.12 + 0.01 * (e > 8)},0.001\n" for e in epochs)
@@ -93,14 +84,8 @@ def write_run(
         else:
             (folder / f"history_{k}.csv").write_text("epoch,loss,val_loss,learning_rate\n")
     if n_folds > 1:
-        y_pred = np.mean([fold["y_pred"] for fold in folds.values()], axis=0)
-        folds["ensemble"] = {**folds[0], "y_pred": y_pred}
-        mse["ensemble"], r2["ensemble"] = scores(y, y_pred, width).values()
-    noisy = survey_noisy if map_noisy is None else map_noisy
-    noisy = {"sensitivity": noisy, "sensitivity_single": True, "response": noisy}
-    results.write_results(folder / "results.h5", data, "mlp", 7, np.arange(n_test), folds, noisy)
-    results.write_scores(folder / "MSE.csv", data.amp_names, mse)
-    results.write_scores(folder / "R2.csv", data.amp_names, r2)
+        folds["ensemble"] = replace(folds[0], y_pred=np.mean([fold.y_pred for fold in folds.values()], axis=0))
+    results.write_run(folder, data, "mlp", 7, np.arange(n_test), folds)
     settings = {
         "seed": 7,
         "training": {"epochs": 14, "lr": 0.01},
@@ -109,4 +94,5 @@ def write_run(
         **(settings or {}),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    write_manifest(folder, result_files(folder, RESULT_NAMES))
     return folder

@@ -142,7 +142,8 @@ def test_a_run_of_an_earlier_version_answers_and_says_what_it_lacks(finished, tm
         del file["reference"]
     runfile, _, data = finished
     seen = observe(tmp_path / "planet.txt", data, row=5)
-    assert apply((runfile, old, data), seen, "--output", str(tmp_path / "out")) == 0
+    assert apply((runfile, old, data), seen, "--output", str(tmp_path / "out")) == 2  # changed since
+    assert apply((runfile, old, data), seen, "--unverified", "--output", str(tmp_path / "out")) == 0
     verdict = yaml.safe_load((tmp_path / "out/verdict.yaml").read_text())
     assert verdict["status"] == "unknown" and "keeps no test spectra" in verdict["verdict"][0]
     with open(tmp_path / "out/amps.csv", newline="") as file:

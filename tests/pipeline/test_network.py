@@ -131,7 +131,7 @@ def finished(tmp_path_factory):
     folder = write_run(tmp_path_factory.mktemp("finished") / "run", n_amps=3, n_bins=5, n_folds=2, n_test=20)
     for seed, name in enumerate(NETWORKS):
         save(folder / name, seed=seed)
-    write_manifest(folder, [*NETWORKS, "results.h5"])
+    write_manifest(folder, [*NETWORKS, "results.h5", "config.yaml"])
     return folder
 
 
@@ -142,9 +142,9 @@ SWAPPED = [  # what is put in place, of which network, piece of the line
     ("an auxiliary input", lambda path: save(path, n_auxiliary=1), 1, "received (5, 1) and (1,): is it the network of"),
     ("a mean of other bins", lambda path: save(path, n_bins=4), None, "ensemble.keras: expected inputs of shape"),
     ("no mean", os.remove, "ensemble", "ensemble.keras: no such file"),
-    ("the other fold", lambda path: shutil.copy(path.with_name("model_1.keras"), path), 0, "in manifest.json)"),
-    ("a fold for the mean", lambda path: shutil.copy(path.with_name("model_1.keras"), path), None, "in manifest.json)"),
-    ("one trained elsewhere", lambda path: save(path, seed=7), 1, "expected the file that the run wrote"),
+    ("the other fold", lambda path: shutil.copy(path.with_name("model_1.keras"), path), 0, "not the file"),
+    ("a fold for the mean", lambda path: shutil.copy(path.with_name("model_1.keras"), path), None, "not the file"),
+    ("one trained elsewhere", lambda path: save(path, seed=7), 1, "not the file"),
 ]  # fmt: skip
 
 
@@ -164,11 +164,11 @@ def test_network_without_the_auxiliary_input_of_its_run_is_refused(tmp_path, fin
         for name in ("fold_0", "fold_1", "ensemble"):
             file[f"{name}/scaler/auxiliary_mean"], file[f"{name}/scaler/auxiliary_std"] = np.zeros(2), np.ones(2)
     with pytest.raises(ValueError, match=r"data\.auxiliary: expected 2 names, as results.h5 has, received"):
-        load_run(folder)
+        load_run(folder, unverified=True)
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "data": {"auxiliary": ["a", "b"]}}))
     with pytest.raises(ValueError, match=r"expected inputs of shape \(5, 1\) and \(2,\), .* received \(5, 1\)"):
-        TrainedNetwork.load(folder)
+        TrainedNetwork.load(folder, unverified=True)
 
 
 @pytest.mark.parametrize("fold", [0, 1, "ensemble", None])
@@ -178,6 +178,9 @@ def test_the_good_run_of_these_tests_is_good_with_and_without_a_manifest(tmp_pat
     expected = TrainedNetwork.load(finished, fold).predict(spectra)
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "manifest.json").unlink()
-    np.testing.assert_array_equal(TrainedNetwork.load(folder, fold).predict(spectra), expected)
+    with pytest.raises(ValueError, match=r"expected its SHA-256 in manifest\.json"):
+        TrainedNetwork.load(folder, fold)
+    again = TrainedNetwork.load(folder, fold, unverified=True)
+    np.testing.assert_array_equal(again.predict(spectra), expected)
     with pytest.raises(ValueError, match="fold: expected one of 0, 1, ensemble, received 7"):
-        TrainedNetwork.load(folder, 7)
+        TrainedNetwork.load(finished, 7)

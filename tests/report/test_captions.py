@@ -40,7 +40,7 @@ def test_of_a_run_that_did_not_record_its_noise_none_is_claimed(tmp_path):
     folder = write_run(tmp_path / "run", **SMALL)
     with h5py.File(folder / "results.h5", "a") as file:
         del file.attrs["noisy"], file["fold_0/response"].attrs["noisy"]
-    for name, picture in make_figures(load_run(folder), "all").items():
+    for name, picture in make_figures(load_run(folder, unverified=True), "all").items():
         assert "noise-free" not in said(picture), name
 
 
@@ -98,7 +98,7 @@ def test_repeats_are_named_only_where_something_was_drawn(tmp_path):
     assert "single, 20 repeats, " in make_figures(load_run(folder))["sensitivity_curves"].shows
     with h5py.File(folder / "results.h5", "a") as file:
         file["fold_0/sensitivity"].attrs.update(nodes=5, rule="hermite", repeat=0)
-    shows = make_figures(load_run(folder))["sensitivity_curves"].shows
+    shows = make_figures(load_run(folder, unverified=True))["sensitivity_curves"].shows
     assert "single, 5 nodes of quadrature (hermite), " in shows and "repeat" not in shows
 
 
@@ -107,7 +107,7 @@ def test_the_number_of_spectra_spans_the_amps_and_the_folds(tmp_path):
     with h5py.File(folder / "results.h5", "a") as file:
         file["fold_0/sensitivity"].attrs["n_spectra"] = [20, 21]
         file["fold_1/sensitivity"].attrs["n_spectra"] = [12, 30]
-    pictures = make_figures(load_run(folder), "all")
+    pictures = make_figures(load_run(folder, unverified=True), "all")
     assert "20 repeats, 12 to 30 noise-free test spectra, mean of 2 folds" in pictures["sensitivity_profiles"].shows
     assert "averaged over the first 5 noise-free test spectra (mean of 2 folds)" in pictures["response_map"].shows
 

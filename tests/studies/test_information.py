@@ -309,7 +309,8 @@ def test_the_maps_that_a_run_wrote_are_read_of_the_mean_and_of_the_first_fold(mo
     from studies import map_agreement
 
     exact, published = np.ones((2, 3)), np.full((2, 3), 2.0)
-    maps = {"sensitivity_single": {"mean": exact, "noisy": True}, "sensitivity": {"mean": published, "noisy": False}}
+    maps = {"sensitivity_single": SimpleNamespace(mean=exact), "sensitivity": SimpleNamespace(mean=published)}
+    maps["noisy"] = {"sensitivity_single": True, "sensitivity": False}
     run = SimpleNamespace(model="mlp", ensemble=SimpleNamespace(**maps), folds={0: SimpleNamespace(**maps)})
     monkeypatch.setattr("runio.results.load_run", lambda folder: run)
     monkeypatch.setattr("studies.limit.refuse_other_test", lambda run, information: None)
