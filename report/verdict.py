@@ -190,7 +190,7 @@ def _beside(run, judged, kept, best):
     own, optimal, edges = shares(kept.mean), shares(best.optimal_map), bin_edges(run.wavelength)
     agreement = best.agreement(kept.mean)
     reaction = kept.mean.sum(axis=1) / best.optimal_map.sum(axis=1)
-    error = np.hypot(kept.get("share_error", 0), best.share_error)
+    error = np.hypot(0 if kept.share_error is None else kept.share_error, best.share_error)
     for k, (row, amp) in enumerate(zip(rows, run.amp_table)):
         difference = np.nan_to_num(own[k] - optimal[k])
         beyond = (np.abs(difference) > SIGMA * error[k]) & (np.abs(difference) > LEAST_SHARE)
