@@ -43,20 +43,20 @@ ERROR_LEVELS = (0.5, 1, 2, 3)
 JUDGED = 400  # test planets per row of the table of strange spectra
 
 
-def neighbours(answers, residuals, answer, ends):
+def neighbours(predictions, residuals, prediction, ends):
     """Quantiles among the nearest planets, without a scale; arguments as of ``compare.local_neighbours``."""
-    return conformal_quantiles(residuals[nearest(answers, answer, NEIGHBOURS)], ends, axis=1)
+    return conformal_quantiles(residuals[nearest(predictions, prediction, NEIGHBOURS)], ends, axis=1)
 
 
-def local_scale(answers, residuals, answer, ends):
+def local_scale(predictions, residuals, prediction, ends):
     """Quantiles of all planets, with a local scale."""
-    relative = residuals / own_size(answers, residuals, np.arange(len(answers)))
-    return conformal_quantiles(relative, ends, axis=0)[:, :, None] * local_size(answers, residuals, answer)
+    relative = residuals / own_size(predictions, residuals, np.arange(len(predictions)))
+    return conformal_quantiles(relative, ends, axis=0)[:, :, None] * local_size(predictions, residuals, prediction)
 
 
-def one_width(answers, residuals, answer, ends):
-    """Quantiles of all planets, the same for every answer."""
-    return np.repeat(conformal_quantiles(residuals, ends, axis=0)[:, :, None], len(answer), axis=2)
+def one_width(predictions, residuals, prediction, ends):
+    """Quantiles of all planets, the same for every prediction."""
+    return np.repeat(conformal_quantiles(residuals, ends, axis=0)[:, :, None], len(prediction), axis=2)
 
 
 RULES = {
@@ -67,14 +67,14 @@ RULES = {
 }
 
 
-def judge(low, high, truths, answers, level):
+def score_intervals(low, high, truths, predictions, level):
     """Coverage, that of the worst tenth, and interval score, (n_amps,) each, of intervals ``low`` to ``high`` (m,
     n_amps).
     """
     inside = (truths >= low) & (truths <= high)
     outside = np.maximum(low - truths, 0) + np.maximum(truths - high, 0)
     score = (high - low + 2 / (1 - level) * outside) / truths.std(axis=0)
-    tenth = np.argsort(np.argsort(answers, axis=0), axis=0) * TENTHS // len(answers)
+    tenth = np.argsort(np.argsort(predictions, axis=0), axis=0) * TENTHS // len(predictions)
     shares = np.array([np.nanmean(np.where(tenth == t, inside, np.nan), axis=0) for t in range(TENTHS)])
     worst = np.take_along_axis(shares, np.abs(shares - level).argmax(axis=0)[None], axis=0)[0]
     return inside.mean(axis=0), worst, score.mean(axis=0)
@@ -86,17 +86,17 @@ def halves(n, seed):
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
-def coverage_table(answers, truths, names, seed=0):
+def coverage_table(predictions, truths, names, seed=0):
     """Score every rule on half of the planets, with intervals from the other half; return lines of text."""
-    known, tested = halves(len(answers), seed)
+    known, tested = halves(len(predictions), seed)
     lines = [f"{len(known)} planets give the intervals, {len(tested)} are tested on"]
     error = {label: np.sqrt(level * (1 - level) / len(tested)) for label, level in LEVELS.items()}
     lines.append("standard error of a coverage: " + ", ".join(f"{e:.4f} at {label} %" for label, e in error.items()))
     lines.append(f"{'':28}" + "".join(f"{name[:9]:>9}" for name in names) + f"{'mean':>9}")
     for rule, quantiles in RULES.items():
-        found = intervals(answers[known], truths[known], answers[tested], quantiles)
+        found = intervals(predictions[known], truths[known], predictions[tested], quantiles)
         for (label, level), (low, high) in zip(LEVELS.items(), found):
-            numbers = judge(low, high, truths[tested], answers[tested], level)
+            numbers = score_intervals(low, high, truths[tested], predictions[tested], level)
             for what, row in zip(("coverage", "worst tenth", "score"), numbers):
                 cells = "".join(f"{value:9.3f}" for value in (*row, row.mean()))
                 lines.append(f"{rule:<17}{label:>2} {what:<12}"[:32].ljust(28) + cells)
@@ -150,22 +150,22 @@ def detection_table(run, network, seed=0):
     mean, near = planets.clean.mean(axis=0), planets.clean[others] / planets.error
 
     def distances(spectra, rows):
-        answers = network.predict(spectra[rows], None if auxiliary is None else auxiliary[rows])
-        alike, pulls, deviations = planets.residuals(spectra[rows], answers, rows)
-        bins, misfit = np.abs(pulls).max(axis=1), planets.misfit(pulls, deviations)
+        predictions = network.predict(spectra[rows], None if auxiliary is None else auxiliary[rows])
+        similar, residuals, deviations = planets.residuals(spectra[rows], predictions, rows)
+        bins, misfit = np.abs(residuals).max(axis=1), planets.misfit(residuals, deviations)
         away = spectra[rows] - mean
         everywhere = ((away @ precision) * away).sum(axis=1)
-        return np.stack([alike, bins, misfit, everywhere, _nearest(near, spectra[rows] / planets.error)])
+        return np.stack([similar, bins, misfit, everywhere, _nearest(near, spectra[rows] / planets.error)])
 
-    lines, limits = [f"{'':40}{'alike':>8}{'bin':>8}{'misfit':>8}{'any':>8}{'all':>8}{'nearest':>9}"], None
+    lines, limits = [f"{'':40}{'similar':>8}{'bin':>8}{'misfit':>8}{'any':>8}{'all':>8}{'nearest':>9}"], None
     for what, spectra in strangers(run, seed):
         if limits is None:
             limits = np.quantile(distances(spectra, first), OUTSIDE_SHARE, axis=1)[:, None]
         beyond = distances(spectra, second) > limits
         deep = share_beyond(spectra[second], planets.spectra[others]) > OUTSIDE_BINS
-        alike, pull, misfit, everywhere, one = beyond.mean(axis=1)
+        similar, pull, misfit, everywhere, one = beyond.mean(axis=1)
         found = (beyond[:3].any(axis=0) | deep).mean()  # as `Comparison.outside`
-        cells = f"{alike:8.3f}{pull:8.3f}{misfit:8.3f}{found:8.3f}{everywhere:8.3f}{one:9.3f}"
+        cells = f"{similar:8.3f}{pull:8.3f}{misfit:8.3f}{found:8.3f}{everywhere:8.3f}{one:9.3f}"
         lines.append(f"{what:<40}" + cells)
     return lines
 

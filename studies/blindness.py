@@ -99,7 +99,7 @@ def from_another_planet(spectra, bins, seed):
     return moved
 
 
-def judged(defect, seed, maps, healthy, rule, value, cases):
+def found_rows(defect, seed, maps, healthy, rule, value, cases):
     """Yield a row (dict) per explanation and case: is the defect found, and is there an alarm in the healthy network?
 
     ``rule`` and ``value`` are functions of the shares in both maps that return an array over ``cases``, names of AMPs.
@@ -124,7 +124,7 @@ def blind_networks(shop, seed, wrong, healthy):
             network = defects.masked(network, bins, data.spectra[np.ix_(shop.rows, bins)].mean(axis=0))
         maps = shop.explain(defect, seed, network, data)
         asked = partial(rule, bins=bins), partial(defects.share_left, bins=bins), data.amp_names
-        rows += judged(defect, seed, maps, healthy, *asked)
+        rows += found_rows(defect, seed, maps, healthy, *asked)
         moved = from_another_planet(spectra, bins, seed)
         for what, one in (("healthy", shop.train("healthy", seed)), (defect, network)):
             ratio = (squared_error(one, moved, amps) / squared_error(one, spectra, amps)).mean()
@@ -141,7 +141,7 @@ def cheating_networks(shop, seed, wrong, healthy):
         network = shop.train(f"shortcut_{strength}", seed, changed)
         maps = shop.explain(f"shortcut_{strength}", seed, network, changed)
         asked = (partial(f, given_away=given) for f in (defects.shortcut_found, defects.share_of_shortcut))
-        rows += judged(defect, seed, maps, healthy, *asked, [data.amp_names[a] for a in given])
+        rows += found_rows(defect, seed, maps, healthy, *asked, [data.amp_names[a] for a in given])
         with_it, without = (squared_error(network, *shop.test_set(one)) for one in (changed, data))
         for a in given:
             proof = {"network": defect, "seed": seed, "taken": f"shortcut of {data.amp_names[a]}"}

@@ -277,7 +277,7 @@ def main():
 
     rows = []
 
-    def judge(name, maps, evaluations, removal=removal, of=OF_RUN):
+    def add(name, maps, evaluations, removal=removal, of=OF_RUN):
         rng = np.random.default_rng(stream(0, Stream.BOOTSTRAP, len(rows)))
         about = {"network": of, "explanation": name, "evaluations": evaluations, "planets": n}
         rows.extend(about | row for row in scores(maps, reaction, removal, data.amp_names, rng))
@@ -285,14 +285,14 @@ def main():
 
     network = TrainedNetwork.of_run(run, 0)
     for name, maps, evaluations in explain(network, scene, arguments.shap, arguments.pudu, ("halving", "SHAP")):
-        judge(name, maps, evaluations)
+        add(name, maps, evaluations)
     for name, maps in free.items():
-        judge(name, maps, 0)
-    judge("reaction, with sampling noise", reaction, 0, sampled_removal(reaction, leverage))
+        add(name, maps, 0)
+    add("reaction, with sampling noise", reaction, 0, sampled_removal(reaction, leverage))
     for folder in arguments.others:
         other = TrainedNetwork(load_model(folder / "model_0.keras"), network.scaler, data.amp_names)
         for name, maps, evaluations in explain(other, scene, arguments.shap, arguments.pudu, ("halving",)):
-            judge(name, maps, evaluations, of=folder.name)
+            add(name, maps, evaluations, of=folder.name)
     table = data_frame(rows)
     print("\n".join(markdown(table)))
     print(spectra_alike(scene.covariance))

@@ -99,8 +99,8 @@ def deletion_curve(predict, spectra, amps, order, corrupt, draws, counts=COUNTS)
         for c, k in enumerate(counts):
             if k:
                 moved[c][:, :, bins[:k]] = corrupt(bins[:k])
-        answers = predict(moved.reshape(-1, spectra.shape[1])).reshape(len(counts), len(truth), -1)
-        curve[a] = [r2(truth[:, a], answer[:, a]) for answer in answers]
+        predictions = predict(moved.reshape(-1, spectra.shape[1])).reshape(len(counts), len(truth), -1)
+        curve[a] = [r2(truth[:, a], prediction[:, a]) for prediction in predictions]
     return curve
 
 
@@ -186,9 +186,9 @@ def run_seed(network, data, test, seed, arguments, reference):
     rng = np.random.default_rng(stream(seed, Stream.CORRUPTION))
     shuffled = rng.permutation(test)
     explained, others = shuffled[: arguments.planets], shuffled[arguments.planets :]
-    judged, background = others[: arguments.judged], others[arguments.judged : arguments.judged + 100]
+    scored, background = others[: arguments.others], others[arguments.others : arguments.others + 100]
 
-    spectra, errors, amps = data.spectra[judged].astype(float), data.errors[judged].astype(float), data.amps[judged]
+    spectra, errors, amps = data.spectra[scored].astype(float), data.errors[scored].astype(float), data.amps[scored]
     noisy = spectra + errors * rng.standard_normal(spectra.shape)
     training = np.setdiff1d(np.arange(len(data.spectra)), test)
     training = data.spectra[training] + data.errors[training] * rng.standard_normal((len(training), spectra.shape[1]))
@@ -249,7 +249,7 @@ def main():
     parser.add_argument("run", metavar="RUN_DIR", type=Path)
     parser.add_argument("--planets", type=int, default=100, help="test planets explained (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=20, help="of the single-bin scheme; sets the evaluations of all")
-    parser.add_argument("--judged", type=int, default=500, help="other test planets (default %(default)s)")
+    parser.add_argument("--others", type=int, default=500, help="other test planets (default %(default)s)")
     parser.add_argument("--draws", type=int, default=3, help="corruptions of each planet (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
@@ -257,7 +257,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="10 planets, 2 repeats, 2 seeds, nothing written")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.planets, arguments.repeat, arguments.judged, arguments.seeds = 10, 2, 50, 2
+        arguments.planets, arguments.repeat, arguments.others, arguments.seeds = 10, 2, 50, 2
     try:
         network, data, test = load_network(arguments.run)
     except ValueError as error:

@@ -107,7 +107,7 @@ def table(ratio):
 def main():
     parser = study_parser("limit", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--ensemble", action="store_true", help="judge the mean answer of a run's folds")
+    parser.add_argument("--ensemble", action="store_true", help="score the mean prediction of the folds")
     parser.add_argument("--information", type=Path, default=INFORMATION, help="default: data/information.h5")
     arguments = parser.parse_args()
     for folder in arguments.runs:

@@ -60,8 +60,8 @@ def gradient_maps(network, spectra, errors, auxiliary=None, batch=512):
         inputs = x if auxiliary is None else [x, tf.constant(scaler.scaled_auxiliary(auxiliary[part]))]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
-            answers = network.model(inputs, training=False)
-            columns = tf.unstack(answers, axis=1)  # rows do not mix: gradients of sums will do
+            predictions = network.model(inputs, training=False)
+            columns = tf.unstack(predictions, axis=1)  # rows do not mix: gradients of sums will do
         slope = np.stack([tape.gradient(column, x).numpy()[..., 0] for column in columns], axis=1)
         # (n, n_amps, n_bins), scaled units
         moved = slope * scaler.y_std[:, None] / scaler.x_std * errors[part, None]
@@ -251,7 +251,7 @@ def main():
     from studies.emulator import load_rows
 
     parser = study_parser("map_agreement", __doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs of which to judge the maps that they wrote")
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="runs whose own maps are compared")
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -297,16 +297,16 @@ def main():
     rows = [{"run": "", "network": "none", **row} for row in compare(free, references, names, wavelength)]
     explained = [(run, False) for run in arguments.methods] + [(run, True) for run in arguments.ensemble]
     samples = arguments.samples if arguments.shap else 0
-    judged = []  # (run, network, maps)
+    explained_runs = []  # (run, network, maps)
     try:
         for folder in arguments.runs:
-            judged += [(folder, *one) for one in written_maps(folder, arguments.information)]
+            explained_runs += [(folder, *one) for one in written_maps(folder, arguments.information)]
         for folder, ensemble in explained:
             asked = folder, data, test, index, repeat, samples, ensemble, arguments.information
-            judged.append((folder, *maps_of_run(*asked)))
+            explained_runs.append((folder, *maps_of_run(*asked)))
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    for folder, network, maps in judged:
+    for folder, network, maps in explained_runs:
         scores = compare(maps, references, names, wavelength)
         rows += [{"run": Path(folder).name, "network": network, **row} for row in scores]
     table = data_frame(rows).assign(planets=len(index)).reindex(columns=COLUMNS)
@@ -316,7 +316,7 @@ def main():
     if not arguments.quick:
         write_csv(arguments.out, replaced_rows(arguments.out, table, ["run", "network"]))
         if arguments.figure:
-            best, (_, network, maps) = references.get("sampled", references["laplace"]), judged[0]
+            best, (_, network, maps) = references.get("sampled", references["laplace"]), explained_runs[0]
             what = next(name for name in maps if name.split()[0] in ("exact", "single") and name.endswith("noisy"))
             plot_maps(arguments.figure, wavelength, best, maps[what], names, f"{network}, single bins")
     return 0

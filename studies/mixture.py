@@ -31,35 +31,35 @@ def even_choices(n_folds, n_kinds):
     return [kinds for kinds in every if all(fewest <= kinds.count(k) <= fewest + 1 for k in range(n_kinds))]
 
 
-def mixtures(answers):
+def mixtures(predictions):
     """Yield (kinds, networks, predictions (n_choices, n_test, n_amps)) of every combination of kinds.
 
-    ``answers`` maps a kind to the predictions of its folds, (n_folds, n_test, n_amps). Each choice is scored by itself.
+    ``predictions`` maps a kind to those of its folds, (n_folds, n_test, n_amps). Each choice is scored by itself.
     """
-    n_folds = len(next(iter(answers.values())))
-    for size in range(1, len(answers) + 1):
-        for kinds in itertools.combinations(answers, size):
-            some = np.stack([answers[kind] for kind in kinds])  # (n_kinds, n_folds, n_test, n_amps)
+    n_folds = len(next(iter(predictions.values())))
+    for size in range(1, len(predictions) + 1):
+        for kinds in itertools.combinations(predictions, size):
+            some = np.stack([predictions[kind] for kind in kinds])  # (n_kinds, n_folds, n_test, n_amps)
             folds = np.arange(n_folds)
             yield kinds, n_folds, np.stack([some[c, folds].mean(axis=0) for c in even_choices(n_folds, size)])
             if size > 1:
                 yield kinds, n_folds * size, some.mean(axis=(0, 1))[None]
 
 
-def answers_of_runs(folders):
+def predictions_of_runs(folders):
     """Return {kind: predictions (n_folds, n_test, n_amps)}, truth (n_test, n_amps) and AMP names of runs on the
     limit's planets.
     """
-    answers = {}
+    predictions = {}
     for folder in folders:
         run = load_run(folder)
         refuse_other_test(run)
-        if run.model in answers:
+        if run.model in predictions:
             raise ValueError(f"{folder}: expected one run per kind of network, received a second {run.model}")
-        answers[run.model] = np.array([fold.y_pred for fold in run.folds.values()])
-        if len(answers[run.model]) != len(next(iter(answers.values()))):
+        predictions[run.model] = np.array([fold.y_pred for fold in run.folds.values()])
+        if len(predictions[run.model]) != len(next(iter(predictions.values()))):
             raise ValueError(f"{folder}: expected as many folds as the first run, received {len(run.folds)}")
-    return answers, run.y_test, run.amp_names
+    return predictions, run.y_test, run.amp_names
 
 
 def main():
@@ -69,11 +69,11 @@ def main():
     parser.add_argument("--output", type=Path, default=RESULTS / "mixture.csv")
     arguments = parser.parse_args()
     try:
-        answers, truth, names = answers_of_runs(arguments.runs)
+        predictions, truth, names = predictions_of_runs(arguments.runs)
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     rows = []
-    for kinds, n_networks, choices in mixtures(answers):
+    for kinds, n_networks, choices in mixtures(predictions):
         ratio = np.mean([compare(one[None], truth, names).sampler for one in choices], axis=0)
         each = {name: f"{value:.3f}" for name, value in zip(names, ratio)}
         rows.append({"kinds": " + ".join(kinds), "networks": n_networks, **each, "mean": f"{ratio.mean():.3f}"})

@@ -38,8 +38,8 @@ RECIPE = {  # Adam, plateaus, no average of the weights
 
 def r2(network, data, rows):
     """R2 of each AMP (n_amps,) on the given rows, without added noise."""
-    answer = network.predict(data.spectra[rows])
-    return scores(data.amps[rows], answer, network.scaler.y_std)["R2"]
+    prediction = network.predict(data.spectra[rows])
+    return scores(data.amps[rows], prediction, network.scaler.y_std)["R2"]
 
 
 def measure(folder, size, seed, quick=False):

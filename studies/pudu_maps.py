@@ -30,11 +30,11 @@ def pudu_maps(predict, spectra, n_amps, errors=None):
 
     for spectrum, change in zip(spectra, changes):
         _importance(note, spectrum, change, 0)
-    answers = predict(np.array(asked)).reshape(len(spectra), -1, n_amps)
+    predictions = predict(np.array(asked)).reshape(len(spectra), -1, n_amps)
     maps = np.empty((len(spectra), n_amps, spectra.shape[1]))
     for i, (spectrum, change) in enumerate(zip(spectra, changes)):
         for a in range(n_amps):
-            heard = iter(answers[i])
+            heard = iter(predictions[i])
             maps[i, a] = _importance(lambda image, heard=heard: next(heard), spectrum, change, a)
     return maps
 
@@ -44,10 +44,10 @@ def _as_image(values):
     return np.array(values, float)[None, None, :, None]
 
 
-def _importance(answer, spectrum, change, output):
+def _importance(prediction, spectrum, change, output):
     from pudu.pudu import pudu
 
-    test = pudu(_as_image(spectrum), 0, answer)
+    test = pudu(_as_image(spectrum), 0, prediction)
     with np.errstate(invalid="ignore"):  # it also divides by the range of the map, which may be zero
         test.importance(window=1, evolution=output, absolute=True, perturbation=change)
     return test.imp[0, 0, :, 0]

@@ -50,7 +50,7 @@ def mean_and_error(per_spectrum):
     return per_spectrum.mean(axis=0), per_spectrum.std(axis=0, ddof=1) / np.sqrt(len(per_spectrum))
 
 
-def judge(per_spectrum, reference, single_reference):
+def compare(per_spectrum, reference, single_reference):
     """Compare the map of some spectra with the references: dict of numbers per AMP, (n_amps,) each."""
     values, error = mean_and_error(per_spectrum)
     truth, truth_error = mean_and_error(reference)
@@ -81,7 +81,7 @@ def run_seed(network, data, references, rows, repeats, spectra, seed):
             tried = map_of(network, data, chosen[:n_most], scheme, repeat, stream(seed, Stream.STUDY_MAPS, 9, times))
             part = (tried.repeat_error / tried.standard_error).mean(axis=1)
             for n in (n for n in spectra if n <= n_most):
-                numbers = judge(tried.per_spectrum[:n], references[scheme], references["single"])
+                numbers = compare(tried.per_spectrum[:n], references[scheme], references["single"])
                 for a, amp in enumerate(data.amp_names):
                     row = {"scheme": scheme, "repeat": repeat, "evaluations": repeat * n_groups, "spectra": n}
                     row |= {"amp": amp, "seed": seed} | {k: round(float(v[a]), 4) for k, v in numbers.items()}
@@ -98,7 +98,7 @@ def run_tolerances(network, data, reference, rows, repeat, seeds):
         chosen = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 3)).permutation(rows)
         for tolerance in TOLERANCES:
             stopped = map_of(network, data, chosen, "single", repeat, stream(seed, Stream.STUDY_MAPS, 10), tolerance)
-            numbers = judge(stopped.per_spectrum, reference, reference)
+            numbers = compare(stopped.per_spectrum, reference, reference)
             off = stopped.mean.sum(axis=1) / sums - 1
             for a, amp in enumerate(data.amp_names):
                 row = {"tolerance": tolerance, "repeat": repeat, "amp": amp, "seed": seed}

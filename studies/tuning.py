@@ -107,7 +107,7 @@ COLUMNS = {  # of the page: heading, digits, with the error of the mean
     "over_limit": ("squared error / limit", 3, True),
     "spearman": ("agreement with the optimal map, mean", 2, False),
     "spearman_least": ("least", 2, False),
-    "moved_by_noise": ("noise moves the answers, optimal = 1", 2, False),
+    "moved_by_noise": ("noise moves the predictions, optimal = 1", 2, False),
 }
 
 
@@ -161,8 +161,8 @@ def train(variant, config, split, seed, folder):
 def errors(network, split, spectra, rows):
     """Return the scaled mean squared error of each AMP, (n_amps,), and the predictions (N, n_amps)."""
     data, scaler = split.data, network.scaler
-    answers = network.predict(spectra, None if data.auxiliary is None else data.auxiliary[rows])
-    return np.mean(((answers - data.amps[rows]) / scaler.y_std) ** 2, axis=0), answers
+    predictions = network.predict(spectra, None if data.auxiliary is None else data.auxiliary[rows])
+    return np.mean(((predictions - data.amps[rows]) / scaler.y_std) ** 2, axis=0), predictions
 
 
 def agreement(network, split, noisy):
@@ -187,14 +187,14 @@ def score(network, split, limited):
     """Return the columns of one trained network; ``limited``: its test spectra are those of the limit."""
     data, train_rows = split.data, split.folds[0].train
     noisy = noisy_test_spectra(data, split.test, 0)
-    test, answers = errors(network, split, noisy, split.test)
+    test, predictions = errors(network, split, noisy, split.test)
     again = add_noise(
         data.spectra[train_rows], data.errors[train_rows], np.random.default_rng(stream(0, Stream.STUDY_NOISE))
     )
     row = {name: f"{value:.5f}" for name, value in zip(data.amp_names, test)}
     row |= {"mean": f"{test.mean():.5f}", "train_mean": f"{errors(network, split, again, train_rows)[0].mean():.5f}"}
     if limited:
-        ratio = compare(answers[None], data.amps[split.test], data.amp_names).sampler
+        ratio = compare(predictions[None], data.amps[split.test], data.amp_names).sampler
         ranks, totals = agreement(network, split, noisy)
         row |= {"over_limit": f"{ratio.mean():.3f}", "spearman": f"{ranks.mean():.3f}"}
         row |= {"spearman_least": f"{ranks.min():.3f}", "moved_by_noise": f"{totals.mean():.2f}"}

@@ -37,8 +37,8 @@ def unmixed_by_regression(predict, spectra, noise, repeat, rng):
     for spectrum, scale in zip(spectra, noise):
         mask = choose_groups(labels, True, repeat, rng)[:, None, :] == np.arange(n_groups)[:, None]
         perturb(spectrum, rng.standard_normal((repeat, n_bins)) * scale, mask, out=rows)
-        answers = predict(np.concatenate([spectrum[None], rows.reshape(-1, n_bins)]))
-        squares = (answers[1:] - answers[0]).astype(float) ** 2  # (repeat * n_groups, n_amps)
+        predictions = predict(np.concatenate([spectrum[None], rows.reshape(-1, n_bins)]))
+        squares = (predictions[1:] - predictions[0]).astype(float) ** 2  # (repeat * n_groups, n_amps)
         flat = mask.reshape(-1, n_bins).astype(float)
         for name, weight in weights.items():
             weighted = flat.T * np.tile(weight, repeat)

@@ -16,7 +16,7 @@ from observation.compare import (
     intervals,
     planets_as_seen,
 )
-from studies.answer_coverage import RULES, judge
+from studies.answer_coverage import RULES, score_intervals
 
 PRIOR, NOISE = 2.0, 1.0  # standard deviations
 
@@ -44,7 +44,7 @@ def test_coverage_is_what_it_says_within_binomial_error(rule):
     answers, truths = toy(1500, seed=1)
     tested, wanted = toy(1500, seed=2)
     for level, (low, high) in zip(LEVELS.values(), intervals(answers, truths, tested, RULES[rule])):
-        coverage, _, score = judge(low, high, wanted, tested, level)
+        coverage, _, score = score_intervals(low, high, wanted, tested, level)
         both_halves = np.sqrt(2 * level * (1 - level) / 1500)
         assert (np.abs(coverage - level) < 4 * both_halves + 0.02).all()  # neighbours: up to 2 % too many
         assert (score > 0).all()

@@ -125,7 +125,7 @@ def test_error_of_a_map_against_its_reference():
     rng = np.random.default_rng(6)
     truth = np.linspace(1, 3, N_BINS)
     maps = [truth * rng.lognormal(0, 0.3, (n, 2, 1)) * rng.lognormal(0, 0.3, (n, 2, N_BINS)) for n in (100, 1000)]
-    numbers = repeats.judge(maps[0], maps[1], maps[1])
+    numbers = repeats.compare(maps[0], maps[1], maps[1])
     assert (numbers["error"] < 0.1).all() and (numbers["spearman"] > 0.9).all() and (numbers["top_ten"] >= 6).all()
     assert (numbers["z"] < 3).all() and (numbers["z"] > 0.3).all()
-    np.testing.assert_allclose(repeats.judge(maps[1], maps[1], maps[1])["error"], 0)
+    np.testing.assert_allclose(repeats.compare(maps[1], maps[1], maps[1])["error"], 0)

@@ -13,7 +13,7 @@ NAMES = ("H2O", "Mp")
 
 
 def run_with(y_test, y_pred):
-    best = SimpleNamespace(y_pred=y_pred, scaler={"y_mean": y_test.mean(axis=0), "y_std": y_test.std(axis=0)})
+    best = SimpleNamespace(y_pred=y_pred, scaler=SimpleNamespace(y_std=y_test.std(axis=0)))
     return SimpleNamespace(y_test=y_test, best=best, amp_names=NAMES, amp_table=tuple(map(amp, NAMES)))
 
 
