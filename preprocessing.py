@@ -1,12 +1,18 @@
 """Data sets: the one in-memory form all formats are read into, the splits and the scalers."""
 
 import hashlib
+import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from constants import AMP, Stream, stream
 
+logger = logging.getLogger(__name__)
+
+SAME_AMPS = 1e-9  # of the largest value of a column: AMPs that are this close are of one planet
+MAX_CHI2 = 4.0  # per bin, of two spectra of one planet; two draws of noise give 2
+MAX_ALIKE = 100  # training spectra of the same AMPs that a test spectrum is compared with
 MAX_INPUT = 1e9  # inputs beyond this many training standard deviations are rejected
 
 
@@ -89,13 +95,20 @@ def take(data, size):
         return data
     if not 1 <= size <= len(data):
         raise ValueError(f"size: expected -1 (all) or 1 to {len(data)}, received {size}")
+    test_rows = None if data.test_rows is None else data.test_rows[data.test_rows < size]
+    if test_rows is not None and len(test_rows) == 0:
+        logger.warning(
+            "%s: none of its %d test rows is among the first %d spectra; a random split is taken",
+            data.name, len(data.test_rows), size,
+        )  # fmt: skip
+        test_rows = None
     return replace(
         data,
         spectra=data.spectra[:size],
         errors=data.errors[:size],
         amps=data.amps[:size],
         auxiliary=None if data.auxiliary is None else data.auxiliary[:size],
-        test_rows=None if data.test_rows is None else data.test_rows[data.test_rows < size],
+        test_rows=test_rows,
     )
 
 
@@ -119,7 +132,7 @@ def split_test(data, fraction, seed):
     ValueError
         If there are too few spectra, or one to test on is also among the rest: training would see it.
     """
-    if data.test_rows is not None and len(data.test_rows):
+    if data.test_rows is not None:
         test = np.sort(data.test_rows)
     else:
         order = np.random.default_rng(stream(seed, Stream.TEST_SPLIT)).permutation(len(data))
@@ -135,16 +148,26 @@ def split_test(data, fraction, seed):
 
 
 def _refuse_leak(data, rest, test):
-    """Refuse a split of which a test row is a training row too, number for number."""
-    columns = [data.spectra, data.amps, *([] if data.auxiliary is None else [data.auxiliary])]
-    table = np.ascontiguousarray(np.concatenate(columns, axis=1), dtype=np.float64)
-    seen = {table[row].tobytes(): row for row in rest}
-    twins = {row: seen[key] for row, key in ((row, table[row].tobytes()) for row in test) if key in seen}
+    """Refuse a split that tests a planet it also trains on: the same spectrum, or the same AMPs with other noise."""
+    scale = np.abs(data.amps).max(axis=0)
+    keys = np.round(data.amps / (SAME_AMPS * np.where(scale > 0, scale, 1))) + 0.0  # (N, n_amps), no negative zero
+    seen, alike = {}, {}
+    for row in rest:
+        seen[data.spectra[row].tobytes()] = row
+        alike.setdefault(keys[row].tobytes(), []).append(row)
+    twins = {}
+    for row in test:
+        near = np.array(alike.get(keys[row].tobytes(), [])[:MAX_ALIKE], dtype=int)  # few, unless AMPs lie on a grid
+        residual = (data.spectra[near] - data.spectra[row]) / data.errors[row]
+        near = near[np.mean(residual**2, axis=1) < MAX_CHI2]
+        twin = seen.get(data.spectra[row].tobytes(), near[0] if len(near) else None)
+        if twin is not None:
+            twins[row] = twin
     if twins:
         first = next(iter(twins))
         raise ValueError(
-            f"{data.name}: {len(twins)} of {len(test)} test spectra are also training spectra (row {first} is row "
-            f"{twins[first]} again); expected none, or training sees what it is tested on: keep each spectrum once"
+            f"{data.name}: {len(twins)} of {len(test)} test spectra are also training spectra (row {first} is the "
+            f"planet of row {twins[first]}); expected none, or training sees what is tested: keep each planet once"
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5d, h5l, h5s, h5t
 
 from common.files import written_whole
 from constants import AMPS, JUPITER_RADIUS
@@ -276,8 +276,10 @@ def _read_planets(path):
         if not names:
             raise InputError(f"{path}: no groups, expected one for each planet (Planet_<id> or train<id>)")
         _refuse_duplicates([_plain_id(name) for name in names], f"{path}: group names")
-        shape = _first_shape(file, names[0], path)
-        values = {name: np.empty((len(names), shape)) for name in FIELDS[1:3]}
+        shape = _opened(file.id, names[0], FIELDS[0], path).shape
+        if len(shape) != 1 or shape == (0,):
+            raise InputError(f"{path}: {names[0]}/{FIELDS[0]} has shape {shape}, expected a list of wavelengths")
+        values = {name: np.empty((len(names), *shape)) for name in FIELDS[1:3]}
         first = dict.fromkeys((FIELDS[0], FIELDS[3]))
         buffer = np.empty(shape)
         different = {name: np.zeros(len(names), dtype=bool) for name in first}
@@ -295,20 +297,29 @@ def _read_planets(path):
     return names, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]]
 
 
-def _first_shape(file, name, path):
-    group = file[name]
-    wavelengths = group.get(FIELDS[0]) if isinstance(group, h5py.Group) else None
-    if not isinstance(wavelengths, h5py.Dataset) or wavelengths.ndim != 1 or wavelengths.size == 0:
-        raise InputError(f"{path}: {name} holds no list {FIELDS[0]}, expected groups with {', '.join(FIELDS)}")
-    return wavelengths.size
+def _opened(file, name, field_name, path):
+    """Open an array of a planet; a link is refused by its class, without following it."""
+    try:
+        for link in (name, f"{name}/{field_name}"):
+            if file.links.get_info(link.encode()).type != h5l.TYPE_HARD:
+                raise InputError(f"{path}: {link} is a link, expected its values in this place")
+        return h5d.open(file, f"{name}/{field_name}".encode())
+    except (KeyError, OSError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: {name} has no readable {field_name} ({error})") from error
 
 
 def _read_into(file, name, field_name, out, path):
+    """Read an array of a planet into ``out``; refuse one of another shape, or whose values are not in this file."""
+    stored, where = _opened(file, name, field_name, path), f"{path}: {name}/{field_name}"
+    if stored.shape != out.shape:
+        raise InputError(f"{where} has shape {stored.shape}, expected {out.shape}")
+    if stored.get_offset() is None:  # the values are not in one place of this file
+        properties = stored.get_create_plist()
+        if properties.get_external_count() or properties.get_layout() == h5d.VIRTUAL:
+            raise InputError(f"{where} lies in other files, expected its values in this one")
+        if not stored.get_storage_size():
+            raise InputError(f"{where} was never written")
     try:
-        stored = h5d.open(file, f"{name}/{field_name}".encode())
-        if stored.shape == out.shape:
-            stored.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
-            return
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {name} has no readable {field_name} ({' '.join(str(error).split())})") from error
-    raise InputError(f"{path}: {name}/{field_name} has shape {stored.shape}, expected {out.shape}")
+        stored.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {name} has no readable {field_name} ({error})") from error

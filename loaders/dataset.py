@@ -4,10 +4,10 @@ import logging
 import re
 from dataclasses import dataclass, field
 
-import h5py
 import numpy as np
 
-from constants import AMPS, amp
+from constants import amp
+from loaders.checks import check_dataset
 from preprocessing import Dataset, rows_text
 from runio.log import InputError
 
@@ -22,13 +22,6 @@ DEPTH_RANGES = {"fraction": (1e-5, 0.03), "percent": (0.2, 6.0), "ppm": (50.0, 6
 MICRON = {"micron": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micrometer": 1.0, "nm": 1e-3}
 MICRON |= {"nanometer": 1e-3, "angstrom": 1e-4, "aa": 1e-4, "a": 1e-4, "m": 1e6, "": 1.0, "micrometre": 1.0}
 MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are not in micron, and are refused
-
-# Limits of the checks of plausibility
-MAX_ERROR_RATIO = 1000.0  # of an error to the one expected from its bin and its spectrum, and of that to this
-MAX_DEPTH_RATIO = 10.0  # of a depth to the one expected from its bin and its spectrum
-MAX_SIGMA_BELOW_ZERO = 10.0  # a depth further below zero than this many errors is not noise
-MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range that holds nine tenths of the column
-MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,9 @@ class Survey:
     Attributes
     ----------
     depth_unit : {"fraction", "percent", "ppm"} or None
-        Unit that the layout states; None if the unit has to be guessed.
+        Unit of the depths by the layout; None if the unit has to be guessed.
+    states_unit : bool
+        Whether the file itself states the unit, so that no setting may contradict it.
     width : {"full", "half"}
         Whether the layout stores full or half bin widths.
     targets : dict of str to Target
@@ -78,6 +73,7 @@ class Survey:
     targets: dict
     bin_width: np.ndarray | None = None
     depth_unit: str | None = None
+    states_unit: bool = False
     width: str = "full"
     default_targets: tuple[str, ...] | None = None
     auxiliary: dict = field(default_factory=dict)
@@ -93,18 +89,7 @@ def numbers(values, where, ndim):
     values = values if hasattr(values, "dtype") else np.asarray(values)
     if values.dtype.kind not in "iuf" or len(values.shape) != ndim:
         raise InputError(f"{where} has type {values.dtype} and shape {values.shape}, expected numbers with {ndim} axes")
-    if isinstance(values, h5py.Dataset):
-        refuse_empty_promise(values, where)
-        values = values[()]
     return np.asarray(values, dtype=np.float64)
-
-
-def refuse_empty_promise(dataset, where):
-    """Refuse an HDF5 array whose values are not in its own file: they were never written, or lie in another file."""
-    if dataset.external or dataset.is_virtual:
-        raise InputError(f"{where} lies in other files, expected its values in this one")
-    if dataset.size and not dataset.id.get_storage_size():
-        raise InputError(f"{where} has shape {dataset.shape} but was never written")
 
 
 def depth_factor(depth, stated, asked, name):
@@ -134,6 +119,10 @@ def to_dataset(survey, targets=None, auxiliary=(), depth_unit="auto", width="aut
         raise InputError(f"{name}: errors have shape {survey.errors.shape}, spectra {shape}")
     if 0 in shape:
         raise InputError(f"{name}: spectra have shape {shape}, expected at least one row and one bin")
+    if survey.states_unit and depth_unit not in ("auto", survey.depth_unit):
+        raise InputError(
+            f"{name}: depths are in {survey.depth_unit}, but data.depth_unit is {depth_unit}; expected auto"
+        )
     factor = depth_factor(survey.spectra, survey.depth_unit, depth_unit, name)
     order = wavelength_order(survey.wavelength, shape[1], name)
     targets = survey.default_targets or survey.targets if targets is None else targets
@@ -252,98 +241,10 @@ def _test_rows(rows, n_rows, name):
     if rows is None:
         return None
     rows = np.asarray(rows)
+    if rows.shape == (n_rows,) and n_rows > 2 and np.isin(rows, (0, 1)).all():
+        raise InputError(f"{name}: test_rows is a mask of 0 and 1; it must be row numbers from 0 to {n_rows - 1}")
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or ((rows < 0) | (rows >= n_rows)).any():
         raise InputError(f"{name}: test_rows must be row numbers from 0 to {n_rows - 1}")
+    if rows.size == 0:
+        raise InputError(f"{name}: test_rows is empty; it must be row numbers from 0 to {n_rows - 1}, or left out")
     return np.unique(rows)
-
-
-def check_dataset(data, labels=None):
-    """Refuse a data set that would spoil a run, with one line: what is wrong, and in which rows.
-
-    Together with the check of a network's input (``preprocessing.Scaler``), this is where NaN is looked for.
-    """
-    _check_texts(data)
-    amps = [(f"AMP {parameter.key}", values) for parameter, values in zip(data.amp_table, data.amps.T)]
-    auxiliary = [] if data.auxiliary is None else zip(data.auxiliary_names, data.auxiliary.T)
-    columns = amps + [(f"auxiliary input {name}", values) for name, values in auxiliary]
-    with np.errstate(invalid="ignore"):  # NaN is found first
-        for problem, bad in (
-            ("spectra hold NaN or infinite values", ~np.isfinite(data.spectra).all(axis=1)),
-            ("errors hold NaN or infinite values", ~np.isfinite(data.errors).all(axis=1)),
-            *((f"{what} is NaN or infinite", ~np.isfinite(values)) for what, values in columns),
-            ("errors must be positive; they are not", (data.errors <= 0).any(axis=1)),
-        ):
-            if bad.any():
-                raise InputError(f"{data.name}: {problem} in {rows_text(bad, labels)}")
-    check_spectra(data.spectra, data.errors, data.wavelength, data.name, labels)
-    _refuse_first(data.name, _implausible_columns(data, columns), labels)
-
-
-def check_spectra(spectra, errors, wavelength, name, labels=None):
-    """Refuse depths (N, n_bins) that no planet has, and error bars that cannot be any."""
-    problems = (*_implausible_errors(errors, wavelength), *_implausible_depths(spectra, errors))
-    _refuse_first(name, problems, labels)
-
-
-def _refuse_first(name, problems, labels):
-    for problem, bad in problems:
-        if bad.any():
-            raise InputError(f"{name}: {problem} in {rows_text(bad, labels)}; is it a fill value, or another unit?")
-
-
-def _check_texts(data):
-    """Refuse names that cannot be printed, or written to the files of a run when its work is done."""
-    labels = {"file": [data.name], "AMP": data.amp_names, "unit": [amp.unit for amp in data.amp_table]}
-    labels |= {"auxiliary input": data.auxiliary_names, "molecule curve": tuple(data.molecule_curves)}
-    for what, names in labels.items():
-        for name in names:
-            longest = 4096 if what == "file" else 200
-            if not name.isprintable() or len(name) > longest or not (name.strip() or what == "unit"):
-                shown = ascii(name if len(name) <= 60 else name[:60] + "...")
-                raise InputError(f"{what} {shown}: expected printable text of at most {longest} letters")
-
-
-def _implausible_errors(errors, wavelength):
-    """Yield (what is wrong, which rows) of errors (N, n_bins)."""
-    yield "errors of the whole depth of the star (1 as a fraction) or more", (errors >= 1).any(axis=1)
-    of_bin, of_row, of_all = np.median(errors, axis=0), np.median(errors, axis=1), np.median(errors)
-    with np.errstate(divide="ignore", invalid="ignore"):  # errors of zero
-        far_bin, far_row = _is_far(of_bin / of_all), _is_far(of_row / of_all)
-        far = _is_far(errors / (of_row[:, None] * (of_bin / of_all))).any(axis=1)
-    where = ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5])
-    every = np.full(len(errors), far_bin.any())
-    yield f"errors at {where} micron a factor {MAX_ERROR_RATIO:g} from those of all bins", every
-    yield f"errors a factor {MAX_ERROR_RATIO:g} from those of all spectra", far_row
-    yield f"errors a factor {MAX_ERROR_RATIO:g} from those of the same bin and the same spectrum", far
-
-
-def _is_far(ratio):
-    return (ratio > MAX_ERROR_RATIO) | (ratio < 1 / MAX_ERROR_RATIO)
-
-
-def _implausible_depths(spectra, errors):
-    """Yield (what is wrong, which rows) of depths (N, n_bins)."""
-    of_row = np.median(spectra, axis=1, keepdims=True)
-    bad = (of_row[:, 0] <= 0) | (of_row[:, 0] >= 1)
-    yield "median depth is not between 0 and 1 (as a fraction; is depth_unit right?)", bad
-    yield "depths of the whole star (1 as a fraction) or more", (np.abs(spectra) >= 1).any(axis=1)
-    below = (spectra < -MAX_SIGMA_BELOW_ZERO * errors).any(axis=1)
-    yield f"depths below zero by more than {MAX_SIGMA_BELOW_ZERO:g} errors", below
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        relative = spectra / of_row  # (N, n_bins)
-        far = relative > MAX_DEPTH_RATIO * np.maximum(np.median(relative, axis=0), 1)
-    far &= (of_row > 0) & (spectra - MAX_DEPTH_RATIO * of_row > MAX_SIGMA_BELOW_ZERO * errors)
-    yield f"depths more than {MAX_DEPTH_RATIO:g} times those beside them", far.any(axis=1)
-
-
-def _implausible_columns(data, columns):
-    """Yield (what is wrong, which rows) of AMPs and auxiliary inputs that lie far from the rest of their column."""
-    for what, values in columns:
-        yield f"{what} beyond {MAX_VALUE:g}", np.abs(values) > MAX_VALUE
-        low, high = np.quantile(values, 0.05, method="higher"), np.quantile(values, 0.95, method="lower")
-        width = max(high - low, 0.0)
-        far = (values < low - MAX_WIDTHS_AWAY * width) | (values > high + MAX_WIDTHS_AWAY * width)
-        yield f"{what} far from {low:.4g} to {high:.4g}, where nine tenths of its values are,", far & (width > 0)
-    for parameter, values in zip(data.amp_table, data.amps.T):
-        if parameter.scale == "linear" and parameter.key in AMPS:  # a radius, a temperature
-            yield f"AMP {parameter.key} not positive", (values <= 0) & (np.quantile(values, 0.05, method="higher") > 0)

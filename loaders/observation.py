@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loaders.checks import MAX_DEPTH_RATIO, MAX_ERROR_RATIO, MAX_SIGMA_BELOW_ZERO
 from loaders.columns import (
     MAX_SIDES,
     MAX_SIGNAL,
@@ -17,9 +18,6 @@ from loaders.columns import (
 )
 from loaders.dataset import (
     DEPTH_UNITS,
-    MAX_DEPTH_RATIO,
-    MAX_ERROR_RATIO,
-    MAX_SIGMA_BELOW_ZERO,
     MICRON,
     depth_factor,
     wavelength_order,

@@ -7,13 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from common.files import opened_hdf5
 from loaders.dataset import (
     DEPTH_UNITS,
     MICRON,
     Survey,
     Target,
     numbers,
-    refuse_empty_promise,
     wavelength_order,
 )
 from runio.log import InputError
@@ -36,7 +36,7 @@ def is_hdf5(path):
 
 def load_own(path):
     """Read this project's own HDF5 layout (data/FORMATS.md)."""
-    with h5py.File(path) as file:
+    with _opened(path) as file:
         for name in ("spectra", "errors", "wavelength", "amps"):
             if not isinstance(file.get(name), h5py.Dataset):
                 raise InputError(f"{path}: no dataset /{name}; expected /spectra, /errors, /wavelength and /amps")
@@ -61,7 +61,8 @@ def load_own(path):
             errors=numbers(file["errors"], f"{path}: /errors", 2),
             wavelength=_micron(file, "wavelength", path),
             bin_width=_micron(file, "bin_width", path) if "bin_width" in file else None,
-            depth_unit=_depth_unit(file, path),
+            depth_unit=_depth_unit(file, path) or "fraction",
+            states_unit=_depth_unit(file, path) is not None,
             targets=targets,
             auxiliary=auxiliary,
             noisy=_flag(file.attrs, "noisy", path),
@@ -74,6 +75,7 @@ def load_own(path):
 def read_grid(path):
     """Return the number of spectra in a file of this layout, and its wavelengths (n_bins,), micron, ascending."""
     with _opened(path) as file:
+        _check_shapes(file, path)
         wavelength = _micron(file, "wavelength", path)
         order = wavelength_order(wavelength, file["spectra"].shape[1], str(path))
         return len(file["spectra"]), wavelength[order]
@@ -85,7 +87,8 @@ def read_rows(path, start, stop):
     They are fractions, and wavelengths ascend.
     """
     with _opened(path) as file:
-        factor = DEPTH_UNITS[_depth_unit(file, path)]
+        _check_shapes(file, path)
+        factor = DEPTH_UNITS[_depth_unit(file, path) or "fraction"]
         order = wavelength_order(_micron(file, "wavelength", path), file["spectra"].shape[1], str(path))
         return tuple(
             numbers(file[name][start:stop], f"{path}: /{name}", 2)[:, order] * factor for name in ("spectra", "errors")
@@ -94,17 +97,23 @@ def read_rows(path, start, stop):
 
 @contextlib.contextmanager
 def _opened(path):
-    """Open a file that holds at least spectra, their errors and wavelengths."""
-    path = Path(path)
-    if not is_hdf5(path):
+    """Open an HDF5 file whose content is all in it."""
+    if not is_hdf5(Path(path)):
         raise InputError(f"{path}: expected an HDF5 file of this project's layout (data/FORMATS.md)")
-    with h5py.File(path) as file:
-        shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
-        if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
-            raise InputError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
-        for name in ("spectra", "errors"):
-            refuse_empty_promise(file[name], f"{path}: /{name}")
-        yield file
+    try:
+        with opened_hdf5(path) as file:
+            yield file
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_shapes(file, path):
+    """Refuse a file without spectra, errors and wavelengths of matching shapes."""
+    shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
+    if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
+        raise InputError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
 
 
 def _text(value, where):
@@ -129,7 +138,7 @@ def _flag(attributes, name, path):
 
 
 def _depth_unit(file, path):
-    """Return the unit that /spectra states; /errors must state the same unit, or none."""
+    """Return the unit that /spectra states, or None; /errors must state the same unit, or none."""
     units = {}
     for name in ("spectra", "errors"):
         where = f"{path}: /{name} attribute 'unit'"
@@ -140,7 +149,7 @@ def _depth_unit(file, path):
         units[name] = found.pop() if found else None
     if units["errors"] not in (None, units["spectra"] or "fraction"):
         raise InputError(f"{path}: /errors are in {units['errors']}, /spectra in {units['spectra'] or 'fraction'}")
-    return units["spectra"] or "fraction"
+    return units["spectra"]
 
 
 def _micron(file, name, path):
