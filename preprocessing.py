@@ -153,14 +153,14 @@ def _refuse_leak(data, rest, test):
     keys = np.round(data.amps / (SAME_AMPS * np.where(scale > 0, scale, 1))) + 0.0  # (N, n_amps), no negative zero
     seen, alike = {}, {}
     for row in rest:
-        seen[data.spectra[row].tobytes()] = row
+        seen[keys[row].tobytes() + data.spectra[row].tobytes()] = row
         alike.setdefault(keys[row].tobytes(), []).append(row)
     twins = {}
     for row in test:
         near = np.array(alike.get(keys[row].tobytes(), [])[:MAX_ALIKE], dtype=int)  # few, unless AMPs lie on a grid
         residual = (data.spectra[near] - data.spectra[row]) / data.errors[row]
         near = near[np.mean(residual**2, axis=1) < MAX_CHI2]
-        twin = seen.get(data.spectra[row].tobytes(), near[0] if len(near) else None)
+        twin = seen.get(keys[row].tobytes() + data.spectra[row].tobytes(), near[0] if len(near) else None)
         if twin is not None:
             twins[row] = twin
     if twins:
