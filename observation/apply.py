@@ -15,6 +15,7 @@ from loaders.observation import match_grid, read_observation
 from observation import compare
 from observation.page import Estimate, write_page
 from preprocessing import add_noise
+from report.style import amount, difference_scale, plotted, unit_text
 from runio import log
 from runio.folder import RunFolder, refuse_closed, unique_folder
 from runio.log import InputError, as_input_error
@@ -85,9 +86,9 @@ def apply_run(
     logger.info("%s: %s", seen.name, seen.note)
     with log.quiet_stderr():
         from pipeline.network import TrainedNetwork
-    with as_input_error():
-        network = TrainedNetwork.of_run(run)
-        folds = [TrainedNetwork.of_run(run, k) for k in run.folds] if len(run.folds) > 1 else []
+    with as_input_error():  # without their guard against other units: these are known, and unlike spectra judged below
+        networks = [replace(TrainedNetwork.of_run(run, name), known=None) for name in run.networks]
+    *folds, network = networks  # the last one is the mean of the folds, or the only fold
     values, noisy = _estimates(network, seen, inputs, config.seed)
     folds = [fold.predict(seen.depth[None], inputs)[0] for fold in folds]
     made_from = {
@@ -107,7 +108,7 @@ def apply_run(
         judged = estimate.consistency
         with written_whole(folder.work / "verdict.yaml") as part:
             part.write_text(yaml.safe_dump({**judged.numbers, "verdict": judged.sentences}, sort_keys=False))
-        logger.info("\n%s\n", _screen_table(rows, len(folds)))
+        logger.info("\n%s\n", screen_table(rows, run.amp_table, len(folds)))
         _report_consistency(seen.name, judged)
         if config.sensitivity_single.enabled:
             estimate = _add_sensitivity(estimate, network, inputs, config, folder.work, quiet)
@@ -171,7 +172,7 @@ def assess(run, network, seen, values, seed, made_from):
 
 
 def table_rows(estimate, noisy, folds):
-    """Return the rows of amps.csv, a dict per AMP.
+    """Return the rows of amps.csv, a dict per AMP: in retrieval space, and under ``report_`` in units of the report.
 
     ``noise_spread`` is the standard deviation over ``noisy`` (NOISE_DRAWS, n_amps), estimates from the spectrum with
     further noise; ``fold_spread`` that over ``folds``, a list of (n_amps,), NaN for fewer than two.
@@ -182,8 +183,12 @@ def table_rows(estimate, noisy, folds):
     for k, amp in enumerate(estimate.amp_table):
         row = {"amp": amp.key, "unit": amp.retrieval_unit, "value": estimate.values[k]}
         row |= {"fold_spread": spread[k], "noise_spread": noise[k]}
-        for level, ends in zip(compare.LEVELS, estimate.intervals[:, :, k]):
-            row |= {f"low{level}": ends[0], f"high{level}": ends[1]}
+        ends = {f"{end}{level}": estimate.intervals[i, j, k] for i, level in enumerate(compare.LEVELS)
+                for j, end in enumerate(("low", "high"))}  # fmt: skip
+        row |= ends
+        shown, unit, _ = plotted(amp, [estimate.values[k], *ends.values()])
+        row["report_unit"] = unit_text(unit)
+        row |= {f"report_{name}": value for name, value in zip(("value", *ends), shown)}
         rows.append({key: value if isinstance(value, str) else float(value) for key, value in row.items()})
     return rows
 
@@ -195,13 +200,16 @@ def _write_table(path, rows):
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def _screen_table(rows, n_folds):
-    """Return the table for the screen."""
-    columns = {"value": "value", "low68": "68 % from", "high68": "to", "low95": "95 % from", "high95": "to"}
-    columns |= {"noise_spread": "+- noise", "fold_spread": "+- folds"}
-    lines = [f"{'AMP':<10}" + "".join(f"{head:>11}" for head in columns.values()) + "  unit"]
-    for row in rows:
-        lines.append(f"{row['amp']:<10}" + "".join(f"{row[name]:>11.4g}" for name in columns) + f"  {row['unit']}")
+def screen_table(rows, amp_table, n_folds):
+    """Return the table for the screen, in the units of the report."""
+    heads = ("value", "68 % from", "to", "95 % from", "to", "+- noise", "+- folds")
+    lines = [f"{'AMP':<13}" + "".join(f"{head:>11}" for head in heads) + "  unit"]
+    for row, amp in zip(rows, amp_table):
+        cells = [f"{row[f'report_{name}']:.4g}" for name in ("value", "low68", "high68", "low95", "high95")]
+        factor, unit = difference_scale(amp)
+        dex = " dex" if unit == "dex" else ""
+        cells += [f"{amount(row[f'{name}_spread'] / factor)}{dex}" for name in ("noise", "fold")]
+        lines.append(f"{row['amp']:<13}" + "".join(f"{cell:>11}" for cell in cells) + f"  {row['report_unit']}")
     lines.append("(68 and 95 %: prediction intervals from test planets with similar predictions; spreads over noise")
     lines.append(" draws and folds are not errors: they only show how far the estimate itself moves)")
     if n_folds < 2:

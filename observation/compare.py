@@ -120,9 +120,10 @@ INSIDE, OUTSIDE, UNKNOWN = "inside", "outside", "unknown"  # as verdict.yaml sto
 MAX_COMPARED = 500  # test planets whose own distances set the scale
 OUTSIDE_SHARE = 0.99  # a spectrum that is further off than this share of test planets is out of distribution
 OUTSIDE_BINS = 0.05  # so is one with more than this share of its bins outside the range of all test planets
-OUTSIDE_DEVIATIONS = 5  # and one without comparison, so many standard deviations from the mean training depth
+OUTSIDE_DEVIATIONS = 5  # and one without a comparison, so many standard deviations from the mean training depth
 LARGE_RESIDUAL = 4.0  # standard deviations from which on a bin is named
 OTHER_ERRORS = 1.25  # factor beyond the errors that were trained on from which on errors are said to differ
+MAX_ERROR_FACTOR = 5.0  # times the largest errors that were trained on; beyond, estimates leave their own intervals
 MAX_NAMED = 5  # bins in a sentence
 
 
@@ -270,6 +271,11 @@ class ErrorLevel(NamedTuple):
         """Whether the errors lie beyond those that were trained on."""
         return not self.low / OTHER_ERRORS <= self.level <= self.high * OTHER_ERRORS
 
+    @property
+    def too_large(self):
+        """Whether they are so large that estimates often lie outside their own intervals."""
+        return self.level > self.high * MAX_ERROR_FACTOR
+
 
 def error_level(run, error):
     """Compare the errors (n_bins,) of an observation with those of the run."""
@@ -293,32 +299,17 @@ class Consistency:
 def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets=0, deviations=0.0):
     """Say whether an observation is consistent with the training set, and why.
 
-    Parameters
-    ----------
-    comparison : Comparison or None
-        None where the run keeps no test spectra, or too few.
-    level : ErrorLevel or None
-        None where the run keeps no test spectra.
-    wavelength : ndarray (n_bins,)
-        Micron.
-    beyond : sequence of str
-        AMPs whose estimate lies outside the range of all simulated planets.
-    noisy : bool
-        Whether the simulated spectra hold noise themselves.
-    n_planets : int
-        Test planets that the intervals are made from.
-    deviations : float
-        Largest distance of a bin from the mean training depth, in standard deviations of all training depths.
-
-    Returns
-    -------
-    Consistency
+    ``comparison`` and the error ``level`` are None where the run keeps no test spectra, ``comparison`` also where it
+    has too few. ``beyond`` names AMPs whose estimate lies outside the range of all simulated planets; the intervals
+    are made from ``n_planets``; ``deviations`` is the largest distance of a bin from the mean training depth, in
+    standard deviations of all training depths.
     """
     if comparison is not None and not comparison.outside:
         deviations = 0.0  # the comparison is the sharper test: wide priors do hold such depths
     extrapolates = deviations > OUTSIDE_DEVIATIONS
     status = UNKNOWN if comparison is None else INSIDE
-    if beyond or extrapolates or (comparison is not None and comparison.outside):
+    too_large = level is not None and level.too_large
+    if beyond or extrapolates or too_large or (comparison is not None and comparison.outside):
         status = OUTSIDE
     sentences, numbers = [_headline(status, level)], {"status": status, "test_planets": int(n_planets)}
     if comparison is not None:
@@ -381,9 +372,14 @@ def _errors_text(level, noisy):
         return "The intervals hold for spectra with the noise on which the run was tested."
     trained = f"the observation's errors are {level.level:.2g} times the median of the training set"
     trained += f" ({level.low:.2g} to {level.high:.2g} there)"
-    if noisy:
+    if noisy and not level.too_large:
         text = "The simulated spectra hold noise themselves, so the intervals hold for that noise; "
         return text + trained + (", so they are not right for this observation." if level.differs else ".")
+    if level.too_large:
+        return (
+            f"The observation is noisier than the training set, and too noisy for this run: {trained}. Beyond"
+            f" {MAX_ERROR_FACTOR:g} times the largest of these, estimates lie outside their own intervals too often."
+        )
     if level.differs:
         return (
             f"The observation is {'noisier' if level.level > 1 else 'less noisy'} than the training set: {trained}. The"

@@ -1,8 +1,9 @@
-"""A trained network together with its scaler: from transit depths to AMPs, and to what the answers rest on."""
+"""A trained network together with its scaler: from transit depths to AMPs, and to their sensitivity."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,38 @@ from runio.results import ENSEMBLE, load_run
 from sensitivity import sensitivity_map
 
 ROWS_PER_CALL = 4096  # spectra per call of the network
+UNITS = {  # what depths and errors may be given in by mistake, and how they become fractions
+    "per cent": lambda values: values / 1e2,
+    "parts per thousand": lambda values: values / 1e3,
+    "ppm": lambda values: values / 1e6,
+    "radius ratios Rp/Rs": lambda values: values**2,
+}
+ERROR_UNITS = {**UNITS, "variances": np.sqrt}
+del ERROR_UNITS["radius ratios Rp/Rs"]
+MAX_REACH = 3.0  # depths may lie so many times further from the mean than the run's test spectra
+UNIT_REACH = 1.6  # but only so many times, if another unit would bring them back among those
+MAX_ERROR_RATIO = 20.0  # errors may be so many times larger or smaller than in training, if another unit explains it
+
+
+class Known(NamedTuple):
+    """What a run knows of the spectra that it trained on, to recognise another unit.
+
+    The ``reach`` of its test spectra, the largest distance of a depth from the scaler's mean in its standard
+    deviations; the median ``error`` (n_bins,); the lowest and highest ``level`` of errors in units of that.
+    """
+
+    reach: float
+    error: np.ndarray
+    level: tuple[float, float]
+
+    @classmethod
+    def of_run(cls, run, scaler):
+        """Read it from a run; None for a run of an early version."""
+        if run.reference is None:
+            return None
+        reach = np.abs((run.reference["spectra"] - scaler.x_mean) / scaler.x_std).max()
+        levels = run.reference["error_level"]
+        return cls(float(reach), run.reference["error"], (float(levels.min()), float(levels.max())))
 
 
 @dataclass(frozen=True)
@@ -28,6 +61,12 @@ class TrainedNetwork:
     scaler : preprocessing.Scaler
     amp_names : tuple of str
         Keys of the AMPs, in column order.
+    amp_table : tuple of constants.AMP, optional
+        Units and scales, of a network that was loaded from a run; as are the following.
+    wavelength, bin_width : ndarray (n_bins,), optional
+        Centres and full widths of the bins, micron.
+    known : Known, optional
+        With it, spectra and errors in another unit are refused.
 
     Examples
     --------
@@ -38,6 +77,10 @@ class TrainedNetwork:
     model: object
     scaler: Scaler
     amp_names: tuple[str, ...]
+    amp_table: tuple | None = None
+    wavelength: np.ndarray | None = None
+    bin_width: np.ndarray | None = None
+    known: Known | None = None
 
     @classmethod
     def load(cls, run_dir, fold=None, unverified=False):
@@ -70,15 +113,16 @@ class TrainedNetwork:
         path, scaler = network_file(run.folder, fold), run.networks[fold].scaler
         model = load_model(path)
         _check_belongs(model, scaler, run, path)
-        return cls(model, scaler, run.amp_names)
+        known = Known.of_run(run, scaler)
+        return cls(model, scaler, run.amp_names, run.amp_table, run.wavelength, run.bin_width, known)
 
     def predict(self, spectra, auxiliary=None):
-        """Answer for each spectrum.
+        """Predict the AMPs of each spectrum.
 
         Parameters
         ----------
         spectra : ndarray (N, n_bins)
-            Transit depths.
+            Transit depths, as fractions.
         auxiliary : ndarray (N, n_auxiliary) or (n_auxiliary,), optional
             Auxiliary inputs in their own units; one row is used for all spectra. None: their mean in training, if the
             network has any.
@@ -91,12 +135,14 @@ class TrainedNetwork:
         Raises
         ------
         ValueError
-            If spectra or auxiliary inputs are not plain numbers, have another shape, or are not like those in training.
+            If spectra or auxiliary inputs are not plain numbers, have another shape, are far from those in training, or
+            are in another unit.
         """
         n_bins = self.model.inputs[0].shape[1]
         spectra = float_array("spectra", spectra, f"(N, {n_bins})", ndim=2, finite=False)  # the scaler names bad rows
         if spectra.shape[1] != n_bins:
             raise ValueError(f"spectra: expected shape (N, {n_bins}), received {spectra.shape}")
+        self._refuse_other_unit(spectra)
         second, answers = self._rows(auxiliary, len(spectra)), []
         for start in range(0, len(spectra), ROWS_PER_CALL):
             part = slice(start, start + ROWS_PER_CALL)
@@ -104,13 +150,41 @@ class TrainedNetwork:
             answers.append(self.model.predict_on_batch(inputs))  # `predict` takes 50 ms before it begins
         return self.scaler.amps(np.concatenate(answers))
 
+    def predict_frame(self, spectra, auxiliary=None):
+        """Predict the AMPs of each spectrum, with names and in the units of the report.
+
+        Parameters
+        ----------
+        spectra, auxiliary
+            As for `predict`.
+
+        Returns
+        -------
+        pandas.DataFrame (N, n_amps)
+            Columns such as "H2O (log10 VMR)", "Mp (M_J)" and "Tp (K)".
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("predict_frame: needs pandas: pip install pandas") from None
+        from report.style import plotted, unit_text
+
+        if self.amp_table is None:
+            raise ValueError("predict_frame: expected a network that was loaded from a run, which knows the units")
+        columns = {}
+        for amp, values in zip(self.amp_table, self.predict(spectra, auxiliary).T):
+            values, unit, _ = plotted(amp, values)
+            columns[f"{amp.key} ({unit_text(unit)})" if unit else amp.key] = values
+        return pandas.DataFrame(columns)
+
     def sensitivity(self, spectra, errors, amps=None, auxiliary=None, model=None, **options):
-        """Map how far each answer moves when bins are redrawn within their errors.
+        """Map how much each prediction changes when bins are redrawn within their errors.
 
         Parameters
         ----------
         spectra, errors : ndarray (N, n_bins)
-            Transit depths and their 1-sigma errors; ``errors`` as `sensitivity.sensitivity_map` takes them.
+            Transit depths and their 1-sigma errors, as fractions; ``errors`` as `sensitivity.sensitivity_map` takes
+            them.
         amps : ndarray (N, n_amps), optional
             True AMPs in retrieval space, for an abundance cut.
         auxiliary : ndarray, optional
@@ -124,7 +198,15 @@ class TrainedNetwork:
         -------
         sensitivity.SensitivityMap
             In the AMPs' own retrieval-space units squared.
+
+        Raises
+        ------
+        ValueError
+            As for `predict`, and if the errors are in another unit.
         """
+        self._refuse_other_unit(np.asarray(spectra, float))
+        if errors is not None:
+            self._refuse_other_errors(errors)
         rows = self._rows(auxiliary, len(spectra))
         return sensitivity_map(
             self.model if model is None else model,
@@ -139,6 +221,43 @@ class TrainedNetwork:
             **{"gases": self.amp_names, "no_spectra": None, **options},
         )
 
+    def _refuse_other_unit(self, spectra):
+        """Refuse spectra (N, n_bins) that lie far from those of the run, and name the unit that they are likely in."""
+        if self.known is None or spectra.ndim != 2 or not np.isfinite(spectra).all():  # what is left to other checks
+            return
+        reach = self.known.reach
+        away = self._distance(spectra)
+        worst = spectra[away.argmax()][None]
+        if away.max() <= UNIT_REACH * reach:
+            return
+        likely = [unit for unit, fraction in UNITS.items() if self._distance(fraction(worst))[0] <= reach]
+        if likely or away.max() > MAX_REACH * reach:
+            raise ValueError(
+                f"spectra: expected transit depths as fractions, within {reach:.3g} standard deviations of the mean in "
+                f"training as in this run, received {away.max():.3g}" + _hint(likely)
+            )
+
+    def _distance(self, spectra):
+        """Largest distance of a depth of each spectrum from the mean depth in training, (N,), in its deviations."""
+        return np.abs((spectra - self.scaler.x_mean) / self.scaler.x_std).max(axis=1)
+
+    def _refuse_other_errors(self, errors):
+        """Refuse errors (..., n_bins) that another unit would make like those of the run, or larger than the depths."""
+        errors = np.asarray(errors, float)
+        if self.known is None or errors.shape[-1:] != self.known.error.shape or not (errors > 0).all():
+            return
+        level = float(np.median(errors / self.known.error))
+        low, high = self.known.level
+        if low / MAX_ERROR_RATIO <= level <= high * MAX_ERROR_RATIO:
+            return
+        levels = {unit: np.median(fraction(errors) / self.known.error) for unit, fraction in ERROR_UNITS.items()}
+        likely = [unit for unit, found in levels.items() if low / 2 <= found <= 2 * high]
+        if likely or np.median(errors) > self.scaler.x_mean:
+            raise ValueError(
+                f"errors: expected 1-sigma errors of the depths as fractions, {low:.2g} to {high:.2g} times the median "
+                f"of the training set as in this run, received {level:.3g} times" + _hint(likely)
+            )
+
     def _rows(self, auxiliary, n):
         """Return auxiliary inputs (n, n_auxiliary), or None for a network that has none."""
         mean = self.scaler.auxiliary_mean
@@ -151,6 +270,10 @@ class TrainedNetwork:
         if rows.shape not in ((len(mean),), (n, len(mean))):
             raise ValueError(f"auxiliary: expected shape {expected}, received {rows.shape}")
         return np.broadcast_to(rows, (n, len(mean)))
+
+
+def _hint(units):
+    return f"; are they {' or '.join(units)}?" if units else ""
 
 
 def _check_belongs(model, scaler, run, path):
@@ -190,24 +313,13 @@ def save_mean(networks, folder):
     path, mean = network_file(folder, ENSEMBLE), mean_network(list(networks.values()))
     if path.is_file():  # an interrupted run goes on with the file that its maps were begun with
         with contextlib.suppress(ValueError):  # damaged
-            return TrainedNetwork(load_model(path), mean.scaler, mean.amp_names)
+            return replace(mean, model=load_model(path))
     save_whole(mean.model, path)
     return mean
 
 
 def mean_network(networks):
-    """One network that gives the mean answer of several, in retrieval space.
-
-    Parameters
-    ----------
-    networks : sequence of TrainedNetwork
-        On the same bins, AMPs and auxiliary inputs.
-
-    Returns
-    -------
-    TrainedNetwork
-        With the scaler of the first; what the others were scaled by is inside the Keras model.
-    """
+    """Return one network that gives the mean prediction of several, with the scaler of the first of them."""
     import keras
     from keras.layers import Average, Rescaling
 
@@ -228,4 +340,4 @@ def mean_network(networks):
         answers.append(rescaled(answer, own.y_mean, own.y_std, first.y_mean, first.y_std))
     mean = Average(name="amps")(answers) if len(answers) > 1 else answers[0]
     model = keras.Model(inputs if len(inputs) > 1 else inputs[0], mean, name="mean_of_folds")
-    return TrainedNetwork(model, first, networks[0].amp_names)
+    return replace(networks[0], model=model)

@@ -231,6 +231,11 @@ def plotted(amp, values):
     return values / amp.plot_factor, unit, False
 
 
+def unit_text(unit):
+    """Return a unit as people type it: M_J for the LaTeX of figures."""
+    return re.sub(r"\\mathrm|[${}\\]", "", unit.replace("log$_{10}$", "log10"))
+
+
 def difference_scale(amp):
     """Return (factor, unit) of a difference in retrieval space: differences are divided by the factor."""
     return (1.0, "dex") if amp.scale == "log10" else (amp.plot_factor, amp.plot_unit)

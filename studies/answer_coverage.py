@@ -9,11 +9,13 @@ width of the interval plus a penalty for truths outside, in standard deviations 
 
 For a run that keeps its test spectra it also measures, with noise of k times the median errors of the data set, the
 coverage of intervals from planets with the same noise, as applications make them, and of those from the run's own
-noise; and how many spectra unlike any simulated planet are detected at 1 false alarm in 100, by the distance
-from planets with similar predictions (``observation/compare.py``), from all spectra, and from the nearest spectrum.
+noise, and how many estimates lie in their own 68 % interval; and how many spectra unlike any simulated planet are
+detected at 1 false alarm in 100, by the distance from planets with similar predictions (``observation/compare.py``),
+from all spectra, and from the nearest spectrum.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ from runio.results import load_run
 from studies.command import study_parser
 
 TENTHS = 10
-ERROR_LEVELS = (0.5, 1, 2, 3)
+ERROR_LEVELS = (0.1, 0.5, 1, 2, 3, 5, 10, 20, 30, 100, 1000)
 JUDGED = 400  # test planets per row of the table of strange spectra
 
 
@@ -122,20 +124,22 @@ def strangers(run, seed):
 
 def level_table(run, network, seed=0):
     """Measure the coverage, mean over AMPs, for observations with other errors; return lines of text."""
-    heads = (("same noise 68", 15), ("95", 8), ("width", 8), ("noise of run 68", 18), ("95", 8))
+    heads = (("same noise 68", 15), ("95", 8), ("width", 8), ("in own 68", 12), ("noise of run 68", 18), ("95", 8))
     lines = [f"{'errors / those trained on':28}" + "".join(f"{head:>{room}}" for head, room in heads)]
     known, tested = halves(len(run.reference["rows"]), seed)
     own = planets_as_seen(run, network, run.reference["error"], seed)
     for k in ERROR_LEVELS:
         seen = planets_as_seen(run, network, k * run.reference["error"], seed + 1)
-        cells, width = [], 0
+        cells, width, own68 = [], 0, 0
         for planets in (seen, own):
             found = intervals(planets.predictions[known], planets.truths[known], seen.predictions[tested])
             truth = seen.truths[tested]
             cells.append([((truth >= low) & (truth <= high)).mean() for low, high in found])
             width = width or np.mean((found[0][1] - found[0][0]) / 2 / truth.std(axis=0))
+            low, high = found[0]
+            own68 = own68 or ((seen.predictions[tested] >= low) & (seen.predictions[tested] <= high)).mean()
         (same, both), (other, others) = cells
-        lines.append(f"{k:<28g}{same:15.3f}{both:8.3f}{width:8.3f}{other:18.3f}{others:8.3f}")
+        lines.append(f"{k:<28g}{same:15.3f}{both:8.3f}{width:8.3f}{own68:12.3f}{other:18.3f}{others:8.3f}")
     return lines
 
 
@@ -188,7 +192,7 @@ def main():
     else:
         from pipeline.network import TrainedNetwork
 
-        network = TrainedNetwork.of_run(run)
+        network = replace(TrainedNetwork.of_run(run), known=None)  # noise far from training is what is studied
         for table in (level_table, detection_table):
             lines += ["", *table(run, network, arguments.seed)]
     print("\n".join(lines))

@@ -12,7 +12,7 @@ from synthetic import configured, dataset
 from warm_runs import replace_figures
 
 from constants import AMPS
-from observation.apply import table_rows
+from observation.apply import screen_table, table_rows
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +190,17 @@ def test_spreads_over_folds_and_noise_are_standard_deviations():
     assert temperature["fold_spread"] == 0 and temperature["noise_spread"] == pytest.approx(40, rel=0.05)
     assert np.isnan(table_rows(estimate, noisy, [])[0]["fold_spread"])
     assert [temperature[name] for name in ("low68", "high68", "low95", "high95")] == [900, 1100, 800, 1200]
+
+
+def test_the_table_holds_retrieval_space_and_the_units_of_the_report():
+    table = [AMPS[key] for key in ("H2O", "Mp", "Rp", "Pclouds")]
+    values = np.array([-4.0, np.log10(2 * 1.898e27), 1.2 * 6.9911e7, 3.0])
+    estimate = SimpleNamespace(amp_table=table, values=values, intervals=np.array([[values - 0.1, values + 0.1]] * 2))
+    rows = table_rows(estimate, np.zeros((2, 4)), [])
+    assert [row["unit"] for row in rows] == ["dex", "dex(kg)", "m", "dex(Pa)"]
+    assert [row["report_unit"] for row in rows] == ["log10 VMR", "M_J", "R_J", "bar"]
+    np.testing.assert_allclose([row["value"] for row in rows], values)
+    np.testing.assert_allclose([row["report_value"] for row in rows], [-4, 2, 1.2, 0.01])
+    assert rows[1]["report_low68"] == pytest.approx(2 * 10**-0.1)
+    screen = screen_table(rows, table, 1)
+    assert "bar" in screen and "dex(" not in screen

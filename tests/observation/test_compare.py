@@ -146,6 +146,9 @@ def test_noise_is_that_of_the_observation_and_its_level_is_told():
     assert level.level == pytest.approx(3) and level.differs
     assert not error_level(run, run.reference["error"]).differs
     assert "noisier than the training set" in consistency(None, level, np.ones(3)).sentences[-1]
+    for factor, status in ((4.9, "unknown"), (5.1, "outside")):  # of the largest errors in training
+        judged = consistency(None, error_level(run, factor * run.reference["error"]), np.ones(3))
+        assert judged.status == status and ("too noisy" in judged.sentences[-1]) == (status == "outside")
     again = planets_as_seen(run, network, 3 * run.reference["error"], seed=0)
     assert np.array_equal(again.predictions, planets.predictions)
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ from synthetic import dataset
 pytest.importorskip("keras")
 
 from models import build_model, load_model
-from pipeline.network import TrainedNetwork, mean_network
+from pipeline.network import Known, TrainedNetwork, mean_network
 from preprocessing import Scaler
 from runio.folder import write_manifest
 from runio.results import load_run
@@ -118,6 +120,65 @@ def test_auxiliary_input_of_a_network_without_one_is_refused():
         next(networks(data, 1)).predict(data.spectra, [1.0])
 
 
+# Spectra and errors in another unit
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A network that knows the spectra of its run, and these spectra and errors."""
+    data = dataset(n=80)
+    network, error = next(networks(data, 1)), np.median(data.errors, axis=0)
+    reference = {"spectra": data.spectra, "error": error, "error_level": np.median(data.errors / error, axis=1)}
+    return replace(network, known=Known.of_run(SimpleNamespace(reference=reference), network.scaler)), data
+
+
+OTHER_UNITS = [  # what is done to spectra and errors, end of the line
+    ("ppm", lambda x, e: (x * 1e6, e), "; are they ppm?"),
+    ("per cent", lambda x, e: (x * 1e2, e * 1e2), "; are they per cent?"),
+    ("parts per thousand", lambda x, e: (x * 1e3, e), "; are they parts per thousand?"),
+    ("radius ratios", lambda x, e: (np.sqrt(x), e), "; are they radius ratios Rp/Rs?"),
+    ("one spectrum of all in ppm", lambda x, e: (np.vstack([x[:-1], 1e6 * x[-1:]]), e), "; are they ppm?"),
+    ("no unit explains it", lambda x, e: (x + 0.5, e), " deviations of the mean in training as in this run, received "),
+    ("errors in ppm", lambda x, e: (x, e * 1e6), "; are they ppm?"),
+    ("errors in per cent", lambda x, e: (x, e * 1e2), "; are they per cent?"),
+    ("variances", lambda x, e: (x, e**2), "; are they variances?"),
+    ("errors larger than the depths", lambda x, e: (x, 0 * e + 0.3), "of the training set as in this run, received "),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "end"), OTHER_UNITS, ids=[row[0] for row in OTHER_UNITS])
+def test_another_unit_is_refused_and_named(guarded, name, change, end):
+    network, data = guarded
+    spectra, errors = change(data.spectra, data.errors)
+    with pytest.raises(ValueError) as refusal:
+        network.sensitivity(spectra, errors, scheme="single")
+    assert end in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+    if spectra is not data.spectra:
+        with pytest.raises(ValueError, match="expected transit depths as fractions"):
+            network.predict(spectra)
+
+
+def test_spectra_of_the_run_and_errors_of_any_observation_pass(guarded):
+    network, data = guarded
+    network.predict(data.spectra + data.errors * np.random.default_rng(0).standard_normal(data.spectra.shape))
+    for factor in (0.1, 1, 10):
+        network.sensitivity(data.spectra[:1], factor * data.errors[:1], scheme="single")
+
+
+def test_a_frame_names_the_amps_and_gives_them_in_the_units_of_the_report(guarded):
+    pytest.importorskip("pandas")
+    network, data = guarded
+    frame = replace(network, amp_table=data.amp_table).predict_frame(data.spectra[:3])
+    assert list(frame.columns[:2]) == ["H2O (log10 VMR)", "CO2 (log10 VMR)"]
+    assert {"Rp (R_J)", "Tp (K)"} <= set(frame.columns)
+    plain = network.predict(data.spectra[:3])
+    np.testing.assert_allclose(frame["H2O (log10 VMR)"], plain[:, 0])
+    radius = data.amp_names.index("Rp")
+    np.testing.assert_allclose(frame["Rp (R_J)"], plain[:, radius] / 6.9911e7)
+    with pytest.raises(ValueError, match="loaded from a run"):
+        network.predict_frame(data.spectra[:3])
+
+
 # The files of a run belong together
 
 
@@ -175,7 +236,9 @@ def test_network_without_the_auxiliary_input_of_its_run_is_refused(tmp_path, fin
 def test_the_good_run_of_these_tests_is_good_with_and_without_a_manifest(tmp_path, finished, fold):
     """Otherwise every refusal above might be for another reason."""
     spectra = np.full((2, 5), 0.015)
-    expected = TrainedNetwork.load(finished, fold).predict(spectra)
+    network = TrainedNetwork.load(finished, fold)
+    assert len(network.wavelength) == 5 and len(network.amp_table) == 3
+    expected = network.predict(spectra)
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"expected its SHA-256 in manifest\.json"):
