@@ -1,25 +1,31 @@
-"""Which wavelengths does each answer of a network rest on? The sensitivity test of Yip et al. (2021), Section 5.
+"""Which wavelength bins is each prediction of a network sensitive to? The test of Yip et al. (2021), Section 5.
 
     >>> import numpy as np
-    >>> weights = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])  # a linear model of 3 bins, 2 AMPs
-    >>> compute_sensitivity_org(
-    ...     lambda x: x @ weights, None, np.zeros((1, 3)), np.ones((1, 3)), np.zeros(2), np.ones(2),
-    ...     no_spectra=None, x_mean=0, x_std=1, scheme="single").round(6)
+    >>> weights = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])  # a linear model of 3 bins and 2 AMPs
+    >>> spectra, errors = np.zeros((1, 3)), np.ones((1, 3))
+    >>> exact_map(lambda x: x @ weights, spectra, errors, amp_names=["H2O", "Tp"]).mean.round(6)
     array([[1., 0., 0.],
            [0., 4., 0.]])
 
-`compute_sensitivty_org` and `compute_sensitivty_std` (the published names; `compute_sensitivity_...` are the
-same) return the map of the published test; `sensitivity_map` returns it, or the exact map of single bins or of any
-other direction, with error bars. `offsets`, `tilt`, `modes` and `dragged` make such directions. The engine is the
-room `perturbation`. No machine-learning framework is imported.
+`exact_map` is the plain function: how much does each prediction change when one bin moves by its error, or when any
+other direction does? `compute_sensitivty_org` and `compute_sensitivty_std` (the published names;
+`compute_sensitivity_...` are the same) return the map of the published test, which moves random groups of bins.
+`sensitivity_map` has both and every option. `offsets`, `tilt`, `modes` and `dragged` make directions;
+`posterior_summary` turns a model that predicts a distribution into one that predicts means and widths.
+
+The engine is the package `perturbation`. NumPy is all that is imported.
 """
 
+import numpy as np
+
 from perturbation.accumulate import accumulate, map_arrays, warn_of_rounding
-from perturbation.arguments import plain_abundance, positive_number, truth
+from perturbation.arguments import float_array, plain_abundance, positive_number, truth
 from perturbation.directions import dragged, modes, offsets, tilt
 from perturbation.engine import halving_sizes
 from perturbation.plan import finish_plan, plan_spectra
+from perturbation.posterior import posterior_summary
 from perturbation.predictors import ModelLoader, load_keras
+from perturbation.quadrature import MAX_NODES
 from perturbation.result import SensitivityMap
 
 __all__ = [
@@ -30,14 +36,118 @@ __all__ = [
     "compute_sensitivty_org",
     "compute_sensitivty_std",
     "dragged",
+    "exact_map",
     "fold_maps",
     "halving_sizes",
     "load_keras",
     "modes",
     "offsets",
+    "posterior_summary",
     "sensitivity_map",
     "tilt",
 ]
+
+
+def exact_map(
+    model, spectra, errors=None, *, x_mean=None, x_std=None, y_data_mean=None, y_data_std=None, amp_names=None,
+    wavelength=None, directions=None, nodes=5, rule="auto", covariance=None, auxiliary=None, input_layout=None,
+    output=None, auxiliary_first=None, stochastic=None, batch_size=None, executor=None, keep_spectra=True,
+    progress=False,
+):  # fmt: skip
+    """Mean squared change of each prediction when one bin at a time moves by its error; no random numbers are drawn.
+
+    For a model f, a spectrum x and the error s of a bin, the map is E[(f(x + z s) - f(x))^2] with z normal, averaged
+    over the spectra. It is computed by quadrature along the bin.
+
+    Parameters
+    ----------
+    model : object
+        The trained network: Keras, any object with ``.predict``, a PyTorch module, any function that takes and
+        returns arrays, or a `ModelLoader`. It reads (rows, n_bins, 1), (rows, n_bins) or (rows, 1, n_bins), float32,
+        and returns (rows, n_AMPs).
+    spectra : array of shape (N, n_bins) or (n_bins,)
+        Transit depths, unscaled.
+    errors : array of shape (n_bins,), (N, n_bins), (n_bins, n_bins) or (N, n_bins, n_bins)
+        1-sigma errors, the same for all spectra or not, or covariances, of which only the variances matter here.
+        A bin of zero error never moves. May be left out where ``directions`` are given.
+    x_mean, x_std : float or array of shape (n_bins,), optional
+        Scaling of the spectra that the model reads. Default: it reads transit depths as they are.
+    y_data_mean, y_data_std : float or array of shape (n_AMPs,), optional
+        Scaling of the AMPs that the model returns. Default: it returns AMPs as they are.
+    amp_names : sequence of str, optional
+        Names of the AMPs, for the result: ``result["H2O"]``. Default: those of the paper if there are nine.
+    wavelength : array of shape (n_bins,), optional
+        Micron. Travels with the result.
+    directions : array of shape (K, n_bins) or (N, K, n_bins), optional
+        What moves instead of single bins: K displacements of one standard deviation each, in transit depth, made by
+        `offsets`, `tilt`, `modes`, `dragged` or by hand. The map is then (n_AMPs, K).
+    nodes : int
+        Points along each bin, from 2 to 200. An odd number counts the centre, which is one evaluation for all bins:
+        52 bins with 5 nodes cost 209 evaluations for each spectrum.
+    rule : {"auto", "hermite", "spline", "midpoints"}
+        How the predictions at the nodes become a mean. "auto" is "hermite" up to 5 nodes and "spline" for more;
+        "midpoints" is for trees. See the notes.
+    covariance, auxiliary, input_layout, output, auxiliary_first, stochastic, batch_size, executor, keep_spectra, \
+progress
+        As of `sensitivity_map`.
+
+    Returns
+    -------
+    SensitivityMap
+        In the AMPs' own units squared.
+
+    Raises
+    ------
+    ValueError
+        As `sensitivity_map`.
+
+    Notes
+    -----
+    Gauss-Hermite quadrature ("hermite") is exact for f quadratic along the bin with 3 nodes and for f quartic with 5; a
+    linear model of weights w has (w s)^2, or (w . d)^2 for a direction d, with any number of nodes. The same
+    evaluations give ``slope`` and ``curvature``, the means of the first and second derivative.
+
+    Kinks (ReLU) let the error fall slowly with the nodes. There the mean square of a cubic spline through equally
+    spaced nodes ("spline", exact for quadratic f) is 1.6 to 2.1 times closer than "hermite" with 5 nodes, and 2.3 to
+    2.6 times with 9; for an LSTM, which is smooth, "hermite" is closer with 5. Steps (trees) may hide between nodes:
+    the map of a random forest is off by a fifth with 5 nodes, by 4 % with 20 "midpoints" of equal probability.
+
+    ``quadrature_error`` is the distance to a lower rule on the same nodes. With 5 nodes it covered 99 % of the cells of
+    the maps of four networks (where it was at least 7 times the true error in all) and 90 % of those of a forest
+    (benchmarks/quadrature.py); wherever a single kink lies it covers 4 times in 5, a single step 3 times in 4
+    (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spectra, errors = np.full((2, 3), 0.01), np.full(3, 1e-4)
+    >>> result = exact_map(lambda x: x @ np.array([[100.0], [0], [300]]), spectra, errors, amp_names=["Tp"])
+    >>> result["Tp"].round(6)
+    array([0.0001, 0.    , 0.0009])
+    """
+    for mean, std, words in ((x_mean, x_std, "x_mean"), (y_data_mean, y_data_std, "y_data_mean")):
+        if std is None and mean is not None:
+            raise ValueError(f"{words.replace('mean', 'std')}: expected a number, as {words} is given, received None")
+    own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
+    own |= {name: (0.0 if name.endswith("mean") else 1.0) for name, value in own.items() if value is None}
+    if np.ndim(spectra) == 1:
+        spectra, auxiliary = np.asarray(spectra)[None], None if auxiliary is None else np.atleast_2d(auxiliary)
+    if isinstance(nodes, str) or nodes is None:
+        raise ValueError(f"nodes: expected a number from 2 to {MAX_NODES}, received {nodes!r}")
+    try:
+        return _maps(
+            [own | {"auxiliary": auxiliary}], None, spectra, errors, amp_names, None, scheme="single",
+            covariance=covariance, directions=directions, nodes=nodes, rule=rule, input_layout=input_layout,
+            output=output, auxiliary_first=auxiliary_first, stochastic=stochastic, batch_size=batch_size,
+            executor=executor, keep_spectra=keep_spectra, progress=progress, wavelength=wavelength,
+        )[0]  # fmt: skip
+    except ValueError as error:  # in the names of the arguments here
+        name, *rest = str(error).split(":", 1)
+        names = {"org_spectrum": "spectra", "org_error": "errors", "gases": "amp_names"}
+        first, *others = name.split(",", 1)
+        if rest and first in names:
+            raise ValueError(",".join([names[first], *others]) + ":" + rest[0]) from error
+        raise
 
 
 def sensitivity_map(
@@ -45,9 +155,9 @@ def sensitivity_map(
     repeat=500, x_mean=None, x_std=None, abundance=None, *, scaled=False, rng=None, scheme="halving", groups=None,
     covariance=None, auxiliary=None, input_layout=None, batch_size=None, keep_spectra=True, progress=False,
     executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto", rule="auto",
-    output=None, auxiliary_first=None, stochastic=None,
+    output=None, auxiliary_first=None, stochastic=None, wavelength=None,
 ):  # fmt: skip
-    """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
+    """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5): every option.
 
     Parameters
     ----------
@@ -63,7 +173,7 @@ def sensitivity_map(
         1-sigma errors, the same for all spectra or not, or covariances, unscaled. A bin of zero error never moves.
         Not used with ``directions``, where it may be None.
     y_data_mean, y_data_std : array of shape (n_AMPs,) or (1, n_AMPs)
-        Scaling of the AMPs; the mean cancels. May be None if ``scaled``.
+        Scaling of the AMPs, or one number for all; the mean cancels. May be None if ``scaled``.
     gases : sequence of str, optional
         AMP of each column: a key ("H2O"), plot label or ``constants.AMP``; in any case. Default: those of the paper
         if there are nine. Used for the abundance cut and to name the result.
@@ -79,15 +189,16 @@ def sensitivity_map(
     scaled : bool
         Return the map in scaled units squared rather than in the AMPs' own.
     rng : int, sequence of int, numpy.random.Generator, numpy.random.SeedSequence or None
-        Source of randomness. Same seed, same map; a Generator moves on. None: fresh entropy. Draws follow the row of
-        ``org_spectrum``: parts of a survey tested one after the other need a seed each.
+        Source of randomness. The same seed gives the same map; a Generator moves on. None: fresh entropy. Draws depend
+        on the row of ``org_spectrum``: parts of a survey that are tested one after the other need a seed each.
     scheme : {"halving", "single"}
-        Random groups of 26, 13, 7, 4, 2 bins (of 52) as published, or each bin alone, exactly. Halving credits a bin
-        with the effect of its companions: a floor under all bins, p in the notes, of a third of the sum of the
-        single-bin map (2 % of its own sum, for 52 bins).
+        Random groups of 26, 13, 7, 4, 2 bins (of 52) as published, or each bin alone, by quadrature. Halving gives a
+        bin the effect of the others in its group, too: for 52 bins this adds a third of the sum of the single-bin map
+        to every bin (p in the notes), which is 2 % of the sum of the halving map.
     groups : sequence of index lists, or integer array of shape (n_bins,), optional
-        Your own groups (an instrument channel, a band), perturbed jointly; replaces ``scheme``. As an array: the
-        number of each bin's group, negative for none. Bins in no group are held fixed and get NaN.
+        Your own groups of bins (an instrument channel, a band) that move at the same time, each bin by a draw of its
+        own; replaces ``scheme``. As an array: the number of each bin's group, negative for none. Bins in no group do
+        not move and get NaN.
     covariance : bool, optional
         Whether ``org_error`` holds covariances. Default: if it has three axes, or is (n_bins, n_bins) while there
         are not n_bins spectra. With as many spectra as bins, a square array counts as errors.
@@ -106,16 +217,16 @@ def sensitivity_map(
     executor : concurrent.futures.Executor, optional
         Where chunks of spectra are run. Default: in this process. For worker processes give a `ModelLoader`.
     chunk_size : int or "auto"
-        Spectra per chunk; with quadrature, the next number that fills whole calls. Does not change the result. "auto":
-        16, or with an ``executor`` work for a second, as one of its workers measures it on the first spectra, yet
-        chunks for all workers and no more than 4 MB of maps in each.
+        Spectra per chunk; with quadrature, the next number that fills whole calls. Does not change the result.
+        "auto": 16, or with an ``executor`` about a second of work, as one of its workers measures it on the first
+        spectra, but enough chunks for all workers and at most 4 MB of maps in each.
     store : mutable mapping of int to ndarray of shape (2 or, with quadrature, 4, n_AMPs, n_bins), optional
-        Finished spectra, by row of ``org_spectrum``, in scaled units: those in it are not computed again, others
-        are added as their chunk ends. For resuming the same test (same model, spectra, errors, scheme, repeats and
-        seed, which is not checked) after an interruption. Random repeats need ``rng`` with it.
+        Finished spectra, by row of ``org_spectrum``, in scaled units. Those in it are not computed again; others are
+        added as their chunk ends. It is for resuming the same test after an interruption: that model, spectra, errors,
+        scheme, repeats and seed are the same is not checked. Random repeats need ``rng`` with it.
     tolerance : float, optional
-        Stop before ``no_spectra`` once each AMP's sum of its map over all bins is known to this relative standard
-        error, from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
+        Stop before ``no_spectra`` once the sum over bins of each AMP's map has at most this relative standard error,
+        from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
     directions : array of shape (K, n_bins) or (N, K, n_bins), optional
         What moves, instead of single bins: K displacements of one standard deviation each, in transit depth (the unit
         of ``org_spectrum``), the same for all spectra or not. Replaces ``scheme``; the map is then (n_AMPs, K). Made
@@ -126,8 +237,7 @@ def sensitivity_map(
         evaluation for all directions: 5 nodes cost 4 evaluations each. None: ``repeat`` random draws. "auto": 5 for
         ``scheme="single"`` and for ``directions``, None for halving and for ``groups``, which are always drawn.
     rule : {"auto", "hermite", "spline", "midpoints"}
-        How the answers at the nodes become a mean over the noise. "auto" is "hermite" up to 5 nodes, "spline" for
-        more; "midpoints" is for trees. See the notes.
+        How the predictions at the nodes become a mean over the noise; see `exact_map`.
     output : str, int or list of these, optional
         Which of several outputs of the model are meant: a key of a dict or a place in a list. Those of a list are put
         side by side.
@@ -137,6 +247,8 @@ def sensitivity_map(
         What is done about a model that predicts at random, as with dropout. "subtract" asks twice and multiplies the
         two changes, which takes the random part out of the mean (cells near zero may come out negative). A number: the
         mean of so many predictions is used. Default: a warning with the size.
+    wavelength : array of shape (n_bins,), optional
+        Micron. Travels with the result.
 
     Returns
     -------
@@ -160,25 +272,11 @@ def sensitivity_map(
     For a linear model with per-bin effect v_b = (w_b s_b)^2 the halving map expects v_b + p (sum(v) - v_b), with
     p = sum_j n_j (n_j - 1) / (n_bins (n_bins - 1)) over group sizes n_j; p = 0 for single bins.
 
-    When one bin moves at a time, or one direction d, the map E[(f(x + z d) - f(x))^2], z normal, is a mean over one
-    variable, and no draws are needed. Gauss-Hermite quadrature ("hermite") is exact for f quadratic along d with 3
-    nodes, quartic with 5; a linear model of weights w has (w . d)^2 with any number. The same pass gives
-    ``slope`` and ``curvature``, the means of the first and second derivative along d.
-
-    Kinks (ReLU) let the error fall only slowly with the nodes. There the mean square of a cubic spline through
-    equally spaced nodes ("spline", exact for quadratic f) comes 1.6 to 2.1 times closer than "hermite" with 5 nodes,
-    2.3 to 2.6 times with 9; for an LSTM, which is smooth, "hermite" is the closer one with 5. Steps (trees) may hide
-    between nodes: the map of a random forest is off by a fifth with 5, by 4 % with 20 "midpoints" of equal
-    probability. ``quadrature_error`` is the distance to a lower rule on the same nodes. With the default 5 nodes it
-    covered 99 % of the cells of the maps of four networks, being 7 or more times the true error in all, and 90 % of
-    those of a forest (benchmarks/quadrature.py); wherever a single kink lies it covers 4 times in 5, a single step 3
-    times in 4 (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
-
-    Random repeats are still right, and needed, where more than one number is random at a time: for groups drawn at
-    random and for groups of bins with errors of their own.
+    Where bins move one at a time no draws are needed; the notes of `exact_map` say how that map is computed and how
+    large its error is. Random repeats are needed where several bins move at once and each by its own error.
 
     The same seed gives the same draws for any batch size, and bit-identical maps for any chunking, order or executor
-    on one kind of machine. Another batch size may change a model's answers, and so the map, in the last bits.
+    on one kind of machine. Another batch size may change a model's predictions, and so the map, in the last bits.
 
     With random repeats a Keras network on TensorFlow is called by three threads at a time, so that one predicts while
     others draw; any other model by one thread at a time, but for those of your own ``executor``.
@@ -187,7 +285,7 @@ def sensitivity_map(
     return _maps(
         [own | {"auxiliary": auxiliary}], y_test, org_spectrum, org_error, gases, no_spectra, repeat, abundance,
         scaled, rng, scheme, groups, covariance, input_layout, batch_size, keep_spectra, progress, executor,
-        chunk_size, store, tolerance, directions, nodes, rule, output, auxiliary_first, stochastic,
+        chunk_size, store, tolerance, directions, nodes, rule, output, auxiliary_first, stochastic, wavelength,
     )[0]  # fmt: skip
 
 
@@ -219,7 +317,7 @@ def _maps(
     networks, y_test, org_spectrum, org_error, gases=None, no_spectra=100, repeat=500, abundance=None, scaled=False,
     rng=None, scheme="halving", groups=None, covariance=None, input_layout=None, batch_size=None, keep_spectra=True,
     progress=False, executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto",
-    rule="auto", output=None, auxiliary_first=None, stochastic=None,
+    rule="auto", output=None, auxiliary_first=None, stochastic=None, wavelength=None,
 ):  # fmt: skip
     """Return the map of each network, and of their mean if there are several; arguments as for `fold_maps`."""
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
@@ -234,6 +332,9 @@ def _maps(
         plan, models, [(own["y_data_mean"], own["y_data_std"]) for own in networks], scaled, y_test, gases, abundance,
         no_spectra, rng, input_layout, batch_size, chunk_size, executor, output, auxiliary_first, stochastic,
     )  # fmt: skip
+    if wavelength is not None:
+        wavelength = float_array("wavelength", wavelength, f"({plan.x_mean.shape[1]},)", 1, plan.x_mean.shape[1])
+        wavelength = None if plan.scheme == "directions" else wavelength
     keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
     totals = accumulate(models, plan, executor, store, keep_spectra, tolerance, progress)
     warn_of_rounding(plan, totals.moments.mean)
@@ -251,6 +352,7 @@ def _maps(
             groups=plan.labels if groups is not None else None,
             nodes=None if plan.rule is None else plan.rule.n_nodes,
             rule=None if plan.rule is None else plan.rule.name,
+            wavelength=wavelength,
         )
         for rows in (slice(start, start + plan.n_amps) for start in range(0, plan.n_rows, plan.n_amps))
     ]

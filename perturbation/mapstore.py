@@ -1,7 +1,7 @@
 """Finished maps of single spectra on disk, so that a sensitivity test that was killed goes on where it stopped.
 
 One file, only ever appended to: a header that says whose maps these are, then one record for each spectrum. Every
-record carries a checksum. What a kill or a full disk tore is found at the next start and cut off.
+record carries a checksum. A truncated last record is dropped on reopening.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 MAGIC = b"peeking maps 1\n"
-MOST_ARRAYS = 4  # of one spectrum
+MAX_ARRAYS = 4  # of one spectrum
 
 
 class MapStore(Mapping):
@@ -56,10 +56,10 @@ class MapStore(Mapping):
         self._header = MAGIC + hashlib.sha256(f"{shape} {self.key}".encode()).digest()
 
     def _read(self):
-        """Find the records of an earlier run; cut off what is torn."""
+        """Find the records of an earlier run; drop a truncated one."""
         self._file.seek(0)
         header = self._file.read(len(self._header))
-        for n_arrays in range(2, MOST_ARRAYS + 1):
+        for n_arrays in range(2, MAX_ARRAYS + 1):
             self._settle((n_arrays, *self.shape[1:]))
             if header == self._header:
                 break
@@ -154,9 +154,3 @@ class MapStore(Mapping):
 
     def __exit__(self, *exception):
         self.close()
-
-
-def digest(path):
-    """SHA-256 of a file, to be the key of a store."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

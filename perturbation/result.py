@@ -1,4 +1,4 @@
-"""What a sensitivity test returns: the map with its error bars, saved, read back, drawn and tabulated."""
+"""What a sensitivity test returns: the map with its error bars, saved and read back; and the signed response map."""
 
 import json
 import os
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from perturbation import amps as table
+from perturbation import show
+from perturbation.arguments import find_amp
 from perturbation.quadrature import changes, moved_spectra
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
@@ -16,34 +17,24 @@ ROWS_PER_CALL = 65536  # spectra per call of the network: 27 MB of 52-bin spectr
 
 @dataclass(frozen=True)
 class ResponseMap:
-    """Change of each AMP for pushes of each bin or group.
+    """Change of each AMP when one bin at a time is pushed by a few standard errors.
 
     Attributes
     ----------
-    deviations : ndarray (n_deviations,)
+    deviations : ndarray of shape (n_deviations,)
         Pushes, in standard errors.
-    change : ndarray (n_amps, n_groups, n_deviations)
+    change : ndarray of shape (n_AMPs, n_bins, n_deviations)
         Mean over spectra of f(x + push) - f(x), retrieval-space units.
-    spread : ndarray (n_amps, n_groups, n_deviations)
+    spread : ndarray of shape (n_AMPs, n_bins, n_deviations)
         Standard deviation of the change over the spectra; zero for one spectrum.
-    n_spectra : int or None
-        Spectra that were averaged over, where known.
+    n_spectra : int
+        Spectra that were averaged over.
     """
 
     deviations: np.ndarray
     change: np.ndarray
     spread: np.ndarray
-    n_spectra: int | None = None
-
-    @property
-    def slope(self):
-        """Linear part of the change, (n_amps, n_groups): AMP units per standard error."""
-        return slope_and_curvature(self.deviations, self.change)[0]
-
-    @property
-    def curvature(self):
-        """Second derivative of the change, (n_amps, n_groups): zero where the network is linear."""
-        return slope_and_curvature(self.deviations, self.change)[1]
+    n_spectra: int
 
     def save(self, group):
         """Write deviations, change and spread into an open ``h5py.Group``."""
@@ -59,18 +50,9 @@ class ResponseMap:
 
 
 def slope_and_curvature(deviations, change):
-    """Least-squares slope s and curvature c of ``change = s a + c a^2 / 2`` over the deviations a.
+    """Least-squares slope s and curvature c of ``change = s a + c a^2 / 2`` over the deviations a, its last axis.
 
-    Parameters
-    ----------
-    deviations : ndarray (n_deviations,)
-        Standard errors.
-    change : ndarray (..., n_deviations)
-
-    Returns
-    -------
-    slope, curvature : ndarray (...)
-        Curvature is NaN when fewer than two deviations differ from zero.
+    The curvature is NaN where fewer than two deviations differ from zero.
     """
     a, change = np.asarray(deviations, float), np.asarray(change, float)
     if len(np.unique(a[a != 0])) < 2:
@@ -81,67 +63,32 @@ def slope_and_curvature(deviations, change):
     return slope, curvature
 
 
-def response_map(
-    predict,
-    spectra,
-    errors,
-    deviations=DEVIATIONS,
-    *,
-    groups=None,
-    covariance=None,
-    rows_per_call=ROWS_PER_CALL,
-):
-    """Push each bin, or group of bins, by a few standard errors and record how each AMP moves.
+def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_call=ROWS_PER_CALL):
+    """Push each bin by a few standard errors and record how each AMP moves, with its sign.
 
-    Parameters
-    ----------
-    predict : callable
-        (n, n_bins) unscaled spectra -> (n, n_amps) AMPs in retrieval-space units.
-    spectra : ndarray (n_bins,) or (N, n_bins)
-        One spectrum, or a set to average over; transit depths, noise-free or not.
-    errors : ndarray, shape of ``spectra`` or (n_bins,)
-        1-sigma error of each bin.
-    deviations : sequence of float
-        Pushes in standard errors; at least one must differ from zero.
-    groups : sequence of sequences of int, optional
-        Bins that are pushed together, each by its own error (fully correlated noise).
-        Each bin alone by default.
-    covariance : ndarray (n_bins, n_bins), optional
-        Noise covariance in units of depth squared. A push of ``a`` then moves the whole spectrum to where the
-        noise is expected to be, given that the mean over the group is ``a`` standard deviations off:
-        a C w / sqrt(w' C w), with w = 1 / n_g inside the group. For a diagonal C and single bins this is
-        the plain push. ``errors`` is not used.
-    rows_per_call : int
-        Spectra in one call of ``predict``; changes memory, not the answer.
-
-    Returns
-    -------
-    ResponseMap
-        ``change`` averaged over the spectra.
-
-    Raises
-    ------
-    ValueError
-        If a shape does not fit, a group is empty or out of range, or no push differs from zero.
+    ``predict`` maps unscaled spectra (n, n_bins) to AMPs in retrieval space (n, n_AMPs); ``spectra`` is (N, n_bins) or
+    (n_bins,), ``errors`` (n_bins,) or the shape of ``spectra``, ``deviations`` in standard errors, not all zero.
+    ``rows_per_call`` changes the memory, not the `ResponseMap`.
     """
     spectra = np.atleast_2d(np.asarray(spectra, float))  # (N, n_bins)
     n_bins = spectra.shape[1]
-    deviations = np.asarray(deviations, float)
+    deviations, errors = np.asarray(deviations, float), np.atleast_2d(np.asarray(errors, float))
     if deviations.ndim != 1 or not np.any(deviations):
-        raise ValueError("deviations: expected a sequence with a number other than zero in it")
-    push = _pushes(spectra, errors, _members(groups, n_bins), covariance)  # (n_groups, 1 or N, n_bins)
-    rows_of_one = 1 + len(push) * len(deviations)
-    at_once = max(1, rows_per_call // rows_of_one)
+        raise ValueError("deviations: expected a sequence with a number other than zero in it, received none")
+    if errors.shape not in (spectra.shape, (1, n_bins)):
+        raise ValueError(f"errors: expected {spectra.shape} or ({n_bins},), received {errors.shape}")
+    push = np.eye(n_bins)[:, None] * errors  # (n_bins, 1 or N, n_bins)
+    at_once = max(1, rows_per_call // (1 + n_bins * len(deviations)))
     total = squares = 0.0
     for start in range(0, len(spectra), at_once):
         some = slice(start, start + at_once)
         # The reference goes through the same call as the pushed spectra, so a push of zero changes nothing.
         rows = moved_spectra(spectra[some], push if push.shape[1] == 1 else push[:, some], deviations)
-        answers = np.asarray(predict(rows.reshape(-1, n_bins)), float)
+        predictions = np.asarray(predict(rows.reshape(-1, n_bins)), float)
         n_rows = rows.shape[0] * rows.shape[1]
-        if answers.ndim != 2 or len(answers) != n_rows:
-            raise ValueError(f"predict: expected ({n_rows}, n_amps), received {answers.shape}")
-        change = changes(answers.reshape(*rows.shape[:2], -1), len(deviations))  # (n_deviations, n_groups, n, n_amps)
+        if predictions.ndim != 2 or len(predictions) != n_rows:
+            raise ValueError(f"predict: expected ({n_rows}, n_amps), received {predictions.shape}")
+        change = changes(predictions.reshape(*rows.shape[:2], -1), len(deviations))  # (n_deviations, n_bins, n, n_amps)
         total = total + change.sum(axis=2)
         squares = squares + (change**2).sum(axis=2)
     mean = total / len(spectra)
@@ -149,41 +96,9 @@ def response_map(
     return ResponseMap(deviations, mean.T, spread.T, len(spectra))
 
 
-def _members(groups, n_bins):
-    """Return the groups as a (n_groups, n_bins) table of booleans."""
-    if groups is None:
-        return np.eye(n_bins, dtype=bool)
-    table = np.zeros((len(groups), n_bins), dtype=bool)
-    for row, group in zip(table, groups):
-        group = np.asarray(group, dtype=int)
-        if group.size == 0 or group.min() < 0 or group.max() >= n_bins:
-            raise ValueError(f"groups: expected bins from 0 to {n_bins - 1}, at least one a group, received {group}")
-        row[group] = True
-    return table
-
-
-def _pushes(spectra, errors, members, covariance):
-    """Return the change of depth for a push of one standard error, (n_groups, 1 or N, n_bins)."""
-    n_bins = spectra.shape[1]
-    if covariance is not None:
-        covariance = np.asarray(covariance, float)
-        if covariance.shape != (n_bins, n_bins):
-            raise ValueError(f"covariance: expected {(n_bins, n_bins)}, received {covariance.shape}")
-        weights = members / members.sum(axis=1, keepdims=True)
-        reach = weights @ covariance  # (n_groups, n_bins)
-        variance = np.sum(reach * weights, axis=1, keepdims=True)
-        if np.any(variance <= 0):
-            raise ValueError("covariance: expected a positive variance for every group")
-        return (reach / np.sqrt(variance))[:, None]
-    errors = np.atleast_2d(np.asarray(errors, float))
-    if errors.shape not in (spectra.shape, (1, n_bins)):
-        raise ValueError(f"errors: expected {spectra.shape} or ({n_bins},), received {errors.shape}")
-    return members[:, None] * errors
-
-
 ARRAYS = (  # data sets of a saved map
     "mean", "standard_error", "repeat_error", "quadrature_error", "slope", "curvature", "share_error", "per_spectrum",
-    "spectra", "groups",
+    "spectra", "groups", "wavelength",
 )  # fmt: skip
 
 
@@ -228,11 +143,11 @@ class SensitivityMap:
     groups : ndarray of shape (n_bins,) or None
         Number of the group of each bin, -1 for none, where they were the user's own.
     quadrature_error : ndarray of shape (n_AMPs, n_bins) or None
-        Error of ``mean`` for *exactly these spectra* from the few nodes, told by a lower rule on the same nodes: what
-        more nodes would reduce. None with random repeats.
+        Error of ``mean`` for *exactly these spectra* that comes from the few nodes, estimated by a lower rule on the
+        same nodes: what more nodes would reduce. None with random repeats.
     slope : ndarray of shape (n_AMPs, n_bins) or None
         Mean over the noise and over spectra of the derivative of the AMP, in its unit per standard deviation of the
-        bin: positive where a deeper bin raises the answer. None with random repeats.
+        bin: positive where a deeper bin raises the prediction. None with random repeats.
     curvature : ndarray of shape (n_AMPs, n_bins) or None
         The same of the second derivative, per standard deviation squared: zero where the network is linear.
     share_error : ndarray of shape (n_AMPs, n_bins) or None
@@ -241,6 +156,12 @@ class SensitivityMap:
         Nodes of the quadrature; None with random repeats.
     rule : str or None
         Name of its rule.
+    wavelength : ndarray of shape (n_bins,) or None
+        Micron, where it was given and the columns are bins.
+
+    Examples
+    --------
+    >>> result["H2O"], result.shares()[0], result.plot()  # doctest: +SKIP
     """
 
     mean: np.ndarray
@@ -262,16 +183,30 @@ class SensitivityMap:
     share_error: np.ndarray | None = None
     nodes: int | None = None
     rule: str | None = None
+    wavelength: np.ndarray | None = None
 
     @property
     def rows(self):
-        """What the rows are called: keys of the AMPs where known, else "AMP 0" and so on."""
+        """Names of the rows: keys of the AMPs where known, else "AMP 0" and so on."""
         return self.amp_names or tuple(f"AMP {k}" for k in range(len(self.mean)))
+
+    def __getitem__(self, name):
+        """Row of ``mean`` of the AMP of that name, (n_bins,); a key or plot label, in any case."""
+        key = find_amp(name).key
+        if key not in self.rows:
+            raise KeyError(f"{name}: expected one of {', '.join(self.rows)}")
+        return self.mean[self.rows.index(key)]
+
+    def __repr__(self):
+        return show.text(self)
+
+    def _repr_html_(self):
+        return show.html(self)
 
     def shares(self):
         """Share of each bin in the sum of its AMP's row, with standard errors: how bins differ.
 
-        The strength of a whole row varies from planet to planet and is common to its bins; it cancels here.
+        The strength of a whole row varies from planet to planet in the same way for all bins, and cancels here.
 
         Returns
         -------
@@ -315,83 +250,44 @@ class SensitivityMap:
         return np.argsort(np.where(np.isnan(self.mean), np.inf, -self.mean), axis=1, kind="stable")[:, :n]
 
     def to_frame(self, wavelength=None):
-        """Table of the map: a line for each AMP and bin, a column for each number that is known.
+        """Table of the map, a ``pandas.DataFrame``: a line for each AMP and bin, a column for each number.
 
         Parameters
         ----------
         wavelength : array of shape (n_bins,), optional
-            Micron; becomes a column.
-
-        Returns
-        -------
-        pandas.DataFrame
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed.
+            Micron; becomes a column. Default: that of the map, if it has one.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas") from error
-        n_amps, n_columns = self.mean.shape
-        table = {"amp": np.repeat(self.rows, n_columns), "bin": np.tile(np.arange(n_columns), n_amps)}
-        if wavelength is not None:
-            table["wavelength"] = np.tile(self._checked(wavelength), n_amps)
-        arrays = {name: getattr(self, name) for name in ARRAYS[:6]}
-        if self.share_error is not None:
-            arrays["share"], arrays["share_error"] = self.shares()
-        return pd.DataFrame(table | {name: array.ravel() for name, array in arrays.items() if array is not None})
+        return show.frame(self, self._checked(wavelength))
 
-    def plot(self, wavelength=None, bands=True):
+    def to_xarray(self, wavelength=None):
+        """Arrays of the map as an ``xarray.Dataset`` over AMPs and wavelengths, or bins; else as `to_frame`."""
+        return show.dataset(self, self._checked(wavelength))
+
+    def plot(self, wavelength=None, bands=True, ax=None, best=None):
         """Draw the share of every bin in each AMP's row, with its standard error, against wavelength.
 
         Parameters
         ----------
         wavelength : array of shape (n_bins,), optional
-            Micron. Default: the numbers of the columns, as for ``directions``.
+            Micron. Default: that of the map, else the numbers of the columns, as for ``directions``.
         bands : bool
             Shade where the AMP's molecule absorbs, if the table of bands knows it.
+        ax : matplotlib.axes.Axes or sequence of these, optional
+            Where to draw: one for each AMP. Default: a new figure.
+        best : SensitivityMap or array of shape (n_AMPs, n_bins), optional
+            Another map to compare with, as that of the best possible estimator; its shares become a black line.
 
         Returns
         -------
         matplotlib.figure.Figure
             A panel for each AMP.
         """
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter
-
-        n_amps, n_columns = self.mean.shape
-        position = np.arange(n_columns) if wavelength is None else self._checked(wavelength)
-        shares, errors = self.shares()
-        n_wide = min(3, n_amps)
-        n_high = -(-n_amps // n_wide)
-        figure = Figure(figsize=(3.2 * n_wide, 1.9 * n_high), layout="constrained")
-        axes = figure.subplots(n_high, n_wide, sharex=True, squeeze=False).ravel()
-        for ax, name, share, error in zip(axes, self.rows, shares, errors):
-            amp = table.amp(name)
-            if bands and wavelength is not None:
-                for low, high in table.BANDS.get(name, ()):
-                    ax.axvspan(low, high, color="0.9", lw=0)
-            error = np.where(np.isfinite(error), error, 0)
-            ax.errorbar(position, 100 * share, 100 * error, fmt="o", ms=2.5, lw=0.8, color=amp.colour)
-            ax.set_title(amp.label)
-            ax.set_ylim(bottom=0)
-            if wavelength is not None:
-                ax.set_xscale("log")
-                ax.set_xlim(position.min() * 0.97, position.max() * 1.03)
-                for axis_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-                    axis_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "1235" else ""))
-        for ax in axes[n_amps:]:
-            ax.set_axis_off()
-        figure.supxlabel("Bin or direction" if wavelength is None else "Wavelength (micron)")
-        figure.supylabel("Share of the AMP's sensitivity (%)")
-        return figure
+        return show.plot(self, self._checked(wavelength), bands, ax, best)
 
     def _checked(self, wavelength):
-        wavelength = np.asarray(wavelength, float)
-        if wavelength.shape != self.mean.shape[1:]:
+        """Return the wavelengths of the columns (n_columns,), None where they are not known."""
+        wavelength = self.wavelength if wavelength is None else np.asarray(wavelength, float)
+        if wavelength is not None and wavelength.shape != self.mean.shape[1:]:
             raise ValueError(f"wavelength: expected shape {self.mean.shape[1:]}, received {wavelength.shape}")
         return wavelength
 

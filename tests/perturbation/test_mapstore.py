@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perturbation.mapstore import MapStore, digest
+from perturbation.mapstore import MapStore
 from sensitivity import sensitivity_map
 
 ROOT = Path(__file__).parents[2]
@@ -123,11 +123,6 @@ def test_a_store_is_closed_and_deleted(tmp_path):
     store.delete()
     assert not store.path.exists() and store._file.closed
     store.delete()
-
-
-def test_digest_of_a_file_is_its_sha256(tmp_path):
-    (tmp_path / "model").write_bytes(b"abc")  # FIPS 180-2, Appendix B.1
-    assert digest(tmp_path / "model") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_full_disk_keeps_what_was_there_before(tmp_path):

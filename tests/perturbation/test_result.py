@@ -114,6 +114,60 @@ def test_plot_draws_the_shares_with_their_errors_over_the_bands():
         result.plot([1, 2, 3])
 
 
+def test_plot_draws_into_given_axes_and_beside_the_best_map():
+    figures = pytest.importorskip("matplotlib.figure")
+    figure, result = figures.Figure(), run(wavelength=WAVELENGTH)
+    axes = figure.subplots(1, 2)
+    best = np.ones((2, N_BINS))
+    for given in (best, run(groups=[list(range(N_BINS))], repeat=5, rng=0)):
+        assert result.plot(ax=axes, best=given) is figure
+    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), 100 / N_BINS)
+    assert axes[1].get_xscale() == "log"  # the wavelengths of the map
+    with pytest.raises(ValueError, match=r"^ax: expected one for each of 2 AMPs, received 1"):
+        result.plot(ax=axes[0])
+    with pytest.raises(ValueError, match=r"^best: expected shape \(2, 12\), received \(2, 3\)"):
+        result.plot(best=np.ones((2, 3)))
+
+
+def test_a_map_is_printed_in_a_line_for_each_amp():
+    result = run(wavelength=WAVELENGTH)
+    first, water, temperature = repr(result).splitlines()
+    assert first == "SensitivityMap: 2 AMPs, 12 bins; each bin alone, 5 nodes; 20 spectra"
+    column, share, error = result.top(1)[0, 0], *(100 * array[0] for array in result.shares())
+    largest = f"{WAVELENGTH[column]:.4g} micron: {share[column]:.1f} ± {error[column]:.1f} %"
+    assert water.startswith(f"  H2O  {largest}, ") and temperature.startswith("  Tp   ")
+    table = result._repr_html_()
+    assert table.count("<tr>") == 2 and f"<td>{largest}</td>" in table
+    odd = run(gases=["<b>", "x"], groups=[[3]], repeat=1, no_spectra=1, rng=0)
+    assert "&lt;b&gt;" in odd._repr_html_() and "1 spectrum" in repr(odd) and "3: 100.0 %" in repr(odd)
+
+
+def test_a_row_is_found_by_the_name_of_its_amp():
+    result = run()
+    for name in ("H2O", "h2o", r"H$_2$O"):
+        assert np.array_equal(result[name], result.mean[0])
+    with pytest.raises(KeyError, match="CO: expected one of H2O, Tp"):
+        result["CO"]
+
+
+def test_data_set_of_xarray_has_labels():
+    pytest.importorskip("xarray")
+    found = run(wavelength=WAVELENGTH).to_xarray()
+    assert found["mean"].dims == ("amp", "wavelength") and found["wavelength"].attrs["units"] == "micron"
+    np.testing.assert_array_equal(found["share"].sel(amp="Tp"), run().shares()[0][1])
+    assert run().to_xarray()["per_spectrum"].dims == ("spectrum", "amp", "bin")
+
+
+def test_wavelengths_travel_with_the_map(tmp_path):
+    result = run(wavelength=list(WAVELENGTH))
+    result.save(tmp_path / "map.h5")
+    again = SensitivityMap.load(tmp_path / "map.h5")
+    assert again.wavelength.tolist() == WAVELENGTH.tolist()
+    assert run(wavelength=WAVELENGTH, directions=np.ones((2, N_BINS))).wavelength is None
+    with pytest.raises(ValueError, match=r"^wavelength: expected shape \(12,\), received \(3,\)"):
+        run(wavelength=[1, 2, 3])
+
+
 def test_saved_map_carries_all_arrays(tmp_path):
     result = run()
     result.save(tmp_path / "map.h5")
