@@ -1,1 +1,1 @@
-"""A finished run, judged, drawn and written; ``python -m report RUN_DIR`` draws it again."""
+"""The report of a finished run: verdicts, figures, pages; ``python -m report RUN_DIR`` writes it again."""

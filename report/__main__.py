@@ -1,34 +1,62 @@
-"""Draw the figures and the report of a finished run again, from its folder alone: ``python -m report RUN_DIR``."""
+"""Draw the figures and the report of a finished run again, or compare several runs.
 
+python -m report RUN_DIR                  # figures/ and report.html, from the folder alone
+python -m report --all-figures RUN_DIR    # also the figures that show the same numbers in another way
+python -m report RUN_A RUN_B ...          # comparison.html in the current folder; --output FILE: elsewhere
+"""
+
+import argparse
 import os
 import sys
+from pathlib import Path
 
-os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
+os.environ["MPLBACKEND"] = "agg"  # figures go to files; a user's choice of a backend does not matter
 
+from report.compare import write_comparison
 from report.page import write_figures, write_report
 from runio.folder import update_manifest
 from runio.log import one_line
 from runio.results import load_run
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusal is one line."""
+
+    def error(self, message):
+        """End with status 2 and this message."""
+        self.exit(2, f"error: {one_line(message)}; usage: python -m report [--all-figures] RUN_DIR [RUN_DIR ...]\n")
+
+
 def main(argv=None):
-    """Rebuild the figures and the report of a run; return 0, or 2 with one line of what was wrong."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        asked = arguments in (["-h"], ["--help"])
-        print("usage: python -m report RUN_DIR", file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+    """Write the report of one run, or the comparison of several; return 0, or 2 with one line of what was wrong."""
+    parser = Parser(
+        prog="python -m report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a finished run")
+    parser.add_argument("--all-figures", action="store_true", help="every figure, not only those of the report")
+    parser.add_argument("--output", default="comparison.html", metavar="FILE", help="where the comparison goes")
     try:
-        run = load_run(arguments[0])
-        rendered = write_figures(run)
-        path = write_report(run, rendered=rendered)
-        drawn = (run.folder / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf"))
-        update_manifest(run.folder, [path, *drawn])
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:
+        return stop.code
+    try:
+        path = one_report(arguments) if len(arguments.runs) == 1 else write_comparison(arguments.runs, arguments.output)
     except (OSError, ValueError) as error:
         print("error: " + one_line(error), file=sys.stderr)
         return 2
     print(path)
     return 0
+
+
+def one_report(arguments):
+    """Write the figures and the report of a run, and note them in its manifest; return the path of the report."""
+    run = load_run(arguments.runs[0])
+    rendered = write_figures(run, figures="all" if arguments.all_figures else "report", processes="auto")
+    path = write_report(run, rendered=rendered)
+    drawn = (Path(run.folder) / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf"))
+    update_manifest(run.folder, [path, *drawn])
+    return path
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def true_vs_predicted(y_test, y_pred, amp_table, scores=None, figure=None):
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         _true_vs_predicted(ax, truth[:, i], predicted[:, i], amp)
         if scores is not None and np.isfinite(scores["R2"][i]):
-            note(ax, f"$R^2$ = {scores['R2'][i]:.3f}")
+            note(ax, f"R² = {scores['R2'][i]:.3f}")
     figure.supxlabel("True")
     figure.supylabel("Predicted")
     return figure
@@ -95,7 +95,7 @@ def bias_variance(result, amp_table, figure=None):
 
 def _title(ax, amp, x_unit, y_unit):
     """Name the AMP, the unit along x in brackets, and the unit of the error where it is another one."""
-    same = y_unit in ("", x_unit)
+    same = y_unit in ("", x_unit) or (y_unit == "dex" and x_unit.startswith("log₁₀"))
     panel_title(ax, amp, with_unit("", x_unit) + ("" if same else f"; Δ in {y_unit}"))
 
 

@@ -72,7 +72,7 @@ def abundance_panels(wavelength, thirds, ranges, amp_table, figure=None):
         for values, colour, low, high in zip(maps, ("#56B4E9", "#777777", "#882255"), ends[:-1], ends[1:]):
             label = f"{low:.1f} to {high:.1f}".replace("-", "−")
             ax.stairs(values, bin_edges(wavelength), baseline=None, color=colour, lw=1.0, label=label)
-        panel_title(ax, amp, f" ({difference_scale(amp)[1]}$^2$)" if difference_scale(amp)[1] else "")
+        panel_title(ax, amp, f" ({difference_scale(amp)[1]}²)" if difference_scale(amp)[1] else "")
         ax.set_ylim(0, 1.35 * max(np.nanmax(maps), 1e-300))
         ax.legend(loc="upper left", handlelength=1.2, borderaxespad=0.2)
     wavelength_axis(axes[0], wavelength)
@@ -141,7 +141,7 @@ def sensitivity_profiles(wavelength, result, amp_table, figure=None, bin_width=N
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         factor, unit = difference_scale(amp)
         mean, error = result.mean[i] / factor**2, result.standard_error[i] / factor**2
-        panel_title(ax, amp, f" ({unit}$^2$)" if unit else "")
+        panel_title(ax, amp, f" ({unit}²)" if unit else "")
         if not np.isfinite(mean).any():
             note(ax, "no spectra", x=0.95)
             ax.set_yticks([])
@@ -214,9 +214,9 @@ def response_slopes(wavelength, slope, curvature, amp_table, figure=None):
     curvature[np.abs(curvature).max(axis=1) < STRAIGHT * np.abs(slope).max(axis=1)] = 0
     for ax, values, name, power in ((axes[0], slope, "Slope", ""), (axes[1], curvature, "Curvature", "²")):
         greatest = _rows(ax, wavelength, values, amp_table, norm, DIVERGING)
-        right = ax.secondary_yaxis("right")
-        right.set_yticks(range(len(amp_table)), [_amount(g, a, power) for g, a in zip(greatest, amp_table)])
-        right.tick_params(length=0)
+        for y, (value, amp) in enumerate(zip(greatest, amp_table)):
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7}
+            ax.annotate(_amount(value, amp, power), (1, y), (3, 0), va="center", **place)
         ax.set_title(f"{name} (right: the row's greatest)")
     axes[1].set_xlabel(WAVELENGTH)
     _bar(figure, list(axes), norm, DIVERGING, "Change / row's greatest")

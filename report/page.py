@@ -1,6 +1,7 @@
 """The figures of a run as files, and report.html: one file that a colleague can open from an e-mail."""
 
 import base64
+import contextlib
 import csv
 import html
 import io
@@ -13,6 +14,7 @@ import numpy as np
 
 from common import metrics
 from common.files import written_whole
+from common.processes import process_count, process_pool
 from constants import BANDS
 from report import pictures, verdict
 from report.best_estimator import best_estimator_of
@@ -22,6 +24,7 @@ from report.share_panels import INK, Steps, panel
 from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
 from runio.config import flatten
 
+MEMORY = 3e8  # bytes of a process that draws
 MAX_FOLDS = 5  # that a score table lists
 MAX_COVERED = 500  # test spectra whose intervals are made
 LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
@@ -43,7 +46,7 @@ NO_BEST = (
 )
 
 
-def write_figures(run, folder=None, figures="report"):
+def write_figures(run, folder=None, figures="report", processes=1):
     """Write the figures of a run as PNG and PDF.
 
     Parameters
@@ -53,31 +56,45 @@ def write_figures(run, folder=None, figures="report"):
         ``figures`` in the run's folder by default; made where it is missing.
     figures : {"none", "report", "all"}
         Which ones, see ``pictures.make_figures``.
+    processes : int or "auto"
+        Processes that draw at the same time; more than one only from a command, as each imports the main module.
 
     Returns
     -------
     dict of str to (Picture, bytes)
         Name to picture and PNG, for ``write_report``.
     """
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table it cuts
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
-    rendered = {}
-    with our_style():
-        for name, picture in make_figures(run, figures).items():
+    made = make_figures(run, figures)
+    n = process_count(processes, len(made) // 3, MEMORY)  # fewer than three figures are no work for a process
+    with process_pool(n, 1) if n > 1 else contextlib.nullcontext() as pool:
+        drawn = (pool.map if pool else map)(_drawn, [picture.figure for picture in made.values()])
+        rendered = {}
+        for (name, picture), (png, pdf) in zip(made.items(), drawn):
             folder.mkdir(parents=True, exist_ok=True)
-            rendered[name] = picture, png_of(picture.figure, DPI)
-            with written_whole(folder / f"{name}.png") as part:
-                part.write_bytes(rendered[name][1])
-            with written_whole(folder / f"{name}.pdf") as part:  # no date, so the same run gives the same file
-                picture.figure.savefig(part, format="pdf", dpi=300, metadata={"CreationDate": None})
+            rendered[name] = picture, png
+            for kind, content in (("png", png), ("pdf", pdf)):
+                with written_whole(folder / f"{name}.{kind}") as part:
+                    part.write_bytes(content)
     return rendered
 
 
+def _drawn(figure):
+    """Return a figure as PNG and PDF, bytes each; without a date, so that the same run gives the same files."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table that it cuts
+    with our_style():
+        png, file = png_of(figure, DPI), io.BytesIO()
+        figure.savefig(file, format="pdf", dpi=300, metadata={"CreationDate": None})
+    return png, file.getvalue()
+
+
 def png_of(figure, dpi):
-    """Draw a figure as PNG, which lays it out once and for all; return the bytes."""
-    file = io.BytesIO()
+    """Lay a figure out once and for all, and return it as PNG; with a layout engine every file would be drawn twice."""
+    engine, file = figure.get_layout_engine(), io.BytesIO()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     figure.savefig(file, format="png", dpi=dpi)
-    figure.set_layout_engine("none")
     return file.getvalue()
 
 
@@ -181,9 +198,8 @@ def panels(run, found, best=None):
             label = f"{one.amp.key}: share of each bin in its sensitivity. {one.where}"
             drawing = panel(edges, lines, texts, label, BANDS.get(one.amp.key, ()))
         articles.append(
-            f'<article class="amp"><h3>{plain(one.amp.label)}: <span class="{CLASSES[one.level]}">'
-            f"{verdict.WORDS[one.level].lower()}</span></h3>\n{drawing}\n<p>{html.escape(one.how_good)}</p>"
-            f"<p>{html.escape(one.where)}</p><p><strong>{html.escape(one.conclusion)}</strong></p></article>"
+            f'<article class="amp"><h3>{plain(one.amp.label)}</h3>\n{drawing}\n<p class="{CLASSES[one.level]}">'
+            f"{html.escape(one.conclusion)}</p><p>{html.escape(one.how_good)} {html.escape(one.where)}</p></article>"
         )
     return '<div class="amps">' + "\n".join(articles) + "</div>"
 

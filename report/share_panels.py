@@ -11,7 +11,7 @@ import numpy as np
 
 from report.style import plain_ticks
 
-WIDTH, HEIGHT = 360, 126  # units of the drawing, about one pixel each on a telephone
+WIDTH, HEIGHT = 360, 104  # units of the drawing, about one pixel each on a telephone
 LEFT, RIGHT, TOP, FOOT = 34, 6, 8, 18
 INK = "#222222"
 TEXT = 12.5

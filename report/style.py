@@ -17,6 +17,7 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
     ScalarFormatter,
+    StrMethodFormatter,
 )
 
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.1  # inches, widths of an AAS journal
@@ -26,6 +27,7 @@ INK, FAINT = "#222222", "#9A9A9A"
 STYLE = {
     "font.size": 7.5,
     "axes.titlesize": 7.5,
+    "axes.titley": 1.0,  # a place found anew at every draw costs a fifth of the time
     "axes.labelsize": 7.5,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
@@ -160,6 +162,16 @@ def plain_ticks(low, high, inches):
     return sorted(chosen)
 
 
+def power_of_ten(value, _=None):
+    """Print a power of ten in Unicode, which is drawn many times faster than mathtext."""
+    return "10" + f"{round(math.log10(value)):d}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def without_mathtext(label):
+    """Return a label with digits as Unicode subscripts where it has them as LaTeX: H$_2$O becomes H₂O."""
+    return re.sub(r"\$_(\d)\$", lambda found: chr(0x2080 + int(found[1])), label)
+
+
 def log_axis(axis, low, high, inches):
     """Make an axis logarithmic, with plain numbers where they fit and powers of ten where they do not."""
     name = axis.axis_name
@@ -167,9 +179,10 @@ def log_axis(axis, low, high, inches):
     getattr(axis.axes, f"set_{name}lim")(low, high)
     if math.log10(high / low) <= 2.3:
         axis.set_major_locator(FixedLocator(plain_ticks(low, high, inches)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         axis.set_major_locator(LogLocator(numticks=max(3, int(inches / 0.3))))
+        axis.set_major_formatter(FuncFormatter(power_of_ten))
     minor = LogLocator(subs=range(2, 10), numticks=20) if high / low > 2.5 else NullLocator()
     axis.set_minor_locator(minor)
     axis.set_minor_formatter(NullFormatter())
@@ -224,7 +237,7 @@ def plotted(amp, values):
     """
     values = np.asarray(values, float)
     if amp.scale == "log10" and amp.kind == "molecule":
-        return values, r"log$_{10}$ VMR", False
+        return values, "log₁₀ VMR", False
     if amp.scale == "log10":
         return 10 ** np.clip(values - math.log10(amp.plot_factor), -300, 300), amp.plot_unit, True
     unit = "VMR" if amp.kind == "molecule" else amp.plot_unit
@@ -267,7 +280,7 @@ def short(label, room=24):
     """Return a label cut to ``room`` characters; those of the AMP table, which hold LaTeX, fit as they are."""
     text = label.replace(r"\$", "$")
     if "$" in label.replace(r"\$", "") or len(text) <= room:
-        return label
+        return without_mathtext(label)
     return (text[: max(room - 1, 3)].rstrip() + "…").replace("$", r"\$")
 
 

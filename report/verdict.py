@@ -16,7 +16,7 @@ HALF = 0.5  # of a map, held by the wavelengths that a verdict names
 MAX_RANGES = 2  # wavelength ranges that a sentence names
 MAX_REASONS = 2  # reasons that a conclusion names
 SIGMA = 3  # standard errors by which a share must differ from the best estimator's
-LEAST_SHARE = 0.01  # and the least difference worth naming: one hundredth of the whole map
+LEAST_SHARE = 0.02  # and the least difference worth naming
 BLUE = 0.8  # micron: bins below constrain the Rayleigh slope and the cloud-free radius
 WHY_BLUE = (
     "The bluest bins (0.55 µm) matter for every abundance: their depth and the slope of Rayleigh scattering anchor the"

@@ -52,8 +52,9 @@ class Page:
 
     def open(self, url):
         """Go to a page and wait until it has loaded."""
+        before = len(self.events)
         self.call("Page.navigate", url=url)
-        while not any(e["method"] == "Page.loadEventFired" for e in self.events):
+        while not any(e["method"] == "Page.loadEventFired" for e in self.events[before:]):
             self.events.append(self._read())
 
     def ask(self, expression):

@@ -9,8 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 from example_runs import write_run
+from test_verdict import information
 
 from report.__main__ import main
+from report.compare import write_comparison
 from report.page import build_page, write_figures, write_report
 from runio.results import load_run
 
@@ -159,6 +161,31 @@ def test_command_and_versions_given_by_the_caller_win(folder):
     assert "python other.py" in page and "9.9" in page
 
 
+def test_runs_are_compared_in_one_page(folder, tmp_path, capsys):
+    other = write_run(tmp_path / "other", n_amps=3, n_bins=13, n_folds=1, sensitivity=False)
+    (other / "run.log").write_text("INFO runfile: time: data 30 s, training 60 s\n")
+    assert main([str(folder), str(other), "--output", str(tmp_path / "compared.html")]) == 0
+    page = (tmp_path / "compared.html").read_text(encoding="utf-8")
+    assert Outline(page).open == []
+    assert page.count("<svg") == 3 and 'scope="col">run<' in page and 'scope="col">other<' in page
+    assert "<td>not recorded</td><td>1.5</td>" in page
+    assert capsys.readouterr().out.strip() == str(tmp_path / "compared.html")
+
+
+def test_runs_of_other_amps_or_wavelengths_are_not_compared(folder, tmp_path, capsys):
+    other = write_run(tmp_path / "other", n_amps=3, n_bins=14, n_folds=1, sensitivity=False)
+    assert main([str(folder), str(other)]) == 2
+    assert "expected the AMPs and wavelengths" in capsys.readouterr().err
+
+
+def test_the_number_of_figures_is_the_users_choice(folder, tmp_path):
+    run = load_run(folder)
+    assert write_figures(run, tmp_path, "none") == {} and list(tmp_path.iterdir()) == []
+    assert {"sensitivity_heatmap", "calibration", "response_map"} <= set(write_figures(run, tmp_path, "all", "auto"))
+    with pytest.raises(ValueError, match="figures: expected none, report, all, received 'some'"):
+        write_figures(run, tmp_path, "some")
+
+
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--nonsense"], ["/no/such/folder"]])
 def test_bad_arguments_exit_with_2_and_one_line(arguments, capsys):
     assert main(arguments) == 2
@@ -186,6 +213,11 @@ BEYOND = """[...document.querySelectorAll('body *')].filter(e => {
 SCROLLS = """[...document.querySelectorAll('main *')].filter(e => !e.closest('svg') && e.clientWidth
   && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
 COLUMNS = "getComputedStyle(document.querySelector('.amps')).gridTemplateColumns.split(' ').length"
+FIRST_SCREEN = (
+    "[...document.querySelectorAll('.amp')].filter(e => e.getBoundingClientRect().bottom <= innerHeight).length"
+)
+WHOLE = {400: 1, 768: 4, 1000: 4, 1120: 6, 1400: 9, 1920: 9}  # panels with their verdicts on the first screen
+WHOLE_COMPARED = {400: 0, 768: 2, 1000: 2, 1120: 3, 1400: 6, 1920: 8}
 SMALLEST = """Math.min(...[...document.querySelectorAll('svg text')].map(
   t => 12.5 * t.ownerSVGElement.getBoundingClientRect().width / t.ownerSVGElement.viewBox.baseVal.width))"""
 
@@ -193,29 +225,28 @@ SMALLEST = """Math.min(...[...document.querySelectorAll('svg text')].map(
 @pytest.mark.slow
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="chromium is not installed")
 def test_report_in_a_real_browser(tmp_path):
-    folder = write_run(tmp_path / "run", n_amps=9, n_folds=5)
-    report = write_report(load_run(folder), rendered=write_figures(load_run(folder), figures="none"))
+    settings = {"data": {"path": str(tmp_path / "survey.h5")}, "data_sha256": "right"}
+    run = load_run(write_run(tmp_path / "run", n_amps=9, n_folds=5, settings=settings))
+    information(tmp_path / "information.h5", run)
+    report = write_report(run, rendered=write_figures(run, figures="none"))
+    compared = write_comparison([run.folder] * 4, tmp_path / "comparison.html")
     with browser.new_page(tmp_path / "profile") as tab:
-        tab.open(report.as_uri())
-        for width in WIDTHS:
-            phone = width == 400
-            size = {"width": width, "height": 800 if phone else 900, "deviceScaleFactor": 1, "mobile": phone}
-            tab.call("Emulation.setDeviceMetricsOverride", **size)
-            assert tab.ask(BEYOND) == tab.ask(SCROLLS) == [], width
-            assert tab.ask("document.documentElement.scrollWidth") <= width
-            assert tab.ask(COLUMNS) == (1 if phone else 2 if width < 1110 else 3 if width < 1900 else tab.ask(COLUMNS))
-            assert tab.ask(SMALLEST) >= 11
-            first = (
-                "[...document.querySelectorAll('.amp')].filter(e => e.getBoundingClientRect().bottom <= innerHeight)"
-            )
-            assert tab.ask(f"{first}.length") >= (1 if phone else 4 if width < 1110 else 9 if width == 1400 else 6), (
-                width
-            )
+        for page, least in ((compared, WHOLE_COMPARED), (report, WHOLE)):
+            tab.open(page.as_uri())
+            for width in WIDTHS:
+                phone = width == 400
+                size = {"width": width, "height": 800 if phone else 900, "deviceScaleFactor": 1, "mobile": phone}
+                tab.call("Emulation.setDeviceMetricsOverride", **size)
+                assert tab.ask(BEYOND) == tab.ask(SCROLLS) == [], width
+                assert tab.ask("document.documentElement.scrollWidth") <= width
+                assert tab.ask(COLUMNS) == {400: 1, 768: 2, 1000: 2, 1920: 4}.get(width, 3), width
+                assert tab.ask(SMALLEST) >= 11
+                assert tab.ask(FIRST_SCREEN) >= least[width], width
         # the pointer over the middle of the first panel finds a bin with its numbers
         found = tab.ask("""(() => { const b = document.querySelector('.amp svg').getBoundingClientRect();
             return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).querySelector('title').textContent
         })()""")
-        assert re.fullmatch(r"[\d.]+–[\d.]+ µm: [\d.]+ ± [\d.]+ %, [\d.e-]+ dex²", found)
+        assert re.fullmatch(r"[\d.]+–[\d.]+ µm: [\d.]+ ± [\d.]+ %, best estimator [\d.]+ %, [\d.e-]+ dex²", found)
         # the first key press reaches the skip link
         tab.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
         assert tab.ask("document.activeElement.className") == "skip"

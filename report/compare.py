@@ -1,0 +1,186 @@
+"""A page that compares finished runs: their scores, times and sizes in a table, their maps of each AMP in one panel."""
+
+import html
+import io
+import re
+import zipfile
+from pathlib import Path
+from string import Template
+
+import h5py
+import numpy as np
+
+from common import metrics
+from common.files import read_bounded, written_whole
+from constants import BANDS
+from report.best_estimator import best_estimator_of
+from report.page import NO_BEST, as_text, pairs, plain, style_sheet, table
+from report.share_panels import INK, Steps, panel
+from report.style import bin_edges
+from report.verdict import WORDS, verdicts
+from runio.results import load_run
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MAX_LOG = 100_000_000  # bytes of a run.log
+KEY = (
+    "Steps: the share of each bin in the sensitivity of the parameter, in per cent: {lines}. Grey: the molecule's known"
+    " bands. Point at a bin for its numbers."
+)
+
+
+def write_comparison(run_folders, output):
+    """Write a page that compares finished runs.
+
+    Parameters
+    ----------
+    run_folders : sequence of path-like
+        At least two, of runs with the same AMPs and wavelengths.
+    output : path-like
+        The HTML file.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds no finished run, or the runs differ in their AMPs or wavelengths.
+    """
+    runs = [load_run(folder) for folder in run_folders]
+    if len(runs) < 2:
+        raise ValueError(f"runs: expected two or more to compare, received {len(runs)}")
+    first = runs[0]
+    for run in runs[1:]:
+        if run.amp_names != first.amp_names or not np.array_equal(run.wavelength, first.wavelength):
+            raise ValueError(f"{run.folder}: expected the AMPs and wavelengths of {first.folder}, received others")
+    output = Path(output)
+    with written_whole(output) as part:
+        part.write_text(_page(runs), encoding="utf-8")
+    return output
+
+
+def _page(runs):
+    """Return the page as text."""
+    names = _names(runs)
+    bests = [best_estimator_of(run) for run in runs]
+    found = [verdicts(run, best) for run, best in zip(runs, bests)]
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
+    best = next(filter(None, bests), None)
+    r2 = [np.nanmean([one.r2 for one in v]) for v in found]
+    winner = html.escape(names[int(np.nanargmax(r2))])
+    title = f"{len(runs)} runs compared: {len(runs[0].amp_table)} parameters from {len(runs[0].wavelength)} bins"
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    start = template.index('<main id="main"')
+    body = "\n".join(
+        [
+            '<main id="main" tabindex="-1">',
+            f'<section aria-label="Networks">{_networks(runs, names, found)}</section>',
+            f'<section aria-label="Maps">{_panels(runs, names, found, colours, best)}',
+            f"<p class='key'>{KEY.format(lines=_legend(names, colours, best))}</p></section>",
+            f'<section aria-labelledby="scores"><h2 id="scores">R² of each parameter</h2>{_r2(runs, names, found)}',
+            f"<p class='key'>{'' if best else NO_BEST}</p></section>",
+            f'<section aria-labelledby="folders"><h2 id="folders">Folders</h2>{_folders(runs, names)}</section>',
+            "</main></body></html>",
+        ]
+    )
+    result = (
+        f"<strong>{winner}</strong> has the highest mean R², {np.nanmax(r2):.3f}; the lowest is {np.nanmin(r2):.3f}."
+    )
+    head = Template(template[:start]).substitute(style=style_sheet(), title=html.escape(title), result=result)
+    return head + body + "\n"
+
+
+def _names(runs):
+    """Name each run by its network, or by its folder where networks repeat."""
+    models = [run.model for run in runs]
+    return models if len(set(models)) == len(models) else [Path(run.folder).name for run in runs]
+
+
+def _folders(runs, names):
+    """Return the table of the folders; runs of the same name are numbered."""
+    return pairs({f"{i}. {name}": run.folder for i, (name, run) in enumerate(zip(names, runs), 1)})
+
+
+def _networks(runs, names, found):
+    """Return the table with a column per run."""
+    columns = []
+    for run, one in zip(runs, found):
+        levels = [v.level for v in one]
+        ratios, agreement = ([getattr(v, key) for v in one] for key in ("error_ratio", "agreement"))
+        seconds, parameters = seconds_of_run(run.folder), parameters_of_run(run)
+        columns.append(
+            (
+                str(len(run.folds)),
+                f"{np.nanmean([v.r2 for v in one]):.3f}",
+                "not known" if None in ratios else f"{np.median(ratios):.2f}",
+                "not known" if None in agreement else f"{np.mean(agreement):.2f} ({np.min(agreement):.2f})",
+                *(str(levels.count(level)) for level in range(len(WORDS))),
+                "not recorded" if seconds is None else f"{seconds / 60:.1f}",
+                "not recorded" if parameters is None else f"{parameters:,}",
+            )
+        )
+    head = ["Folds", "Mean R²", "Squared error / limit (median)", "Agreement (least)", *WORDS, "Minutes"]
+    rows = [[name, *cells] for name, cells in zip([*head, "Parameters of a network"], zip(*columns))]
+    return table("The networks", ["", *map(html.escape, names)], rows, "networks", "numbers")
+
+
+def _panels(runs, names, found, colours, best):
+    """Return a panel per AMP with the maps of all runs."""
+    maps = [run.best.sensitivity_single for run in runs]
+    own = [None if one is None else 100 * metrics.shares(one.mean) for one in maps]
+    optimal = None if best is None else 100 * metrics.shares(best.optimal_map)
+    edges, articles = bin_edges(runs[0].wavelength), []
+    for k, amp in enumerate(runs[0].amp_table):
+        known = [(n, c, s[k]) for n, c, s in zip(names, colours, own) if s is not None and np.isfinite(s[k]).any()]
+        lines = [] if optimal is None else [Steps(optimal[k], None, INK, "3 2")]
+        lines += [Steps(values, None, colour) for _, colour, values in known]
+        if not lines:
+            continue
+        texts = []
+        for b in range(len(edges) - 1):
+            numbers = [f"{name} {values[b]:.1f} %" for name, _, values in known]
+            numbers += [] if optimal is None else [f"best estimator {optimal[k, b]:.1f} %"]
+            texts.append(f"{edges[b]:.3g}–{edges[b + 1]:.3g} µm: {', '.join(numbers)}")
+        words = "; ".join(f"{html.escape(name)}: {WORDS[one[k].level].lower()}" for name, one in zip(names, found))
+        label = f"{as_text(amp.label)}: share of each bin in the sensitivity of {len(known)} networks"
+        drawing = panel(edges, lines, texts, label, BANDS.get(amp.key, ()))
+        articles.append(f'<article class="amp"><h3>{plain(amp.label)}</h3>\n{drawing}\n<p>{words}.</p></article>')
+    return '<div class="amps">' + "\n".join(articles) + "</div>" if articles else "<p>No run has an exact map.</p>"
+
+
+def _legend(names, colours, best):
+    entries = [f'<strong style="color:{c}">{html.escape(n)}</strong>' for n, c in zip(names, colours)]
+    return ", ".join([*entries, "dashed the best possible estimator"] if best else entries)
+
+
+def _r2(runs, names, found):
+    """Return R2 of each AMP, a column per run."""
+    rows = [[plain(amp.label), *(f"{one[k].r2:.3f}" for one in found)] for k, amp in enumerate(runs[0].amp_table)]
+    return table("R² on the test spectra", ["AMP", *map(html.escape, names)], rows, "R2", "numbers")
+
+
+def seconds_of_run(folder):
+    """Return how long a run took, from the line of times at the end of its log; None where it is not there."""
+    try:
+        text = read_bounded(Path(folder) / "run.log", MAX_LOG).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return None
+    lines = re.findall(r"time: (.*)", text)
+    return sum(float(seconds) for seconds in re.findall(r"(\d+) s", lines[-1])) if lines else None
+
+
+def parameters_of_run(run):
+    """Return the number of weights of the first fold's network, from its file; None where it cannot be read."""
+    try:
+        with zipfile.ZipFile(Path(run.folder) / f"model_{min(run.folds)}.keras") as archive:
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+        sizes = []
+        with h5py.File(weights) as file:
+            file["layers"].visititems(
+                lambda name, item: sizes.append(item.size) if hasattr(item, "shape") and "seed" not in name else None
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return sum(sizes)
