@@ -251,7 +251,7 @@ def main():
             row |= score(network, split, has_limit(split))
             print(row, flush=True)
             write_rows(output, [row])
-    if not arguments.more_planets:
+    if not arguments.more_planets and not arguments.quick:
         write_page(output.with_suffix(".md"), TITLE, markdown(read_csv(output)))
 
 
