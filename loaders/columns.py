@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from loaders.dataset import DEPTH_UNITS, MICRON, MICRON_RANGE
+from loaders.dataset import DEPTH_UNITS
 from loaders.tables import SKIP, name_and_unit
 from runio.log import InputError
 
@@ -71,8 +71,6 @@ WIDTH_TO_SPACING = (0.02, 1.3)  # of a column that can hold widths: from sparse 
 MAX_SIDES = 3.0  # ratio of the two errors of a depth
 DEPTHS = (1e-7, 1.0)  # median depth as a fraction, in whatever unit
 
-WAVENUMBERS = {"cm-1", "1/cm", "cm^-1", "cm**-1", "1 / cm"}
-RANGES = {"m": (5e-8, 1e-4), "nm": (200.0, 13_000.0), "angstrom": (2000.0, 130_000.0)}  # of wavelengths without a unit
 STATED_UNITS = {"%": "percent", "percent": "percent", "0.01": "percent", "ppm": "ppm", "1e-06": "ppm"}
 STATED_UNITS |= dict.fromkeys(("fraction", "1", "dimensionless", "none", "-"), "fraction")
 
@@ -138,35 +136,6 @@ def stated_depth(table, name):
         raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected fraction, percent (%) or ppm")
     ending = re.search(r"(ppm|percent)$", re.sub(r"[ _-]?err(or)?s?$", "", name.lower()))
     return STATED_UNITS[unit] if unit else ending[1] if ending else None
-
-
-def stated_length(table, name):
-    """Return the unit of a column of wavelengths or widths: a key of ``MICRON``, "cm-1", or "" if none is stated."""
-    unit = table.units.get(name, "").strip().lower()
-    ending = re.search(r"[ _-](um|micron|microns|nm|angstrom|aa)$", name.lower())
-    unit = unit or (ending[1] if ending else "")
-    if unit in WAVENUMBERS or plain(name) in ("wavenumber", "wavenumbers"):
-        return "cm-1"
-    if unit not in MICRON:
-        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected micron, nm, angstrom, m or cm-1")
-    return unit
-
-
-def wavelength_unit(table, name, values):
-    """Return the unit of the wavelengths: as stated, or else the only one in which they are plausible."""
-    unit = stated_length(table, name)
-    low, high = values.min(), values.max()
-    if unit or (MICRON_RANGE[0] <= low and high <= MICRON_RANGE[1]):
-        return unit or "micron"
-    fitting = [unit for unit, (first, last) in RANGES.items() if first <= low and high <= last]
-    if len(fitting) > 1:
-        raise InputError(
-            f"{table.path}: wavelengths from {low:.6g} to {high:.6g} may be in {' or '.join(fitting)}; "
-            "state the unit in the column's name: wavelength [nm]"
-        )
-    if fitting:
-        logger.warning("%s: wavelengths from %.6g to %.6g taken as %s", table.path, low, high, fitting[0])
-    return fitting[0] if fitting else "micron"
 
 
 def parse_columns(text):

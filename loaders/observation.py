@@ -5,23 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loaders.bins import read_bins, spacing_widths
 from loaders.checks import MAX_DEPTH_RATIO, MAX_ERROR_RATIO, MAX_SIGMA_BELOW_ZERO
-from loaders.columns import (
-    MAX_SIDES,
-    MAX_SIGNAL,
-    MIN_SIGNAL,
-    find_columns,
-    parse_columns,
-    stated_depth,
-    stated_length,
-    wavelength_unit,
-)
-from loaders.dataset import (
-    DEPTH_UNITS,
-    MICRON,
-    depth_factor,
-    wavelength_order,
-)
+from loaders.columns import MAX_SIDES, MAX_SIGNAL, MIN_SIGNAL, find_columns, parse_columns, stated_depth
+from loaders.dataset import DEPTH_UNITS, depth_factor
 from loaders.tables import read_table
 from preprocessing import rows_text
 from runio.config import clip
@@ -30,8 +17,6 @@ from runio.log import InputError, printable
 logger = logging.getLogger(__name__)
 
 MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
-GAP = 1.5  # distances to the two neighbours differ by more than this factor: there is a gap on one side
-TOUCH = 0.05  # edges of neighbours that are this close meet, in widths of a bin
 
 
 @dataclass(frozen=True)
@@ -113,10 +98,10 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
         if bad.any():
             where = rows_text(bad, table.lines)
             raise InputError(f"{path}: {problem} in {where}, by line; is it a fill value, or another unit?")
-    order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
+    order, wavelength, bin_width, note = read_bins(table, roles, values, width, kind)
     assumed = bin_width is None and len(wavelength) > 1
     if assumed:
-        bin_width, note = _spacing_widths(wavelength), "widths from the spacing of the bins"
+        bin_width, note = spacing_widths(wavelength), "widths from the spacing of the bins"
         logger.warning(
             "%s: no widths in the file; guessed from the spacing: bins reach half way to their neighbours", path
         )
@@ -204,93 +189,6 @@ def _implausible(depth, error):
     every = np.ones(len(depth), dtype=bool)
     yield f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)", every & (usual * MAX_SIGNAL < middle)
     yield "errors larger than the depths (exchanged?)", every & (usual * MIN_SIGNAL > middle)
-
-
-def _bins(table, roles, values, width, kind):
-    """Return the order in which wavelengths ascend, and in it centres and full widths (micron; or None), and a note."""
-    edges = "wave_low" in values
-    name = roles["wave_low" if edges else "wavelength"]
-    place = (values["wave_low"] + values["wave_high"]) / 2 if edges else values["wavelength"]
-    unit = wavelength_unit(table, name, place)
-    order = wavelength_order(_micron(place, unit), len(table), str(table.path), table.lines)
-    lines, place = np.array(table.lines)[order], place[order]
-    values = {role: column[order] for role, column in values.items()}
-    if edges:
-        low, high = values["wave_low"], values["wave_high"]
-        bad = ~(high > low) | (values.get("wavelength", place) < low) | (values.get("wavelength", place) > high)
-        if bad.any():
-            where = rows_text(bad, lines)
-            raise InputError(f"{table.path}: expected lower edge < wavelength < upper edge, not so in {where}, by line")
-        full, note = high - low, "widths from the edges (stated)"
-    elif "width" in values:
-        own = stated_length(table, roles["width"]) or unit
-        if (own == "cm-1") != (unit == "cm-1"):
-            raise InputError(f"{table.path}: column {roles['width']!r} is in {own}, expected {unit} like {name!r}")
-        full = values["width"] * (1.0 if own == unit else MICRON[own] / MICRON[unit])
-        full, note = _full_width(full, place, roles["width"], width, kind, str(table.path), lines)
-    else:
-        return order, _micron(place, unit), None, "no widths"
-    if unit != "cm-1":
-        return order, place * MICRON[unit], full * MICRON[unit], note
-    low, high = 1e4 / (place + full / 2), 1e4 / (place - full / 2)
-    return order, (low + high) / 2, high - low, note
-
-
-def _micron(values, unit):
-    with np.errstate(divide="ignore"):
-        return 1e4 / values if unit == "cm-1" else values * MICRON[unit]
-
-
-def _full_width(values, place, column, asked, kind, name, lines):
-    """Return full widths (n_bins,) and a note on how they were told from half widths."""
-    bad = values <= 0
-    if bad.any():
-        where = rows_text(bad, lines)
-        raise InputError(f"{name}: column {column!r} holds widths that are not positive in {where}, by line")
-    stated = kind if kind in ("full", "half") else None
-    if stated and asked not in ("auto", stated):
-        raise InputError(f"{name}: column {column!r} holds {stated} widths, but data.width is {asked}; expected auto")
-    found = stated or (asked if asked != "auto" else _guess_width(values, place, kind, name))
-    full = values * (2.0 if found == "half" else 1.0)
-    bad = full > 2 * place
-    if bad.any():
-        where = rows_text(bad, lines)
-        raise InputError(f"{name}: column {column!r} holds bins that reach below 0 micron in {where}, by line")
-    return full, f"{found} widths ({'stated' if stated or asked != 'auto' else 'guessed'})"
-
-
-def _guess_width(values, place, kind, name):
-    """Tell full from half widths by the spacing of the bins; refuse those that may be both.
-
-    Full widths of one spacing belong to bins that touch (half widths would make them overlap by half). Half widths of
-    half a spacing belong to bins that touch as well, but full widths with gaps as large as the bins look the same:
-    they are told by bins of unequal widths whose edges meet, or by a name (``kind`` "error", such as wave_err).
-    """
-    ratio, guess = float("nan"), None
-    if len(place) > 1:
-        distance, pairs = np.abs(np.diff(place)), np.array([values[1:], values[:-1]])
-        ratio = float(np.median(values / np.abs(np.gradient(place))))
-        meet = np.abs(distance - pairs.sum(axis=0)) < TOUCH * pairs.min(axis=0)
-        unequal = np.ptp(pairs, axis=0) > 2 * TOUCH * pairs.max(axis=0)
-        if 0.8 <= ratio <= 1.25 and kind != "error":
-            guess = "full"
-        elif (kind == "error" and ratio < 0.8) or (meet.mean() > 0.8 and (meet & unequal).sum() > 1):
-            guess = "half"
-    if guess is None:
-        raise InputError(
-            f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the "
-            "bins); state width as half or full, or name the column half_width or full_width (--columns)"
-        )
-    logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, ratio)
-    return guess
-
-
-def _spacing_widths(wavelength):
-    """Return widths (n_bins,) of bins whose edges are half way between centres; a gap does not widen its neighbours."""
-    half = np.diff(wavelength) / 2
-    left, right = np.append(half[0], half), np.append(half, half[-1])
-    gap = np.maximum(left, right) > GAP * np.minimum(left, right)
-    return np.where(gap, 2 * np.minimum(left, right), left + right)
 
 
 def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):

@@ -411,7 +411,7 @@ def as_text(name):
     ("spectra never written", replaced("spectra", shape=(12, 4), dtype="f8", chunks=(1, 4)), "but was never written"),
     ("errors in other files", replaced("errors", shape=(12, 4), dtype="f8", external=[("/dev/zero", 0, 384)]),
      "/errors lies in other files, expected its values in this one"),
-    ("a petabyte of nothing", replaced("spectra", shape=(10**9, 10**6), dtype="f8", chunks=(1, 10**4)), "have shapes"),
+    ("a petabyte of nothing", replaced("spectra", shape=(10**9, 10**6), dtype="f8", chunks=(1, 10**4)), "was never written"),
     ("no spectra", lambda f: [replaced(n, shape=(0, 4), dtype="f8")(f) for n in ("spectra", "errors")], "have shapes"),
     ("errors of other bins", replaced("errors", data=np.ones((12, 3))), "have shapes"),
     ("spectra of text", as_text("spectra"), "/spectra has type |S1 and shape"),

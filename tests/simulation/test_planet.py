@@ -67,7 +67,6 @@ BAD_OBSERVATIONS = {
     "depth between two units": ({"depth": np.full(7, 0.1)}, "unit of the depths cannot be guessed"),
     "wavelength in no known unit": ({"columns": "wavelength[parsec],full_width,depth,error"}, "expected micron, nm"),
     "wavelength in nanometre unsaid": ({"wavelength": WAVELENGTH * 1e3}, "expected micron"),
-    "no widths": ({"columns": "wavelength,depth,error"}, "a survey needs the edges of the bins"),
     "bins bluer than the opacities": ({"wavelength": WAVELENGTH - 0.4}, "1 of 7 bins lie outside of the opacities"),
     "bins redder than the opacities": ({"wavelength": WAVELENGTH + 5}, "2 of 7 bins lie outside of the opacities"),
     "bins in disorder": ({"wavelength": WAVELENGTH[[0, 2, 1, 3, 4, 5, 6]]}, "not sorted"),
@@ -104,6 +103,12 @@ def test_bad_observation_is_refused_in_one_line(tmp_path, changes, words):
     with pytest.raises(InputError) as refusal:
         survey_design(observation, planet)
     assert words in str(refusal.value) and str(observation) in str(refusal.value)
+
+
+def test_bins_without_widths_reach_half_way_to_their_neighbours(tmp_path):
+    wavelength = np.array([1, 1.1, 1.21, 1.33, 1.46, 1.6, 1.75])
+    edges = survey_design(*write(tmp_path, columns="wavelength,depth,error", wavelength=wavelength)).edges
+    np.testing.assert_allclose(edges[1:-1, 1] - edges[1:-1, 0], (wavelength[2:] - wavelength[:-2]) / 2)
 
 
 @pytest.mark.parametrize("key, value, words", BAD_PLANETS.values(), ids=BAD_PLANETS)
