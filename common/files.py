@@ -60,7 +60,7 @@ def read_bounded(path, limit):
 
 @contextmanager
 def opened_hdf5(path):
-    """Open an HDF5 file to read it, once `refuse_absent` has looked at all of it; the ValueError names no file."""
+    """Open an HDF5 file for reading once `refuse_absent` has checked all of it; a ValueError does not name the file."""
     import h5py
 
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -71,7 +71,7 @@ def opened_hdf5(path):
 
 
 def refuse_absent(file):
-    """Refuse an HDF5 file whose content lies in other files or was never written, without opening any other file."""
+    """Raise a ValueError if content of an open HDF5 file lies elsewhere or was never written; open no other file."""
     import h5py
 
     groups, seen = [file], set()

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -408,6 +409,11 @@ class RunFolder:
         """
         while self._lock is None:
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            if not stat.S_ISREG(os.fstat(lock).st_mode):
+                os.close(lock)
+                raise RunFolderError(
+                    f"{self.path}: not usable for results ({self._lock_path.name} is not a regular file)"
+                )
             try:
                 content = os.read(lock, 200).decode("ascii", "replace").strip()
                 if fcntl is not None:
