@@ -63,6 +63,10 @@ def parse_arguments(argv=None):
         "--scheduler", metavar="ADDRESS", help="train folds and map on Dask workers: local:N or tcp://..."
     )
     parser.add_argument("--fold", type=int, metavar="K", help="train fold K only; other jobs train the other folds")
+    parser.add_argument(
+        "--figures", choices=("none", "report", "all"), default="report",
+        help="figures to draw (default: those of report.html)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     parser.add_argument("--apply", metavar="RUN_DIR", help="apply the networks of a finished run to an observation")
     parser.add_argument(
@@ -154,8 +158,15 @@ def main(argv=None):
             if arguments.planet:
                 study_planet(config, arguments, command, log)
             else:
+                folders = []
                 for one_config, one_arguments in networks(config, arguments):
                     run(one_config, one_arguments, command, log)
+                    folders.append(one_arguments.output)
+                if len(folders) > 1 and arguments.fold is None:
+                    from report.compare import write_comparison
+
+                    path = write_comparison(folders, Path(folders[0]).with_name("comparison.html"))
+                    logger.info("the networks compared: %s", path)
             return 0
         except InputError as error:
             return _fail(error, 2)
@@ -269,7 +280,8 @@ def run(config, arguments, command, log, study=None):
         results.write_run(folder.work, split.data, config.model.name, config.seed, split.test, evaluated)
         with stage("figures"):
             finished = results.load_run(folder.work, unverified=True)  # the manifest is written last
-            page.write_report(finished, rendered=page.write_figures(finished))
+            rendered = page.write_figures(finished, figures=arguments.figures, processes="auto")
+            page.write_report(finished, rendered=rendered)
         logger.info("\n%s\n", score_table(finished.amp_names, finished.scores))
         logger.info("time: %s", stage)
         folder.finish()

@@ -200,3 +200,15 @@ def test_a_loaded_network_answers_and_maps_as_the_run_did(finished):
         TrainedNetwork.load(folder, 7)
     with pytest.raises(ValueError, match="expected the folder of a finished run"):
         TrainedNetwork.load(folder / "figures")
+
+
+def test_all_networks_end_with_a_page_that_compares_them(monkeypatch, tmp_path):
+    import runfile as module
+    from report import compare
+
+    compared = []
+    monkeypatch.setattr(module, "run", lambda *_: None)
+    monkeypatch.setattr(compare, "write_comparison", lambda folders, path: compared.append((folders, path)))
+    assert module.main(["--model", "all", "--output", str(tmp_path), "--quiet"]) == 0
+    folders = [str(tmp_path / name) for name in ("mlp", "cnn", "lstm", "hybrid")]
+    assert compared == [(folders, tmp_path / "comparison.html")]
