@@ -5,7 +5,6 @@ All three steps belong to one set of inputs, which `Study` records and checks, u
 
 import copy
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -100,15 +99,12 @@ class Study(RunFolder):
                 return out
             if not self.resumed:
                 raise InputError(f"{out}: {other}; give --overwrite to start again")
-        if importlib.util.find_spec("taurex") is None:
-            raise InputError("--planet: simulating planets needs TauREx 3: pip install taurex")
         check_place(out, overwrite=True)
         self._write_record()
         out.unlink(missing_ok=True)  # of other inputs
         if self.overwrite and parts.is_dir():
             shutil.rmtree(parts)
-        for name in ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ.setdefault(name, "1")  # for the workers: one thread per process
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the workers: one thread per process
         processes = process_count(self.config.training.processes, -(-self.n // CHUNK), MEMORY_PER_PROCESS)
         logger.info("%s: %d planets to simulate with %d processes", out, self.n, processes)
         progress = shows_progress(quiet)

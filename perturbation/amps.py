@@ -66,12 +66,19 @@ AMPS = {
         AMP("Rp", r"$R_\mathrm{p}$", "m", plot_unit=r"$R_\mathrm{J}$", plot_factor=JUPITER_RADIUS, colour="#332288"),
         AMP("Tp", r"$T_\mathrm{p}$", "K", plot_unit="K", colour="#882255"),
         AMP("Pclouds", r"$P_\mathrm{clouds}$", "Pa", "log10", plot_unit="bar", plot_factor=BAR, colour="#117733"),
+        AMP("SO2", r"SO$_2$", scale="log10", kind="molecule", colour="#56B4E9"),
+        AMP("Na", "Na", scale="log10", kind="molecule", colour="#999933"),
+        AMP("K", "K", scale="log10", kind="molecule", colour="#AA4499"),
+        AMP("haze_factor", "haze factor", scale="log10", colour="#44AA99"),
+        AMP("haze_slope", "haze slope", colour="#88CCEE"),
+        AMP("cloud_fraction", "cloud fraction", colour="#661100"),
+        AMP("T_gradient", r"$\mathrm{d}T/\mathrm{d}\log P$", "K", plot_unit="K per decade", colour="#CC6677"),
     )
 }
 
 PAPER_AMPS = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the nine of the paper, in its order
 
-# Where each molecule absorbs most strongly between 0.5 and 8 micron: (low, high) of each band, micron.
+# Where each molecule or atom absorbs most strongly between 0.5 and 9 micron: (low, high) of each band, micron.
 # Band centres of the vibrational bands listed in data/README.md, widths rounded by eye at R ~ 50.
 BANDS = {
     "H2O": ((1.33, 1.50), (1.75, 2.00), (2.45, 3.00), (5.0, 7.5)),
@@ -79,6 +86,9 @@ BANDS = {
     "CO": ((2.29, 2.45), (4.40, 5.10)),
     "CO2": ((1.95, 2.10), (2.65, 2.85), (4.15, 4.50)),
     "NH3": ((1.48, 1.56), (1.93, 2.10), (2.15, 2.35), (2.85, 3.15), (5.7, 6.7)),
+    "SO2": ((3.94, 4.10), (7.15, 7.55), (8.3, 9.0)),
+    "Na": ((0.57, 0.61),),
+    "K": ((0.755, 0.785),),
 }
 
 

@@ -1,4 +1,4 @@
-"""Band model: smoothed cross-sections of H2O, CH4, CO, CO2 and NH3 from molecular constants.
+"""Band model: smoothed cross-sections of H2O, CH4, CO, CO2, NH3 and SO2 from molecular constants.
 
 The cross-section at wavenumber nu and temperature T is a sum over vibrational bands (`molecules.py`):
 
@@ -91,7 +91,7 @@ def _rotational_envelope(molecule, band, temperature, transitions):
     zeta = np.dot(band.quanta, molecule.coriolis) / sum(band.quanta)
     if molecule.rotor == "spherical":
         return spherical_envelope(temperature, constants, upper, zeta)
-    return symmetric_envelope(temperature, constants, upper, perpendicular, zeta)
+    return symmetric_envelope(temperature, constants, upper, perpendicular, zeta, molecule.rotor == "symmetric")
 
 
 def _hot_band_factor(molecule, band, temperature):

@@ -1,4 +1,4 @@
-"""Collision-induced absorption (CIA) of H2-H2 and H2-He at knots, as TauREx CIA objects.
+"""Collision-induced absorption (CIA) of H2-H2 and H2-He at knots.
 
 The knots are rounded readings (0.01 dex) of the tables of Borysow, Jorgensen and co-workers for H2-H2 (Borysow 2002,
 A&A 390, 779; Borysow, Jorgensen & Fu 2001, JQSRT 68, 235) and H2-He (Jorgensen et al. 2000, A&A 361, 283).
@@ -7,7 +7,6 @@ than 250 cm-1 is lost, and beyond about 16,000 cm-1 the values are extrapolated 
 """
 
 import numpy as np
-from taurex.cia import CIA
 
 # fmt: off
 WAVENUMBER = np.array([  # cm-1
@@ -97,42 +96,14 @@ LOG_COEFFICIENT = {  # log10 of the absorption coefficient [cm5 per molecule pai
 PAIRS = tuple(LOG_COEFFICIENT)
 
 
-class KnotCIA(CIA):
-    """CIA of one pair of molecules from the knots of this module.
+def coefficient(pair, temperature, wavenumber=WAVENUMBER):
+    """Absorption coefficient [m5 per pair of molecules] of "H2-H2" or "H2-He" at wavenumbers (n,) [cm-1].
 
-    Parameters
-    ----------
-    pair : str
-        "H2-H2" or "H2-He".
+    Temperatures [K] and wavenumbers outside the knots take the value at the edge.
     """
-
-    def __init__(self, pair):
-        super().__init__("KnotCIA", pair)
-        self._log_coefficient = LOG_COEFFICIENT[pair]  # (n_temperatures, n_wavenumbers)
-
-    @property
-    def wavenumberGrid(self):
-        """Wavenumbers of the knots [cm-1]."""
-        return WAVENUMBER
-
-    @property
-    def temperatureGrid(self):
-        """Temperatures of the knots [K]."""
-        return TEMPERATURE
-
-    def cia(self, temperature, wngrid=None):
-        """Absorption coefficient [m5] at a temperature [K], on `wngrid` [cm-1] or at the knots.
-
-        Temperatures and wavenumbers outside the knots take the value at the edge.
-        """
-        temperature = np.clip(temperature, TEMPERATURE[0], TEMPERATURE[-1])
-        row = np.clip(np.searchsorted(TEMPERATURE, temperature) - 1, 0, len(TEMPERATURE) - 2)
-        weight = (temperature - TEMPERATURE[row]) / (TEMPERATURE[row + 1] - TEMPERATURE[row])
-        log_coefficient = (1 - weight) * self._log_coefficient[row] + weight * self._log_coefficient[row + 1]
-        if wngrid is not None:
-            log_coefficient = np.interp(wngrid, WAVENUMBER, log_coefficient)
-        return 10 ** (log_coefficient - 10)  # cm5 to m5
-
-    def compute_cia(self, temperature):
-        """Absorption coefficient [m5] at the knots; TauREx's abstract method."""
-        return self.cia(temperature)
+    temperature = np.clip(temperature, TEMPERATURE[0], TEMPERATURE[-1])
+    row = np.clip(np.searchsorted(TEMPERATURE, temperature) - 1, 0, len(TEMPERATURE) - 2)
+    weight = (temperature - TEMPERATURE[row]) / (TEMPERATURE[row + 1] - TEMPERATURE[row])
+    knots = LOG_COEFFICIENT[pair]
+    log_coefficient = (1 - weight) * knots[row] + weight * knots[row + 1]
+    return 10 ** (np.interp(wavenumber, WAVENUMBER, log_coefficient) - 10)  # cm5 to m5

@@ -1,167 +1,168 @@
-"""What makes a planet's atmosphere opaque, as TauREx contributions.
+"""What makes a planet's atmosphere opaque: molecules, scattering, collisions, haze and clouds.
 
-`LineAbsorption` is the molecules' absorption by correlated k. The absorbers of an isothermal, well-mixed atmosphere
-that do not depend on pressure have one cross-section in every layer, so `UniformContribution` looks it up once
-instead of once per layer (same numbers as TauREx's own classes, quicker). `PartialClouds` is a cloud deck whose top
-may lie inside a layer.
+Everything here says which part of the light a ray lets through, for all rays (rows) at all wavenumbers (columns).
 """
 
 import numpy as np
-from taurex.contributions import Contribution, SimpleCloudsContribution
-from taurex.util.scattering import rayleigh_sigma_from_name
 
-from simulation.cia import PAIRS, KnotCIA
-from simulation.molecules import MOLECULES
+from simulation import cia
+from simulation.kdistribution import basis, hot_share
+
+REFRACTION = {  # refractive index n - 1 at wavelengths in micron, and King's correction; CGS at 0 C and 1 atm
+    "CO": (lambda micron: 32.7e-5 * (1 + 8.1e-3 / micron**2), 1.016),
+    "CH4": (lambda micron: 1e-8 * (46662 + 402 / micron**2), 1.0),
+    "NH3": (lambda micron: 37.0e-5 * (1 + 12.0e-3 / micron**2), 1.0),
+    "CO2": (
+        lambda micron: sum(
+            strength / (resonance - micron**-2)
+            for strength, resonance in (
+                (6.991e-2, 166.175), (1.44720e-3, 79.609), (6.42941e-5, 56.3064), (5.21306e-5, 46.0196),
+                (1.46847e-6, 0.0584738),
+            )
+        ),
+        1.1364,
+    ),
+    "H2O": (
+        lambda micron: 0.85 * (0.05792105 / (238.0185 - micron**-2) + 0.00167917 / (57.362 - micron**-2)),
+        (6 + 3 * 0.17) / (6 - 7 * 0.17),
+    ),
+}  # fmt: skip
+SCATTERERS = ("H2", "He", *REFRACTION)
+LOSCHMIDT = 2.6867805e25  # molecules per m3 at 0 C and 1 atm
+HAZE_CROSS_SECTION, HAZE_WAVELENGTH = 5.31e-31, 0.35  # m2 and micron: Rayleigh scattering of H2
+PAIR_UNIT = 1e-55  # m5, keeps columns of pairs within single precision
+LOG_UNIT = -55.0  # ln k [cm2] is counted from here, to keep digits in single precision
+UNIT = LOG_UNIT * np.eye(1, 16).reshape(4, 4)  # of the coefficients of ln k
+TEMPERATURE_NODES = 33  # of CIA along a ray with a temperature gradient: linear in between
 
 
-class UniformContribution(Contribution):
-    """Opacity source with one cross-section for all layers: isothermal, well mixed, no dependence on pressure."""
+def rayleigh(gas, wavenumber):
+    """Rayleigh cross-section [m2] of a gas at wavenumbers (n,) [cm-1]; 0 where no refractive index is known.
 
-    density_power = 1  # absorbers per volume go with density to this power
-
-    def cross_section(self, model, wngrid):
-        """Cross-section per molecule of air [m2] (CIA: m5) on `wngrid` [cm-1], shape (n_wavenumbers,)."""
-        raise NotImplementedError
-
-    def prepare_each(self, model, wngrid):
-        """Yield the cross-section in all layers, (n_layers, n_wavenumbers); TauREx's abstract method."""
-        yield self.name, np.broadcast_to(self.cross_section(model, wngrid), (model.nLayers, len(wngrid)))
-
-    def prepare(self, model, wngrid):
-        """Look up the cross-section once per spectrum."""
-        self._ngrid, self._nlayers = len(wngrid), model.nLayers
-        self._row = self.cross_section(model, wngrid)
-        self.sigma_xsec = np.broadcast_to(self._row, (self._nlayers, self._ngrid))
-
-    def contribute(self, model, start_layer, end_layer, density_offset, layer, density, tau, path_length=None):
-        """Add cross-section times column along the ray through `layer` to its optical depth."""
-        inside = density[start_layer + density_offset : end_layer + density_offset]
-        column = path_length[start_layer:end_layer] @ inside**self.density_power
-        tau[layer] += column * self._row
+    H2: Dalgarno & Williams 1962, ApJ 136, 690; He: Chan & Dalgarno 1965, Proc. Phys. Soc. 85, 227; others from the
+    refractive indices of Cox 2000, Allen's Astrophysical Quantities, and Sneep & Ubachs 2005, JQSRT 92, 293.
+    """
+    angstrom, micron = 1e8 / wavenumber, 1e4 / wavenumber
+    if gas == "H2":
+        return 8.14e-17 * angstrom**-4.0 * (1 + 1.572e6 * angstrom**-2.0 + 1.981e12 * angstrom**-4.0)
+    if gas == "He":
+        return 5.484e-18 * angstrom**-4.0 * (1 + 2.44e5 * angstrom**-2.0)
+    if gas not in REFRACTION:
+        return np.zeros(len(wavenumber))
+    excess, king = REFRACTION[gas]
+    square = (1 + excess(micron)) ** 2
+    return 24 * np.pi**3 * king * ((square - 1) / (LOSCHMIDT * (square + 2))) ** 2 / (micron * 1e-6) ** 4
 
 
-class LineAbsorption(Contribution):
+def haze(factor, slope, wavenumber):
+    """Cross-section [m2 per molecule of H2] of a haze at wavenumbers (n,) [cm-1].
+
+    ``factor`` times Rayleigh scattering of H2 at 0.35 micron, with the power ``slope`` of the wavelength (-4: like
+    Rayleigh scattering); MacDonald & Madhusudhan 2017, MNRAS 469, 1979, equation 12.
+    """
+    return factor * HAZE_CROSS_SECTION * (1e4 / wavenumber / HAZE_WAVELENGTH) ** slope
+
+
+def collisions(hydrogen, helium, atmosphere, wavenumber):
+    """Optical depth (n_rays, n_wavenumbers) of H2-H2 and H2-He pairs, float32; mixing ratios of both gases."""
+    shares = {"H2-H2": hydrogen**2, "H2-He": hydrogen * helium}
+    pairs = atmosphere.column * (atmosphere.density * PAIR_UNIT)
+    temperature = atmosphere.temperature
+    low, high = temperature.min(), temperature.max()
+    nodes = np.linspace(low, high, TEMPERATURE_NODES if high > low else 1)
+    at_nodes = np.array([sum(s * cia.coefficient(p, t, wavenumber) for p, s in shares.items()) for t in nodes])
+    at_nodes = (at_nodes / PAIR_UNIT).astype(np.float32)
+    if len(nodes) == 1:
+        return pairs.sum(axis=1, keepdims=True).astype(np.float32) @ at_nodes
+    place = (temperature - low) / (nodes[1] - nodes[0])
+    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0)  # (n_layers, n_nodes)
+    return (pairs @ weights).astype(np.float32) @ at_nodes
+
+
+def covered(boundaries, cloud_top):
+    """Share of each layer (n_layers,), in log pressure, that lies below the top of a cloud deck [Pa].
+
+    A layer that holds the top lets through the rest of the light, so the spectrum is continuous in the cloud-top
+    pressure (a deck of whole layers makes it a staircase).
+    """
+    log_boundary = np.log(boundaries)  # (n_layers + 1,), bottom first
+    return np.clip((log_boundary[:-1] - np.log(cloud_top)) / (log_boundary[:-1] - log_boundary[1:]), 0.0, 1.0)
+
+
+class LineAbsorption:
     """Absorption by the molecules, lines and all: correlated k with band transmissions that multiply.
 
     A ray through several layers meets the same wavelengths in the same order of strength (correlated k), so the
-    optical depth of each ordinate adds up along it. Lines of different molecules fall where they may: within a part
-    of a cell the transmissions of the molecules multiply (random overlap).
+    optical depth of each ordinate adds up along it; each layer has the k of its own temperature and pressure. Lines of
+    different molecules fall where they may: within a part of a cell the transmissions of the molecules multiply (random
+    overlap).
 
     Parameters
     ----------
     opacities : simulation.opacities.Opacities
     parts : ndarray of int
         Parts of the cells that make the wavenumber grid, from the blue to the red.
+    pressure : ndarray (n_layers,)
+        Of the layers [Pa].
     """
 
-    def __init__(self, opacities, parts):
-        super().__init__("Absorption")
-        self._distributions, self._opacities, self._parts = opacities.distributions, opacities, parts
+    def __init__(self, opacities, parts, pressure):
+        self._opacities, self._parts = opacities, parts[::-1]  # by ascending wavenumber
         cells, first, counts = np.unique(opacities.cell[parts], return_index=True, return_counts=True)
-        self._cells, self._slices = cells, [slice(i, i + n) for i, n in zip(first, counts, strict=True)]
-        self._pressure = self._surfaces = None
+        self._slices = [slice(len(parts) - i - n, len(parts) - i) for i, n in zip(first, counts, strict=True)]
+        self._pressure = basis(1000.0, pressure)[1]  # (n_layers, 4)
+        coefficients = opacities.distributions.coefficients
+        self._surfaces = {  # ln k is basis (n_layers, 16) @ surface (16, n_cells * n_g)
+            name: (values - UNIT)[cells].reshape(-1, values.shape[-1] ** 2).T.astype(np.float32)
+            for name, values in coefficients.items()
+        }
 
-    def prepare_each(self, model, wngrid):
-        """TauREx's abstract method: nothing, a layer by itself has no cross-section here."""
-        return iter(())
+    def _cross_sections(self, name, temperature):
+        """Cross-sections [exp(LOG_UNIT) cm2], (n_layers, n_cells * n_g), of the highest ``len(temperature)`` layers."""
+        pressure = self._pressure[-len(temperature) :]
 
-    def prepare(self, model, wngrid):
-        """Look up cross-sections and shares once per spectrum."""
-        temperature = model.temperatureProfile[0]
-        mix = {name: model.chemistry.get_gas_mix_profile(name)[0] for name in MOLECULES}
-        present = [name for name in MOLECULES if mix[name] > 0]
-        k = [self._at_levels(name, temperature, model.pressureProfile) * (mix[name] * 1e-4) for name in present]
-        self._k = np.stack(k, axis=1) if k else None  # (n_layers, n_molecules, n_cells, n_g) m2 per molecule of air
-        shares = [self._opacities.shares(name, temperature)[self._parts] for name in present]
-        self._shares = np.array(shares, float).transpose(0, 2, 1) if k else None  # (n_molecules, n_g, n_parts)
-        self._optical_depth = None
+        def log_k(key, at):
+            both = basis(at, 1.0)[0][:, :, None] * pressure[:, None, :]  # (n_layers, 4, 4)
+            return both.reshape(len(at), -1).astype(np.float32) @ self._surfaces[key]
 
-    def _at_levels(self, name, temperature, pressure):
-        """Cross-sections [cm2] of the cells in all layers, (n_layers, n_cells, n_g)."""
-        return self._distributions.cross_sections(name, temperature, pressure)[:, self._cells]
+        part, cold = hot_share(self._surfaces, name, temperature)
+        if not part.any():
+            return np.exp(log_k(name, cold))
+        part = part[:, None].astype(np.float32)
+        return np.exp((1 - part) * log_k(name, cold) + part * log_k(f"{name}_hot", temperature))
 
-    def contribute(self, model, start_layer, end_layer, density_offset, layer, density, tau, path_length=None):
-        """Add the optical depth along the ray through `layer`; that of all rays is computed with the first."""
-        if self._k is None:
-            return
-        if self._optical_depth is None:
-            self._optical_depth = -np.log(np.maximum(self._transmission(model.path_length, density), 1e-300))
-        tau[layer] += self._optical_depth[layer]
+    def light(self, mix, temperature, reference, column):
+        """Part of the light let through, (n_rays, n_parts), by ascending wavenumber.
 
-    def _transmission(self, path_length, density):
-        """Part of the light that the molecules let through, (n_layers, n_wavenumbers), wavenumber ascending."""
-        column = np.zeros((len(density), len(density)))  # of the ray through a layer in the layers above
-        for layer, path in enumerate(path_length):
-            column[layer, layer:] = path * density[layer:]
-        light = np.exp(-(column @ self._k.reshape(len(density), -1))).reshape(self._k.shape)
-        light = light.transpose(2, 1, 0, 3)  # (n_cells, n_molecules, n_layers, n_g)
-        result = np.empty((len(density), len(self._parts)))
-        for cell, parts in zip(light, self._slices, strict=True):
-            result[:, parts] = (cell @ self._shares[:, :, parts]).prod(axis=0)
-        return result[:, ::-1]
-
-
-class MolecularAbsorption(UniformContribution):
-    """Absorption by the molecules, from tables that do not depend on pressure."""
-
-    def __init__(self, tables):
-        super().__init__("Absorption")
-        self._tables = tables  # {molecule: TauREx opacity}
-
-    def cross_section(self, model, wngrid):
-        """Sum over molecules of mixing ratio times cross-section [m2]."""
-        temperature, pressure = model.temperatureProfile[0], model.pressureProfile[0]
-        total = np.zeros(len(wngrid))
-        for name, table in self._tables.items():
-            mixing_ratio = model.chemistry.get_gas_mix_profile(name)[0]
-            if mixing_ratio > 0:
-                total += mixing_ratio * table.opacity(temperature, pressure, wngrid)
-        return total
+        Parameters
+        ----------
+        mix : dict
+            {molecule: volume mixing ratio}.
+        temperature : ndarray (n_layers,)
+            Of the layers of ``column``, the highest of those that this was made for.
+        reference : float
+            Temperature that says which share of a part has which cross-section [K].
+        column : ndarray (n_rays, n_layers)
+            Molecules of air per m2, float32.
+        """
+        result = np.ones((len(column), len(self._parts)), np.float32)
+        n_rays, n_g = len(column), len(self._opacities.distributions.weights)
+        for name, ratio in mix.items():
+            k = self._cross_sections(name, temperature) * np.float32(
+                ratio * 1e-4 * np.exp(LOG_UNIT)
+            )  # m2 per molecule of air
+            light = upper_product(column, k)
+            np.exp(np.negative(light, out=light), out=light)
+            light = light.reshape(n_rays, -1, n_g)
+            shares = self._opacities.shares(name, reference)[self._parts].T  # (n_g, n_parts)
+            for cell, parts in enumerate(self._slices):
+                result[:, parts] *= light[:, cell] @ shares[:, parts]
+        return result
 
 
-class UniformRayleigh(UniformContribution):
-    """TauREx's Rayleigh scattering, its cross-sections computed once per wavenumber grid."""
-
-    def __init__(self):
-        super().__init__("Rayleigh")
-        self._grid, self._sigma = None, {}
-
-    def cross_section(self, model, wngrid):
-        """Sum over gases of mixing ratio times Rayleigh cross-section [m2]."""
-        if self._grid is not wngrid:
-            self._grid = wngrid
-            gases = (*model.chemistry.activeGases, *model.chemistry.inactiveGases)
-            self._sigma = {gas: rayleigh_sigma_from_name(gas, wngrid) for gas in gases}
-        return sum(model.chemistry.get_gas_mix_profile(gas)[0] * sigma for gas, sigma in self._sigma.items())
-
-
-class UniformCIA(UniformContribution):
-    """Collision-induced absorption of H2-H2 and H2-He."""
-
-    density_power = 2
-
-    def __init__(self):
-        super().__init__("CIA")
-        self._pairs = [KnotCIA(pair) for pair in PAIRS]
-
-    def cross_section(self, model, wngrid):
-        """Sum over pairs of both mixing ratios times the absorption coefficient [m5]."""
-        temperature, mix = model.temperatureProfile[0], model.chemistry.get_gas_mix_profile
-        return sum(mix(cia.pairOne)[0] * mix(cia.pairTwo)[0] * cia.cia(temperature, wngrid) for cia in self._pairs)
-
-
-class PartialClouds(SimpleCloudsContribution):
-    """Grey cloud deck whose top may lie inside a layer.
-
-    TauREx's SimpleClouds makes whole layers opaque, so the spectrum is a staircase in cloud-top pressure. Here the
-    layer that holds the top passes a fraction 1 - f of the light, f being the part of the layer (in log pressure)
-    below the top. With the top on a layer's boundary the two agree.
-    """
-
-    def prepare_each(self, model, wngrid):
-        """Yield the optical depth of the cloud in each layer, (n_layers, n_wavenumbers)."""
-        log_level = np.log(model.pressure.pressure_profile_levels)  # (n_layers + 1,), bottom first
-        covered = (log_level[:-1] - np.log(self._cloud_pressure)) / (log_level[:-1] - log_level[1:])
-        with np.errstate(divide="ignore"):
-            optical_depth = -np.log1p(-np.clip(covered, 0.0, 1.0))  # inf where the layer is covered
-        yield "Clouds", np.repeat(optical_depth[:, None], len(wngrid), axis=1)
+def upper_product(column, values, block=50):
+    """Product of ``column`` (n, n), which is zero below its diagonal, and ``values`` (n, m)."""
+    result = np.empty((len(column), values.shape[1]), values.dtype)
+    for start in range(0, len(column), block):
+        np.matmul(column[start : start + block, start:], values[start:], out=result[start : start + block])
+    return result

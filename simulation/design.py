@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
+from constants import AMPS, BANDS, JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
 from loaders.observation import read_observation
 from runio.log import InputError, as_input_error
 from simulation.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
-from simulation.planetfile import MOLECULES, load_planet
+from simulation.planetfile import load_planet
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,11 @@ PRIORS = {
 # Planet of the single-molecule curves, in retrieval space: 1 M_J, 1.2 R_J, 1500 K, no cloud above 1e6 Pa.
 REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * JUPITER_RADIUS, 1500.0, 6.0)
 
-REFERENCE_RATIO = 1e-4  # volume mixing ratio of the single-molecule curves
-ABSENT = {**dict.fromkeys(("H2O", "CH4", "CO", "CO2", "NH3"), -np.inf), "Pclouds": 6.0}  # of what a design leaves out
+REFERENCE_RATIO = {"Na": 1e-6, "K": 1e-6}  # mixing ratio of the single-molecule curves; 1e-4 of all others
+CLEAR, HAZE_FREE = 6.0, -10.0  # log10 of the cloud top [Pa] and of the haze's factor that nobody sees
+# Which of a planet's random numbers is whose: a parameter more leaves the others alone.
+DRAWS = (*PRIORS, "noise", "SO2", "Na", "K", "haze_factor", "haze_slope", "cloud_fraction", "T_gradient")
+OFFSET_STREAM = 1  # of the offsets of a planet's instruments
 ERROR_STEP = 2.0**-27  # 0.0075 ppm: errors are rounded to multiples of this
 
 
@@ -47,18 +50,20 @@ class Design:
     edges : ndarray (n_bins, 2)
         Lower and upper edge of each bin [micron], by ascending centre; gaps and overlaps are allowed.
     priors : dict
-        {AMP: (unit, scale, (low, high))} of the AMPs that are drawn, in the paper's order. A molecule that is missing
-        is absent from all planets, and so are clouds.
+        {AMP: (unit, scale, (low, high))} of the AMPs that are drawn, in the order of the file's columns. What is
+        missing is absent from all planets (`simulation.forward_model.ABSENT`).
     star_radius : float
         In solar radii of 6.957e8 m.
     star_temperature : float
         In K.
-    reference : tuple of 9 float
-        Planet of the single-molecule curves, in retrieval space.
+    reference : tuple of float
+        Planet of the single-molecule curves, in retrieval space, in the order of `priors`.
     errors : ndarray (n_bins,) or None
         1-sigma errors of an observation, dimensionless; None takes those of `simulation.ariel.noise`.
     error_scale : (float, float)
         The errors are multiplied by a number that is log-uniform between these.
+    offsets : dict
+        {instrument: (standard deviation, bins (n_bins,) of bool)} of what is added to all depths of an instrument.
     sources : dict of str to str
         Further attributes of the file: what the design was made from.
     """
@@ -71,6 +76,7 @@ class Design:
     reference: tuple
     errors: np.ndarray | None = None
     error_scale: tuple = (1.0, 1.0)
+    offsets: dict = field(default_factory=dict)
     sources: dict = field(default_factory=dict)
 
     @property
@@ -98,21 +104,25 @@ class Design:
     def draw_amps(self, n, seed, start=0):
         """Draw the AMPs of planets `start` to `start + n - 1`, (n, n_amps) in retrieval space, exact in float32."""
         low, high = self.limits()
-        columns = [list(PRIORS).index(key) for key in self.priors]
-        amps = low + (high - low) * _uniforms(n, seed, start)[:, columns]
+        amps = low + (high - low) * _uniforms(self.priors, n, seed, start)
         return amps.astype(np.float32).astype(np.float64)
-
-    def all_amps(self, amps):
-        """Fill in what this design leaves out: (n, n_amps) to (n, 9), as the forward model takes them."""
-        columns = dict(zip(self.priors, np.asarray(amps).T, strict=True))
-        return np.column_stack([columns.get(key, np.full(len(amps), ABSENT.get(key))) for key in PRIORS])
 
     def draw_errors(self, n, seed, start=0):
         """Draw the 1-sigma error of each bin for planets `start` to `start + n - 1`: (n, n_bins), dimensionless."""
         low, high = np.log10(AIRS_NOISE_RANGE if self.errors is None else self.error_scale)
-        scale = 10 ** (low + (high - low) * _uniforms(n, seed, start)[:, 9])
+        scale = 10 ** (low + (high - low) * _uniforms(["noise"], n, seed, start)[:, 0])
         errors = noise(scale) if self.errors is None else scale[:, None] * self.errors
         return np.maximum(np.round(errors / ERROR_STEP), 1) * ERROR_STEP
+
+    def draw_offsets(self, n, seed, start=0):
+        """Draw what is added to the depths of each instrument, (n, n_offsets); other arguments as of `draw_amps`."""
+        if not self.offsets:
+            return np.empty((n, 0))
+        size = np.array([size for size, _ in self.offsets.values()])
+        rows = [
+            np.random.default_rng((seed, i, OFFSET_STREAM)).standard_normal(len(size)) for i in range(start, start + n)
+        ]
+        return np.reshape(rows, (n, len(size))) * size
 
     def bare_depth(self, radius):
         """Transit depth of planets of a `radius` [m] without their atmospheres."""
@@ -129,9 +139,11 @@ class Design:
         )
 
 
-def _uniforms(n, seed, start):
-    """Uniform numbers in [0, 1), one row per planet (N, 10): nine AMPs and the noise level."""
-    return np.array([np.random.default_rng((seed, i)).random(10) for i in range(start, start + n)]).reshape(n, 10)
+def _uniforms(keys, n, seed, start):
+    """Uniform numbers in [0, 1) for some of DRAWS, one row per planet (n, len(keys))."""
+    columns = [DRAWS.index(key) for key in keys]
+    draws = [np.random.default_rng((seed, i)).random(len(DRAWS)) for i in range(start, start + n)]
+    return np.reshape(draws, (n, len(DRAWS)))[:, columns]
 
 
 ARIEL = Design(
@@ -185,9 +197,11 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
         reference=_reference(config),
         errors=seen.error,
         error_scale=tuple(config.errors),
+        offsets=_instrument_offsets(config.offsets, seen, planet),
         sources={"observation": str(observation), "planet": str(planet), "resolution": text},
     )
     _warn_if_out_of_reach(design, seen)
+    _warn_if_unseen(design, planet)
     return design
 
 
@@ -205,11 +219,43 @@ def _check_covered(edges, observation):
 
 
 def _reference(config):
-    """Return the planet of the single-molecule curves: the middle of the priors, without clouds."""
-    limits = {key: row[2] for key, row in config.priors().items()}
-    molecules = [float(np.log10(REFERENCE_RATIO))] * len(MOLECULES)
-    mass, radius, temperature = np.mean(np.log10(limits["Mp"])), np.mean(limits["Rp"]), np.mean(limits["Tp"])
-    return (*molecules, float(mass), float(radius), float(temperature), ABSENT["Pclouds"])
+    """Return the planet of the single-molecule curves: the middle of the priors, without clouds and haze."""
+    middle = {"Pclouds": CLEAR, "haze_factor": HAZE_FREE}
+    for key, (_, scale, limits) in config.priors().items():
+        if AMPS[key].kind == "molecule":
+            middle[key] = float(np.log10(REFERENCE_RATIO.get(key, 1e-4)))
+        elif key not in middle:
+            middle[key] = float(np.mean(np.log10(limits) if scale == "log10" else limits))
+    return tuple(middle[key] for key in config.priors())
+
+
+def _instrument_offsets(offsets, seen, planet):
+    """Return `Design.offsets`: a name means all instruments of the table that begin with it, in any case."""
+    found, taken = {}, np.zeros(len(seen.wavelength), bool)
+    for name, ppm in offsets.items():
+        names = [] if seen.instrument is None else [str(one).lower() for one in seen.instrument]
+        bins = np.array([f"{one} ".startswith(f"{name.lower()} ") for one in names], bool)
+        if not bins.any():
+            there = ", ".join(dict.fromkeys(map(str, seen.instrument))) if names else "no column of instruments"
+            raise InputError(f"{planet}: offsets.{name}: expected an instrument of {seen.name}: {there}")
+        if (bins & taken).any():
+            raise InputError(f"{planet}: offsets.{name}: expected each instrument once")
+        taken |= bins
+        found[name] = (ppm * 1e-6, bins)
+    if found and taken.all():
+        logger.warning("%s: offsets of all instruments: a shift of all depths cannot be told from the radius", planet)
+    return found
+
+
+def _warn_if_unseen(design, planet):
+    """Warn of molecules and atoms none of whose bands is seen by any bin."""
+    for name in design.priors:
+        bands = BANDS.get(name, ())
+        if bands and not any(((design.edges[:, 0] < high) & (design.edges[:, 1] > low)).any() for low, high in bands):
+            logger.warning(
+                "%s: molecules.%s: no bin lies in its bands (%s micron), so the spectrum says little about it",
+                planet, name, ", ".join(f"{low:g}-{high:g}" for low, high in bands),
+            )  # fmt: skip
 
 
 def _warn_if_out_of_reach(design, seen):

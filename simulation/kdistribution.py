@@ -90,11 +90,9 @@ class KDistributions:
         -------
         ndarray, shape (n_cells, n_g) or (n, n_cells, n_g)
         """
-        hot = self.coefficients.get(f"{molecule}_hot")
-        part = 0.0 if hot is None else np.clip((temperature - HOT_FROM) / (HOT_ONLY - HOT_FROM), 0, 1)
+        part, cold = hot_share(self.coefficients, molecule, temperature)
         log_k = 0.0
         if part < 1:
-            cold = temperature if hot is None else min(temperature, HOT_FROM)
             log_k = (1 - part) * self._surface(molecule, cold, pressure)
         if part > 0:
             log_k = log_k + part * self._surface(f"{molecule}_hot", temperature, pressure)
@@ -103,6 +101,14 @@ class KDistributions:
     def _surface(self, key, temperature, pressure):
         x, y = basis(temperature, pressure)  # (4,), (4,) or (n, 4)
         return np.einsum("cgab,a,...b->...cg", self.coefficients[key], x, y, optimize=True)
+
+
+def hot_share(surfaces, molecule, temperature):
+    """Share of a molecule's surface of hot gas at a temperature [K], and the temperature of its surface of cold gas."""
+    if f"{molecule}_hot" not in surfaces:
+        return np.zeros(np.shape(temperature)), temperature
+    share = np.clip((temperature - HOT_FROM) / (HOT_ONLY - HOT_FROM), 0, 1)
+    return share, np.minimum(temperature, HOT_FROM)
 
 
 def effective(cross_section, share, depth=CHORD_DEPTH):

@@ -1,4 +1,4 @@
-"""Molecular constants behind the band-model opacities: one table, five molecules.
+"""Molecular constants behind the band-model opacities: one table, six molecules.
 
 Units: cm-1 for every energy, cm/molecule at 296 K for every band intensity.
 
@@ -10,12 +10,18 @@ Where the numbers come from:
 - APPROXIMATE: every other band intensity, every anharmonicity, rotation-vibration and Coriolis constant. They are
   literature values rounded to two figures and have not been re-derived from a line list. Weak overtone bands
   (CH4, NH3 and CO2 below about 1.3 micron) can be wrong by a factor of a few.
+- SO2: constants of the ground state and anharmonicities of Shelton, Nielsen & Fletcher (1953, J. Chem. Phys. 21, 2178),
+  rounded; intensities are sums over the cells of the table that its k-distributions are fitted to (HITRAN 2016).
 - APPROXIMATE: `smoothing` stands for unresolved sub-bands and resonances that the model lacks; set by eye.
 """
 
 from dataclasses import dataclass
 
 HELIUM_RATIO = 0.17  # He/H2 by number, of the gas that the molecules are mixed into
+WEIGHTS = {  # atomic mass units; Na and K have no bands but lines (`alkali.py`)
+    "H2O": 18.01528, "CH4": 16.04276, "CO": 28.0104, "CO2": 44.0098, "NH3": 17.03056, "SO2": 64.0648,
+    "Na": 22.989768, "K": 39.0983, "H2": 2.01588, "He": 4.002602,
+}  # fmt: skip
 REFERENCE_TEMPERATURE = 296.0  # K, of the band intensities (HITRAN's convention)
 
 
@@ -57,9 +63,9 @@ class Molecule:
     name : str
         Chemical formula, TauREx's name of the gas.
     rotor : str
-        "linear", "spherical", "symmetric" or "asymmetric".
+        "linear", "spherical", "symmetric", "prolate" (nearly) or "asymmetric".
     rotational_constants : tuple of float
-        Ground-state (B,), (B, C) for the symmetric or (A, B, C) for the asymmetric top.
+        Ground-state (B,); (B, C) of the symmetric, ((B + C) / 2, A) of the prolate, (A, B, C) of the asymmetric top.
     rotation_vibration : tuple of tuple of float
         Per normal mode, what one quantum takes off each rotational constant.
     modes : tuple of (float, int)
@@ -240,6 +246,28 @@ MOLECULES = {
             Band(11350.0, 2.5e-22, (2, 0, 1, 1), "perpendicular", 80),
             Band(12630.0, 2e-22, (3, 0, 1, 0), "perpendicular", 70),
             Band(15450.0, 3e-23, (4, 0, 1, 0), "perpendicular", 90),
+        ),
+    ),
+    "SO2": Molecule(
+        name="SO2",
+        rotor="prolate",
+        rotational_constants=(0.31886, 2.02736),
+        rotation_vibration=((0.0016, -0.0011), (0.0003, -0.039), (0.0012, 0.0207)),
+        modes=((1151.7, 1), (517.7, 1), (1362.1, 1)),
+        anharmonicity=((-3.99, -2.05, -13.71), (-3.0, -3.9), (-5.17,)),
+        coriolis=(0, 0, 0),
+        bands=(
+            Band(1151.7, 3.7e-18, (1, 0, 0), "perpendicular", 3),
+            Band(1362.1, 3.1e-17, (0, 0, 1), "parallel", 3),
+            Band(1665.1, 2e-21, (1, 1, 0), "perpendicular", 4),
+            Band(1875.8, 6.8e-21, (0, 1, 1), "parallel", 4),
+            Band(2295.8, 5.4e-20, (2, 0, 0), "perpendicular", 4),
+            Band(2499.9, 6e-19, (1, 0, 1), "parallel", 4),
+            Band(2713.4, 4e-21, (0, 0, 2), "perpendicular", 4),
+            Band(2807.2, 1.1e-22, (2, 1, 0), "perpendicular", 4),
+            Band(3005.0, 1.9e-22, (1, 1, 1), "parallel", 4),
+            Band(3629.8, 5.7e-21, (2, 0, 1), "parallel", 5),
+            Band(4054.3, 1.3e-21, (0, 0, 3), "parallel", 5),
         ),
     ),
 }

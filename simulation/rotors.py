@@ -83,14 +83,20 @@ def _hoenl_london(j, k, delta_j, delta_k):
         }[delta_j] / 2
 
 
-def symmetric_envelope(temperature, constants, upper_constants, perpendicular, zeta):
-    """Envelope of an oblate symmetric top (NH3): Delta K = 0 or +-1, spin weight 2:1:1 for K a multiple of 3."""
+def symmetric_envelope(temperature, constants, upper_constants, perpendicular, zeta, threefold=True):
+    """Envelope of a symmetric top from constants (B, C): Delta K = 0 or +-1.
+
+    With `threefold` an oblate top (NH3), spin weight 2:1:1 for K a multiple of 3; else a heavy, nearly prolate one with
+    (B + C) / 2 for B and A for C (SO2), without spin weights.
+    """
     (b_lower, c_lower), (b_upper, c_upper) = constants, upper_constants
-    j, k = np.meshgrid(np.arange(0, 45), np.arange(-44, 45), indexing="ij")
+    largest_j, largest_k = (44, 44) if threefold else (150, 60)
+    j, k = np.meshgrid(np.arange(0, largest_j + 1), np.arange(-largest_k, largest_k + 1), indexing="ij")
     allowed = np.abs(k) <= j
     j, k = j[allowed].astype(float), k[allowed].astype(float)
     lower = b_lower * j * (j + 1) + (c_lower - b_lower) * k**2
-    population = (2 * j + 1) * np.where(k % 3 == 0, 2.0, 1.0) * boltzmann(lower, temperature)
+    spin = np.where(k % 3 == 0, 2.0, 1.0) if threefold else 1.0
+    population = (2 * j + 1) * spin * boltzmann(lower, temperature)
     offsets, strengths = [], []
     for delta_k in (1, -1) if perpendicular else (0,):
         for delta_j in (-1, 0, 1):

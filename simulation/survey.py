@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 from common.files import written_whole
 from common.processes import end_with_parent
-from constants import JUPITER_RADIUS
+from constants import AMPS, JUPITER_RADIUS
 from simulation.ariel import ariel_grid, noise
 from simulation.design import ARIEL, ERROR_STEP, PRIORS, REFERENCE_PLANET
-from simulation.molecules import HELIUM_RATIO, MOLECULES
+from simulation.forward_model import LAYERS, PRESSURE_RANGE, ForwardModel
+from simulation.molecules import HELIUM_RATIO
 
 __all__ = [
     "ERROR_STEP",
@@ -42,18 +43,11 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 100  # planets per chunk, the unit of work and of resuming
 DEPTH_STEP = 2.0**-24  # 0.060 ppm: depths are rounded to multiples of this
-OPACITIES = "correlated k, fitted to tables from HITEMP (H2O, CH4, CO, CO2) and HITRAN (NH3) line lists; data/README.md"
+OPACITIES = (
+    "correlated k, fitted to tables from HITEMP (H2O, CH4, CO, CO2) and HITRAN (NH3, SO2) line lists; data/README.md"
+)
 LAYOUT = 2  # raise when the content of a chunk changes meaning
 CHUNK_NAME = re.compile(r"(\d{7,}-\d{7,}\.npz|\.\d{7,}-\d{7,}\.npz\.part)")
-
-
-def __getattr__(name):
-    """`from simulation.survey import ForwardModel` imports TauREx only then (it takes a second)."""
-    if name == "ForwardModel":
-        from simulation.forward_model import ForwardModel
-
-        return ForwardModel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def draw_amps(n, seed, start=0):
@@ -72,7 +66,7 @@ def check_depth(depth, amps, design=ARIEL):
     The upper bound is far above what an atmosphere within the priors adds; a depth beyond it means that the
     atmosphere has no top (see "Extended atmospheres" in the README).
     """
-    bare = design.bare_depth(amps[:, 6])[:, None]
+    bare = design.bare_depth(amps[:, list(design.priors).index("Rp")])[:, None]
     bad = ~(np.isfinite(depth) & (depth > 0.5 * bare) & (depth < 20 * bare)).all(axis=1)
     if bad.any():
         raise ValueError(f"depth: expected finite and sane values, received {depth[bad][0]} for AMPs {amps[bad][0]}")
@@ -80,7 +74,7 @@ def check_depth(depth, amps, design=ARIEL):
 
 # --- workers ---
 
-_model = _design = None  # one TauREx model per process, built by _start_worker
+_model = _design = None  # one model per process, built by _start_worker
 
 
 def _start_worker(opacities, design):
@@ -91,21 +85,17 @@ def _start_worker(opacities, design):
 
 
 def forward_model(design, opacities=None):
-    """Return the `ForwardModel` of a design's bins and star; `opacities` as in `simulate`."""
-    from simulation.forward_model import ForwardModel
-
-    return ForwardModel(
-        opacities, edges=design.edges, star_radius=design.star_radius, star_temperature=design.star_temperature
-    )
+    """Return the `ForwardModel` of a design's AMPs, bins and star; `opacities` as in `simulate`."""
+    return ForwardModel(opacities, names=design.priors, edges=design.edges, star_radius=design.star_radius)
 
 
 def _make_chunk(task):
     """Compute one chunk and store it; returns the number of planets in it."""
     path, settings = task
     n, start = settings["stop"] - settings["start"], settings["start"]
-    everything = _design.all_amps(_design.draw_amps(n, settings["seed"], start))
-    depth = _model.depth(everything)
-    check_depth(depth, everything, _design)
+    amps = _design.draw_amps(n, settings["seed"], start)
+    depth = _model.depth(amps)
+    check_depth(depth, amps, _design)
     depth = np.round(depth / DEPTH_STEP) * DEPTH_STEP
     write_chunk(path, settings, depth)
     return n
@@ -199,7 +189,7 @@ def _opacities_id(opacities):
 def _physics_version():
     """Short hash of the forward model's source, for resuming."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    for name in ("forward_model.py", "contributions.py", "cia.py", "ariel.py"):
+    for name in ("forward_model.py", "atmosphere.py", "contributions.py", "alkali.py", "cia.py", "ariel.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -262,8 +252,7 @@ def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=AR
     if todo:
         _run(todo, n, opacities, processes, progress, design)
     depth = np.concatenate([read_chunk(*task) for task in tasks])
-    curves = molecule_curves(reference, design)
-    write_file(out, design.draw_amps(n, seed), depth, design.draw_errors(n, seed), curves, seed, opacities, design)
+    write_file(out, depth, molecule_curves(reference, design), seed, opacities, design)
     shutil.rmtree(parts)
 
 
@@ -284,16 +273,21 @@ def _run(todo, n, opacities, processes, progress, design):
 
 def molecule_curves(model, design=ARIEL):
     """Depth of the reference planet with one molecule alone over H2/He: {molecule or "none": (n_bins,)}."""
+    gases = [name for name in design.priors if AMPS[name].kind == "molecule"]
     curves = {}
-    for kept in ("none", *(name for name in MOLECULES if name in design.priors)):
-        amps = np.array(design.reference)
-        amps[:5] = [design.reference[i] if name == kept else -np.inf for i, name in enumerate(MOLECULES)]
-        curves[kept] = model.depth(amps)
+    for kept in ("none", *gases):
+        planet = dict(zip(design.priors, design.reference, strict=True))
+        planet |= {name: -np.inf for name in gases if name != kept}
+        curves[kept] = model.depth(list(planet.values()))
     return curves
 
 
-def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=ARIEL):
-    """Write the data set (layout: `data/README.md`) beside its place and move it there whole."""
+def write_file(out, depth, curves, seed, opacities=None, design=ARIEL):
+    """Write the data set (layout: `data/README.md`) beside its place and move it there whole; `depth` (n, n_bins)."""
+    n = len(depth)
+    amps, errors, offsets = (draw(n, seed) for draw in (design.draw_amps, design.draw_errors, design.draw_offsets))
+    for shift, (_, bins) in zip(offsets.T, design.offsets.values()):
+        depth = np.where(bins, np.round((depth + shift[:, None]) / DEPTH_STEP) * DEPTH_STEP, depth)
     compressed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "track_times": False}
     with written_whole(out) as part, h5py.File(part, "w") as file:
         file.create_dataset("spectra", data=depth.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
@@ -304,6 +298,11 @@ def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=AR
         for key, curve in curves.items():
             file.create_dataset(f"molecule_curves/{key}", data=curve, track_times=False)
         file["spectra"].attrs["unit"] = "transit depth (Rp/Rs)^2, dimensionless, noise-free"
+        if design.offsets:
+            file.create_dataset("offsets", data=offsets.astype(np.float32), track_times=False)
+            file["offsets"].attrs["instruments"] = list(design.offsets)
+            file.create_dataset("offset_bins", data=[bins for _, bins in design.offsets.values()], track_times=False)
+            file["offsets"].attrs["unit"] = "dimensionless, part of the depths of the instrument's bins"
         file["spectra"].attrs["rounding"] = "multiples of 2^-24 (0.060 ppm)"
         file["errors"].attrs["unit"] = "1-sigma error of the transit depth, dimensionless"
         file["errors"].attrs["rounding"] = "multiples of 2^-27 (0.0075 ppm)"
@@ -311,7 +310,9 @@ def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=AR
         file["amps"].attrs["names"] = list(design.priors)
         file["amps"].attrs["units"] = [row[0] for row in design.priors.values()]
         file["amps"].attrs["scale"] = [row[1] for row in design.priors.values()]
-        file["molecule_curves"].attrs["reference_planet"] = json.dumps(dict(zip(PRIORS, design.reference, strict=True)))
+        file["molecule_curves"].attrs["reference_planet"] = json.dumps(
+            dict(zip(design.priors, design.reference, strict=True))
+        )
         file["molecule_curves"].attrs["description"] = (
             "transit depth of the reference planet (retrieval-space AMPs) with that molecule alone over H2/He; "
             "'none' has no molecule"
@@ -321,10 +322,6 @@ def write_file(out, amps, depth, errors, curves, seed, opacities=None, design=AR
 
 def _file_attributes(n, seed, opacities, design):
     """Provenance, without anything that changes between two runs of the same command."""
-    import taurex
-
-    from simulation.forward_model import LAYERS, PRESSURE_RANGE
-
     priors = {
         key: {"unit": unit, "scale": scale, "range": limits} for key, (unit, scale, limits) in design.priors.items()
     }
@@ -335,11 +332,10 @@ def _file_attributes(n, seed, opacities, design):
         "opacities": OPACITIES if opacities is None else "user's tables",
         "seed": seed,
         "command": f"python -m simulation --n {n} --seed {seed}{asked}{own} --out FILE",
-        "versions": json.dumps({"taurex": taurex.__version__, "numpy": np.__version__, "layout": LAYOUT}),
+        "versions": json.dumps({"numpy": np.__version__, "layout": LAYOUT, "physics": _physics_version()}),
         "priors": json.dumps(priors),
         "star": f"blackbody, {design.star_temperature:g} K, {design.star_radius:g} solar radius",
-        "atmosphere": f"isothermal, well mixed, He/H2 = {HELIUM_RATIO}, Rayleigh scattering, H2-H2 and H2-He CIA, "
-        "grey cloud deck; the planet's radius is that of the bottom",
+        "atmosphere": _atmosphere_text(design),
         "layers": LAYERS,
         "pressure_range_Pa": PRESSURE_RANGE,
         "noise": design.noise_text(),
@@ -348,3 +344,16 @@ def _file_attributes(n, seed, opacities, design):
         **({} if design is ARIEL else {"design": design.identity()}),
         **design.sources,
     }
+
+
+def _atmosphere_text(design):
+    """Say what the forward model has in it, for the file."""
+    drawn = design.priors
+    parts = [
+        "temperature linear in log pressure from 1 microbar to 1 bar" if "T_gradient" in drawn else "isothermal",
+        f"well mixed, He/H2 = {HELIUM_RATIO}, Rayleigh scattering, H2-H2 and H2-He CIA",
+        *(["Na and K doublets"] if {"Na", "K"} & set(drawn) else []),
+        *(["haze"] if "haze_factor" in drawn else []),
+        "grey cloud deck" + (" over a part of the limb" if "cloud_fraction" in drawn else ""),
+    ]
+    return ", ".join(parts) + "; the planet's radius is that of the bottom"

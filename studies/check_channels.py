@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simulation import cia
 from simulation.bandmodel import FINE_GRID, STEP, cross_section
 from simulation.kdistribution import effective
 from simulation.molecules import MOLECULES, REFERENCE_TEMPERATURE
@@ -117,18 +118,16 @@ def compare_molecules(folder):
 
 def compare_cia(path):
     """Print the same for the CIA knots, over those within four decades of the strongest."""
-    from simulation.cia import WAVENUMBER, KnotCIA
-
     print("log10(CIA knots / nemesispy table): knots, mean, rms, largest, at (micron)")
     wavenumber, temperatures, coefficient = read_cia_table(path)
     for pair, column in COLUMNS.items():
         for temperature in TEMPERATURES:
             row = np.argmin(np.abs(temperatures - temperature))
-            reference = np.interp(WAVENUMBER, wavenumber, coefficient[:, row, column], right=0.0)
+            reference = np.interp(cia.WAVENUMBER, wavenumber, coefficient[:, row, column], right=0.0)
             covered = reference > 1e-4 * reference.max()
-            ours = KnotCIA(pair).cia(temperatures[row], WAVENUMBER)[covered] * 1e10  # m5 to cm5
+            ours = cia.coefficient(pair, temperatures[row])[covered] * 1e10  # m5 to cm5
             difference = np.log10(ours / (reference[covered] / LOSCHMIDT**2))
-            _print_row(pair, temperatures[row], difference, 1e4 / WAVENUMBER[covered])
+            _print_row(pair, temperatures[row], difference, 1e4 / cia.WAVENUMBER[covered])
 
 
 def main():

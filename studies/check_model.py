@@ -11,8 +11,8 @@ import numpy as np
 
 from constants import SUN_RADIUS
 from simulation.design import ARIEL
+from simulation.forward_model import NAMES, ForwardModel
 from simulation.kdistribution import KDistributions
-from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
 from simulation.survey import draw_amps, draw_errors
 from studies.command import study_parser
@@ -30,21 +30,13 @@ def print_change(label, model, amps, depth, errors):
 
 
 def print_convergence(n):
-    """Print changes of the depth with layers, top pressure, parts of the cells and TauREx's own classes."""
-    from simulation.forward_model import ForwardModel
-
+    """Print changes of the depth with layers, top pressure and parts of the cells."""
     amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
     model = ForwardModel()
     model.depth(amps[:2])
     start = time.process_time()
     depth = model.depth(amps)
     print(f"processor time per spectrum: {(time.process_time() - start) / n * 1e3:.1f} ms")
-    stock = ForwardModel(stock=True)
-    stock.depth(amps[:2])
-    start = time.process_time()
-    difference = np.abs(stock.depth(amps[:20]) / depth[:20] - 1).max()
-    print(f"with TauREx's own Rayleigh and CIA: {(time.process_time() - start) / 20 * 1e3:.1f} ms; ", end="")
-    print(f"largest relative difference {difference:.1e}")
     print(f"largest change of each of {n} planets, median, 90 % and 99 %, when instead there are")
     print_change("100 layers", ForwardModel(layers=100), amps, depth, errors)
     print_change("400 layers", ForwardModel(layers=400), amps, depth, errors)
@@ -64,8 +56,6 @@ def print_convergence(n):
 
 def print_extended():
     """Print how high the most extended atmosphere of the priors reaches."""
-    from simulation.forward_model import ForwardModel
-
     low, high = ARIEL.limits()
     amps = np.array([*high[:5], low[5], high[6], high[7], high[8]])  # light, large and hot
     model = ForwardModel()
@@ -91,15 +81,13 @@ def print_shipped():
 
 def print_visible(n):
     """Print the share of planets in which a molecule, the clouds or their absence can be seen at all."""
-    from simulation.forward_model import ForwardModel
-
     amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
     model = ForwardModel()
     depth = model.depth(amps)
     print(f"share of {n} planets whose spectrum changes by less than 3 sigma (all bins together) without")
-    for i, name in enumerate([*MOLECULES, "clouds"]):
+    for i, name in enumerate([*NAMES[:5], "clouds"]):
         changed = amps.copy()
-        changed[:, i if name in MOLECULES else 8] = -np.inf if name in MOLECULES else 6.0
+        changed[:, i if name in NAMES else 8] = -np.inf if name in NAMES else 6.0
         sigma = np.sqrt((((model.depth(changed) - depth) / errors) ** 2).sum(axis=1))
         print(f"  {name:6s} {(sigma < 3).mean():.2f}")
 

@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
+from simulation.atmosphere import gas_mixture
+from simulation.forward_model import ForwardModel
 from simulation.kdistribution import effective
-from simulation.molecules import HELIUM_RATIO, MOLECULES
+from simulation.molecules import MOLECULES
 from simulation.opacities import effective_cross_section, write_tables
 from simulation.survey import draw_amps
 from studies.command import study_parser
@@ -34,16 +36,13 @@ PRESSURES = (1e2, 1e3, 1e4)  # Pa, of the effective cross-sections
 RANGE = (0.5, 8.0)  # micron
 HITRAN_AMMONIA, HITRAN_AMMONIA_FROM = 1000.0, 0.85  # K and micron: NH3 of the fine table up to, and from
 MASS, RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS  # kg, m
-BOLTZMANN, GRAVITY, ATOMIC_MASS = 1.380649e-23, 6.6743e-11, 1.66053907e-27
-WEIGHTS = {"H2O": 18.015, "CH4": 16.043, "CO": 28.010, "CO2": 44.009, "NH3": 17.031}  # atomic mass units
-H2_WEIGHT, HE_WEIGHT = 2.016, 4.0026
+BOLTZMANN, GRAVITY = 1.380649e-23, 6.6743e-11
 
 
 def scale_height(temperature, ratio, molecules):
     """Pressure scale height [m] at the bottom."""
-    background = (H2_WEIGHT + HELIUM_RATIO * HE_WEIGHT) / (1 + HELIUM_RATIO)
-    weight = background + ratio * sum(WEIGHTS[name] - background for name in molecules)
-    return BOLTZMANN * temperature * RADIUS**2 / (weight * ATOMIC_MASS * GRAVITY * MASS)
+    weight = gas_mixture(dict.fromkeys(molecules, ratio))[2]
+    return BOLTZMANN * temperature * RADIUS**2 / (weight * GRAVITY * MASS)
 
 
 def table_at(table, temperature, pressure):
@@ -91,10 +90,15 @@ def correlated_k(tables, temperature, ratio):
     return np.sqrt(RADIUS**2 + (1 - light) @ ring) - RADIUS
 
 
+def forward_model(edges):
+    """Return the shipped forward model on bins (n, 2) [micron], with nothing but molecules."""
+    return ForwardModel(names=(*MOLECULES, "Mp", "Rp", "Tp"), edges=edges, continuum=False)
+
+
 def planet(temperature, ratio, molecules):
-    """AMPs (9,) of a cloudless planet."""
+    """AMPs of a cloudless planet, as `forward_model` takes them."""
     mix = [np.log10(ratio) if name in molecules else -np.inf for name in MOLECULES]
-    return np.array([*mix, np.log10(MASS), RADIUS, temperature, 8.0])
+    return np.array([*mix, np.log10(MASS), RADIUS, temperature])
 
 
 def difference(model, reference, temperature, ratio, molecules):
@@ -168,8 +172,6 @@ def main():
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
     parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
     arguments = parser.parse_args()
-    from simulation.forward_model import ForwardModel
-
     cut = {name: within(read_table(arguments.tables, name)) for name in MOLECULES}
     edges, tables = cut["H2O"][0], {name: table for name, (_, table) in cut.items()}
     with tempfile.TemporaryDirectory() as folder:

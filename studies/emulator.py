@@ -119,11 +119,10 @@ class Baseline:
 
     @classmethod
     def measure(cls):
-        """Read it off the forward model's opacities (needs TauREx)."""
-        from taurex.util.scattering import rayleigh_sigma_from_name
-
+        """Read it off the forward model's opacities ."""
         from simulation.ariel import ariel_grid
-        from simulation.cia import PAIRS, KnotCIA
+        from simulation.cia import PAIRS, coefficient
+        from simulation.contributions import rayleigh
         from simulation.forward_model import binning_matrix
         from simulation.opacities import TABLE_RANGE, effective_cross_section
 
@@ -131,15 +130,20 @@ class Baseline:
         grid = np.geomspace(*TABLE_RANGE, 2000)  # cm-1, for what is smooth
         binning = binning_matrix(grid)
         share = {"H2": 1 / (1 + HELIUM_RATIO), "He": HELIUM_RATIO / (1 + HELIUM_RATIO)}
-        pairs = [(KnotCIA(pair), np.prod([share[gas] for gas in pair.split("-")])) for pair in PAIRS]
+        pairs = {pair: np.prod([share[gas] for gas in pair.split("-")]) for pair in PAIRS}
         cross_sections = [
             [[effective_cross_section(name, low, high, t, p) for p in PRESSURES] for t in TEMPERATURES]
             for name in WEIGHTS
         ]
         return cls(
             np.log(np.array(cross_sections)).swapaxes(-1, -2),
-            np.array([np.log(binning @ sum(part * cia.cia(t, grid) for cia, part in pairs)) for t in TEMPERATURES]),
-            sum(part * (binning @ rayleigh_sigma_from_name(gas, grid)) for gas, part in share.items()),
+            np.array(
+                [
+                    np.log(binning @ sum(part * coefficient(pair, t, grid) for pair, part in pairs.items()))
+                    for t in TEMPERATURES
+                ]
+            ),
+            sum(part * (binning @ rayleigh(gas, grid)) for gas, part in share.items()),
         )
 
     def level(self, amps):
@@ -334,7 +338,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=700)
     parser.add_argument("--units", type=int, nargs="+", default=[192, 192, 192])
     parser.add_argument(
-        "--extra", nargs="*", default=[], metavar="FILE", help="more spectra made by simulation/survey.py"
+        "--extra", nargs="*", default=[], metavar="FILE", help="more spectra made by `python -m simulation`"
     )
     parser.add_argument("--out", default=STORED, type=Path, help="default: data/emulator.npz")
     parser.add_argument("--check", action="store_true", help="measure the stored emulator instead of training one")

@@ -2,9 +2,9 @@
 
     python -m studies.fit_opacities --tables DIR --coarse DIR [--out data/kdistributions.npz]
 
---tables: `H2O.h5`, `CH4.h5`, `CO.h5`, `CO2.h5`, `NH3.h5` of github.com/Nicholaswogan/photochem_clima_data
+--tables: `H2O.h5`, `CH4.h5`, `CO.h5`, `CO2.h5`, `NH3.h5`, `SO2.h5` of github.com/Nicholaswogan/photochem_clima_data
 (`photochem_clima_data/data/kdistributions`, GPL-3): k-tables made with HELIOS-K from HITEMP 2010 (H2O, CO2), HITEMP
-2019 (CO), HITEMP 2020 (CH4) and HITRAN 2016 (NH3), 8 ordinates, 50-2000 K, 1e-6 to 1e3 bar.
+2019 (CO), HITEMP 2020 (CH4) and HITRAN 2016 (NH3, SO2), 8 ordinates, 50-2000 K, 1e-6 to 1e3 bar.
 --coarse: `NH3_g8_11.txt` of github.com/ELeeAstro/Exo-FMS_column_ck (`opac_data/ck`): NH3 with hot lines, 11 bins.
 
 The tables are read here and in `check_opacities.py` and are not part of the repository; of every ordinate, a smooth
@@ -29,7 +29,7 @@ SMALLEST = 1e-33  # cm2, added to every k: far below what a planet shows, and th
 NO_LINES_BELOW = 0.85  # micron: HITRAN's NH3
 SOURCE = (
     "Own fit to k-tables of github.com/Nicholaswogan/photochem_clima_data (HELIOS-K; HITEMP 2010: H2O, CO2; "
-    "HITEMP 2019: CO; HITEMP 2020: CH4; HITRAN 2016: NH3) and, for NH3 above 1000 K and below 0.85 micron, "
+    "HITEMP 2019: CO; HITEMP 2020: CH4; HITRAN 2016: NH3, SO2) and, for NH3 above 1000 K and below 0.85 micron, "
     "of github.com/ELeeAstro/Exo-FMS_column_ck"
 )
 

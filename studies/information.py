@@ -156,14 +156,15 @@ def explain(path=STORED):
         slopes, wavelength, rows = file["jacobian"][()].astype(float), file["wavelength"][()], file["rows"][()]
     error = load_rows()[0].errors[rows].astype(float)
     names = list(PRIORS)
+    molecules = [name for name in names if name in BANDS]
     planet = [names.index(name) for name in ("Mp", "Rp", "Tp", "Pclouds")]
     cases = {"nothing known": [], "radius known": [names.index("Rp")], "clouds known": [names.index("Pclouds")]}
-    cases |= {"planet and clouds known": planet, "other molecules known": range(len(BANDS))}
+    cases |= {"planet and clouds known": planet, "other molecules known": range(len(molecules))}
     lines = ["share of the optimal map in the molecule's bands / in the bluest bin"]
-    lines.append(f"{'':24s} " + " ".join(f"{name:>11s}" for name in BANDS))
+    lines.append(f"{'':24s} " + " ".join(f"{name:>11s}" for name in molecules))
     for case, known in cases.items():
         cells = []
-        for k, name in enumerate(BANDS):
+        for k, name in enumerate(molecules):
             variance = prior_variance()
             variance[[i for i in known if i != k]] *= 1e-12
             values = optimal_map(laplace(slopes, error, variance)[1], error).mean(axis=0)[k]

@@ -19,7 +19,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -134,8 +133,7 @@ def true_model(observation, planet):
     from simulation.survey import forward_model
 
     design = survey_design(observation, planet)
-    model = forward_model(design)
-    return SimpleNamespace(depth=lambda amps: model.depth(design.all_amps(amps)))
+    return forward_model(design)
 
 
 def under_true_model(true, emulator, found, depth, error, rng):

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from common.files import written_whole
-from constants import PAPER_AMPS
+from constants import AMPS, PAPER_AMPS
 from studies.emulator import depth_from_level, level_from_depth, scale_height, slope_of_depth, train_layers
 
 CLEAR = 6.0  # log10 Pa of the cloud top where a survey has no clouds
@@ -97,18 +97,20 @@ class Survey:
             if not {"priors", "star"} <= set(file.attrs):
                 raise ValueError(f"{path}: expected a survey of simulation/survey.py, with its priors and its star")
             names = tuple(str(name) for name in file["amps"].attrs["names"])
-            strange = sorted(set(names) - set(PAPER_AMPS))
+            strange = sorted(set(names) - set(AMPS))
             if strange:
-                raise ValueError(f"{path}: expected AMPs of the paper, received {', '.join(strange)}")
+                raise ValueError(f"{path}: expected AMPs of constants.AMPS, received {', '.join(strange)}")
             priors = json.loads(file.attrs["priors"])
             star = float(re.search(r"([\d.]+) solar radi", str(file.attrs["star"])).group(1))
             ends = [np.log10(p["range"]) if p["scale"] == "log10" else p["range"] for p in map(priors.get, names)]
-            arrays = (file[key][()] for key in ("amps", "spectra", "errors"))
-            return cls(names, np.array(ends, float).T, star, *arrays)
+            amps, depth, errors = (file[key][()] for key in ("amps", "spectra", "errors"))
+            if "offsets" in file:  # an emulator returns the depths without them
+                depth = depth - file["offsets"][()] @ file["offset_bins"][()].astype(np.float32)
+            return cls(names, np.array(ends, float).T, star, amps, depth, errors)
 
 
 def all_amps(amps, names):
-    """Fill in the AMPs that a survey leaves out, (N, n_amps) to (N, 9): no such molecule, no clouds."""
+    """Return the nine AMPs of the paper (N, 9) of a survey (N, n_amps); what it leaves out is absent."""
     columns = dict(zip(names, np.asarray(amps, float).T))
     absent = {"Pclouds": CLEAR}
     return np.column_stack([columns.get(key, np.full(len(amps), absent.get(key, -np.inf))) for key in PAPER_AMPS])

@@ -17,11 +17,12 @@ import runfile
 from loaders import load_dataset
 from loaders.observation import read_observation
 from runio.log import InputError
+from simulation import survey
 from simulation.design import ARIEL, resolution_text, survey_design
+from simulation.forward_model import ForwardModel
 from simulation.planetfile import load_planet
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names
 SHIPPED = ROOT / "data" / "observations"
 PLANET = {
     "name": "X b",
@@ -35,14 +36,25 @@ PLANET = {
 WAVELENGTH = np.array([0.8, 1.3, 1.4, 1.45, 1.5, 4.3, 4.301])
 WIDTH = np.array([0.2, 0.1, 0.1, 0.2, 0.1, 0.3, 0.002])
 ERROR = np.array([50.0, 40, 30, 80, 30, 100, 400])  # ppm
+INSTRUMENT = ["NIRISS order 2", *["NIRISS order 1"] * 4, *["MIRI"] * 2]
+EVERYTHING = {  # of an atmosphere that JWST spectra ask for
+    **PLANET,
+    "molecules": {**PLANET["molecules"], "SO2": [1e-8, 1e-4], "Na": [1e-9, 1e-5], "K": [1e-10, 1e-6]},
+    "haze": {"factor": [1, 1e4], "slope": [-10, -2]},
+    "cloud_fraction": [0, 1],
+    "temperature_gradient": [-20, 100],
+    "offsets": {"MIRI": 100, "niriss order 1": "50 ppm"},
+}
 
 
 def write(folder, columns="wavelength,full_width,depth,error", planet=PLANET, **replaced):
     """Write an observation and a planet file; a column of the observation may be replaced."""
     values = {"wavelength": WAVELENGTH, "full_width": WIDTH, "depth": np.full(7, 21000.0), "error": ERROR} | replaced
+    values["instrument"] = INSTRUMENT
     rows = zip(*(values[name.partition("[")[0]] for name in columns.split(",")))
     observation = folder / "seen.csv"
-    observation.write_text("\n".join([columns, *(",".join(f"{float(v):.6g}" for v in row) for row in rows)]))
+    lines = [",".join(v if isinstance(v, str) else f"{float(v):.6g}" for v in row) for row in rows]
+    observation.write_text("\n".join([columns, *lines]))
     (folder / "planet.yaml").write_text(yaml.safe_dump(planet))
     return observation, folder / "planet.yaml"
 
@@ -73,7 +85,7 @@ BAD_OBSERVATIONS = {
     "one bin twice": ({"wavelength": WAVELENGTH[[0, 1, 1, 3, 4, 5, 6]]}, "1 duplicate wavelengths"),
 }
 BAD_PLANETS = {
-    "unknown molecule": ("molecules.SO2", [1e-9, 1e-4], "molecules.SO2: no such setting; expected one of H2O, CH4"),
+    "unknown molecule": ("molecules.HCN", [1e-9, 1e-4], "molecules.HCN: no such setting; expected one of H2O, CH4"),
     "no molecule": ("molecules", {}, "molecules: expected the range of at least one, received none"),
     "all molecules left out": ("molecules", {"H2O": None}, "molecules: expected the range of at least one"),
     "abundance in per cent": ("molecules.H2O", [1e-4, 10.0], "molecules.H2O[1]: expected a value at most 0.15"),
@@ -92,6 +104,32 @@ BAD_PLANETS = {
     "unknown setting": ("planet.gravity", 10, "planet.gravity: no such setting"),
     "misspelt setting": ("cloud", [1, 10], "cloud: no such setting; did you mean 'clouds'?"),
     "clouds above the model": ("clouds", [1e-6, 10], "clouds[0]: expected a value at least 0.001"),
+    "slope of no haze": ("haze", {"slope": [-10, -2]}, "haze.slope: expected haze.factor beside it"),
+    "haze upside down": ("haze", {"factor": [10, 1]}, "haze.factor: expected [low, high] with low < high"),
+    "haze of nothing": ("haze", {"factor": [0, 10]}, "haze.factor[0]: expected a value at least 0.0001"),
+    "haze as a number": ("haze", 10, "haze: expected settings as 'name: value'"),
+    "more than all of the limb": ("cloud_fraction", [0, 1.5], "cloud_fraction[1]: expected a value at most 1"),
+    "gradient upside down": ("temperature_gradient", [100, -20], "temperature_gradient: expected [low, high]"),
+    "gradient to below 100 K": (
+        "temperature_gradient",
+        [0, 300],
+        "no planet colder than 100 K anywhere, received",
+    ),
+    "offsets as a list": ("offsets", [100], "offsets: expected INSTRUMENT: ppm"),
+    "offset of nothing": ("offsets", {"MIRI": 0}, "offsets.MIRI: expected ppm, above 0"),
+    "offset in words": ("offsets", {"MIRI": "large"}, "offsets.MIRI: expected ppm, above 0"),
+    "offset of an instrument that is not there": (
+        "offsets",
+        {"NIRSpec": 50},
+        "offsets.NIRSpec: expected an instrument of {seen}: NIRISS order 2, NIRISS order 1",
+    ),
+    "offset of a part of a name": ("offsets", {"MIR": 50}, "offsets.MIR: expected an instrument"),
+    "offset twice": ("offsets", {"NIRISS": 50, "NIRISS order 1": 50}, "expected each instrument once"),
+    "nothing but metals": (
+        "molecules",
+        {name: [0.01, 0.15] for name in ("H2O", "CH4", "CO", "CO2", "NH3", "SO2")},
+        "add up to at most 0.8",
+    ),
     "errors upside down": ("errors", [2, 1], "errors: expected [low, high] with low < high"),
     "atmosphere without a top": ("planet.mass", [0.02, 2], "radius of at least 25 scale heights, received"),
 }
@@ -113,10 +151,37 @@ def test_bins_without_widths_reach_half_way_to_their_neighbours(tmp_path):
 
 @pytest.mark.parametrize("key, value, words", BAD_PLANETS.values(), ids=BAD_PLANETS)
 def test_bad_planet_file_is_refused_in_one_line(tmp_path, key, value, words):
-    observation, planet = write(tmp_path, planet=changed(key, value))
+    observation, planet = write(tmp_path, "wavelength,full_width,depth,error,instrument", changed(key, value))
     with pytest.raises(InputError) as refusal:
         survey_design(observation, planet)
-    assert words in str(refusal.value) and str(planet) in str(refusal.value)
+    assert words.format(seen=observation) in str(refusal.value) and str(planet) in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_covered_fraction_of_nothing_is_refused(tmp_path):
+    planet = {key: value for key, value in PLANET.items() if key != "clouds"} | {"cloud_fraction": [0, 1]}
+    with pytest.raises(InputError, match="cloud_fraction: expected clouds or haze"):
+        survey_design(*write(tmp_path, planet=planet))
+
+
+def test_offsets_need_a_column_of_instruments(tmp_path):
+    with pytest.raises(InputError, match="no column of instruments"):
+        survey_design(*write(tmp_path, planet=changed("offsets", {"MIRI": 50})))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"molecules": {"H2O": [1e-6, 1e-2], "SO2": [1e-8, 1e-4]}}, "molecules.SO2: no bin lies in its bands"),
+        ({"molecules": {"H2O": [1e-6, 1e-2], "Na": [1e-8, 1e-4]}}, "molecules.Na: no bin lies in its bands (0.57-0.61"),
+        ({"temperature_gradient": [0, 200]}, "temperatures from 200 to 2100 K, opacities are those of 450 to 2500 K"),
+        ({"offsets": {"NIRISS": 50, "MIRI": 50}}, "offsets of all instruments"),
+    ],
+)
+def test_what_the_spectrum_cannot_tell_is_said_in_one_line(tmp_path, changes, words, caplog):
+    survey_design(*write(tmp_path, "wavelength,full_width,depth,error,instrument", {**PLANET, **changes}))
+    said = [record.getMessage() for record in caplog.records if words in record.getMessage()]
+    assert len(said) == 1 and "\n" not in said[0]
 
 
 @pytest.mark.parametrize(
@@ -159,21 +224,69 @@ def test_planets_fill_their_priors_and_what_is_left_out_is_absent(design):
     np.testing.assert_allclose(low[:2], [-6, -7])
     np.testing.assert_allclose([low[2], high[3]], [np.log10(0.5 * 1.898e27), 1.2 * 6.9911e7])
     assert (amps.min(axis=0) >= low - 1e-5).all() and (amps.max(axis=0) <= high * (1 + 1e-6)).all()
-    everything = design.all_amps(amps)  # H2O, CH4, CO, CO2, NH3, Mp, Rp, Tp, Pclouds
-    assert (everything[:, [1, 2, 4]] == -np.inf).all()
-    np.testing.assert_array_equal(everything[:, [0, 3, 5, 6, 7, 8]], amps)
 
 
-def test_a_molecule_more_leaves_the_other_numbers_of_a_planet_alone(design, tmp_path):
-    more = survey_design(*write(tmp_path, planet=changed("molecules.NH3", [1e-8, 1e-4])))
-    np.testing.assert_array_equal(np.delete(more.draw_amps(5, 3), 2, axis=1), design.draw_amps(5, 3))
-    np.testing.assert_array_equal(more.draw_errors(5, 3), design.draw_errors(5, 3))
+@pytest.fixture
+def jwst(tmp_path):
+    """A design with every term."""
+    return survey_design(*write(tmp_path, "wavelength,full_width,depth,error,instrument", EVERYTHING))
+
+
+def test_parameters_more_leave_the_other_numbers_of_a_planet_alone(design, jwst):
+    assert list(jwst.priors) == [
+        "H2O", "CO2", "SO2", "Na", "K", "Mp", "Rp", "Tp", "T_gradient", "Pclouds", "cloud_fraction", "haze_factor",
+        "haze_slope",
+    ]  # fmt: skip
+    same = [list(jwst.priors).index(key) for key in design.priors]
+    np.testing.assert_array_equal(jwst.draw_amps(5, 3)[:, same], design.draw_amps(5, 3))
+    np.testing.assert_array_equal(jwst.draw_errors(5, 3), design.draw_errors(5, 3))
+    low, high = jwst.limits()
+    np.testing.assert_allclose([low[8], high[8], low[11], high[11], low[12]], [-20, 100, 0, 4, -10])
+    drawn = jwst.draw_amps(300, 3)
+    assert len(set(np.round(drawn[0] % 1, 6))) > 10 and (np.ptp(drawn, axis=0) > 0.9 * (high - low)).all()
+
+
+def test_offsets_are_gaussian_and_of_each_instrument_alone(jwst):
+    assert {name: bins.tolist() for name, (_, bins) in jwst.offsets.items()} == {
+        "MIRI": [False] * 5 + [True] * 2,
+        "niriss order 1": [False, True, True, True, True, False, False],
+    }
+    drawn = jwst.draw_offsets(4000, 3)
+    np.testing.assert_allclose(drawn.std(axis=0), [1e-4, 5e-5], rtol=0.05)
+    assert np.abs(np.corrcoef(drawn.T)[0, 1]) < 0.05 and np.abs(drawn.mean(axis=0)).max() < 5e-6
+    np.testing.assert_array_equal(jwst.draw_offsets(2, 3, start=5), drawn[5:7])
+
+
+def test_a_survey_with_every_term_is_written_and_read(jwst, tmp_path):
+    survey.simulate(6, 3, tmp_path / "all.h5", processes=1, progress=False, design=jwst)
+    data = load_dataset(tmp_path / "all.h5")
+    assert data.amp_names == tuple(jwst.priors) and set(data.molecule_curves) == {
+        "none",
+        "H2O",
+        "CO2",
+        "SO2",
+        "Na",
+        "K",
+    }
+    plain = survey.forward_model(jwst).depth(jwst.draw_amps(6, 3))
+    shift = data.spectra - plain
+    expected = jwst.draw_offsets(6, 3)
+    np.testing.assert_allclose(shift[:, 0], 0, atol=7e-8)  # no offset of this instrument
+    np.testing.assert_allclose(shift[:, 5], expected[:, 0], atol=1e-7)
+    np.testing.assert_allclose(shift[:, 1:5], expected[:, 1:] * np.ones(4), atol=1e-7)
+    with h5py.File(tmp_path / "all.h5") as file:
+        np.testing.assert_allclose(file["offsets"][()], expected, rtol=1e-6)
+        assert list(file["offsets"].attrs["instruments"]) == ["MIRI", "niriss order 1"]
+        assert "linear in log pressure" in file.attrs["atmosphere"] and "haze" in file.attrs["atmosphere"]
 
 
 def test_without_clouds_the_deck_lies_at_the_bottom(tmp_path):
     clear = survey_design(*write(tmp_path, planet=changed("clouds", None)))
     assert "Pclouds" not in clear.priors
-    assert (clear.all_amps(clear.draw_amps(3, 0))[:, 8] == 6).all()  # 1e6 Pa
+    cloudy = ForwardModel(names=(*clear.priors, "Pclouds"), edges=clear.edges, star_radius=clear.star_radius)
+    amps = clear.draw_amps(3, 0)
+    deepest = np.column_stack([amps, np.full(3, 6.0)])  # 1e6 Pa
+    np.testing.assert_array_equal(survey.forward_model(clear).depth(amps), cloudy.depth(deepest))
 
 
 def test_errors_are_those_of_the_observation_times_one_number_per_planet(design):
@@ -206,9 +319,8 @@ def test_another_design_is_another_identity(design):
 
 
 @pytest.fixture(scope="module")
-def survey(tmp_path_factory):
+def made(tmp_path_factory):
     """Forty planets made through the command line by one process; (file, observation, planet file)."""
-    pytest.importorskip("taurex")
     folder = tmp_path_factory.mktemp("survey")
     observation, planet = write(folder)
     command = [sys.executable, "-m", "simulation", "--n", "40", "--seed", "2", "--processes", "1"]
@@ -219,10 +331,8 @@ def survey(tmp_path_factory):
     return folder / "survey.h5", observation, planet
 
 
-def test_each_bin_of_a_grid_with_gaps_and_overlaps_is_the_forward_model_s(survey):
-    from simulation.forward_model import ForwardModel
-
-    path, *files = survey
+def test_each_bin_of_a_grid_with_gaps_and_overlaps_is_the_forward_model_s(made):
+    path, *files = made
     data, design = load_dataset(path), survey_design(*files)
     np.testing.assert_allclose(data.wavelength, WAVELENGTH)
     np.testing.assert_allclose(data.bin_width, WIDTH)
@@ -230,43 +340,41 @@ def test_each_bin_of_a_grid_with_gaps_and_overlaps_is_the_forward_model_s(survey
     amps = np.full((40, 9), -np.inf)
     amps[:, [0, 3, 5, 6, 7, 8]] = data.amps
     for i in (0, 3, 5, 6):  # a bin alone, whatever lies beside it, over it or in the gap
-        alone = ForwardModel(edges=design.edges[[i]], star_radius=0.8, star_temperature=5000).depth(amps[:3])
+        alone = ForwardModel(edges=design.edges[[i]], star_radius=0.8).depth(amps[:3])
         np.testing.assert_allclose(data.spectra[:3, i], alone[:, 0], atol=4e-8)  # stored to 0.06 ppm
     assert set(data.molecule_curves) == {"none", "H2O", "CO2"}
 
 
-def test_file_says_what_it_was_made_from(survey):
-    with h5py.File(survey[0]) as file:
-        assert file.attrs["observation"] == str(survey[1]) and file.attrs["planet"] == str(survey[2])
+def test_file_says_what_it_was_made_from(made):
+    with h5py.File(made[0]) as file:
+        assert file.attrs["observation"] == str(made[1]) and file.attrs["planet"] == str(made[2])
         assert "1 of 7 bins are finer" in file.attrs["resolution"]
         assert file.attrs["star"] == "blackbody, 5000 K, 0.8 solar radius"
         assert "times 0.5 to 2" in file.attrs["noise"]
 
 
-def test_interrupted_survey_goes_on_from_its_finished_chunks(survey, tmp_path, monkeypatch):
-    from simulation import survey as module
-
-    path, *files = survey
+def test_interrupted_survey_goes_on_from_its_finished_chunks(made, tmp_path, monkeypatch):
+    path, *files = made
     design, out, parts = survey_design(*files), tmp_path / "out.h5", tmp_path / "out.h5.parts"
-    made = []
+    computed = []
 
     def run_here(todo, n, opacities, processes, progress, design):
-        module._model, module._design = module.forward_model(design), design
+        survey._model, survey._design = survey.forward_model(design), design
         for task in todo:
-            if made == [0]:
-                made.append("interrupted")
+            if computed == [0]:
+                computed.append("interrupted")
                 raise KeyboardInterrupt
-            made.append(task[1]["start"])
-            module._make_chunk(task)
+            computed.append(task[1]["start"])
+            survey._make_chunk(task)
 
-    monkeypatch.setattr(module, "CHUNK", 4)
-    monkeypatch.setattr(module, "_run", run_here)
+    monkeypatch.setattr(survey, "CHUNK", 4)
+    monkeypatch.setattr(survey, "_run", run_here)
     with pytest.raises(KeyboardInterrupt):
-        module.simulate(12, 2, out, design=design)
+        survey.simulate(12, 2, out, design=design)
     with pytest.raises(ValueError, match="planets of another survey"):  # chunks of another star are not taken
-        module.simulate(12, 2, out, design=dataclasses.replace(design, star_radius=0.9))
-    module.simulate(12, 2, out, design=design)
-    assert made == [0, "interrupted", 4, 8] and not parts.exists()
+        survey.simulate(12, 2, out, design=dataclasses.replace(design, star_radius=0.9))
+    survey.simulate(12, 2, out, design=design)
+    assert computed == [0, "interrupted", 4, 8] and not parts.exists()
     with h5py.File(out) as again, h5py.File(path) as whole:
         for key in ("spectra", "errors", "amps"):
             np.testing.assert_array_equal(again[key][()], whole[key][:12])
@@ -283,9 +391,9 @@ sensitivity_single: {no_spectra: 2}
 """
 
 
-def test_one_command_goes_on_after_the_survey_trains_and_answers(survey, tmp_path, warm):
+def test_one_command_goes_on_after_the_survey_trains_and_answers(made, tmp_path, warm):
     pytest.importorskip("tensorflow")
-    path, observation, planet = survey
+    path, observation, planet = made
     folder = tmp_path / "study"
     folder.mkdir()
     shutil.copy(path, folder)

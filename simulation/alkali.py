@@ -1,0 +1,124 @@
+"""Sodium and potassium: the resonance doublets as Voigt profiles.
+
+Line positions and oscillator strengths are those of the NIST Atomic Spectra Database (D1 and D2 of Na I and K I).
+Half widths by collisions with H2 and He are 0.071 (Na) and 0.14 (K) cm-1 per atm at 2000 K, with (T / 2000 K)^-0.7
+(Iro, Bezard & Guillot 2005, A&A 436, 719); the natural width is added. A line ends 4500 cm-1 from its centre (Baudino
+et al. 2017, ApJ 850, 150). The effective cross-section of Na at 0.5-0.8 micron is within 0.2 dex of that of ExoMolOP
+at 10 mbar to 1 bar and 700-2000 K (`python -m studies.check_opacities --exomolop DIR`).
+
+The cores are far narrower than the parts of the wavenumber grid, so a part near a doublet is cut into points, and
+the light, not the cross-section, is averaged over them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulation.molecules import WEIGHTS
+
+LINE_STRENGTH = 8.85282e-13  # pi e2 / (m_e c2) [cm]: integrated cross-section [cm2 cm-1] per oscillator strength
+ATMOSPHERE = 101325.0  # Pa
+CUTOFF = 4500.0  # cm-1
+WIDTH_EXPONENT = -0.7
+TEMPERATURES = np.arange(400.0, 2601.0, 200.0)  # K: ln k is linear in between
+FINE = 200.0  # cm-1 from a line: parts within are cut into points
+SMALLEST = 1e-40  # cm2
+DOPPLER = 7.1623e-7  # full width at half maximum over wavenumber, for 1 K and 1 atomic mass unit
+
+
+@dataclass(frozen=True)
+class Alkali:
+    """The doublet of an atom: positions, oscillator strengths, half widths by collisions and by nature."""
+
+    wavenumber: tuple  # cm-1
+    strength: tuple
+    half_width: float  # cm-1 per atm at 2000 K
+    natural: float  # cm-1
+
+
+ALKALIS = {
+    "Na": Alkali((16956.170, 16973.366), (0.320, 0.641), 0.071, 1.63e-4),
+    "K": Alkali((12985.186, 13042.896), (0.332, 0.666), 0.14, 1.00e-4),
+}
+
+
+def voigt(distance, gauss, lorentz):
+    """Voigt profile [1 / cm-1] at distances [cm-1]; standard deviation and half width [cm-1], shapes that broadcast.
+
+    Weideman's (1994, SIAM J. Numer. Anal. 31, 1497) rational approximation of the complex error function, 16 terms.
+    """
+    n = 16
+    scale = np.sqrt(n / np.sqrt(2))
+    angle = np.arange(-2 * n + 1, 2 * n) * np.pi / (2 * n)
+    t = scale * np.tan(angle / 2)
+    samples = np.concatenate([[0.0], np.exp(-(t**2)) * (scale**2 + t**2)])
+    terms = np.real(np.fft.fft(np.fft.fftshift(samples)))[1 : n + 1][::-1] / (4 * n)
+    z = (distance + 1j * lorentz) / (gauss * np.sqrt(2))
+    ratio = (scale + 1j * z) / (scale - 1j * z)
+    series = np.polyval(terms, ratio)
+    w = 2 * series / (scale - 1j * z) ** 2 + 1 / np.sqrt(np.pi) / (scale - 1j * z)
+    return w.real / (gauss * np.sqrt(2 * np.pi))
+
+
+def cross_section(name, wavenumber, temperature, pressure):
+    """Cross-section [cm2 per atom] of an atom; `wavenumber` [cm-1], K and Pa in shapes that broadcast."""
+    atom = ALKALIS[name]
+    wavenumber, temperature, pressure = np.broadcast_arrays(wavenumber, temperature, pressure)
+    lorentz = atom.half_width * (temperature / 2000.0) ** WIDTH_EXPONENT * pressure / ATMOSPHERE
+    total = np.zeros(wavenumber.shape)
+    for centre, strength in zip(atom.wavenumber, atom.strength):
+        gauss = centre * DOPPLER * np.sqrt(temperature / WEIGHTS[name]) / 2.35482
+        distance = np.abs(wavenumber - centre)
+        profile = voigt(distance, gauss, lorentz + atom.natural)
+        total += LINE_STRENGTH * strength * np.where(distance < CUTOFF, profile, 0.0)
+    return total
+
+
+class AlkaliLines:
+    """Light that the doublet of an atom lets through, on the parts of a wavenumber grid.
+
+    Parameters
+    ----------
+    name : str
+        "Na" or "K".
+    edges : ndarray (n_parts + 1,)
+        Edges of the parts, ascending [cm-1].
+    pressure : ndarray (n_layers,)
+        Of the layers [Pa].
+    """
+
+    def __init__(self, name, edges, pressure):
+        lines = ALKALIS[name].wavenumber
+        touched = (edges[1:] > min(lines) - CUTOFF) & (edges[:-1] < max(lines) + CUTOFF)
+        self.parts = np.flatnonzero(touched)
+        points, share, first = [], [], []
+        for part in self.parts:
+            low, high = edges[part], edges[part + 1]
+            first.append(len(points))
+            borders = self._borders(low, high, lines)
+            points.extend((borders[1:] + borders[:-1]) / 2)
+            share.extend(np.diff(borders) / (high - low))
+        self._first, self._share = np.array(first, int), np.array(share, np.float32)
+        points = np.array(points)
+        table = [cross_section(name, points, t, pressure[:, None]) if len(points) else [] for t in TEMPERATURES]
+        self._table = np.log(np.maximum(table, SMALLEST)).astype(np.float32)  # (n_temperatures, n_layers, n_points)
+
+    @staticmethod
+    def _borders(low, high, lines):
+        """Borders of the points of one part: closer together near a line."""
+        away = np.concatenate([[0.0], np.geomspace(0.01, FINE, 40)])
+        near = np.concatenate([centre + sign * away for centre in lines for sign in (-1, 1)])
+        return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
+
+    def light(self, mix, temperature, column):
+        """Part of the light let through, (n_rays, len(self.parts)); `column` (n_rays, n_layers) of air [m-2].
+
+        `temperature` (n_layers,) are the highest layers of those that the table was made for.
+        """
+        table = self._table[:, -len(temperature) :]
+        place = np.clip((temperature - TEMPERATURES[0]) / 200.0, 0, len(TEMPERATURES) - 1.001)
+        below, layers = place.astype(int), np.arange(len(temperature))
+        part = (place - below).astype(np.float32)[:, None]
+        log_k = (1 - part) * table[below, layers] + part * table[below + 1, layers]
+        light = np.exp(-(column @ (np.exp(log_k) * np.float32(mix * 1e-4))))
+        return np.add.reduceat(light * self._share, self._first, axis=1)
