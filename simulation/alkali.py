@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulation.atmosphere import upper_product
 from simulation.molecules import WEIGHTS
 
 LINE_STRENGTH = 8.85282e-13  # pi e2 / (m_e c2) [cm]: integrated cross-section [cm2 cm-1] per oscillator strength
@@ -21,7 +22,7 @@ ATMOSPHERE = 101325.0  # Pa
 CUTOFF = 4500.0  # cm-1
 WIDTH_EXPONENT = -0.7
 TEMPERATURES = np.arange(400.0, 2601.0, 200.0)  # K: ln k is linear in between
-FINE = 200.0  # cm-1 from a line: parts within are cut into points
+FINE = 100.0  # cm-1 from a line: parts within are cut into points
 SMALLEST = 1e-40  # cm2
 DOPPLER = 7.1623e-7  # full width at half maximum over wavenumber, for 1 K and 1 atomic mass unit
 
@@ -106,12 +107,12 @@ class AlkaliLines:
     @staticmethod
     def _borders(low, high, lines):
         """Borders of the points of one part: closer together near a line."""
-        away = np.concatenate([[0.0], np.geomspace(0.01, FINE, 40)])
+        away = np.concatenate([[0.0], np.geomspace(0.01, FINE, 24)])
         near = np.concatenate([centre + sign * away for centre in lines for sign in (-1, 1)])
         return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
 
     def light(self, mix, temperature, column):
-        """Part of the light let through, (n_rays, len(self.parts)); `column` (n_rays, n_layers) of air [m-2].
+        """Part of the light let through, (n_rays, len(self.parts)); `column` (n_rays, n_layers) of air [m-2], float32.
 
         `temperature` (n_layers,) are the highest layers of those that the table was made for.
         """
@@ -120,5 +121,5 @@ class AlkaliLines:
         below, layers = place.astype(int), np.arange(len(temperature))
         part = (place - below).astype(np.float32)[:, None]
         log_k = (1 - part) * table[below, layers] + part * table[below + 1, layers]
-        light = np.exp(-(column @ (np.exp(log_k) * np.float32(mix * 1e-4))))
+        light = np.exp(-upper_product(column, np.exp(log_k) * np.float32(mix * 1e-4)))
         return np.add.reduceat(light * self._share, self._first, axis=1)

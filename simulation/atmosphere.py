@@ -98,3 +98,11 @@ def hydrostatic(boundaries, pressure, temperature, weight, mass, radius):
         half_chord = np.sqrt(np.maximum(outer - tangent[:, None] ** 2, 0.0))  # (n_rays, n_layers)
         path = 2 * np.diff(half_chord, axis=1, prepend=0.0)
         return Atmosphere(pressure, temperature, density, path * density, 2 * distance[:-1] * step)
+
+
+def upper_product(column, values, block=50):
+    """Product of ``column`` (n, n), which is zero below its diagonal, and ``values`` (n, m)."""
+    result = np.empty((len(column), values.shape[1]), values.dtype)
+    for start in range(0, len(column), block):
+        np.matmul(column[start : start + block, start:], values[start:], out=result[start : start + block])
+    return result

@@ -96,14 +96,20 @@ LOG_COEFFICIENT = {  # log10 of the absorption coefficient [cm5 per molecule pai
 PAIRS = tuple(LOG_COEFFICIENT)
 
 
-def coefficient(pair, temperature, wavenumber=WAVENUMBER):
-    """Absorption coefficient [m5 per pair of molecules] of "H2-H2" or "H2-He" at wavenumbers (n,) [cm-1].
+def on_grid(pair, wavenumber):
+    """Return ln of the coefficient [m5] of a pair at the knots in temperature and wavenumbers (n,) [cm-1], (5, n)."""
+    rows = [np.interp(wavenumber, WAVENUMBER, row) for row in LOG_COEFFICIENT[pair]]
+    return np.log(10) * (np.array(rows) - 10)  # cm5 to m5
 
-    Temperatures [K] and wavenumbers outside the knots take the value at the edge.
-    """
-    temperature = np.clip(temperature, TEMPERATURE[0], TEMPERATURE[-1])
-    row = np.clip(np.searchsorted(TEMPERATURE, temperature) - 1, 0, len(TEMPERATURE) - 2)
-    weight = (temperature - TEMPERATURE[row]) / (TEMPERATURE[row + 1] - TEMPERATURE[row])
-    knots = LOG_COEFFICIENT[pair]
-    log_coefficient = (1 - weight) * knots[row] + weight * knots[row + 1]
-    return 10 ** (np.interp(wavenumber, WAVENUMBER, log_coefficient) - 10)  # cm5 to m5
+
+def at_temperatures(knots, temperature):
+    """Coefficient at temperatures (m,) [K] from its ln (5, n), (m, n); outside the knots the value at the edge."""
+    place = np.interp(temperature, TEMPERATURE, np.arange(len(TEMPERATURE)))
+    below = np.minimum(place.astype(int), len(TEMPERATURE) - 2)
+    part = (place - below)[:, None].astype(knots.dtype)
+    return np.exp((1 - part) * knots[below] + part * knots[below + 1])
+
+
+def coefficient(pair, temperature, wavenumber=WAVENUMBER):
+    """Absorption coefficient [m5 per pair of molecules] of "H2-H2" or "H2-He" at wavenumbers (n,) [cm-1], (n,)."""
+    return at_temperatures(on_grid(pair, wavenumber), np.array([temperature]))[0]

@@ -6,6 +6,7 @@ Everything here says which part of the light a ray lets through, for all rays (r
 import numpy as np
 
 from simulation import cia
+from simulation.atmosphere import upper_product
 from simulation.kdistribution import basis, hot_share
 
 REFRACTION = {  # refractive index n - 1 at wavelengths in micron, and King's correction; CGS at 0 C and 1 atm
@@ -31,9 +32,10 @@ SCATTERERS = ("H2", "He", *REFRACTION)
 LOSCHMIDT = 2.6867805e25  # molecules per m3 at 0 C and 1 atm
 HAZE_CROSS_SECTION, HAZE_WAVELENGTH = 5.31e-31, 0.35  # m2 and micron: Rayleigh scattering of H2
 PAIR_UNIT = 1e-55  # m5, keeps columns of pairs within single precision
+NOTHING = 1e-7  # optical depth of a whole cell that is left out
 LOG_UNIT = -55.0  # ln k [cm2] is counted from here, to keep digits in single precision
 UNIT = LOG_UNIT * np.eye(1, 16).reshape(4, 4)  # of the coefficients of ln k
-TEMPERATURE_NODES = 33  # of CIA along a ray with a temperature gradient: linear in between
+TEMPERATURE_STEP = 25.0  # K: CIA along a ray with a temperature gradient is linear in between
 
 
 def rayleigh(gas, wavenumber):
@@ -63,20 +65,25 @@ def haze(factor, slope, wavenumber):
     return factor * HAZE_CROSS_SECTION * (1e4 / wavenumber / HAZE_WAVELENGTH) ** slope
 
 
-def collisions(hydrogen, helium, atmosphere, wavenumber):
-    """Optical depth (n_rays, n_wavenumbers) of H2-H2 and H2-He pairs, float32; mixing ratios of both gases."""
-    shares = {"H2-H2": hydrogen**2, "H2-He": hydrogen * helium}
-    pairs = atmosphere.column * (atmosphere.density * PAIR_UNIT)
-    temperature = atmosphere.temperature
-    low, high = temperature.min(), temperature.max()
-    nodes = np.linspace(low, high, TEMPERATURE_NODES if high > low else 1)
-    at_nodes = np.array([sum(s * cia.coefficient(p, t, wavenumber) for p, s in shares.items()) for t in nodes])
-    at_nodes = (at_nodes / PAIR_UNIT).astype(np.float32)
-    if len(nodes) == 1:
-        return pairs.sum(axis=1, keepdims=True).astype(np.float32) @ at_nodes
-    place = (temperature - low) / (nodes[1] - nodes[0])
-    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0)  # (n_layers, n_nodes)
-    return (pairs @ weights).astype(np.float32) @ at_nodes
+class Collisions:
+    """Collision-induced absorption of H2-H2 and H2-He at the wavenumbers (n,) of a grid [cm-1]."""
+
+    def __init__(self, grid):
+        self._knots = {pair: (cia.on_grid(pair, grid) - np.log(PAIR_UNIT)).astype(np.float32) for pair in cia.PAIRS}
+
+    def optical_depth(self, hydrogen, helium, atmosphere):
+        """Optical depth (n_rays, n) of all rays, float32; mixing ratios of both gases."""
+        shares = {"H2-H2": hydrogen**2, "H2-He": hydrogen * helium}
+        low, high = atmosphere.temperature.min(), atmosphere.temperature.max()
+        n_nodes = 1 + int(np.ceil((high - low) / TEMPERATURE_STEP))
+        nodes = np.linspace(low, high, n_nodes)
+        at_nodes = sum(np.float32(share) * cia.at_temperatures(self._knots[p], nodes) for p, share in shares.items())
+        pairs = atmosphere.column * (atmosphere.density * PAIR_UNIT)
+        if n_nodes == 1:
+            return pairs.sum(axis=1, keepdims=True).astype(np.float32) @ at_nodes
+        place = (atmosphere.temperature - low) / (nodes[1] - nodes[0])
+        weights = np.maximum(1 - np.abs(place[:, None] - np.arange(n_nodes)), 0)  # (n_layers, n_nodes)
+        return (pairs @ weights).astype(np.float32) @ at_nodes
 
 
 def covered(boundaries, cloud_top):
@@ -147,22 +154,21 @@ class LineAbsorption:
         """
         result = np.ones((len(column), len(self._parts)), np.float32)
         n_rays, n_g = len(column), len(self._opacities.distributions.weights)
+        most = column.sum(axis=1).max()
         for name, ratio in mix.items():
             k = self._cross_sections(name, temperature) * np.float32(
                 ratio * 1e-4 * np.exp(LOG_UNIT)
             )  # m2 per molecule of air
-            light = upper_product(column, k)
+            k = k.reshape(len(k), -1, n_g)
+            absorbs = np.flatnonzero(most * k.max(axis=(0, 2)) > NOTHING)
+            light = upper_product(column, k[:, absorbs].reshape(len(k), -1))
             np.exp(np.negative(light, out=light), out=light)
             light = light.reshape(n_rays, -1, n_g)
             shares = self._opacities.shares(name, reference)[self._parts].T  # (n_g, n_parts)
+            place = dict(zip(absorbs.tolist(), range(len(absorbs))))
             for cell, parts in enumerate(self._slices):
-                result[:, parts] *= light[:, cell] @ shares[:, parts]
+                if cell in place:
+                    result[:, parts] *= light[:, place[cell]] @ shares[:, parts]
+                else:
+                    result[:, parts] *= shares[:, parts].sum(axis=0)  # 1 within 1e-5, as `couple` leaves it
         return result
-
-
-def upper_product(column, values, block=50):
-    """Product of ``column`` (n, n), which is zero below its diagonal, and ``values`` (n, m)."""
-    result = np.empty((len(column), values.shape[1]), values.dtype)
-    for start in range(0, len(column), block):
-        np.matmul(column[start : start + block, start:], values[start:], out=result[start : start + block])
-    return result

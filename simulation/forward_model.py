@@ -10,7 +10,7 @@ from constants import SUN_RADIUS
 from simulation.alkali import ALKALIS, AlkaliLines
 from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture, hydrostatic, layer_pressures, temperature_profile
-from simulation.contributions import SCATTERERS, LineAbsorption, collisions, covered, haze, rayleigh
+from simulation.contributions import SCATTERERS, Collisions, LineAbsorption, covered, haze, rayleigh
 from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
 from simulation.tables import TableAbsorption, load_tables, native_grid
@@ -81,6 +81,7 @@ class ForwardModel:
         self._binning = binning_matrix(self._grid, self.edges)
         borders = cell_borders(self._grid)
         self._alkalis = {name: AlkaliLines(name, borders, self._pressure) for name in ALKALIS if name in self.names}
+        self._collisions = Collisions(self._grid)
         self._rayleigh = {gas: rayleigh(gas, self._grid) for gas in SCATTERERS if continuum}
 
     def _use_distributions(self, opacities):
@@ -160,7 +161,7 @@ class ForwardModel:
             shares = {"H2": hydrogen, "He": helium, **mix}
             scattering = sum(shares.get(gas, 0.0) * sigma for gas, sigma in self._rayleigh.items())
             depth = np.outer(column.sum(axis=1), scattering.astype(np.float32))
-            depth += collisions(hydrogen, helium, seen, self._grid)
+            depth += self._collisions.optical_depth(hydrogen, helium, seen)
             light *= np.exp(np.negative(depth, out=depth), out=depth)
         return light
 

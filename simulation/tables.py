@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulation.contributions import upper_product
+from simulation.atmosphere import upper_product
 
 
 class TableAbsorption:

@@ -167,7 +167,7 @@ def test_light_through_a_doublet_is_its_mean_over_wavenumber():
     edges = 1e4 / np.geomspace(0.5912, 0.5870, 4)
     fine = alkali.AlkaliLines("Na", edges, pressure)
     atmosphere = hydrostatic(boundaries, pressure, np.full(200, 1000.0), gas_mixture({})[2], 10**26.8, 8e7)
-    light = fine.light(1e-6, atmosphere.temperature, atmosphere.column)[60]
+    light = fine.light(1e-6, atmosphere.temperature, atmosphere.column.astype(np.float32))[60]
     exact = []
     for low, high in itertools.pairwise(edges):
         sigma = alkali.cross_section("Na", np.linspace(low, high, 4001), 1000.0, pressure[:, None])
