@@ -237,7 +237,8 @@ def _instrument_offsets(offsets, seen, planet):
         bins = np.array([f"{one} ".startswith(f"{name.lower()} ") for one in names], bool)
         if not bins.any():
             there = ", ".join(dict.fromkeys(map(str, seen.instrument))) if names else "no column of instruments"
-            raise InputError(f"{planet}: offsets.{name}: expected an instrument of {seen.name}: {there}")
+            logger.warning("%s: offsets.%s: left out, no such instrument in %s: %s", planet, name, seen.name, there)
+            continue
         if (bins & taken).any():
             raise InputError(f"{planet}: offsets.{name}: expected each instrument once")
         taken |= bins
