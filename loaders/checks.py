@@ -18,7 +18,10 @@ MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range tha
 MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
 
 # Lowest and highest value of known AMPs, in the unit of constants.AMPS; VMR stands for all molecules
-PLAUSIBLE = {"VMR": (0.0, 1.0), "Mp": (1e21, 2e29), "Rp": (5e5, 5e8), "Tp": (10.0, 1e4), "Pclouds": (1e-6, 1e10)}
+PLAUSIBLE = {
+    "VMR": (0.0, 1.0), "Mp": (1e21, 2e29), "Rp": (5e5, 5e8), "Tp": (10.0, 1e4), "Pclouds": (1e-6, 1e10),
+    "haze_factor": (0.0, 1e20), "haze_slope": (-50.0, 20.0), "cloud_fraction": (0.0, 1.0), "T_gradient": (-2e3, 2e3),
+}  # fmt: skip
 OTHER_UNITS = {  # that people use without saying so
     "VMR": {"ppm": 1e-6, "per cent": 1e-2},
     "Mp": {"Jupiter masses": JUPITER_MASS, "Earth masses": 5.972e24, "g": 1e-3},
