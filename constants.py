@@ -29,9 +29,9 @@ DATA_FORMATS = {  # name in config.yaml: what a user's file or folder must hold
 
 @enum.unique
 class Stream(enum.IntEnum):
-    """The random streams of a run and of the studies, by name: whatever is drawn has one of its own.
+    """The random streams of a run and of the studies, by name: each kind of draw has its own.
 
-    Behind a name stands what else a stream goes by. The numbers stay: with others, a seed would give other results.
+    The comment behind a name lists the keys of its streams. A number must never change, or a seed gives other results.
     """
 
     TEST_SPLIT = 1  # which spectra are tested

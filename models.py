@@ -207,7 +207,7 @@ def load_model(path):
     ------
     ValueError
         If the file is missing, is no ``.keras`` archive, holds a Lambda layer or other unsafe content, or weights that
-        are NaN or infinite: a ReLU answers 0 for NaN, so that the network's answers would look sound.
+        are NaN or infinite: a ReLU returns 0 for NaN, so that its predictions would look valid.
     """
     path = Path(path)
     if not path.is_file():

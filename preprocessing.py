@@ -37,7 +37,7 @@ class Dataset:
     auxiliary : ndarray (N, n_auxiliary) or None
         Further inputs of the network, in ``auxiliary_names`` order.
     noisy : bool
-        True when the spectra already hold noise. Networks are then validated and judged on them as they are, and what
+        True when the spectra already hold noise. Networks are validated and evaluated on them as they are, and what
         is added in training is a setting, ``training.extra_noise``.
     test_rows : ndarray of int or None
         Rows that the data set itself sets aside for testing; None leaves the split to the seed.
@@ -69,7 +69,7 @@ class Dataset:
         return tuple(amp.key for amp in self.amp_table)
 
     def sha256(self):
-        """Return a digest of all that changes a number or a label, by which a resumed run knows its data set again."""
+        """Return a digest of all that changes a number or a label, by which a resumed run recognises its data set."""
         digest = hashlib.sha256()
         arrays = (self.wavelength, self.bin_width, self.spectra, self.errors, self.amps, self.auxiliary, self.test_rows)
         for values in (*arrays, *self.molecule_curves.values()):
@@ -269,7 +269,7 @@ class Scaler:
         ------
         ValueError
             If an input is NaN, infinite or absurdly far from the training spectra. It has to be found here: a ReLU
-            of TensorFlow answers 0 for NaN, so that the network's answer would look sound.
+            of TensorFlow returns 0 for NaN, so that the prediction would look valid.
         """
         x = _network_input("spectra", spectra, self.x_mean, self.x_std)[..., None]
         return x if auxiliary is None else [x, self.scaled_auxiliary(auxiliary)]
@@ -342,7 +342,7 @@ def add_noise(spectra, errors, rng):
 
 
 def noisy_test_spectra(data, test, seed):
-    """Return the test spectra (n_test, n_bins) with the noise on which a run with this seed judges its networks.
+    """Return the test spectra (n_test, n_bins) with the noise on which a run with this seed evaluates its networks.
 
     Those of a noisy data set are returned as they are.
     """

@@ -1,1 +1,1 @@
-"""From a data set to trained, judged and mapped networks."""
+"""From a data set to trained, evaluated and mapped networks."""

@@ -415,7 +415,7 @@ class Workers(concurrent.futures.Executor):
             error = self._broken = self._gone
         elif isinstance(error, KilledWorker):
             deaths = error.allowed_failures + 1
-            error = f"{name}: {deaths} workers died of it, one after the other (out of memory? they had {self._limit})"
+            error = f"{name}: {deaths} workers died while running it (out of memory? each had {self._limit})"
         elif not isinstance(error, ValueError):  # a ValueError of ours says where
             kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
             error = f"{name}: {kind}{error}"

@@ -50,7 +50,7 @@ class Split:
 class EpochWatch:
     """Counts the epochs of ``folds`` as ``history_<fold>.csv`` grows in ``folder``, and logs each as it ends.
 
-    A fold that does not stop early has ``max_epochs``. ``stage`` (a `runio.log.Stages`) is told of each epoch.
+    A fold that does not stop early has ``max_epochs``. ``stage`` (a `runio.log.Stages`) is updated after each epoch.
     """
 
     def __init__(self, folder, folds, max_epochs, stage=None):
@@ -207,7 +207,9 @@ def train_on_worker(task):
     prepare_tensorflow()
     config = build_config(json.loads(task.settings))
     if not Path(task.folder).is_dir():
-        raise RuntimeError(f"{task.folder}: not on this worker; --output has to be on a file system that all see")
+        raise RuntimeError(
+            f"{task.folder}: not on this worker; expected --output on a file system that all workers see"
+        )
     split, sha256 = _load_once(task.settings)
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")

@@ -1,1 +1,1 @@
-"""What a run is told and what it leaves on disk: no physics, no Keras."""
+"""Settings, log, folder and result files of a run; neither Keras nor physics is imported."""

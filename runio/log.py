@@ -1,4 +1,4 @@
-"""The one exception that means: the user's input cannot be used. And how any text is brought to one line."""
+"""The log of a run, its progress bar, its one-line error messages, and checks of the environment."""
 
 import contextlib
 import importlib.metadata
@@ -116,7 +116,7 @@ class Stages:
         self._bar.refresh()
 
     def found(self, part):
-        """Say that a part of the present stage was done by an earlier run: it tells nothing of the pace."""
+        """Say which part of the present stage an earlier run has done; it does not count for the time left."""
         if self._bar is not None:
             self._bar.initial = part * self._shares[self._name]
         self.done(part)
@@ -274,7 +274,7 @@ def open_standard_streams():
 
 
 def check_environment():
-    """Refuse variables of the environment with which libraries would fail after the work is done, or speak in riddles.
+    """Refuse environment variables with which libraries fail after the work is done, or with an unclear message.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 A cell is a few per cent wide and holds many lines. All that a ray notices of them is how often each cross-section
 occurs: sorted by size, k(g) is the cross-section that a share g of the cell does not exceed (the k-distribution),
-and the cell's mean transmission is sum_g w_g exp(-k_g u) for a column u. Each k_g rests on temperature and pressure
+and the cell's mean transmission is sum_g w_g exp(-k_g u) for a column u. Each k_g depends on temperature and pressure
 as
 
     ln k_g(T, P) = sum_ab c_ab L_a(x) L_b(y),    x from 1/T, y from log P, L: Legendre polynomials.

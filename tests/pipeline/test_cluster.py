@@ -147,7 +147,7 @@ def test_worker_killed_in_the_middle_changes_no_number(two, reference, tmp_path)
 
 
 def test_task_that_kills_every_worker_ends_the_run_with_its_spectra_named(two, tmp_path):
-    with pytest.raises(RuntimeError, match=r"^spectra 6 to 7: 4 workers died of it"):
+    with pytest.raises(RuntimeError, match=r"^spectra 6 to 7: 4 workers died while running it"):
         mapped(tmp_path, 0.0, 7, executor=two)
 
 
