@@ -1,3 +1,3 @@
 """The engine behind ``sensitivity.py``. It imports NumPy and itself alone."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
