@@ -1,6 +1,6 @@
 """Figures of one observation: estimates with their errors, and the bins that they are sensitive to.
 
-Arrays in, Figure out; nothing is written.
+Arrays in, Figure out; nothing is written. ``narrow`` figures are one column wide, as on the screen of a phone.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from observation.compare import LARGE_RESIDUAL
 from report.style import (
     FAINT,
     INK,
+    ONE_COLUMN,
     TWO_COLUMNS,
     WAVELENGTH,
     bin_edges,
@@ -36,20 +37,20 @@ MANY_BINS = 120  # from which on there are two panels in a row
 
 
 @styled
-def answer_intervals(values, intervals, limits, amp_table):
+def answer_intervals(values, intervals, limits, amp_table, narrow=False):
     """Draw values (n_amps,) with intervals (n_levels, 2, n_amps) on axes that span the limits (2, n_amps)."""
-    n = len(amp_table)
-    columns = 1 if n <= 6 else 2
+    n, width = len(amp_table), ONE_COLUMN if narrow else TWO_COLUMNS
+    columns = 1 if n <= 6 or narrow else 2
     rows = -(-n // columns)
-    figure = new_figure(TWO_COLUMNS, 0.5 * rows + 0.3)
+    figure = new_figure(width, 0.5 * rows + 0.3)
     grid = figure.add_gridspec(rows, columns)
     for k, amp in enumerate(amp_table):
         ax = figure.add_subplot(grid[k % rows, k // rows])
         ends, unit, log = plotted(amp, limits[:, k])
-        inches = TWO_COLUMNS / columns - 1.6
+        inches = width / columns - 1.6
         colour = amp.colour
-        for (low, high), width in zip(intervals[::-1, :, k], (1.2, 4.5)):  # the wider one first
-            ax.plot(plotted(amp, [low, high])[0], [0, 0], color=colour, lw=width, solid_capstyle="butt")
+        for (low, high), thick in zip(intervals[::-1, :, k], (1.2, 4.5)):  # the wider one first
+            ax.plot(plotted(amp, [low, high])[0], [0, 0], color=colour, lw=thick, solid_capstyle="butt")
         middle = plotted(amp, values[k])[0]
         ax.plot(middle, 0, "o", ms=5, mfc="white", mec=colour, mew=1.2, clip_on=False)
         shown = np.concatenate([ends, [middle]])
@@ -68,11 +69,11 @@ def answer_intervals(values, intervals, limits, amp_table):
 
 
 @styled
-def spectrum_shares(observation, shares, amp_table, titles):
+def spectrum_shares(observation, shares, amp_table, titles, narrow=False):
     """Draw the spectrum in a panel per AMP, bins coloured by their shares (n_amps, n_bins); a row of NaN has none."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
     many = len(wavelength) > MANY_BINS
-    figure, axes = _grid(len(amp_table), many)
+    figure, axes = _grid(len(amp_table), 1 if narrow else 2 if many else 3)
     factor, unit = depth_unit(depth)
     edges, norm = bin_edges(wavelength), Normalize(0, 1)
     size = 7 if many else 11 if len(wavelength) > 30 else 20
@@ -102,25 +103,26 @@ def spectrum_shares(observation, shares, amp_table, titles):
     return figure
 
 
-def _grid(n, wide):
-    """Return a figure and n panels with common axes; two in a row if ``wide``."""
-    if not wide:
+def _grid(n, columns):
+    """Return a figure and n panels with common axes."""
+    if columns > 2:
         return panel_grid(n, row_height=1.55, share_x=True, share_y=True)
-    rows = -(-n // 2)
-    figure = new_figure(TWO_COLUMNS, max(1.55 * rows + 0.35, 2.2))
-    grid, axes = figure.add_gridspec(rows, 2), []
+    rows = -(-n // columns)
+    figure = new_figure((ONE_COLUMN, TWO_COLUMNS)[columns - 1], max(1.55 * rows + 0.35, 2.2))
+    grid, axes = figure.add_gridspec(rows, columns), []
     for i in range(n):
         first = axes[0] if axes else None
-        axes.append(figure.add_subplot(grid[divmod(i, 2)], sharex=first, sharey=first))
-        axes[-1].tick_params(labelbottom=i + 2 >= n, labelleft=i % 2 == 0, which="both")
+        axes.append(figure.add_subplot(grid[divmod(i, columns)], sharex=first, sharey=first))
+        axes[-1].tick_params(labelbottom=i + columns >= n, labelleft=i % columns == 0, which="both")
     return figure, axes
 
 
 @styled
-def expectation(observation, expected=None, residuals=None):
+def expectation(observation, expected=None, residuals=None, narrow=False):
     """Draw the spectrum by instrument with the ``expected`` depths (n_bins,), and the residuals from these below it."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
-    figure = new_figure(TWO_COLUMNS, 2.4 if residuals is None else 3.9)
+    width = ONE_COLUMN if narrow else TWO_COLUMNS
+    figure = new_figure(width, 2.4 if residuals is None else 3.9)
     factor, unit = depth_unit(depth)
     if residuals is None:
         top, below = figure.subplots(), None
@@ -146,9 +148,9 @@ def expectation(observation, expected=None, residuals=None):
         below.set_ylim(-reach, reach)
         below.set_ylabel("Residual (σ)")
     if top.get_legend_handles_labels()[0]:
-        figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=2 if narrow else 4)
     top.set_ylabel(f"Transit depth ({unit})")
     (top if below is None else below).set_xlabel(WAVELENGTH)
     edges = bin_edges(wavelength)
-    log_axis(top.xaxis, edges[0], edges[-1], TWO_COLUMNS - 0.8)
+    log_axis(top.xaxis, edges[0], edges[-1], width - 0.8)
     return figure

@@ -1,5 +1,6 @@
 """The page of one observation: estimates, their errors, consistency with the training set, and sensitivity."""
 
+import base64
 import html
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,12 +82,12 @@ class Estimate:
         return (self.intervals[0, 1] - self.intervals[0, 0]) / 2
 
 
-def make_pictures(estimate):
+def make_pictures(estimate, narrow=False):
     """Draw the figures of an estimate: {file name: `report.pictures.Picture`}, in the order of the page."""
     e, seen = estimate, estimate.observation
     pictures = {
         "answer_intervals": Picture(
-            figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table),
+            figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table, narrow),
             "The estimates with their errors",
             "Circle: the estimate. Thick and thin lines: 68 and 95 % prediction intervals, from test planets with"
             " similar predictions. Each axis spans the range of the simulated planets.",
@@ -95,9 +96,9 @@ def make_pictures(estimate):
         )
     }
     if e.shares is not None:
-        titles = [f"  {value_text(e, k)}" for k in range(len(e.amp_table))]
+        titles = [f"  {value_text(e, k)} {plotted(amp, 0)[1]}".rstrip() for k, amp in enumerate(e.amp_table)]
         pictures["spectrum_shares"] = Picture(
-            figures.spectrum_shares(seen, e.shares, e.amp_table, titles),
+            figures.spectrum_shares(seen, e.shares, e.amp_table, titles, narrow),
             "Which bins each estimate is sensitive to",
             "The observed spectrum with its errors, one panel per parameter. Colour and size of a dot show the bin's"
             " share of the sensitivity: the mean squared change of the estimate when that bin alone is redrawn within"
@@ -110,7 +111,7 @@ def make_pictures(estimate):
         " predictions. Lower panel: the residual from it, in standard deviations (noise and scatter of the planets)."
     )  # fmt: skip
     pictures["expectation"] = Picture(
-        figures.expectation(seen, e.expected, e.residuals),
+        figures.expectation(seen, e.expected, e.residuals, narrow),
         "The spectrum, and whether its bins agree with each other",
         f"The observed spectrum with its errors{'' if seen.instrument is None else ', by instrument'}.{lower}",
         "This run keeps no simulated spectra to compare it with."
@@ -171,7 +172,7 @@ def _table(name, caption, head, rows):
     cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join(
         f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f'<td data-label="{html.escape(label)}">{cell}</td>' for label, cell in zip(head[1:], row[1:]))
+        + "".join(f'<td data-label="{label}"><span>{cell}</span></td>' for label, cell in zip(head[1:], row[1:]))
         + "</tr>"
         for row in rows
     )
@@ -268,7 +269,7 @@ def _removals(estimate):
 
 
 def build_page(estimate, rendered):
-    """Return the page as text; ``rendered`` is {name: (Picture, PNG bytes)}, in order."""
+    """Return the page as text; ``rendered`` is {name: (Picture, PNG bytes, PNG bytes for a phone)}, in order."""
     e = estimate
     judged, n_bins = e.consistency, len(e.observation.wavelength)
     headline, *reasons = (html.escape(sentence) for sentence in judged.sentences)
@@ -283,20 +284,30 @@ def build_page(estimate, rendered):
         estimates=_estimates(e),
         status=f'<p class="status {judged.status}" role="status">{headline}</p>',
         reasons=reasons,
-        first=figure_section(first[0], *first[1]),
-        figures="\n".join(figure_section(name, *one) for name, one in rest),
+        first=_figure(first[0], *first[1]),
+        figures="\n".join(_figure(name, *one) for name, one in rest),
         systematics=_systematics(e),
         removals=_removals(e),
         made_from=pairs(flatten(e.made_from)) if e.made_from else "<p>Not recorded.</p>",
     )
 
 
+def _figure(name, picture, wide, narrow):
+    """Return a figure with its words, in a narrow version for phones, where the text of the wide one is too small."""
+    data = base64.b64encode(narrow).decode("ascii")
+    source = f'<source media="(max-width: 40rem)" srcset="data:image/png;base64,{data}">'
+    return figure_section(name, picture, wide).replace("<img ", f"<picture>{source}<img ").replace(
+        "<figcaption>", "</picture><figcaption>"
+    )  # fmt: skip
+
+
 def write_page(folder, estimate):
     """Write the figures of an estimate (PNG, PDF) and ``report.html``, one file without outside references."""
     folder, rendered = Path(folder), {}
     with our_style():
+        narrow = make_pictures(estimate, narrow=True)
         for name, picture in make_pictures(estimate).items():
-            rendered[name] = picture, png_of(picture.figure, DPI)
+            rendered[name] = picture, png_of(picture.figure, DPI), png_of(narrow[name].figure, 2 * DPI)
             with written_whole(folder / f"{name}.png") as part:
                 part.write_bytes(rendered[name][1])
             with written_whole(folder / f"{name}.pdf") as part:

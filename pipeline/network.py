@@ -208,6 +208,7 @@ class TrainedNetwork:
         if errors is not None:
             self._refuse_other_errors(errors)
         rows = self._rows(auxiliary, len(spectra))
+        bins = self.wavelength if options.get("directions") is None else None
         return sensitivity_map(
             self.model if model is None else model,
             amps,
@@ -218,7 +219,7 @@ class TrainedNetwork:
             x_mean=self.scaler.x_mean,
             x_std=self.scaler.x_std,
             auxiliary=None if rows is None else self.scaler.scaled_auxiliary(rows),
-            **{"gases": self.amp_names, "no_spectra": None, **options},
+            **{"gases": self.amp_names, "no_spectra": None, "wavelength": bins, **options},
         )
 
     def _refuse_other_unit(self, spectra):

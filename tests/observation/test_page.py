@@ -55,7 +55,7 @@ def estimate_of(n_bins=13, n_amps=5, **changes):
 
 def page_of(values, figures=False):
     pictures = make_pictures(values) if figures else {"answer_intervals": next(iter(make_pictures(values).values()))}
-    return build_page(values, {name: (p, b"\x89PNG" + bytes(20)) for name, p in pictures.items()})
+    return build_page(values, {name: (p, b"\x89PNG" + bytes(20), b"") for name, p in pictures.items()})
 
 
 def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consistency():
