@@ -114,7 +114,7 @@ def spacing_widths(wavelength):
 
 def stated_length(table, name):
     """Return the unit of a column of wavelengths or widths: a key of ``MICRON``, "cm-1", or "" if none is stated."""
-    unit = table.units.get(name, "").strip().lower()
+    unit = re.sub(r"[$\\{}]", "", table.units.get(name, "")).strip().lower()
     ending = re.search(r"[ _-](um|micron|microns|nm|angstrom|aa)$", name.lower())
     unit = unit or (ending[1] if ending else "")
     if unit in WAVENUMBERS or plain(name) in ("wavenumber", "wavenumbers"):

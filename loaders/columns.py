@@ -71,7 +71,8 @@ WIDTH_TO_SPACING = (0.02, 1.3)  # of a column that can hold widths: from sparse 
 MAX_SIDES = 3.0  # ratio of the two errors of a depth
 DEPTHS = (1e-7, 1.0)  # median depth as a fraction, in whatever unit
 
-STATED_UNITS = {"%": "percent", "percent": "percent", "0.01": "percent", "ppm": "ppm", "1e-06": "ppm"}
+STATED_UNITS = {"%": "percent", "percent": "percent", "per cent": "percent", "0.01": "percent"}
+STATED_UNITS |= dict.fromkeys(("ppm", "1e-06", "parts per million"), "ppm")
 STATED_UNITS |= dict.fromkeys(("fraction", "1", "dimensionless", "none", "-"), "fraction")
 
 

@@ -20,7 +20,17 @@ DEPTH_UNITS = {"fraction": 1.0, "percent": 1e-2, "ppm": 1e-6}
 DEPTH_RANGES = {"fraction": (1e-5, 0.03), "percent": (0.2, 6.0), "ppm": (50.0, 6e4)}
 
 MICRON = {"micron": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micrometer": 1.0, "nm": 1e-3}
-MICRON |= {"nanometer": 1e-3, "angstrom": 1e-4, "aa": 1e-4, "a": 1e-4, "m": 1e6, "": 1.0, "micrometre": 1.0}
+MICRON |= {
+    "nanometer": 1e-3,
+    "angstrom": 1e-4,
+    "aa": 1e-4,
+    "a": 1e-4,
+    "m": 1e6,
+    "": 1.0,
+    "micrometre": 1.0,
+    "mum": 1.0,
+    "å": 1e-4,
+}
 MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are not in micron, and are refused
 
 

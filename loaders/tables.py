@@ -17,6 +17,7 @@ MAX_SPECTRUM_BYTES = 20_000_000
 MAX_HEADER_LETTERS = 100_000  # of an ECSV file
 MAX_HEADER_DEPTH = 30  # of lists and mappings in one another
 EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
+DECIMAL_COMMA = re.compile(r"^([-+]?\d*),(\d+([eE][-+]?\d+)?)$")
 SKIP = "-"  # in a list of column names: no name, and so no use
 
 
@@ -257,13 +258,14 @@ def _read_plain(path, lines):
         raise InputError(f"{path}: empty, expected a table of wavelength, width, depth and error")
     if re.match(r"\\begin|Title:|<", numbered[0][1]):
         raise InputError(f"{path}: LaTeX, HTML, XML or a machine-readable table of a journal; expected CSV or ECSV")
-    delimiter = next((d for d in "|,;\t" if d in numbered[-1][1]), None)
+    delimiter = next((d for d in "|;,\t" if d in numbered[-1][1]), None)
 
     def split(line):
         if delimiter == "|":
             line = re.sub(r"^\||\|$", "", line)
         parts = line.split(delimiter) if delimiter else _words(line)
-        return [part.strip().strip('"') for part in parts]
+        parts = [part.strip().strip('"') for part in parts]
+        return [DECIMAL_COMMA.sub(r"\1.\2", part) for part in parts] if delimiter == ";" else parts
 
     rows = [(line, split(text)) for line, text in numbered]
     if _is_header(rows[0][1]):
@@ -284,6 +286,8 @@ def _read_plain(path, lines):
         else:
             raise InputError(f"{path}: {len(header)} names for {len(header) + 1} columns ({', '.join(header)})")
     names, units = zip(*(name_and_unit(word) for word in header))
+    if source == "line" and rows and len(rows[0][1]) == len(names) and _is_header(rows[0][1]):  # a line of units
+        units, rows = [unit.strip("[]()") for unit in rows[0][1]], rows[1:]
     return source, names, units, rows
 
 

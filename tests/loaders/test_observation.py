@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import runfile
 from loaders.observation import Observation, match_grid, read_observation
 
 WAVELENGTH = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
@@ -69,7 +70,7 @@ HIGH, LOW = 1.25 * ERROR, 0.75 * ERROR
 RATIO, RATIO_ERROR = np.sqrt(DEPTH), ERROR / (2 * np.sqrt(DEPTH))
 WLOW, WHIGH = WAVELENGTH - 0.05, WAVELENGTH + 0.05
 WDE, WWDE = [WAVELENGTH, DEPTH, ERROR], [WAVELENGTH, FULL, DEPTH, ERROR]
-WDEW = [WAVELENGTH, DEPTH, ERROR, FULL]
+WDEW, PER_CENT = [WAVELENGTH, DEPTH, ERROR, FULL], [100 * DEPTH, 100 * ERROR]
 EUREKA = [WAVELENGTH, HALF, DEPTH, LOW, HIGH]
 ARCHIVE = [WAVELENGTH, FULL, 100 * DEPTH, 100 * HIGH, -100 * LOW]
 ARCHIVE_IPAC = "|CENTRALWAVELNG|BANDWIDTH| PL_RATROR|PL_RATRORERR1|PL_RATRORERR2|"
@@ -175,6 +176,9 @@ SAME = [
     ("fixed width of two lines", "wave depth  err\n---- ----- ----\n" + lines(*WDE), {}),
     ("reStructuredText", "==== ===== ===\nwave depth err\n==== ===== ===\n" + lines(*WDE) + "\n==== ===== ===", {}),
     ("astropy QTable", ASTROPY, {}),
+    ("decimal commas", "wavelength;depth;error\n" + lines(*WDE, join=";").replace(".", ","), {}),
+    ("a line of units", "wave depth err\num ppm ppm\n" + lines(WAVELENGTH, 1e6 * DEPTH, 1e6 * ERROR), {}),
+    ("units in LaTeX", csv(r"$\lambda$ ($\mu$m),transit depth (%),error (%)", WAVELENGTH, *PER_CENT), {}),
 ]  # fmt: skip
 
 
@@ -263,6 +267,11 @@ def test_csv_headers(tmp_path, header, factor):
     assert_read(read_observation(write(tmp_path, header + "\n" + rows, "a.csv")))
 
 
+def test_columns_are_a_flag_and_a_setting():
+    flags = ["--apply", "run", "--observation", "planet.dat", "--columns", "taurex"]
+    assert runfile.read_settings(runfile.parse_arguments(flags)).data.columns == "taurex"
+
+
 def test_instruments_follow_their_bins(tmp_path):
     names = ["miri lrs", "miri lrs", "prism", "prism", "prism", "niriss"]
     text = "wavelength,depth,error,instrument\n" + lines(WAVELENGTH[::-1], DEPTH[::-1], ERROR[::-1], names, join=",")
@@ -313,7 +322,6 @@ def _rows(**change):
     return lines(*columns.values())
 
 
-PER_CENT = [WAVELENGTH, 100 * DEPTH, 100 * ERROR]
 CONTRADICTIONS = [
     ("depth and error exchanged by name", csv("wavelength,error,depth", *WDE), {}, "the names contradict the numbers"),
     ("exchanged in the same places", csv("wavelength,depth,error", WAVELENGTH, ERROR, DEPTH), {}, "errors larger than"),
@@ -326,7 +334,7 @@ CONTRADICTIONS = [
     ("full widths set", csv("wl,half_width,depth,err", WAVELENGTH, HALF, DEPTH, ERROR), {"width": "full"}, "holds h"),
     ("half widths set", csv("wl,full_width,depth,err", *WWDE), {"width": "half"}, "holds full widths, but data.width"),
     ("a bad number in the first row", "1.0 0.0101 4e-5* 0.1\n" + lines(*WDEW), {}, "(line 1: '4e-5*')"),
-    ("two orders that fit", lines(*PER_CENT, 0.9 * PER_CENT[2]), {}, "(TauREx) and also wavelength,depth,er"),
+    ("two orders that fit", lines(WAVELENGTH, *PER_CENT, 0.9 * PER_CENT[1]), {}, "(TauREx) and also wavelength,depth,"),
     ("wavelength errors of a whole spacing", csv("wl,wl_err,depth,err", *WWDE), {}, "half or full cannot be guessed"),
     ("nm or Angstrom", lines(5000 * WAVELENGTH, DEPTH, ERROR), {}, "may be in nm or angstrom; state the unit"),
     ("edges in the wrong order", csv("wl_low,wl_high,depth,err", WHIGH, WLOW, DEPTH, ERROR), {}, "lower edge < wave"),

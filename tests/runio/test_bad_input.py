@@ -167,6 +167,7 @@ GOOD = ("--config", "good.yaml")
     ("--resume", flags(*GOOD, "--resume"), "--resume: expected --output DIR"),
     ("--output out --resume --overwrite", flags(*GOOD, "--output", "out", "--resume", "--overwrite"), "--overwrite"),
     ("--output", flags(*GOOD, "--output", ""), "--output"),
+    ("--columns alone", flags(*GOOD, "--columns", "taurex"), "--columns NAMES: expected --observation FILE beside it"),
     ("--apply out", flags(*GOOD, "--apply", "out"), "--apply RUN_DIR and --observation FILE go together"),
     (
         "--observation planet.csv",
