@@ -135,7 +135,7 @@ def read_auxiliary(pairs):
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
     from common.processes import is_starting_worker
-    from runio.log import RunLog, check_environment, open_standard_streams
+    from runio.log import RunLog, check_environment, open_standard_streams, stop_status, stopped_by
 
     if is_starting_worker():  # of a script that calls this without `if __name__ == "__main__"`
         return 0
@@ -170,12 +170,14 @@ def main(argv=None):
             return 0
         except InputError as error:
             return _fail(error, 2)
-        except KeyboardInterrupt:
-            stopped = log.path and not arguments.planet
-            again = f"; go on with --resume --output {log.path.parents[1]}" if stopped else ""
-            return _fail(f"interrupted{again}", 130)
+        except KeyboardInterrupt as stop:
+            resumable = log.path and not arguments.planet
+            again = f"; continue with --resume --output {log.path.parents[1]}" if resumable else ""
+            return _fail(f"{stopped_by(stop)}{again}", stop_status(stop))
         except Exception as error:
             kept = log.keep_traceback()
+            if isinstance(error, ImportError) and "failed to map segment" in str(error):
+                return _fail(f"not enough memory to load a library ({error}); is there a limit, as by ulimit -v?", 1)
             if isinstance(error, (OSError, ValueError, RuntimeError)) and str(error):
                 return _fail(error, 1)
             if not kept and not isinstance(error, MemoryError):

@@ -26,6 +26,11 @@ def written_whole(path):
         part.unlink(missing_ok=True)
 
 
+def csv_text(text):
+    """Return text for a CSV cell that no spreadsheet takes for a formula: one that begins like a formula is quoted."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def digest(*paths):
     """SHA-256 of the content of a file, or of several one after the other, as hexadecimal text."""
     found = hashlib.sha256()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from common.files import written_whole
+from common.files import csv_text, written_whole
 from constants import Stream, stream
 from loaders.observation import match_grid, read_observation
 from observation import compare
@@ -197,7 +197,10 @@ def _write_table(path, rows):
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
-        table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        table.writerows(
+            {name: f"{cell:.6g}" if isinstance(cell, float) else csv_text(str(cell)) for name, cell in row.items()}
+            for row in rows
+        )
 
 
 def screen_table(rows, amp_table, n_folds):

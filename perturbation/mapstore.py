@@ -29,7 +29,8 @@ class MapStore(Mapping):
     n_amps, n_bins : int
         Rows and columns of a map; give the number of ``directions`` for ``n_bins`` where there are any.
     key : str
-        What the maps depend on. A file with another key, or another shape, is begun anew.
+        What the maps depend on. A file of maps with another key, or another shape, is emptied; a file of something
+        else raises a ValueError.
 
     Examples
     --------
@@ -59,6 +60,8 @@ class MapStore(Mapping):
         """Find the records of an earlier run; drop a truncated one."""
         self._file.seek(0)
         header = self._file.read(len(self._header))
+        if not (header.startswith(MAGIC) or MAGIC.startswith(header)):
+            raise ValueError(f"{self.path}: expected a file of stored maps, or a new one, received something else")
         for n_arrays in range(2, MAX_ARRAYS + 1):
             self._settle((n_arrays, *self.shape[1:]))
             if header == self._header:

@@ -22,13 +22,16 @@ from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
 from perturbation.arguments import positive_integer, quadrature_rule
 from pipeline.cluster import open_scheduler
-from runio.log import InputError, RunLog, one_line, shows_progress
+from runio.folder import RESULTS
+from runio.log import InputError, RunLog, one_line, shows_progress, stop_status, stopped_by
 from runio.results import load_run
 from sensitivity import ModelLoader, SensitivityMap
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 10_000  # spectra: some seconds of work for the fastest network
+SAMPLE, MAX_OUTSIDE = 1000, 0.05  # spectra that are compared with the run's, and the share of depths beyond them
+MAP = "sensitivity.h5"  # the file of the result
 AHEAD = 64  # blocks given to an executor that does not say how many it wants
 
 
@@ -147,6 +150,8 @@ def _is_kept(folder, block):
 def _claim(folder, settings):
     """Note the settings in a new folder; refuse a folder that was begun with others."""
     file, text = folder / "blocks.json", json.dumps(settings).encode()
+    if (folder / MAP).exists() and not file.exists():
+        raise InputError(f"{folder}: holds a {MAP} that is not of a survey; choose another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.exists():
@@ -162,8 +167,8 @@ def _claim(folder, settings):
 
 
 def network_key(run_dir):
-    """Return a text that differs between the networks of two runs."""
-    return " ".join(digest(path) for path in sorted(Path(run_dir).glob("*.keras")))
+    """Return a text that differs between the networks, or the scalers, of two runs."""
+    return digest(*sorted(Path(run_dir).glob("*.keras")), Path(run_dir) / RESULTS)
 
 
 def main(argv=None):
@@ -183,24 +188,42 @@ def main(argv=None):
     with RunLog() as log:
         try:
             result = map_survey(arguments)
+            path = Path(arguments.output) / MAP
+            result.save(path)
         except (InputError, ValueError) as error:
             log.root.error("%s", error)
             return 2
         except (OSError, RuntimeError) as error:
             log.root.error("%s", error)
             return 1
-        path = Path(arguments.output) / "sensitivity.h5"
-        result.save(path)
+        except KeyboardInterrupt as stop:
+            log.root.error("%s; the same command goes on from the finished blocks", stopped_by(stop))
+            return stop_status(stop)
         log.root.info("%s: exact map of %d spectra", path, result.n_spectra.max())
     return 0
+
+
+def _compare_depths(run, path, n_spectra):
+    """Warn of a survey whose depths are not those that the run knows: its map would be an extrapolation."""
+    if run.reference is None:
+        return
+    starts = {0, max(n_spectra // 2 - SAMPLE // 4, 0), max(n_spectra - SAMPLE // 2, 0)}
+    depths = np.concatenate([read_rows(path, k, min(k + SAMPLE // 2, n_spectra))[0] for k in sorted(starts)])
+    known = run.reference["spectra"]
+    outside = np.mean((depths < known.min(axis=0)) | (depths > known.max(axis=0)))
+    if outside > MAX_OUTSIDE:
+        text = "%s: %.0f %% of %d depths lie outside those of the run's test planets; the map is an extrapolation"
+        logger.warning(text, path, 100 * outside, depths.size)
 
 
 def map_survey(arguments):
     """Return the map of the survey that the command line names."""
     n_spectra, wavelength = read_grid(arguments.survey)
-    trained_on = load_run(arguments.run).wavelength
+    run = load_run(arguments.run)
+    trained_on = run.wavelength
     if wavelength.shape != trained_on.shape or not np.allclose(wavelength, trained_on, rtol=1e-4):
         raise InputError(f"{arguments.survey}: expected the {len(trained_on)} wavelengths of the run, received others")
+    _compare_depths(run, arguments.survey, n_spectra)
     loader = ModelLoader(load_network, str(Path(arguments.run).resolve()))
     workers = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()
     with workers as executor, tqdm(total=n_spectra, unit="spectrum", disable=not shows_progress(False)) as bar:

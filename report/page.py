@@ -13,7 +13,7 @@ from string import Template
 import numpy as np
 
 from common import metrics
-from common.files import written_whole
+from common.files import csv_text, written_whole
 from common.processes import process_count, process_pool
 from constants import BANDS
 from report import pictures, verdict
@@ -292,7 +292,7 @@ def pairs(values):
 def _scores(run):
     """Return R2.csv and MSE.csv as tables with a row per AMP and three digits."""
     tables = []
-    labels = {a.key: plain(a.label) for a in run.amp_table}
+    labels = {csv_text(a.key): plain(a.label) for a in run.amp_table}
     for name, caption, form in (
         ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", "{:.3f}"),
         ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", "{:.3g}"),

@@ -6,8 +6,10 @@ import logging
 import logging.handlers
 import os
 import platform
+import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -168,6 +170,24 @@ def _unheard(stream):
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which then stops a command as Ctrl-C does: what it began is closed, and one line says so."""
+
+
+def stopped_by(stop):
+    """Return the word for what stopped a command, a KeyboardInterrupt."""
+    return "terminated" if isinstance(stop, Terminated) else "interrupted"
+
+
+def stop_status(stop):
+    """Return the exit status after a KeyboardInterrupt: 128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def _terminate(*_):
+    raise Terminated
+
+
 class RunLog:
     """Sends the log to the screen at once, and to a file as soon as there is one.
 
@@ -194,6 +214,8 @@ class RunLog:
     def __enter__(self):
         self.before = self.root.level
         self.root.setLevel(logging.INFO)
+        if threading.current_thread() is threading.main_thread():
+            self.terminate = signal.signal(signal.SIGTERM, _terminate)
         self.root.addHandler(self.screen)
         self.root.addHandler(self.memory)
         logging.captureWarnings(True)
@@ -222,6 +244,8 @@ class RunLog:
         self.root.removeHandler(self.screen)
         self.root.removeHandler(self.memory)
         self.root.setLevel(self.before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.terminate)
         logging.captureWarnings(False)
         file = self.memory.target
         with contextlib.suppress(OSError):  # a full disk
@@ -276,6 +300,8 @@ def open_standard_streams():
 def check_environment():
     """Refuse environment variables with which libraries fail after the work is done, or with an unclear message.
 
+    ``PYTHONWARNINGS=error`` would turn warnings of libraries into failures; it is not passed on.
+
     Raises
     ------
     InputError
@@ -288,7 +314,10 @@ def check_environment():
         value = os.environ.get(name, "")
         if value and not (value.isascii() and value.isdigit() and int(value) < 10_000):
             raise InputError(f"{name}: expected a whole number, received {value!r}")
-    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend has no say
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a name that is no backend is ignored
+    if any(option.startswith("error") for option in sys.warnoptions):
+        os.environ.pop("PYTHONWARNINGS", None)
+        warnings.simplefilter("default")
 
 
 def shows_progress(quiet):

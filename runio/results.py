@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from common.files import opened_hdf5, read_bounded, written_whole
+from common.files import csv_text, opened_hdf5, read_bounded, written_whole
 from common.metrics import scores
 from constants import AMP, VERSION, amp
 from perturbation.result import ResponseMap, SensitivityMap
@@ -184,7 +184,7 @@ def _write_scores(path, names, found):
     folds = {k: row for k, row in found.items() if k != ENSEMBLE}
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["fold", *names])
+        table.writerow(["fold", *map(csv_text, names)])
         rows = {**folds, "mean": np.mean(list(folds.values()), axis=0)}
         if ENSEMBLE in found:
             rows["mean of folds"] = found[ENSEMBLE]

@@ -57,7 +57,10 @@ STEPS = (
         "runs",
         2,
         "README's table, results/run_table",
-        (f"-m studies.run_table {RUNS} {SEED_RUNS}", "-m studies.run_table WORK/mlp --readme"),
+        (
+            f"-m studies.run_table {RUNS} {SEED_RUNS} --output studies/results",
+            "-m studies.run_table WORK/mlp --page README.md",
+        ),
     ),
     Step("scores", 30, "results/score_table", (f"-m studies.score_table --regressions 5 {RUNS}",)),
     Step(

@@ -1,12 +1,13 @@
 """How good are the predictions of finished runs, and do they look where they should? From the folders of the runs.
 
     python -m studies.run_table RUN_DIR [RUN_DIR ...]
-    python -m studies.run_table RUN_DIR [RUN_DIR ...] --readme     # also the results table of README.md
+    python -m studies.run_table RUN_DIR [RUN_DIR ...] --page README.md --output studies/results    # also writes tables
 
 Prints, for the mean of the folds of each run (or its only fold), a row per AMP: R2, squared error / limit, agreement of
 the exact map with the optimal map, the sum of the one over the sum of the other, and the share in bands of both. Then a
 row per run, for README.md. The limit and the optimal map are those of data/information.h5 (`report.best_estimator`).
-Writes ``run_table.csv``, where rows of other runs stay, and ``run_table.md``, of the given runs.
+Only --page and --output write: the former the rows of the runs between the marks of that page, the latter
+``run_table.csv``, where rows of other runs stay, and ``run_table.md``, of the given runs.
 """
 
 import re
@@ -18,7 +19,7 @@ from common.files import written_whole
 from report.best_estimator import best_estimator_of
 from report.verdict import verdicts
 from runio.results import ENSEMBLE, load_run
-from studies.command import RESULTS, ROOT, study_parser
+from studies.command import study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, replaced_rows, write_csv
 
 MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in README.md
@@ -71,8 +72,8 @@ def main():
     """Run the command line."""
     parser = study_parser("run_table", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where run_table.csv goes")
-    parser.add_argument("--readme", action="store_true", help="put the row of each run into README.md")
+    parser.add_argument("--page", type=Path, help="Markdown file whose table is made anew")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for run_table.csv and run_table.md")
     arguments = parser.parse_args()
     table, summary = [], []
     try:
@@ -86,15 +87,15 @@ def main():
         parser.exit(2, f"{parser.prog}: {error}\n")
     text = "\n".join(as_markdown(data_frame(summary)))
     print(text)
-    path = arguments.output / "run_table.csv"
-    rows = data_frame(table)
-    numbers = rows.select_dtypes("float").columns
-    rows[numbers] = rows[numbers].map("{:.4f}".format, na_action="ignore")
-    write_csv(path, replaced_rows(path, rows, ["run"]))
-    with written_whole(arguments.output / "run_table.md") as part:
-        part.write_text(text + "\n", encoding="utf-8")
-    if arguments.readme:
-        put_between_marks(ROOT / "README.md", MARKS, text)
+    if arguments.page:
+        put_between_marks(arguments.page, MARKS, text)
+    if arguments.output:
+        path, rows = arguments.output / "run_table.csv", data_frame(table)
+        numbers = rows.select_dtypes("float").columns
+        rows[numbers] = rows[numbers].map("{:.4f}".format, na_action="ignore")
+        write_csv(path, replaced_rows(path, rows, ["run"]))
+        with written_whole(arguments.output / "run_table.md") as part:
+            part.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -92,8 +92,12 @@ def test_the_first_map_decides_how_many_arrays_all_have(tmp_path, n_arrays):
         assert sorted(store) == [0, 3, 7]
 
 
-def test_a_file_that_is_no_store_is_begun_anew_with_two_arrays(tmp_path):
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path):
     (tmp_path / "maps").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="expected a file of stored maps, or a new one"):
+        MapStore(tmp_path / "maps", 3, 5)
+    assert (tmp_path / "maps").read_bytes() == b"something else"
+    (tmp_path / "maps").write_bytes(b"peeking")  # killed while it was begun
     with MapStore(tmp_path / "maps", 3, 5) as store:
         assert len(store) == 0 and store.shape == (2, 3, 5) and os.path.getsize(store.path) == 47
 

@@ -1,7 +1,10 @@
 """A survey mapped block by block: the map of the whole, never more than a block in memory, what is done stays done."""
 
+import os
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -157,3 +160,44 @@ def test_maps_that_were_not_made_alike_are_refused(whole):
             merge_maps([whole, replace(whole, **changes)])
     with pytest.raises(ValueError, match="at least one"):
         merge_maps([])
+
+
+@pytest.fixture
+def command(survey, tmp_path, monkeypatch):
+    """Call ``python -m pipeline.survey_map`` in this process for a run whose depths are ``factor`` times lower."""
+
+    def call(*more, factor=1.0):
+        spectra = load_dataset(survey).spectra / factor
+        run = SimpleNamespace(wavelength=load_dataset(survey).wavelength, reference={"spectra": spectra})
+        monkeypatch.setattr(survey_map, "load_run", lambda folder: run)
+        monkeypatch.setattr(survey_map, "network_key", lambda folder: "")
+        monkeypatch.setattr(survey_map, "ModelLoader", lambda *_: LOADER)
+        return survey_map.main(["run", str(survey), "--output", str(tmp_path / "out"), *more])
+
+    return call
+
+
+def test_depths_far_from_those_of_the_run_are_said(command, capsys):
+    for factor, words in ((1.0, ""), (1.5, "depths lie outside those of the run's test planets")):
+        assert command(factor=factor) == 0
+        error = capsys.readouterr().err
+        assert words in error and ("warning" in error) is bool(words)
+
+
+def test_a_map_of_something_else_is_not_replaced(command, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sensitivity.h5").write_text("mine")
+    assert command() == 2 and (tmp_path / "out/sensitivity.h5").read_text() == "mine"
+    assert "holds a sensitivity.h5 that is not of a survey" in capsys.readouterr().err
+
+
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.mark.parametrize(("number", "status", "word"), SIGNALS)
+def test_a_signal_ends_the_command_with_one_line(command, monkeypatch, capsys, number, status, word):
+    monkeypatch.setattr(survey_map, "map_block", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(signal.SIGTERM)
+    assert command() == status
+    assert capsys.readouterr().err == f"error: {word}; the same command goes on from the finished blocks\n"
+    assert signal.getsignal(signal.SIGTERM) is before
