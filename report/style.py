@@ -279,7 +279,7 @@ def value_axis(axis, amp, low, high, inches):
 def short(label, room=24):
     """Return a label cut to ``room`` characters; those of the AMP table, which hold LaTeX, fit as they are."""
     text = label.replace(r"\$", "$")
-    if "$" in label.replace(r"\$", "") or len(text) <= room:
+    if "$" in label.replace(r"\$", "") or len(text) <= max(room, 4):
         return without_mathtext(label)
     return (text[: max(room - 1, 3)].rstrip() + "…").replace("$", r"\$")
 

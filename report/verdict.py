@@ -53,7 +53,7 @@ RULES = (
     ),
     Rule(
         "enrichment", True, 1.3, 0.9, "share of the map in the molecule's bands / share of the bins there; used where"
-        " the best estimator is not known", "the molecule's bands hold {:.1f} times their share of bins",
+        " the best estimator is not known", "a bin in the molecule's bands is only {:.2f} times as important as the average bin",
     ),
 )  # fmt: skip
 TRUST, CARE, DISTRUST = range(3)
@@ -123,6 +123,8 @@ class Verdict(NamedTuple):
     def conclusion(self):
         """The conclusion as a sentence with its reasons."""
         reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
+        if self.level == TRUST and self.agreement is None:
+            return "Trust it as far as R² can tell; whether it looks at the right bins is not known."
         return WORDS[self.level] + (f", because {' and '.join(reasons)}." if reasons else ".").replace("-", "−")
 
     @property

@@ -258,3 +258,14 @@ def test_bins_that_touch_or_overlap_or_have_no_widths_have_no_gaps():
     for width in (np.array([0.1, 0.1, 0.1, 0.4]), np.array([0.1, 0.1, 0.1, 0.2]), None):
         for found, given in zip(style.broken_at_gaps(wavelength, width, depth), (wavelength, depth), strict=True):
             np.testing.assert_array_equal(found, given)
+
+
+def test_names_are_text_and_never_mathtext(tmp_path):
+    names = ("H2O", "$x^{$", "\\frac{$", "a_$b$", "$$", "\\")
+    run = load_run(write_run(tmp_path / "run", amps=names, n_bins=3, n_folds=1, n_test=30))
+    for picture in make_figures(run).values():
+        picture.figure.draw_without_rendering()
+        for text in picture.figure.findobj(Text):
+            assert text.get_text() != "$x^{$"  # as it stands it would end in an error of the parser of mathtext
+    titles = [ax.get_title().replace("\\$", "$") for ax in panels(make_figures(run)["sensitivity_shares"].figure)]
+    assert titles == ["H₂O", *names[1:]]
