@@ -53,7 +53,7 @@ RULES = (
     ),
     Rule(
         "enrichment", True, 1.3, 0.9, "share of the map in the molecule's bands / share of the bins there; used where"
-        " the best estimator is not known", "a bin in the molecule's bands is only {:.2f} times as important as the average bin",
+        " the best estimator is not known", "a bin in its bands has only {:.2f} times the share of an average bin",
     ),
 )  # fmt: skip
 TRUST, CARE, DISTRUST = range(3)
