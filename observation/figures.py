@@ -21,7 +21,6 @@ from report.style import (
     log_axis,
     new_figure,
     note,
-    panel_grid,
     panel_title,
     plotted,
     short,
@@ -73,7 +72,8 @@ def spectrum_shares(observation, shares, amp_table, titles, narrow=False):
     """Draw the spectrum in a panel per AMP, bins coloured by their shares (n_amps, n_bins); a row of NaN has none."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
     many = len(wavelength) > MANY_BINS
-    figure, axes = _grid(len(amp_table), 1 if narrow else 2 if many else 3)
+    n = len(amp_table)
+    figure, axes = _grid(n, 1 if narrow or n == 1 else 2 if many or n in (2, 4) else 3)
     factor, unit = depth_unit(depth)
     edges, norm = bin_edges(wavelength), Normalize(0, 1)
     size = 7 if many else 11 if len(wavelength) > 30 else 20
@@ -105,10 +105,8 @@ def spectrum_shares(observation, shares, amp_table, titles, narrow=False):
 
 def _grid(n, columns):
     """Return a figure and n panels with common axes."""
-    if columns > 2:
-        return panel_grid(n, row_height=1.55, share_x=True, share_y=True)
     rows = -(-n // columns)
-    figure = new_figure((ONE_COLUMN, TWO_COLUMNS)[columns - 1], max(1.55 * rows + 0.35, 2.2))
+    figure = new_figure(ONE_COLUMN if columns == 1 else TWO_COLUMNS, max(1.55 * rows + 0.35, 2.2))
     grid, axes = figure.add_gridspec(rows, columns), []
     for i in range(n):
         first = axes[0] if axes else None

@@ -16,12 +16,13 @@ from observation import figures
 from observation.compare import INSIDE, Consistency
 from report.page import figure_section, pairs, plain, png_of, style_sheet
 from report.pictures import Picture
-from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
+from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted, unit_text
 from report.verdict import half_of_the_map
 from runio.config import flatten
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
 SMALL = 1e-3  # smaller numbers are printed with an exponent
+MAX_UNIT = 6  # letters of a unit in the title of a panel
 MAX_RANGES = 2  # wavelength ranges named in a row
 ANCHOR = 0.7  # micron: below, Rayleigh scattering of hydrogen sets the depth of a clear atmosphere
 NOT_COMPUTED = "<p>Not computed, because no sensitivity maps were made.</p>"
@@ -96,7 +97,9 @@ def make_pictures(estimate, narrow=False):
         )
     }
     if e.shares is not None:
-        titles = [f"  {value_text(e, k)} {plotted(amp, 0)[1]}".rstrip() for k, amp in enumerate(e.amp_table)]
+        units = [plotted(amp, 0)[1] for amp in e.amp_table]
+        units = [unit if len(unit_text(unit)) < MAX_UNIT else "" for unit in units]
+        titles = [f"  {value_text(e, k)} {unit}".rstrip() for k, unit in enumerate(units)]
         pictures["spectrum_shares"] = Picture(
             figures.spectrum_shares(seen, e.shares, e.amp_table, titles, narrow),
             "Which bins each estimate is sensitive to",

@@ -72,7 +72,7 @@ AMPS = {
         AMP("haze_factor", "haze factor", scale="log10", colour="#44AA99"),
         AMP("haze_slope", "haze slope", colour="#88CCEE"),
         AMP("cloud_fraction", "cloud fraction", colour="#661100"),
-        AMP("T_gradient", r"$\mathrm{d}T/\mathrm{d}\log P$", "K", plot_unit="K per decade", colour="#CC6677"),
+        AMP("T_gradient", r"d$T$/dlog $P$", "K", plot_unit="K per decade", colour="#CC6677"),
     )
 }
 

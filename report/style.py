@@ -246,7 +246,7 @@ def plotted(amp, values):
 
 def unit_text(unit):
     """Return a unit as people type it: M_J for the LaTeX of figures."""
-    return re.sub(r"\\mathrm|[${}\\]", "", unit.replace("log$_{10}$", "log10"))
+    return re.sub(r"\\mathrm|[${}\\]", "", unit.replace("log$_{10}$", "log10").replace("₁₀", "10"))
 
 
 def difference_scale(amp):

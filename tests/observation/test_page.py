@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from example_runs import CENTRE, WIDTH, names
 
-from constants import amp
+from constants import AMPS, amp
 from loaders.observation import Observation
 from observation.apply import directions
 from observation.compare import Consistency
@@ -64,6 +64,18 @@ def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consis
     for text in ("<strong>−6.00</strong>", "−6.51 to −5.66", "−7.70 to −4.30", "measured", "Out of distribution"):
         assert text in first, text
     assert "&lt;b&gt;" in page and "<b>" not in page and "&lt;planet&gt;" in page
+
+
+def test_every_known_parameter_is_named_with_the_unit_of_the_report():
+    table = tuple(AMPS.values())
+    values = estimate_of(13, len(table), amp_table=table)
+    page = page_of(values)
+    for name in ("SO<sub>2</sub>", "Na", "haze factor", "cloud fraction", "dT/dlog P"):
+        assert f'<th scope="row">{name}</th>' in page, name
+    for unit in ("K per decade", "bar"):
+        assert f'data-label="Unit"><span>{unit}</span>' in page, unit
+    for picture in make_pictures(values).values():
+        picture.figure.draw_without_rendering()
 
 
 def test_systematics_are_given_in_the_unit_of_the_amp_and_as_multiples_of_its_error():
