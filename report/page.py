@@ -16,12 +16,13 @@ from common import metrics
 from common.files import csv_text, written_whole
 from common.processes import process_count, process_pool
 from constants import BANDS
-from report import pictures, verdict
+from report import verdict
 from report.best_estimator import best_estimator_of
 from report.diagnostics import calibration
 from report.pictures import make_figures
 from report.share_panels import INK, Steps, panel
 from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
+from report.words import among, noise_of_test
 from runio.config import flatten
 
 MEMORY = 3e8  # bytes of a process that draws
@@ -178,7 +179,7 @@ def result(run, found):
     for word, names in zip(words, by_level):
         if len(names) == len(found) > 1:
             return f"{text}: <strong>{word} any of the {len(found)} parameters</strong>."
-    clauses = [f"<strong>{word}</strong> {pictures.among(names)}" for word, names in zip(words, by_level) if names]
+    clauses = [f"<strong>{word}</strong> {among(names)}" for word, names in zip(words, by_level) if names]
     return f"{text}: {'; '.join(clauses)}."
 
 
@@ -230,7 +231,7 @@ def summary(run):
     rows = {
         "Data set": run.data.get("data_name", "not recorded"),
         "Spectra": "not recorded" if spectra is None else f"{int(spectra)}",
-        "Test spectra": f"{len(run.y_test)}, {pictures.noise_of_test(run)}, not used in training",
+        "Test spectra": f"{len(run.y_test)}, {noise_of_test(run)}, not used in training",
         "Wavelength": f"{len(wavelength)} bins, {wavelength[0]:.4g} to {wavelength[-1]:.4g} µm (centres)",
         "Network": run.model,
         "Folds": f"{len(run.folds)}",

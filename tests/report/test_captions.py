@@ -7,7 +7,8 @@ from example_runs import write_run
 
 from constants import amp
 from report import map_figures, page
-from report.pictures import LOSS, make_figures
+from report.pictures import make_figures
+from report.words import LOSS
 from runio.config import Config, TrainingConfig
 from runio.results import load_run
 
