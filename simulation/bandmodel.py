@@ -74,8 +74,8 @@ def hot_band_shifts(molecule, quanta, temperature, largest_quantum=14, largest_e
     return profile
 
 
-def _rotational_envelope(molecule, band, temperature, transitions):
-    """Envelope of one band; `transitions` keeps the asymmetric top's lines between temperatures."""
+def _rotational_envelope(molecule, band, temperature):
+    """Envelope of one band."""
     constants = molecule.rotational_constants
     loss = np.array(band.quanta) @ np.array(molecule.rotation_vibration)
     upper = tuple(constants - loss)
@@ -83,10 +83,7 @@ def _rotational_envelope(molecule, band, temperature, transitions):
     if molecule.rotor == "linear":
         return linear_envelope(temperature, constants, upper, perpendicular)
     if molecule.rotor == "asymmetric":
-        key = (upper, band.branches)
-        if key not in transitions:
-            transitions[key] = asymmetric_transitions(constants, upper, band.branches)
-        offset, strength, lower_energy = transitions[key]
+        offset, strength, lower_energy = asymmetric_transitions(constants, upper, band.branches)
         return envelope(offset, strength * boltzmann(lower_energy, temperature))
     zeta = np.dot(band.quanta, molecule.coriolis) / sum(band.quanta)
     if molecule.rotor == "spherical":
@@ -103,7 +100,7 @@ def _hot_band_factor(molecule, band, temperature):
     return ratio
 
 
-def cross_section(name, temperature, transitions=None):
+def cross_section(name, temperature):
     """Absorption cross-section of one molecule on FINE_GRID.
 
     Parameters
@@ -112,8 +109,6 @@ def cross_section(name, temperature, transitions=None):
         Key of `simulation.molecules.MOLECULES`.
     temperature : float
         Gas temperature [K].
-    transitions : dict, optional
-        Filled with the lines of the asymmetric top; pass the same one again to save time.
 
     Returns
     -------
@@ -121,10 +116,9 @@ def cross_section(name, temperature, transitions=None):
         Cross-section [cm2 per molecule].
     """
     molecule = MOLECULES[name]
-    transitions = {} if transitions is None else transitions
     sigma = np.zeros(len(FINE_GRID))
     for band in molecule.bands:
-        rotation = _rotational_envelope(molecule, band, temperature, transitions)
+        rotation = _rotational_envelope(molecule, band, temperature)
         if band.herman_wallis:
             rotation = rotation * 10 ** np.clip(band.herman_wallis * OFFSET, -2.0, 2.0)
             rotation = rotation / rotation.sum()

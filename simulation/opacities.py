@@ -11,9 +11,6 @@ scaled until its rows sum to the widths and its columns to the weights (Sinkhorn
 part i has the cross-section k_g. Whatever the band model says, the whole cell keeps exactly the k-distribution of
 the line lists. For a joint normal distribution this coupling is exact; s is kept from vanishing where the band model
 varies more than the table.
-
-`write_tables` stores the band model alone, without lines, in the HDF5 layout that TauREx 3 reads: the opacities
-before these.
 """
 
 import hashlib
@@ -21,26 +18,19 @@ import os
 from functools import cache
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from simulation.bandmodel import FINE_GRID, STEP, cross_section
 from simulation.kdistribution import STORED, KDistributions, effective
-from simulation.molecules import MOLECULES, REFERENCE_TEMPERATURE
-
-__all__ = ["FINE_GRID", "REFERENCE_TEMPERATURE", "STEP", "cross_section"]  # of the band model, for those who ask here
+from simulation.molecules import MOLECULES
 
 PART_RESOLUTION = 500  # wavenumber over width of the parts of a cell
 COUPLING_TEMPERATURES = np.arange(500.0, 2501.0, 250.0)  # K: linear in between
 COUPLING_PRESSURE = 1e3  # Pa: 10 mbar, where transmission spectra are formed
 SMALLEST_SCATTER = 0.25  # of the variance of ln k: the least that is left to the lines
-STORED_COUPLINGS = Path(__file__).parents[1] / "data" / "tables" / "couplings.npz"  # written on first use
-
-TABLE_RESOLUTION = 500  # wavenumber / step of the stored tables
-TABLE_RANGE = (1250.0, 20300.0)  # cm-1: 0.49 to 8.0 micron, a little more than the Ariel grid
-TABLE_TEMPERATURES = np.arange(500.0, 2501.0, 100.0)  # K
-TABLE_PRESSURES = (1e-6, 1e8)  # Pa: two equal slices make a table that does not depend on pressure
-SMALLEST_CROSS_SECTION = 1e-40  # cm2: TauREx interpolates the logarithm, zeros are not allowed
+STORED_COUPLINGS = Path(__file__).parents[1] / "data" / "tables"  # couplings_<physics>.npz, written on first use
+STORED_SHARING = STORED.with_name("sharing.npz")
+PHYSICS = (1, 2)  # versions: the band model alone says where in a cell the lines lie; ExoMolOP's bins correct it
 
 
 # --- parts of a cell ---
@@ -103,6 +93,22 @@ def couple(strength, width, k, weights, smallest_scatter=SMALLEST_SCATTER):
     return joint * (weights / (width @ joint))  # the cell's distribution is kept to the last digit
 
 
+def band_strength(molecule, temperature, edges):
+    """Strength of the band model in parts with `edges` (n_parts + 1,), descending [cm-1]: (n_parts,) [cm2]."""
+    strength = _means(cross_section(molecule, temperature), edges[::-1])[::-1]
+    return np.maximum(strength, 1e-8 * strength.max())  # where the band model has no band it knows nothing
+
+
+def couple_cells(strength, opacities, k):
+    """Shares (n_parts, n_g) of the parts of all cells; `strength` (n_parts,), `k` (n_cells, n_g)."""
+    shares = np.empty((len(strength), k.shape[1]))
+    for c in range(len(k)):
+        parts = opacities.cell == c
+        width = opacities.width[parts] / opacities.width[parts].sum()
+        shares[parts] = couple(strength[parts], width, k[c], opacities.distributions.weights)
+    return shares
+
+
 class Opacities:
     """Cross-sections of all molecules on the parts of the cells.
 
@@ -126,46 +132,48 @@ class Opacities:
         temperatures=COUPLING_TEMPERATURES,
         pressure=COUPLING_PRESSURE,
         flat=False,
+        sharing=None,
     ):
-        """Couple the parts of resolution `resolution` to their cells; `flat` leaves the band model's shape out."""
+        """Couple the parts of resolution `resolution` to their cells.
+
+        `flat` leaves the band model's shape out; `sharing` has corrections of it, as `fit_sharing.py` writes them.
+        """
         self.distributions = distributions
         self.edges, self.cell = part_edges(distributions.edges, resolution)
         self.width = -np.diff(self.edges)  # cm-1
+        self.wavelength = 2e4 / (self.edges[1:] + self.edges[:-1])  # micron, of the middles of the parts
         self.temperatures = temperatures
-        self.couplings = couplings or {name: self._couplings(name, pressure, flat) for name in MOLECULES}
+        self.couplings = couplings or {name: self._couplings(name, pressure, flat, sharing or {}) for name in MOLECULES}
 
     @classmethod
     @cache
-    def load(cls):
+    def load(cls, physics=1):
         """Opacities that the repository ships; the couplings are computed on first use (seconds) and kept."""
-        distributions, version = KDistributions.load(), code_version()
+        distributions, version = KDistributions.load(), code_version(physics)
+        stored = STORED_COUPLINGS / f"couplings_{physics}.npz"
         try:
-            with np.load(STORED_COUPLINGS) as file:
+            with np.load(stored) as file:
                 if str(file["version"]) == version:
                     return cls(distributions, {name: file[name] for name in MOLECULES})
         except (OSError, KeyError, ValueError):
             pass
-        opacities = cls(distributions)
-        STORED_COUPLINGS.parent.mkdir(parents=True, exist_ok=True)
-        draft = STORED_COUPLINGS.with_name(f".couplings.{os.getpid()}.part")
+        opacities = cls(distributions, sharing=load_sharing() if physics == 2 else None)
+        STORED_COUPLINGS.mkdir(parents=True, exist_ok=True)
+        draft = stored.with_name(f".{stored.stem}.{os.getpid()}.part")
         with open(draft, "wb") as file:
             np.savez(file, version=np.array(version), **opacities.couplings)
-        os.replace(draft, STORED_COUPLINGS)
+        os.replace(draft, stored)
         return opacities
 
-    def _couplings(self, molecule, pressure, flat):
+    def _couplings(self, molecule, pressure, flat, sharing):
         """Shares of a molecule, (n_temperatures, n_parts, n_g)."""
-        weights = self.distributions.weights
-        shares = np.tile(weights.astype(np.float32), (len(self.temperatures), len(self.cell), 1))
-        transitions = {}
+        shares = np.tile(self.distributions.weights.astype(np.float32), (len(self.temperatures), len(self.cell), 1))
         for t, temperature in enumerate(() if flat else self.temperatures):
-            strength = _means(cross_section(molecule, temperature, transitions), self.edges[::-1])[::-1]
-            strength = np.maximum(strength, 1e-8 * strength.max())  # where the band model has no band it knows nothing
-            k = self.distributions.cross_sections(molecule, temperature, pressure)
-            for c in range(len(k)):
-                parts = self.cell == c
-                width = self.width[parts] / self.width[parts].sum()
-                shares[t, parts] = couple(strength[parts], width, k[c], weights)
+            strength = band_strength(molecule, temperature, self.edges)
+            if molecule in sharing:
+                rows = [np.interp(temperature, sharing["temperature"], column) for column in sharing[molecule].T]
+                strength = strength * np.exp(np.interp(self.wavelength, sharing["wavelength"], rows))
+            shares[t] = couple_cells(strength, self, self.distributions.cross_sections(molecule, temperature, pressure))
         return shares
 
     def shares(self, molecule, temperature):
@@ -229,85 +237,23 @@ def effective_cross_section(molecule, low, high, temperature, pressure):
     return np.array(found) * 1e-4  # cm2 to m2
 
 
-# --- tables of the band model on disk ---
-
-
-def table_grid(resolution=TABLE_RESOLUTION):
-    """Wavenumber grid of the tables, ascending, constant resolution [cm-1]."""
-    low, high = TABLE_RANGE
-    return np.geomspace(low, high, round(np.log(high / low) * resolution) + 1)
-
-
 def _means(sigma, edges):
     """Mean of `sigma` (on FINE_GRID) between successive `edges`, ascending [cm-1]."""
     integral = np.concatenate([[0.0], np.cumsum((sigma[1:] + sigma[:-1]) / 2 * STEP)])
     return np.diff(np.interp(edges, FINE_GRID, integral)) / np.diff(edges)
 
 
-def _cell_means(sigma, wavenumber):
-    """Mean of `sigma` (on FINE_GRID) over the cells around `wavenumber` (edges half way between neighbours)."""
-    middle = (wavenumber[1:] + wavenumber[:-1]) / 2
-    edges = np.concatenate([[1.5 * wavenumber[0] - 0.5 * wavenumber[1]], middle,
-                            [1.5 * wavenumber[-1] - 0.5 * wavenumber[-2]]])  # fmt: skip
-    return _means(sigma, edges)
+def load_sharing():
+    """Read the corrections of `fit_sharing.py`."""
+    with np.load(STORED_SHARING) as file:
+        return {name: file[name] for name in file.files}
 
 
-def code_version():
+def code_version(physics=1):
     """Short hash of the files that decide what the opacities are."""
     digest = hashlib.sha256()
     files = ("opacities.py", "bandmodel.py", "molecules.py", "rotors.py", "kdistribution.py")
-    for path in (*(Path(__file__).with_name(name) for name in files), STORED):
+    stored = [STORED, STORED_SHARING] if physics == 2 else [STORED]
+    for path in (*(Path(__file__).with_name(name) for name in files), *stored):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def write_tables(folder, molecules=tuple(MOLECULES), temperatures=TABLE_TEMPERATURES, resolution=TABLE_RESOLUTION):
-    """Write one TauREx cross-section table per molecule, `<folder>/<molecule>.h5`; tables already there are kept.
-
-    Parameters
-    ----------
-    folder : path-like
-        Made if missing. A table that another version of this code wrote is replaced.
-    molecules : sequence of str
-        Keys of `simulation.molecules.MOLECULES`.
-    temperatures : sequence of float
-        Temperature grid [K], ascending.
-    resolution : float
-        Wavenumber over grid step.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    wavenumber, version = table_grid(resolution), code_version()
-    for name in molecules:
-        path = folder / f"{name}.h5"
-        if path.exists() and _table_version(path) == version:
-            continue
-        transitions = {}
-        sigma = np.array([_cell_means(cross_section(name, t, transitions), wavenumber) for t in temperatures])
-        sigma = np.maximum(sigma, SMALLEST_CROSS_SECTION)  # (n_temperatures, n_wavenumbers)
-        draft = folder / f".{name}.{os.getpid()}.part"  # moved into place whole
-        with h5py.File(draft, "w") as file:
-            file["mol_name"] = np.array([name.encode()])
-            file["bin_edges"] = wavenumber  # TauREx's name of the wavenumber grid [cm-1]
-            file["t"] = np.asarray(temperatures, float)
-            file["p"] = np.array(TABLE_PRESSURES)
-            file["p"].attrs["units"] = "Pa"
-            file["xsecarr"] = np.broadcast_to(sigma, (len(TABLE_PRESSURES), *sigma.shape))  # (P, T, wavenumber) cm2
-            file.attrs["opacities"] = "band-model opacities"
-            file.attrs["version"] = version
-        os.replace(draft, path)
-    return folder
-
-
-def _table_version(path):
-    """Version of the code that wrote a table, or None."""
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("version")
-    except OSError:
-        return None

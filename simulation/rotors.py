@@ -166,6 +166,7 @@ def _direction_cosine(j, j_upper, q):
     return matrix
 
 
+@cache
 def asymmetric_transitions(constants, upper_constants, branches):
     """Transitions of an asymmetric top.
 

@@ -1,32 +1,36 @@
 """Compare the shipped opacities with the line-list tables that they were fitted to, where it counts: in transit depth.
 
-    python -m studies.check_opacities --tables DIR [--coarse DIR]
+    python -m studies.check_opacities [--tables DIR [--coarse DIR]] [--exomolop DIR]
 
 The tables are those of `fit_opacities.py`. For planets of 1 Jupiter mass and 1.2 Jupiter radii with one molecule, or
 all, at one volume mixing ratio, and no other absorber, `correlated_k` computes the depth straight from a table on
-the table's own cells: an independent path in NumPy, with its own geometry and layers. Against it stand the shipped
-forward model and the band model alone (the opacities before: no lines). Printed per planet: the rms and the largest
+the table's own cells: an independent path in NumPy, with its own geometry and layers. Against it stands the shipped
+forward model. Printed per planet: the rms and the largest
 difference in scale heights over the cells in which the atmosphere stands more than one scale height above the
 bottom, and the largest in ppm. Then log10 of the effective cross-sections, shipped over table, at 1, 10 and 100
 mbar.
 
 HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 is compared with the coarse table in
 its wide bins.
+
+--exomolop: tables of other line lists on the very bins of the shipped data set (`fit_sharing.py` says where they are
+from), which the opacities of the shipped survey were not fitted to; surveys for observations use them to share out the
+absorption of a cell among its bins.
 """
 
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
 from constants import JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
+from simulation import alkali
+from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture
 from simulation.forward_model import ForwardModel
 from simulation.kdistribution import effective
 from simulation.molecules import MOLECULES
-from simulation.opacities import effective_cross_section, write_tables
-from simulation.survey import draw_amps
+from simulation.opacities import Opacities, effective_cross_section
+from studies.check_channels import read_k_table
 from studies.command import study_parser
 from studies.fit_opacities import read_coarse_table, read_table
 
@@ -34,6 +38,7 @@ TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K
 RATIOS = (1e-6, 1e-4, 1e-3)  # volume mixing ratios
 PRESSURES = (1e2, 1e3, 1e4)  # Pa, of the effective cross-sections
 RANGE = (0.5, 8.0)  # micron
+EXOMOLOP = ("H2O", "CH4", "CO", "CO2")
 HITRAN_AMMONIA, HITRAN_AMMONIA_FROM = 1000.0, 0.85  # K and micron: NH3 of the fine table up to, and from
 MASS, RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS  # kg, m
 BOLTZMANN, GRAVITY = 1.380649e-23, 6.6743e-11
@@ -90,9 +95,10 @@ def correlated_k(tables, temperature, ratio):
     return np.sqrt(RADIUS**2 + (1 - light) @ ring) - RADIUS
 
 
-def forward_model(edges):
-    """Return the shipped forward model on bins (n, 2) [micron], with nothing but molecules."""
-    return ForwardModel(names=(*MOLECULES, "Mp", "Rp", "Tp"), edges=edges, continuum=False)
+def forward_model(edges, physics=1):
+    """Return the forward model on bins (n, 2) [micron], with nothing but molecules."""
+    names = (*MOLECULES, "Mp", "Rp", "Tp")
+    return ForwardModel(Opacities.load(physics), names=names, edges=edges, continuum=False)
 
 
 def planet(temperature, ratio, molecules):
@@ -101,14 +107,14 @@ def planet(temperature, ratio, molecules):
     return np.array([*mix, np.log10(MASS), RADIUS, temperature])
 
 
-def difference(model, reference, temperature, ratio, molecules):
+def difference(model, reference, temperature, ratio, molecules, hidden=1.0):
     """Difference (n_cells,) in scale heights and in ppm of a model from the `reference` height (n_cells,) [m].
 
-    NaN in cells where neither stands a scale height above the bottom.
+    NaN in cells where neither stands `hidden` scale heights above the bottom.
     """
     depth = model.depth(planet(temperature, ratio, molecules))
     found, height = np.sqrt(depth) * SUN_RADIUS - RADIUS, scale_height(temperature, ratio, molecules)
-    hidden = np.maximum(found, reference) < height
+    hidden = np.maximum(found, reference) < hidden * height
     ppm = (depth - ((RADIUS + reference) / SUN_RADIUS) ** 2) * 1e6
     return np.where(hidden, np.nan, (found - reference) / height), np.where(hidden, np.nan, ppm)
 
@@ -120,7 +126,7 @@ def within(table):
     return np.stack([low, high], axis=1)[kept], {**table, "k": table["k"][kept]}
 
 
-def print_depths(label, tables, models, edges, temperatures=TEMPERATURES, start=0.0):
+def print_depths(label, tables, models, edges, temperatures=TEMPERATURES, start=0.0, hidden=1.0):
     """Print a row per temperature and mixing ratio; return the shipped model's largest rms.
 
     Cells that begin below `start` [micron] are left out.
@@ -130,7 +136,7 @@ def print_depths(label, tables, models, edges, temperatures=TEMPERATURES, start=
         for ratio in RATIOS:
             reference, cells = correlated_k(tables, temperature, ratio), []
             for name, model in models.items():
-                heights, ppm = difference(model, reference, temperature, ratio, tables)
+                heights, ppm = difference(model, reference, temperature, ratio, tables, hidden)
                 heights[unknown] = ppm[unknown] = np.nan
                 if np.isnan(heights).all():
                     cells.append(f"{'nothing shows':>36s}")
@@ -156,43 +162,32 @@ def print_effective(name, edges, table, temperatures):
         print(f"  {name:4s} {temperature:5.0f} K  " + "  |  ".join(cells))
 
 
-def print_speed(models, n=20):
-    """Print the time per spectrum of each model, on the Ariel grid, planets of the priors."""
-    amps = draw_amps(n + 1, 1)
-    for name, model in models.items():
-        model.depth(amps[:1])
-        start = time.process_time()
-        model.depth(amps[1:])
-        print(f"  {name}: {(time.process_time() - start) / n * 1e3:.1f} ms of processor time per spectrum")
+def read_exomolop(folder, molecule):
+    """Read a table of ExoMolOP on the Ariel bins, as `read_table`; its edges are (52, 2)."""
+    wavelength, pressure, temperature, k, weights = read_k_table(Path(folder) / f"{molecule}.kta")
+    edges = ariel_grid()[2]
+    if wavelength.shape != (len(edges),) or not np.allclose(wavelength, edges.mean(axis=1), rtol=0.01):
+        raise ValueError(f"{molecule}.kta: expected the {len(edges)} Ariel bins, received {wavelength}")
+    values = {"temperature": temperature, "pressure": pressure, "weights": weights, "k": np.swapaxes(k, 1, 2)}
+    return {"edges": edges} | {key: value.astype(float) for key, value in values.items()}
 
 
-def main():
-    """Print everything; about a minute."""
-    parser = study_parser("check_opacities", __doc__)
-    parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder of the fine tables")
-    parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
-    arguments = parser.parse_args()
+def print_tables(arguments):
+    """Print the comparison with the tables that the opacities were fitted to."""
     cut = {name: within(read_table(arguments.tables, name)) for name in MOLECULES}
     edges, tables = cut["H2O"][0], {name: table for name, (_, table) in cut.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        before = write_tables(folder)
-        models = {"shipped": ForwardModel(edges=edges, continuum=False)}
-        models["before"] = ForwardModel(before, edges=edges, continuum=False)
-        speed = {"shipped opacities": ForwardModel(), "band model alone": ForwardModel(before)}
-        print(f"depth against correlated k from the tables, {len(edges)} cells:")
-        print("rms and largest difference in scale heights, and the largest in ppm")
-        print(f"  {'':24s}  {'shipped':>36s}  | {'band model alone':>36s}")
-        for name, table in tables.items():
-            cold = [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA]
-            start = HITRAN_AMMONIA_FROM if name == "NH3" else 0.0
-            worst = print_depths(name, {name: table}, models, edges, cold, start)
-            print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
-        cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
-        print_depths("all five", tables, models, edges, cold, HITRAN_AMMONIA_FROM)
-        four = {name: table for name, table in tables.items() if name != "NH3"}
-        print_depths("no NH3", four, models, edges, [t for t in TEMPERATURES if t > HITRAN_AMMONIA])
-        print("time")
-        print_speed(speed)
+    models = {"shipped": forward_model(edges)}
+    print(f"depth against correlated k from the tables, {len(edges)} cells:")
+    print("rms and largest difference in scale heights, and the largest in ppm")
+    for name, table in tables.items():
+        cold = [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA]
+        start = HITRAN_AMMONIA_FROM if name == "NH3" else 0.0
+        worst = print_depths(name, {name: table}, models, edges, cold, start)
+        print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
+    cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
+    print_depths("all", tables, models, edges, cold, HITRAN_AMMONIA_FROM)
+    others = {name: table for name, table in tables.items() if name != "NH3"}
+    print_depths("no NH3", others, models, edges, [t for t in TEMPERATURES if t > HITRAN_AMMONIA])
     print(f"log10 of effective cross-sections, shipped / table, at {PRESSURES} Pa: rms, largest")
     for name, table in tables.items():
         print_effective(name, edges, table, [t for t in TEMPERATURES if name != "NH3" or t <= HITRAN_AMMONIA])
@@ -201,8 +196,48 @@ def main():
         table = read_coarse_table(arguments.coarse / "NH3_g8_11.txt")
         wide, table = within(table)
         hot = [1400.0, 1900.0]
-        print_depths("NH3", {"NH3": table}, {"shipped": ForwardModel(edges=wide, continuum=False)}, wide, [700.0, *hot])
+        print_depths("NH3", {"NH3": table}, {"shipped": forward_model(wide)}, wide, [700.0, *hot])
         print_effective("NH3", wide, table, [700.0, 1000.0, *hot])
+
+
+def print_exomolop(folder):
+    """Print the comparison with ExoMolOP's tables on the Ariel bins, of both versions of the physics."""
+    edges = ariel_grid()[2]
+    models = {"shipped": forward_model(edges, 1), "observations": forward_model(edges, 2)}
+    print("depth against correlated k from ExoMolOP's tables on the 52 Ariel bins, where 1.5 scale heights show:")
+    print("rms and largest difference in scale heights, of the shipped survey and of surveys for observations")
+    for name in EXOMOLOP:
+        print_depths(name, {name: read_exomolop(folder, name)}, models, edges, hidden=1.5)
+    table = read_exomolop(folder, "Na")
+    print(f"log10 of the effective cross-section of Na, ours / ExoMolOP, at {PRESSURES} Pa")
+    for b in (0, 1):
+        wavenumber = np.linspace(*(1e4 / edges[b])[::-1], 100_001)
+        for temperature in TEMPERATURES:
+            theirs = [table_at(table, temperature, [pressure])[b, 0] * 1e4 for pressure in PRESSURES]
+            ours = [alkali.cross_section("Na", wavenumber, temperature, pressure) for pressure in PRESSURES]
+            ratio = [
+                np.log10(effective(k, np.full(len(k), 1 / len(k))) / effective(t, table["weights"]))
+                for k, t in zip(ours, theirs)
+            ]
+            print(
+                f"  {edges[b, 0]:.1f}-{edges[b, 1]:.1f} micron {temperature:5.0f} K  "
+                + "  ".join(f"{r:+.2f}" for r in ratio)
+            )
+
+
+def main():
+    """Print everything; about a minute."""
+    parser = study_parser("check_opacities", __doc__)
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="folder of the fine tables of the fit")
+    parser.add_argument("--coarse", type=Path, metavar="DIR", help="folder of NH3_g8_11.txt")
+    parser.add_argument("--exomolop", type=Path, metavar="DIR", help="folder of ExoMolOP's tables on the Ariel bins")
+    arguments = parser.parse_args()
+    if not (arguments.tables or arguments.exomolop):
+        parser.error("expected --tables DIR, --exomolop DIR or both")
+    if arguments.tables:
+        print_tables(arguments)
+    if arguments.exomolop:
+        print_exomolop(arguments.exomolop)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import logging
 import warnings
 
 import astropy.units
+import h5py
 import numpy as np
 import taurex.log
 from taurex.cache import CIACache
@@ -22,6 +23,7 @@ from taurex.planet import Planet
 from taurex.stellar import BlackbodyStar
 
 from simulation import cia
+from simulation.bandmodel import FINE_GRID, cross_section
 from simulation.forward_model import LAYERS, PRESSURE_RANGE
 from simulation.molecules import HELIUM_RATIO
 
@@ -97,3 +99,18 @@ def reference(planet, grid, temperature, contributions=(), clouds=True, continuu
         wavenumber, depth, _, _ = model.model()
     np.testing.assert_array_equal(wavenumber, grid)
     return depth
+
+
+def write_tables(folder, temperatures=(700.0, 1400.0, 2000.0), molecules=("H2O", "CH4", "CO", "CO2", "NH3")):
+    """Write tables of the band model, as a user would bring tables, `<folder>/<molecule>.h5`; returns the folder."""
+    wavenumber = np.geomspace(1250.0, 20300.0, 1395)
+    for name in molecules:
+        sigma = [np.interp(wavenumber, FINE_GRID, cross_section(name, temperature)) for temperature in temperatures]
+        sigma = np.maximum(sigma, 1e-40)  # TauREx interpolates the logarithm: no zeros
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["mol_name"] = np.array([name.encode()])
+            file["bin_edges"] = wavenumber  # TauREx's name of the wavenumber grid [cm-1]
+            file["t"], file["p"] = np.array(temperatures), np.array([1e-6, 1e8])
+            file["p"].attrs["units"] = "Pa"
+            file["xsecarr"] = np.stack([sigma, sigma])  # (P, T, wavenumber) cm2: no dependence on pressure
+    return folder

@@ -9,7 +9,14 @@ import pytest
 from simulation.forward_model import NAMES, ForwardModel
 from simulation.kdistribution import KDistributions, basis, effective
 from simulation.molecules import HELIUM_RATIO, MOLECULES
-from simulation.opacities import COUPLING_TEMPERATURES, Opacities, couple, effective_cross_section, part_edges
+from simulation.opacities import (
+    COUPLING_TEMPERATURES,
+    PHYSICS,
+    Opacities,
+    couple,
+    effective_cross_section,
+    part_edges,
+)
 from simulation.survey import DEPTH_STEP, JUPITER_RADIUS
 from studies.fit_opacities import fit, same_rank
 
@@ -170,3 +177,32 @@ def test_shipped_spectra_are_those_of_this_forward_model():
     with h5py.File(SHIPPED) as file:
         amps, spectra = file["amps"][:3], file["spectra"][:3].astype(float)
     assert np.abs(ForwardModel().depth(amps) - spectra).max() <= 1.01 * DEPTH_STEP
+
+
+# log10 of the ratio of two bins at 10 mbar, effective cross-sections, from the tables of studies/fit_sharing.py.
+SHARED = [("H2O", 1000.0, 2.451, 2.602, 0.84), ("H2O", 1500.0, 2.451, 2.602, 0.58), ("CH4", 1000.0, 2.219, 2.356, 0.34)]
+
+
+@pytest.mark.parametrize("molecule, temperature, one, other, expected", SHARED)
+def test_surveys_for_observations_share_out_a_cell_as_other_line_lists_do(molecule, temperature, one, other, expected):
+    found = {}
+    for physics in PHYSICS:
+        opacities = Opacities.load(physics)
+        k = opacities.distributions.cross_sections(molecule, temperature, 1e3)
+        shares = opacities.shares(molecule, temperature)
+        middle = np.array([one, other])
+        rows = opacities.overlap(middle * (1 - 0.01), middle * (1 + 0.01))
+        bins = [(k[opacities.cell[row > 0]].ravel(), (row[row > 0, None] * shares[row > 0]).ravel()) for row in rows]
+        found[physics] = np.diff(np.log10([effective(*one) for one in bins]))[0]
+    assert abs(found[2] - expected) < 0.15 < abs(found[1] - expected)
+
+
+@pytest.mark.parametrize("physics", PHYSICS)
+def test_a_whole_cell_keeps_the_distribution_of_its_line_list(physics):
+    opacities = Opacities.load(physics)
+    for name in MOLECULES:
+        shares = opacities.shares(name, 1100.0)
+        for cell in range(0, len(opacities.distributions.edges) - 1, 6):
+            parts = opacities.cell == cell
+            width = opacities.width[parts] / opacities.width[parts].sum()
+            np.testing.assert_allclose(width @ shares[parts], opacities.distributions.weights, rtol=1e-5)

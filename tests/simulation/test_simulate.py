@@ -14,11 +14,14 @@ from processes import LINUX, left_of
 
 pytest.importorskip("taurex")
 
+import taurex_reference
+
 from simulation import __main__ as command
-from simulation import opacities, rotors, survey
+from simulation import bandmodel, rotors, survey
 from simulation.ariel import ariel_grid, noise
 from simulation.forward_model import NAMES, ForwardModel, binning_matrix
 from simulation.molecules import MOLECULES as CONSTANTS
+from simulation.molecules import REFERENCE_TEMPERATURE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names
@@ -42,7 +45,7 @@ def model():
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     """Folder of TauREx tables as a user would bring them: the band model's, at three temperatures."""
-    return opacities.write_tables(tmp_path_factory.mktemp("tables"), temperatures=[700.0, 1400.0, 2000.0])
+    return taurex_reference.write_tables(tmp_path_factory.mktemp("tables"))
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +279,6 @@ def test_insane_depth_is_refused():
 
 @pytest.mark.parametrize("kind", ["as they are", "with pressures"])
 def test_tables_give_the_same_depth_through_taurex_own_absorption(tables, tmp_path, kind):
-    from taurex_reference import reference
-
     if kind == "with pressures":
         shutil.copytree(tables, tmp_path, dirs_exist_ok=True)
         for path in tmp_path.glob("*.h5"):
@@ -291,7 +292,7 @@ def test_tables_give_the_same_depth_through_taurex_own_absorption(tables, tmp_pa
     amps[8] = 4.6 + 1e-9  # on the boundary of a layer, where TauREx's clouds are ours
     model = ForwardModel(tables)
     wavenumber, depth = model.native_depth(amps)
-    expected = reference(dict(zip(survey.PRIORS, amps)), wavenumber, np.full(200, amps[7]), "tables")
+    expected = taurex_reference.reference(dict(zip(survey.PRIORS, amps)), wavenumber, np.full(200, amps[7]), "tables")
     np.testing.assert_allclose(depth, expected, rtol=1e-6)
 
 
@@ -365,19 +366,7 @@ def test_b_type_lines_from_the_ground_level_reach_1_11_alone():
 
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_cold_cross_section_integrates_to_the_band_intensities(name):
-    sigma = opacities.cross_section(name, opacities.REFERENCE_TEMPERATURE)
+    sigma = bandmodel.cross_section(name, REFERENCE_TEMPERATURE)
     total = sum(band.intensity for band in CONSTANTS[name].bands)
     assert (sigma >= 0).all()
-    np.testing.assert_allclose(sigma.sum() * opacities.STEP, total, rtol=0.03)
-
-
-def test_tables_of_other_code_are_replaced_and_own_ones_kept(tmp_path):
-    path = opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0]) / "CO.h5"
-    written = path.stat().st_mtime_ns
-    opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0])
-    assert path.stat().st_mtime_ns == written
-    with h5py.File(path, "r+") as file:
-        file.attrs["version"] = "other"
-    opacities.write_tables(tmp_path, ["CO"], [500.0, 1000.0])
-    with h5py.File(path) as file:
-        assert file.attrs["version"] == opacities.code_version()
+    np.testing.assert_allclose(sigma.sum() * rotors.STEP, total, rtol=0.03)
