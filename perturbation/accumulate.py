@@ -77,18 +77,24 @@ class RunningShares:
 
         The standard error is NaN for one spectrum.
         """
-        shares, errors = [], []
-        for k, count in enumerate(self._count):
-            groups = self._sums[: min(count, len(self._sums)), k]
-            whole = groups.sum(axis=0)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                shares.append(whole / whole.sum())
-                rest = whole - groups
-                left_out = rest / rest.sum(axis=1, keepdims=True)  # (n_groups, n_bins)
-                n = np.float64(len(groups))
-                variance = (n - 1) / n * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
-                errors.append(np.sqrt(variance) if n > 1 else np.full_like(whole, np.nan))
-        return np.stack(shares), np.stack(errors)
+        if (self._count == self._count[0]).all():
+            return self._jackknife(self._sums, self._count[0])
+        each = [self._jackknife(self._sums[:, k], count) for k, count in enumerate(self._count)]
+        return tuple(np.stack(arrays) for arrays in zip(*each))
+
+    @staticmethod
+    def _jackknife(sums, count):
+        """Return the shares and their standard errors, (..., n_bins), from sums (n_groups, ..., n_bins)."""
+        groups = sums[: min(count, len(sums))]
+        whole, n = groups.sum(axis=0), np.float64(len(groups))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = whole / whole.sum(axis=-1, keepdims=True)
+            if n == 1:
+                return shares, np.full_like(whole, np.nan)
+            rest = whole - groups
+            left_out = rest / rest.sum(axis=-1, keepdims=True)
+            variance = (n - 1) / n * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
+            return shares, np.sqrt(variance)
 
 
 ALIKE = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
@@ -234,7 +240,7 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
 
     totals = Totals(
         RunningMoments(*shape),
-        RunningShares(*shape),
+        RunningShares(*shape, min(len(used), JACKKNIFE_GROUPS)),
         RunningSums(plan.n_arrays - 1, *shape),
         used,
         np.full((len(used), *shape), np.nan) if keep_spectra else None,
@@ -301,11 +307,9 @@ def warn_of_rounding(plan, spectrum_maps):
 
     ``spectrum_maps`` are the mean maps (n_rows, n_columns) in scaled units. Rounding adds a sixth of the step squared.
     """
-    lost = []
-    for k, row in enumerate(spectrum_maps):
-        changes = row[(row > 0) & (plan.labels >= 0)]
-        if changes.size and np.median(changes) < (4 * plan.resolution[k, 0]) ** 2:
-            lost.append(k)
+    moved = (spectrum_maps > 0) & (plan.labels >= 0)
+    small = moved & (spectrum_maps < (4 * plan.resolution) ** 2)
+    lost = [k for k, row in enumerate(small) if 2 * row.sum() > moved[k].sum()] if small.any() else []
     if lost:
         names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in lost]
         warnings.warn(

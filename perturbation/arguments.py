@@ -4,6 +4,7 @@ Where it cannot, it raises a ValueError of one line: argument, expected, receive
 """
 
 import operator
+import secrets
 import warnings
 from collections.abc import Mapping
 
@@ -15,6 +16,7 @@ from perturbation.quadrature import MAX_NODES, RULES, make_rule
 
 SCHEMES = ("halving", "single")
 DEFAULT_NODES = 5
+BY_NAME = {text.lower(): amp for amp in table.AMPS.values() for text in (amp.key, amp.label)}
 
 
 def float_array(name, value, expected, ndim=None, length=None, finite=True):
@@ -215,7 +217,9 @@ def quadrature_rule(nodes, rule, scheme):
 def seed_of(rng):
     """Return one integer that stands for ``rng``: the seed itself, or 128 bits drawn from a generator."""
     try:
-        if rng is None or isinstance(rng, int | np.integer):
+        if rng is None:
+            return secrets.randbits(128)
+        if isinstance(rng, int | np.integer):
             return int(np.random.SeedSequence(rng).entropy)
         words = np.random.default_rng(rng).integers(2**32, size=4, dtype=np.uint32)
     except (TypeError, ValueError):
@@ -225,8 +229,9 @@ def seed_of(rng):
 
 def find_amp(name):
     """Look an AMP up by key or plot label, in any case; a plain one if the table has none of that name."""
-    known = {text.lower(): amp for amp in table.AMPS.values() for text in (amp.key, amp.label)}
-    return name if isinstance(name, table.AMP) else known.get(str(name).strip().lower(), table.amp(str(name)))
+    if isinstance(name, table.AMP):
+        return name
+    return BY_NAME.get(str(name).strip().lower()) or table.amp(str(name))
 
 
 def find_amps(gases, n_amps):

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from perturbation.predictors import side_by_side
-from perturbation.quadrature import map_chunk
+from perturbation.quadrature import even_share, map_chunk
 
 SMALL_PRODUCT = 200_000  # multiplications that BLAS does in one thread: more threads would fight the network's
 REPEATS_AT_ONCE = 1000  # at most, in one call of the network
@@ -213,12 +213,6 @@ def _map_by_repeats(predictors, chunk, k, plan):
     with np.errstate(invalid="ignore"):
         variance = np.maximum(mean_square - mean**2, 0.0) / np.float64(plan.repeat - 1)  # NaN for one repeat
     return np.stack([mean, variance])
-
-
-def even_share(total, most):
-    """Largest share, at most ``most`` (but one), that cuts ``total`` into parts of nearly the same size."""
-    parts = -(-total // max(most, 1))
-    return -(-total // parts)
 
 
 def run_chunks(models, plan, rows, executor):

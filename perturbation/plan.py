@@ -70,6 +70,8 @@ class Plan:
         Standard deviation of each AMP; ones for a map in scaled units.
     batch_size, chunk_size : int
         Rows in a call of a network, spectra in a chunk.
+    call_shape : (int, int)
+        Spectra, and directions of each, in a call of a network by quadrature.
     output, auxiliary_first
         As of `predictors.Predictor`.
     stochastic : "subtract", int or None
@@ -98,6 +100,7 @@ class Plan:
     unit: np.ndarray | None = None
     batch_size: int = 1
     chunk_size: int = 1
+    call_shape: tuple = (1, 1)
     output: object = None
     auxiliary_first: bool | None = None
     stochastic: object = None
@@ -289,6 +292,8 @@ def finish_plan(
         chunk_size=chunk_size, output=output, auxiliary_first=auxiliary_first, stochastic=stochastic,
         resolution=resolution.reshape(-1, 1),
     )  # fmt: skip
+    if plan.rule is not None:
+        plan = replace(plan, call_shape=call_shape(plan.rule, len(plan.labels), plan.batch_size, len(plan.used)))
     if is_auto and executor is not None:
         chunk_size = _good_size(models, plan, executor)
     elif is_auto and plan.rule is not None:
@@ -314,8 +319,7 @@ def _whole_calls(plan, chunk_size):
     """Return the next number of spectra that fills whole calls of the network."""
     if plan.rule is None:
         return chunk_size
-    at_once, _ = call_shape(plan.rule, len(plan.labels), plan.batch_size)
-    return -(-chunk_size // at_once) * at_once
+    return -(-chunk_size // plan.call_shape[0]) * plan.call_shape[0]
 
 
 def _good_size(models, plan, executor):

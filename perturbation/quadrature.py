@@ -1,5 +1,6 @@
 """The exact map: every direction of a spectrum walked along at a few nodes, many spectra in one call of the network."""
 
+import functools
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -44,6 +45,7 @@ class Rule:
     curvature: np.ndarray
 
 
+@functools.lru_cache(maxsize=16)
 def make_rule(name, n_nodes):
     """Return the `Rule` of that name.
 
@@ -240,19 +242,24 @@ def _weighted(change, weights):
     return total
 
 
-def call_shape(rule, n_directions, batch_size):
+def even_share(total, most):
+    """Largest share, at most ``most`` (but one), that cuts ``total`` into parts of nearly the same size."""
+    parts = -(-total // max(most, 1))
+    return -(-total // parts)
+
+
+def call_shape(rule, n_directions, batch_size, n_spectra):
     """Return how many spectra, and how many of their directions, go into one call of at most ``batch_size`` rows.
 
-    The shape of a call depends on neither the chunk nor the number of spectra, so neither does any answer. Spectra
-    of more rows than a call may have are cut into parts of nearly the same number of directions.
+    All ``n_spectra`` of the test are divided evenly, so that few rows are predicted for nothing; one spectrum of 52
+    bins and five nodes takes 209. The shape depends on the whole test and not on the chunk, so no prediction does.
+    Spectra of more rows than a call may have are cut into parts of nearly the same number of directions.
     """
     n_nodes = len(rule.nodes)
     rows = 1 + n_nodes * n_directions
     if rows <= batch_size:
-        return batch_size // rows, n_directions
-    most = max((batch_size - 1) // n_nodes, 1)
-    parts = -(-n_directions // most)
-    return 1, -(-n_directions // parts)
+        return even_share(n_spectra, batch_size // rows), n_directions
+    return 1, even_share(n_directions, (batch_size - 1) // n_nodes)
 
 
 def map_chunk(predictors, chunk, plan):
@@ -263,7 +270,7 @@ def map_chunk(predictors, chunk, plan):
     n = len(chunk.indices)
     displacements = [all_directions(noise, n) for noise in chunk.noise]  # of each network, (K, n, n_bins)
     n_directions = len(displacements[0])
-    n_spectra, n_at_once = call_shape(plan.rule, n_directions, plan.batch_size)
+    n_spectra, n_at_once = plan.call_shape
     results = np.empty((n, N_ARRAYS, plan.n_rows, n_directions))
 
     def one_call(corner):

@@ -152,8 +152,8 @@ def test_sizes_that_are_none_are_refused_in_one_line(options, line):
     [
         (17, "auto", CHUNK_SIZE),
         (17 * 3, "auto", 3 * 12),
-        (17 * 100, "auto", 300),
-        (17 * 70, "auto", 350),
+        (17 * 100, "auto", 12 * N),
+        (17 * 5, "auto", 12 * 3),
         (17 * 3, 1, 3),
         (17 * 3, 3, 3),
         (17 * 3, 4, 6),

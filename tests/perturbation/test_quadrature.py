@@ -230,8 +230,19 @@ def test_a_whole_chunk_is_predicted_in_one_call():
 
     run(counted, batch_size=600)
     assert calls == [3, 1, 583]  # 11 spectra of 1 + 4 * 13 rows
-    assert call_shape(make_rule("hermite", 5), 52, 5120) == (24, 52)
-    assert call_shape(make_rule("hermite", 5), 52, 192) == (1, 26)
+    rule = make_rule("hermite", 5)
+    shapes = {n: call_shape(rule, 52, 5120, n) for n in (1, 10, 24, 25, 50, 300, 6000)}
+    assert shapes == {1: (1, 52), 10: (10, 52), 24: (24, 52), 25: (13, 52), 50: (17, 52), 300: (24, 52), 6000: (24, 52)}
+    assert call_shape(rule, 52, 192, 300) == (1, 26)
+
+
+@pytest.mark.parametrize("n", [1, 2, 24, 25, 50])
+def test_hardly_a_row_is_predicted_for_nothing(n):
+    rows, weights = [], np.ones((52, 2))
+    sensitivity.exact_map(
+        lambda x: rows.append(len(x)) or x @ weights, np.ones((n, 52)), np.ones(52), input_layout="flat"
+    )
+    assert rows[:2] == [3, 1] and n * 209 <= sum(rows[2:]) <= 1.05 * n * 209
 
 
 def test_memory_does_not_grow_with_the_spectra():
