@@ -35,6 +35,7 @@ def main(argv=None):
     )  # fmt: skip
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a finished run")
     parser.add_argument("--all-figures", action="store_true", help="every figure, not only those of the report")
+    parser.add_argument("--unverified", action="store_true", help="also of a run whose files were changed since")
     parser.add_argument("--output", default="comparison.html", metavar="FILE", help="where the comparison goes")
     try:
         arguments = parser.parse_args(argv)
@@ -51,7 +52,7 @@ def main(argv=None):
 
 def one_report(arguments):
     """Write the figures and the report of a run, and note them in its manifest; return the path of the report."""
-    run = load_run(arguments.runs[0])
+    run = load_run(arguments.runs[0], arguments.unverified)
     rendered = write_figures(run, figures="all" if arguments.all_figures else "report", processes="auto")
     path = write_report(run, rendered=rendered)
     drawn = (Path(run.folder) / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf"))
