@@ -185,16 +185,12 @@ def _profiles(run):
 
 
 def _by_abundance(run):
-    exact = run.best.sensitivity_single
-    if getattr(exact, "by_abundance", None) is None:
-        return None
     rows = [k for k, a in enumerate(run.amp_table) if a.kind == "molecule"]
-    if not rows:
+    if run.best.thirds is None or not rows:
         return None
-    table = [run.amp_table[k] for k in rows]
-    figure = map_figures.abundance_panels(run.wavelength, exact.by_abundance[rows], exact.abundances[rows], table)
+    maps, limits = (values[rows] for values in run.best.thirds)
     return Picture(
-        figure,
+        map_figures.abundance_panels(run.wavelength, maps, limits, [run.amp_table[k] for k in rows]),
         "How the map of a molecule changes with its abundance",
         "Exact map of each molecule for the third of the test spectra with the lowest, the middle and the highest"
         f" abundance ({_whose(run)}); the legend gives the range of the abundance (log10 of the mixing ratio).",

@@ -40,6 +40,9 @@ class NetworkResult:
         The published map, and the exact map of single bins.
     response : perturbation.result.ResponseMap or None
         Written for the mean of the folds, or the only fold.
+    thirds : (ndarray (n_amps, 3, n_bins), ndarray (n_amps, 4)) or None
+        Of the same network: the exact map of the third of its spectra with the lowest, the middle and the highest value
+        of each AMP, and the values that divide them.
     noisy : dict of str to bool
         For each map, whether its spectra held noise; a file of an early version does not say.
     history : dict of str to ndarray (n_epochs,)
@@ -51,6 +54,7 @@ class NetworkResult:
     sensitivity: SensitivityMap | None = None
     sensitivity_single: SensitivityMap | None = None
     response: ResponseMap | None = None
+    thirds: tuple | None = None
     noisy: dict = field(default_factory=dict)
     history: dict = field(default_factory=dict)
 
@@ -134,6 +138,8 @@ def write_run(folder, data, model, seed, test_rows, networks):
                 if getattr(one, key) is not None:
                     getattr(one, key).save(group.create_group(key))
                     group[key].attrs["noisy"] = one.noisy[key]
+            if one.thirds is not None:
+                group["thirds/maps"], group["thirds/limits"] = one.thirds
             if one.response is not None and one.response.n_spectra is not None:
                 group["response"].attrs["n_spectra"] = one.response.n_spectra
         check_results(file)
@@ -282,6 +288,7 @@ def _read_network(group, history):
         scaler=Scaler(**{key: value[()] for key, value in group["scaler"].items()}),
         noisy={name: bool(group[name].attrs["noisy"]) for name in maps if "noisy" in group[name].attrs},
         history=history,
+        thirds=(group["thirds/maps"][()], group["thirds/limits"][()]) if "thirds" in group else None,
         **maps,
     )
 
@@ -316,6 +323,8 @@ ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be th
     (rf"{MAP}/quadrature_error", ("n_amps", "n_bins"), ERROR, False),
     (rf"{MAP}/slope", ("n_amps", "n_bins"), FINITE, False),
     (rf"{MAP}/curvature", ("n_amps", "n_bins"), FINITE, False),
+    (rf"{JUDGED}/thirds/maps", ("n_amps", "n_thirds", "n_bins"), SQUARE, False),
+    (rf"{JUDGED}/thirds/limits", ("n_amps", "n_limits"), FINITE, False),
     (rf"{JUDGED}/response/deviations", ("n_deviations",), FINITE, False),
     (rf"{JUDGED}/response/change", ("n_amps", "n_bins", "n_deviations"), FINITE, False),
     (rf"{JUDGED}/response/spread", ("n_amps", "n_bins", "n_deviations"), SQUARE, False),

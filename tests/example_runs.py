@@ -76,6 +76,8 @@ def write_run(
             maps = {"sensitivity": made_up_map(change, scheme)}
             maps["sensitivity_single"] = made_up_map(change, "single", nodes=5)
             maps["response"] = response_map(lambda x, w=weights: x @ w, spectra[:5], errors[:5])
+            thirds = change[:, None] * np.array([0.2, 1.0, 1.8])[:, None]
+            maps["thirds"] = thirds, np.quantile(y, (0, 1 / 3, 2 / 3, 1), axis=0).T
         folds[k] = results.NetworkResult(y_pred, scaler, noisy=noisy, **maps)
         if history:
             epochs = np.arange(1, 12 + 3 * k)

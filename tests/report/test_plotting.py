@@ -25,10 +25,11 @@ CASES = {
 }
 EXPECTED = {
     "sensitivity_shares", "sensitivity_curves", "sensitivity_profiles", "sensitivity_heatmap",
+    "sensitivity_by_abundance",
     "response_slopes", "response_map", "true_vs_predicted", "bias_variance",
     "deviation", "credibility", "calibration", "loss_curves",
 }  # fmt: skip
-PER_AMP = EXPECTED - {"sensitivity_heatmap", "response_slopes", "loss_curves"}
+PER_AMP = EXPECTED - {"sensitivity_heatmap", "sensitivity_by_abundance", "response_slopes", "loss_curves"}
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -60,6 +61,8 @@ def test_one_panel_per_amp_and_none_is_empty(drawn):
         axes = panels(picture.figure)
         if name in PER_AMP:
             assert len(axes) == len(run.amp_table), name
+        if name == "sensitivity_by_abundance":
+            assert len(axes) == sum(amp.kind == "molecule" for amp in run.amp_table)
         for ax in axes:
             assert ax.lines or ax.collections or ax.patches or ax.containers or ax.texts, name
 

@@ -61,7 +61,7 @@ def numbers_of(path):
 def test_every_figure_is_written_as_png_and_pdf(folder, page):
     written = sorted(p.name for p in (folder / "figures").iterdir())
     images = [attrs for tag, attrs in Outline(page).tags if tag == "img"]
-    assert len(written) == 2 * (len(images) + 1) == 2 * 8  # the first figure is inline SVG on the page
+    assert len(written) == 2 * (len(images) + 1) == 2 * 9  # the first figure is inline SVG on the page
     for path in (folder / "figures").iterdir():
         assert path.read_bytes()[:4] == {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
     assert sorted(p.name for p in folder.glob(".*")) == []  # nothing half-written is left
