@@ -5,6 +5,7 @@ mean reaches it. ``information.h5`` beside a data set holds sampled posteriors o
 `studies.information` and `studies.posterior`, and the sensitivity map of the posterior mean.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,13 @@ def _is_part(config, whole, used):
     size = config["data"].get("size", -1)
     if size == -1:
         return False
-    data = load_dataset(config["data"]["path"], **settings)
+    messages = logging.getLogger("loaders")
+    level = messages.level
+    messages.setLevel(logging.WARNING)  # the run has already described its data set
+    try:
+        data = load_dataset(config["data"]["path"], **settings)
+    finally:
+        messages.setLevel(level)
     return data.sha256() == whole and take(data, size).sha256() == used
 
 
