@@ -137,9 +137,9 @@ def _check_amps(data, labels):
     """Refuse known AMPs beyond what any planet has, and name the unit that they may be in instead."""
     for parameter, values in zip(data.amp_table, data.amps.T):
         known = AMPS.get(parameter.key)
-        if known is None or parameter.unit != known.unit:
+        kind = "VMR" if known and known.kind == "molecule" else parameter.key
+        if kind not in PLAUSIBLE or parameter.unit != known.unit:
             continue
-        kind = "VMR" if known.kind == "molecule" else parameter.key
         (low, high), log = PLAUSIBLE[kind], parameter.scale == "log10"
         with np.errstate(over="ignore", under="ignore"):
             linear = 10.0**values if log else values

@@ -168,9 +168,8 @@ def find_columns(table, depth_unit="auto"):
     used = [name for name in table.columns if name in roles.values() and name != roles.get("instrument")]
     columns = [table.numbers(name) for name in used]
     names = [next(role for role in roles if roles[role] == name) for name in used]
-    unit = (
-        depth_unit if depth_unit != "auto" else stated_depth(table, roles["depth"]) if "depth" in roles else "fraction"
-    )
+    unit = stated_depth(table, roles["depth"]) if "depth" in roles else "fraction"
+    unit = unit if depth_unit == "auto" else depth_unit
     objection = _objection(dict(zip(names, columns)), unit)
     others = [order for order in _fitting(columns, unit) if list(map(role_of, order.split(","))) != names]
     if objection and others:
@@ -248,6 +247,7 @@ def _by_numbers(table, depth_unit):
 
 
 def _named(order, columns):
+    """Return {role: column} of columns in one of the orders of ``READINGS``."""
     return {role_of(name): column for name, column in zip(order.split(","), columns)}
 
 

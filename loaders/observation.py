@@ -94,7 +94,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
             where = rows_text(bad, table.lines)
             raise InputError(f"{path}: column {roles[role]!r} has missing or infinite values in {where}, by line")
     depth, error, depth_note = _depth_and_error(table, roles, values, depth_unit)
-    for problem, bad in _implausible(depth, error):
+    for problem, bad in _implausible(depth, error, columns == "auto"):
         if bad.any():
             where = rows_text(bad, table.lines)
             raise InputError(f"{path}: {problem} in {where}, by line; is it a fill value, or another unit?")
@@ -175,8 +175,11 @@ def _mean_error(path, sizes, lines):
     return np.mean([high, low], axis=0)
 
 
-def _implausible(depth, error):
-    """Yield (what is wrong, which bins) of depths that no planet has, and of errors that cannot be any."""
+def _implausible(depth, error, guess):
+    """Yield (what is wrong, which bins) of depths that no planet has, and of errors that cannot be any.
+
+    Errors larger than the depths are possible, but more often exchanged with them: taken only if the user names both.
+    """
     middle, usual = np.median(depth), np.median(error)
     excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
     far = excess > MAX_SIGMA_BELOW_ZERO * error
@@ -188,7 +191,8 @@ def _implausible(depth, error):
     yield f"errors below {MIN_ERROR:g} of the depths", error < MIN_ERROR * middle
     every = np.ones(len(depth), dtype=bool)
     yield f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)", every & (usual * MAX_SIGNAL < middle)
-    yield "errors larger than the depths (exchanged?)", every & (usual * MIN_SIGNAL > middle)
+    exchanged = guess and usual * MIN_SIGNAL > middle
+    yield "errors larger than the depths (exchanged? --columns says that they are not)", every & exchanged
 
 
 def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):

@@ -29,6 +29,7 @@ def main(argv=None):
     parser.add_argument("--opacities", metavar="DIR", help="your own TauREx 3 tables instead of ours")
     parser.add_argument("--processes", type=int, default=2, help="worker processes (default %(default)s)")
     parser.add_argument("--observation", metavar="FILE", help="simulate the bins and errors of this observed spectrum")
+    parser.add_argument("--columns", default="auto", metavar="NAMES", help="names of its columns, see data/FORMATS.md")
     parser.add_argument("--planet", metavar="FILE.yaml", help="its star and the priors around its planet")
     arguments = parser.parse_args(argv)
 
@@ -49,7 +50,9 @@ def main(argv=None):
 
     _log_to_stderr("simulation", "loaders")
     try:
-        design = survey_design(arguments.observation, arguments.planet) if arguments.observation else ARIEL
+        design = ARIEL
+        if arguments.observation:
+            design = survey_design(arguments.observation, arguments.planet, columns=arguments.columns)
         simulate(
             arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes, design=design,
             overwrite=arguments.overwrite,

@@ -222,6 +222,12 @@ def test_widths_that_may_be_half_or_full_are_refused_unless_unequal_bins_meet(tm
     np.testing.assert_allclose(seen.bin_width, np.diff(edges))
 
 
+def test_errors_larger_than_the_depths_are_taken_if_columns_are_named(tmp_path):
+    path = write(tmp_path, csv("wl,depth,err", WAVELENGTH, DEPTH, 1.2 * DEPTH))
+    assert "exchanged?" in refusal(path)
+    np.testing.assert_allclose(read_observation(path, columns="wl,depth,err").error, 1.2 * DEPTH)
+
+
 def test_a_zero_in_one_of_two_errors_is_passed_over_and_odd_errors_are_said(tmp_path, caplog):
     high, low = np.where(np.arange(6) == 2, 0, ERROR), np.where(np.arange(6) == 4, ERROR / 4, ERROR)
     seen = read_observation(write(tmp_path, csv("wl,depth,err_up,err_low", WAVELENGTH, DEPTH, high, low)))
@@ -335,6 +341,7 @@ CONTRADICTIONS = [
     ("half widths set", csv("wl,full_width,depth,err", *WWDE), {"width": "half"}, "holds full widths, but data.width"),
     ("a bad number in the first row", "1.0 0.0101 4e-5* 0.1\n" + lines(*WDEW), {}, "(line 1: '4e-5*')"),
     ("two orders that fit", lines(WAVELENGTH, *PER_CENT, 0.9 * PER_CENT[1]), {}, "(TauREx) and also wavelength,depth,"),
+    ("nm beside widths in micron", csv("wl,full_width,depth,err", 1e3 * WAVELENGTH, *WWDE[1:]), {}, "look like nm, w"),
     ("wavelength errors of a whole spacing", csv("wl,wl_err,depth,err", *WWDE), {}, "half or full cannot be guessed"),
     ("nm or Angstrom", lines(5000 * WAVELENGTH, DEPTH, ERROR), {}, "may be in nm or angstrom; state the unit"),
     ("edges in the wrong order", csv("wl_low,wl_high,depth,err", WHIGH, WLOW, DEPTH, ERROR), {}, "lower edge < wave"),
