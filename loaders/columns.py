@@ -153,6 +153,7 @@ def parse_columns(text):
     return names
 
 
+@np.errstate(all="ignore")  # numbers that are none are refused later
 def find_columns(table, depth_unit="auto"):
     """Return {role: name of the column} of a table of one spectrum, and "full", "half" or None for its widths.
 
