@@ -21,7 +21,8 @@ from report.verdict import WORDS, verdicts
 from runio.results import load_run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MAX_LOG = 100_000_000  # bytes of a run.log
+MAX_LOG = 100_000_000  # bytes of a run.log, or of a page
+MAX_WEIGHTS = 2_000_000_000  # bytes of the weights of a network
 KEY = (
     "Steps: the share of each bin in the sensitivity of the parameter, in per cent: {lines}. Grey: the molecule's known"
     " bands. Point at a bin for its numbers."
@@ -56,9 +57,19 @@ def write_comparison(run_folders, output):
         if run.amp_names != first.amp_names or not np.array_equal(run.wavelength, first.wavelength):
             raise ValueError(f"{run.folder}: expected the AMPs and wavelengths of {first.folder}, received others")
     output = Path(output)
+    if output.exists() and not _is_comparison(output):
+        raise ValueError(f"{output}: expected a new file or an earlier comparison, received another; choose --output")
     with written_whole(output) as part:
         part.write_text(_page(runs), encoding="utf-8")
     return output
+
+
+def _is_comparison(path):
+    """Say whether a file is a page of this module, by its title; nothing else is replaced."""
+    try:
+        return re.search(rb"<title>\d+ runs compared:", read_bounded(path, MAX_LOG)) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def _page(runs):
@@ -175,6 +186,8 @@ def parameters_of_run(run):
     """Return the number of weights of the first fold's network, from its file; None where it cannot be read."""
     try:
         with zipfile.ZipFile(Path(run.folder) / f"model_{min(run.folds)}.keras") as archive:
+            if archive.getinfo("model.weights.h5").file_size > MAX_WEIGHTS:
+                return None
             weights = io.BytesIO(archive.read("model.weights.h5"))
         sizes = []
         with h5py.File(weights) as file:

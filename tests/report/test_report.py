@@ -170,6 +170,10 @@ def test_runs_are_compared_in_one_page(folder, tmp_path, capsys):
     assert page.count("<svg") == 3 and 'scope="col">run<' in page and 'scope="col">other<' in page
     assert "<td>not recorded</td><td>1.5</td>" in page
     assert capsys.readouterr().out.strip() == str(tmp_path / "compared.html")
+    assert main([str(folder), str(other), "--output", str(tmp_path / "compared.html")]) == 0  # its own is replaced
+    (tmp_path / "mine.html").write_text("mine")
+    assert main([str(folder), str(other), "--output", str(tmp_path / "mine.html")]) == 2
+    assert (tmp_path / "mine.html").read_text() == "mine"
 
 
 def test_runs_of_other_amps_or_wavelengths_are_not_compared(folder, tmp_path, capsys):
