@@ -268,12 +268,11 @@ def _read_plain(path, lines):
         return [DECIMAL_COMMA.sub(r"\1.\2", part) for part in parts] if delimiter == ";" else parts
 
     rows = [(line, split(text)) for line, text in numbered]
-    if _is_header(rows[0][1]):
-        source, header, rows = "line", rows[0][1], rows[1:]
-    else:  # the last comment with as many words as there are columns, split like the rows or by wide blanks
-        words = [w for comment in reversed(comments) for w in (split(comment), re.split(r"\s{2,}", comment))]
-        fitting = (w for w in words if len(w) == len(rows[-1][1]) and _is_header(w))
-        source, header = "comment", next(fitting, None)
+    source, texts = ("line", [numbered[0][1]]) if _is_header(rows[0][1]) else ("comment", reversed(comments))
+    found = [words for text in texts for words in (split(text), re.split(r"\s{2,}", text)) if _is_header(words)]
+    header = next((words for words in found if len(words) == len(rows[-1][1])), None)
+    if source == "line":
+        header, rows = header or found[0], rows[1:]
     if header is None:
         if len(rows[0][1]) > 1 and all(row[-1] == "" for _, row in rows):  # every row ends with a comma
             rows = [(line, row[:-1]) for line, row in rows]
@@ -302,7 +301,7 @@ def _is_header(cells):
 
 
 def _words(line):
-    return re.sub(r"\s+([\[(])", r"\1", line).split()  # "depth (ppm)" is one word
+    return re.sub(r"\s+([\[(][^\])]*[\])](\s|$))", r"\1", line).split()  # "depth (ppm)" is one word
 
 
 def name_and_unit(word):

@@ -153,6 +153,9 @@ SAME = [
     ("header in a comment", "# wl_c tr_val sig_tr dlam_full\n" + lines(*WDEW), {}),
     ("header in a comment with wide blanks", "# central wavelength   bin width  transit depth   depth error\n"
      + lines(*WWDE), {}),
+    ("a header with wide blanks", "central wavelength   transit depth (ppm)   depth error (ppm)\n"
+     + lines(WAVELENGTH, 1e6 * DEPTH, 1e6 * ERROR), {}),
+    ("a header with brackets in names", "wl (um) (Rp/R*)^2 error\n" + lines(*WDE), {}),
     ("a comment that is no header", "# spectrum of WASP 0\n" + lines(*WDEW), {}),
     ("pandas index", csv(",wavelength,depth,error", np.arange(6), *WDE), {}),
     ("pandas index, saved twice", csv(",Unnamed: 0,wavelength,depth,error", np.arange(6), np.arange(6), *WDE), {}),
