@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from common.files import written_whole
+from common.files import digest, written_whole
 from common.processes import end_with_parent
 from constants import AMPS, JUPITER_RADIUS
 from simulation.ariel import ariel_grid, noise
@@ -48,7 +48,7 @@ OPACITIES = (
     "correlated k, fitted to tables from HITEMP (H2O, CH4, CO, CO2) and HITRAN (NH3, SO2) line lists; data/README.md"
 )
 LAYOUT = 2  # raise when the content of a chunk changes meaning
-CHUNK_NAME = re.compile(r"(\d{7,}-\d{7,}\.npz|\.\d{7,}-\d{7,}\.npz\.part)")
+CHUNK_NAME = re.compile(r"(\.part\d+-)?\d{7,}-\d{7,}\.npz")
 
 
 def draw_amps(n, seed, start=0):
@@ -128,12 +128,12 @@ def read_chunk(path, settings):
     """
     try:
         with np.load(path) as file:
-            text, depth, digest = str(file["settings"]), file["depth"], str(file["sha256"])
+            text, depth, checksum = str(file["settings"]), file["depth"], str(file["sha256"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        text = digest = depth = None
-    if depth is None or digest != _chunk_digest(text, depth):
+        text = checksum = depth = None
+    if depth is None or checksum != _chunk_digest(text, depth):
         logger.warning("%s: damaged, and made anew", path)
         return None
     if json.loads(text) != settings:
@@ -188,10 +188,8 @@ def _opacities_id(opacities, physics):
 
 def _physics_version():
     """Short hash of the forward model's source, for resuming."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
-    for name in ("forward_model.py", "atmosphere.py", "contributions.py", "alkali.py", "cia.py", "ariel.py"):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()[:12]
+    files = ("forward_model.py", "atmosphere.py", "contributions.py", "alkali.py", "cia.py", "ariel.py")
+    return digest(*(Path(__file__).with_name(name) for name in files))[:12]
 
 
 def _tasks(n, seed, opacities, parts, design):

@@ -139,6 +139,7 @@ def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_pa
     torn = (parts / "0000004-0000008.npz").read_bytes()
     (parts / "0000004-0000008.npz").write_bytes(torn[:200] + b"\0" * 8 + torn[208:])
     (parts / "0000008-0000012.npz").write_bytes(b"half a file")
+    (parts / ".part77-0000012-0000016.npz").write_bytes(b"half of one that was being written")
     monkeypatch.setattr(survey, "CHUNK", 4)
     survey.simulate(n, 7, out, processes=1, progress=False)
     result = read(out)
