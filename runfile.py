@@ -274,7 +274,7 @@ def run(config, arguments, command, log, study=None):
             networks = train_networks(config, split, folder.work, stage, executor)
             if len(networks) > 1:
                 networks[results.ENSEMBLE] = save_mean(networks, folder.work)
-        with stage("answers and maps"):
+        with stage("predictions and maps"):
             evaluated = {}
             for k, network in networks.items():
                 evaluated[k] = evaluate(config, split, network, folder.work, k, executor)

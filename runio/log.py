@@ -20,13 +20,19 @@ from tqdm import tqdm
 from common.processes import quiet_libraries
 from constants import VERSION
 
-LONGEST = 900  # letters of a message
+MAX_MESSAGE = 900  # characters
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
+SHARES = {"training": 87, "predictions and maps": 8, "figures": 5}  # % of the time of the README's first command
+BAR = "{desc} |{bar}| {percentage:.0f}%, {elapsed} gone, about {remaining} left"
 
 
-def one_line(text, limit=LONGEST):
-    """Return a text as one line that a terminal can be given: no control characters, cut in the middle if too long."""
+# --- messages ---
+
+
+def one_line(text, limit=MAX_MESSAGE):
+    """Return a text as one line without control characters, with its middle left out if it is too long."""
     text = str(text)
-    if len(text) > 10 * limit:  # before work is put into it
+    if len(text) > 10 * limit:  # do not process all of a huge text
         text = f"{text[: 5 * limit]} {text[-5 * limit :]}"
     text = printable(" ".join(text.split()))
     if len(text) > limit:
@@ -35,7 +41,7 @@ def one_line(text, limit=LONGEST):
 
 
 def printable(text, keep=""):
-    """Return a text with its control characters, and what is no Unicode, written as escapes, but for those to keep."""
+    """Return a text with control characters and invalid Unicode as escapes, except for the characters to ``keep``."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
@@ -50,7 +56,7 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def as_input_error():
-    """Turn what a library refuses, or cannot open, while it reads the user's input into an `InputError`."""
+    """Raise errors of libraries that read the user's input as an `InputError`."""
     try:
         yield
     except InputError:
@@ -59,15 +65,14 @@ def as_input_error():
         raise InputError(str(error)) from error
 
 
-SHARES = {"training": 87, "answers and maps": 8, "figures": 5}  # % of the time of the README's first command
-BAR = "{desc} |{bar}| {percentage:.0f}%, {elapsed} gone, about {remaining} left"
+# --- progress ---
 
 
 class Stages:
-    """Times the stages of a run, for the line at its end, and shows how far the whole of it is.
+    """Times the stages of a run, for the line at its end, and shows its progress as one bar.
 
-    The stages named in ``SHARES`` fill the bar. Time left follows from the part that is done: right within a few per
-    cent as long as the stages take their usual shares.
+    The stages in ``SHARES`` fill the bar. The time left is estimated from the part that is done, and is right to a few
+    per cent if the stages take their usual shares.
 
     Parameters
     ----------
@@ -99,15 +104,7 @@ class Stages:
             self.close()
 
     def done(self, part, words=""):
-        """Say that a part of the present stage is done.
-
-        Parameters
-        ----------
-        part : float
-            From 0 to 1.
-        words : str
-            What to write beside the stage's name.
-        """
+        """Show that a part (0 to 1) of the present stage is done, with ``words`` beside the name of the stage."""
         if self._name not in self._shares:
             return
         if self._bar is None:
@@ -124,7 +121,7 @@ class Stages:
         self.done(part)
 
     def close(self):
-        """Leave the bar as it is, whatever comes next on the screen."""
+        """Leave the bar on the screen as it is."""
         if self._bar is not None:
             self._bar.close()
 
@@ -132,11 +129,16 @@ class Stages:
         return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
 
 
-PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
+def shows_progress(quiet):
+    """Say whether to show progress bars: only on a terminal, and not if asked to be quiet."""
+    return not quiet and sys.stderr.isatty()
+
+
+# --- the log ---
 
 
 class _OneLine(logging.Formatter):
-    """A record on the screen: the message, with its level before it when it is a warning or worse."""
+    """A record on the screen: the message, after its level if it is a warning or an error."""
 
     def format(self, record):
         if record.levelno >= logging.WARNING:
@@ -145,14 +147,14 @@ class _OneLine(logging.Formatter):
 
 
 class _Whole(logging.Formatter):
-    """A record in run.log, with time, level and place; tracebacks keep their lines."""
+    """A record in run.log, with time, level and module; tracebacks keep their lines."""
 
     def format(self, record):
         return printable(super().format(record), keep="\n\t")
 
 
 class _Screen(logging.Handler):
-    """Writes above a progress bar, never through it; warnings go to stderr."""
+    """Writes records above a progress bar; warnings and errors go to stderr."""
 
     def emit(self, record):
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
@@ -162,7 +164,7 @@ class _Screen(logging.Handler):
 
 @contextlib.contextmanager
 def _unheard(stream):
-    """Send what is written to a stream nowhere once its reader has gone: no reason to end a run, or with status 120."""
+    """Redirect a stream to the null device once its reader has ended, so that neither run nor exit status changes."""
     try:
         yield
     except (OSError, ValueError):
@@ -262,9 +264,12 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
     logging.getLogger("warnings").warning("%s", message)
 
 
+# --- the environment ---
+
+
 @contextlib.contextmanager
 def quiet_stderr():
-    """Swallow what compiled libraries print while they load; show it after all if loading fails."""
+    """Hide what compiled libraries print while they load, unless loading fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         saved = os.dup(2)
@@ -287,7 +292,7 @@ def quiet_stderr():
 
 
 def open_standard_streams():
-    """Give what was closed by the shell (``2>&-``) a place to go: the next file opened would become stderr."""
+    """Open the null device for a stream that the shell closed (``2>&-``), or the next opened file becomes stderr."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -301,11 +306,6 @@ def check_environment():
     """Refuse environment variables with which libraries fail after the work is done, or with an unclear message.
 
     ``PYTHONWARNINGS=error`` would turn warnings of libraries into failures; it is not passed on.
-
-    Raises
-    ------
-    InputError
-        With the variable, what was expected and what was received.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
@@ -318,11 +318,6 @@ def check_environment():
     if any(option.startswith("error") for option in sys.warnoptions):
         os.environ.pop("PYTHONWARNINGS", None)
         warnings.simplefilter("default")
-
-
-def shows_progress(quiet):
-    """Say whether progress bars are wanted: not in a file, and not when asked to be quiet."""
-    return not quiet and sys.stderr.isatty()
 
 
 def versions():
