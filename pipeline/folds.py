@@ -131,10 +131,11 @@ def prepare_tensorflow():
     tf.config.experimental.enable_op_determinism()
 
 
-def train_network(config, split, folder, k, on_epoch=None):
+def train_network(config, split, folder, k, on_epoch=None, until=None):
     """Return the network of fold ``k`` at its best epoch: train it, or go on with, or load, what is there.
 
-    ``on_epoch`` is called with the row of the history after every epoch.
+    ``on_epoch`` is called with the row of the history after every epoch. After ``until`` epochs the training stops, to
+    be continued, and None is returned.
     """
     from models import build_model
     from pipeline import training
@@ -150,7 +151,15 @@ def train_network(config, split, folder, k, on_epoch=None):
     n_train, n_valid = len(fold.train), len(fold.valid)
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, n_train, n_valid)
     return training.train_fold(
-        lambda: build_model(name, *shape, **layers), data, fold, config.training, config.seed, folder, k, on_epoch
+        lambda: build_model(name, *shape, **layers),
+        data,
+        fold,
+        config.training,
+        config.seed,
+        folder,
+        k,
+        on_epoch,
+        until,
     )
 
 
@@ -163,6 +172,7 @@ class FoldTask:
     folder: str
     fold: int
     threads: int  # of TensorFlow in the process that asks
+    until: int | None = None  # epochs after which another task goes on
 
     @property
     def task_name(self):
@@ -170,8 +180,10 @@ class FoldTask:
         return f"fold {self.fold}"
 
 
-def train_folds(executor, config, split, folder, watch):
+def train_folds(executor, config, split, folder, watch, n_processes=1):
     """Train all folds that are not yet trained as tasks of ``executor``; their networks appear in ``folder``.
+
+    Five folds on two processes: the fifth is trained in two halves, first and last, so that no process idles meanwhile.
 
     The weights are those of folds trained one after the other in this process, bit for bit where the workers' machines
     are of its kind and TensorFlow uses as many threads. ``watch`` (an `EpochWatch`) follows the progress. A fold that
@@ -183,17 +195,23 @@ def train_folds(executor, config, split, folder, watch):
     missing = [k for k in range(len(split.folds)) if not _network(folder, k).is_file()]
     sha256 = split.data.sha256()
     tasks = [FoldTask(settings, sha256, str(folder), k, tensorflow_threads()) for k in missing]
-    futures = {executor.submit(train_on_worker, task): task.fold for task in tasks}
+    n_halved = len(tasks) % n_processes
+    halves = [replace(task, until=config.training.epochs // 2) for task in tasks[len(tasks) - n_halved :]]
+    running = {executor.submit(train_on_worker, task): task for task in [*halves, *tasks[: len(tasks) - n_halved]]}
     if tasks:
         logger.info("folds %s: training side by side", ", ".join(map(str, missing)))
-    waiting = set(futures)
-    while waiting:
-        ended, waiting = concurrent.futures.wait(waiting, LOOK_EVERY, return_when=concurrent.futures.FIRST_COMPLETED)
+    while running:
+        ended, _ = concurrent.futures.wait(running, LOOK_EVERY, return_when=concurrent.futures.FIRST_COMPLETED)
         watch.look()
         for future in ended:
-            k = futures[future]
+            task = running.pop(future)
+            k = task.fold
             for warning in future.result():
                 logger.warning("fold %d: %s", k, warning)
+            if task.until is not None:
+                rest = replace(task, until=None)
+                running[executor.submit(train_on_worker, rest)] = rest
+                continue
             if not _network(folder, k).is_file():
                 raise RuntimeError(
                     f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to be on a file "
@@ -214,7 +232,7 @@ def train_on_worker(task):
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
     with fold_lock(task.folder, task.fold):
-        train_network(config, split, Path(task.folder), task.fold)
+        train_network(config, split, Path(task.folder), task.fold, until=task.until)
     return thread_warnings(config.model.name, tensorflow_threads(), task.threads)
 
 
@@ -263,7 +281,7 @@ def train_networks(config, split, folder, stage=None, executor=None):
         train_folds(executor, config, split, folder, watch)
     elif n > 1:
         with process_pool(n, tensorflow_threads()) as pool:
-            train_folds(pool, config, split, folder, watch)
+            train_folds(pool, config, split, folder, watch, n)
     models = {}
     for k in folds:
         models[k] = train_network(config, split, folder, k, lambda row: watch.look())

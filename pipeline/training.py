@@ -1,8 +1,8 @@
-"""Train one network on one fold: noise drawn as it goes, learning rate reduced on plateau, best epoch kept.
+"""Train one network on one fold: fresh noise in every epoch, a falling learning rate, the best epoch kept.
 
-A training that was interrupted goes on from its last finished epoch and ends as if it had never stopped:
-the data of an epoch follow from the seed and its number, the weights and the optimiser are saved after
-every epoch, and the learning rate and the decision to stop follow from the history alone.
+An interrupted training goes on from the last state on disk and ends with the same weights, bit for bit: the data of an
+epoch follow from the seed and the epoch's number, the learning rate from the number of the step (or the history), and
+the state holds everything else.
 """
 
 import contextlib
@@ -10,7 +10,8 @@ import csv
 import functools
 import logging
 import math
-import os
+import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +22,17 @@ from common.files import written_whole
 from constants import Stream, stream
 from models import load_model
 from preprocessing import add_noise, epoch_chunks
-from runio.results import read_history
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BATCHES = 64  # batches prepared at a time
-STEPS_PER_CALL = 20  # training steps between two looks of the callbacks, at most
+CHUNK_BATCHES = 64  # batches in memory at a time
+STATE_SECONDS = 5.0  # between two states on disk
+VALIDATION_ROWS = 4096  # in one call of the network
+REFERENCE_BATCH = 64  # training.lr is the learning rate for batches of this size
+REFERENCE_RATE = 0.003  # training.weight_decay is the decay for this learning rate
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
-@keras.saving.register_keras_serializable("training")
 def log_mse(y_true, y_pred):
     """Mean over AMPs of the logarithm of each AMP's mean squared error over the batch (N, n_amps).
 
@@ -41,36 +43,47 @@ def log_mse(y_true, y_pred):
     return keras.ops.mean(keras.ops.log(keras.ops.mean(keras.ops.square(y_true - y_pred), axis=0) + 1e-8))
 
 
-LOSSES = {"mse": "mse", "log_mse": log_mse}
+def mse(y_true, y_pred):
+    """Mean squared error over AMPs and the batch (N, n_amps)."""
+    return keras.ops.mean(keras.ops.square(y_true - y_pred))
+
+
+LOSSES = {"mse": mse, "log_mse": log_mse}
 
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite."""
 
 
-def learning_rate(val_losses, settings):
-    """Return the learning rate of the next epoch.
+# The schedule
 
-    ``schedule: cosine`` lets it fall from ``lr`` to ``min_lr`` along half a cosine over ``epochs`` (Loshchilov & Hutter
-    2017, arXiv:1608.03983). ``plateau`` multiplies it by ``plateau_factor`` each time the validation loss has not
-    improved for ``plateau_patience`` epochs (0 keeps it constant), down to ``min_lr``.
 
-    Parameters
-    ----------
-    val_losses : sequence of float
-        Validation loss of every epoch so far.
-    settings : config.TrainingConfig
+def peak_rate(settings):
+    """Return the highest learning rate: ``lr``, which is meant for batches of 64, times the root of batch_size / 64.
+
+    The noise of a gradient falls with the root of the batch size, and Adam's steps may grow by as much.
     """
-    floor = min(settings.min_lr, settings.lr)
+    return settings.lr * math.sqrt(settings.batch_size / REFERENCE_BATCH)
+
+
+def learning_rate(step, steps, val_losses, settings):
+    """Return the learning rate of a step (counted from 0 over all epochs), for ``steps`` in an epoch.
+
+    It rises linearly over ``warmup_epochs``. With ``schedule: cosine`` it falls to ``min_lr`` along half a cosine
+    (Loshchilov & Hutter 2017, arXiv:1608.03983). With ``plateau`` it is multiplied by ``plateau_factor`` each time the
+    validation loss of the finished epochs has not improved for ``plateau_patience`` epochs (0 keeps it constant).
+    """
+    peak = peak_rate(settings)
+    floor, rate = min(settings.min_lr, peak), peak
     if settings.schedule == "cosine":
-        turn = math.pi * len(val_losses) / settings.epochs
-        return floor + (settings.lr - floor) * (1 + math.cos(turn)) / 2
-    rate, waited = settings.lr, 0
-    for improved in _improvements(val_losses, settings.min_improvement):
-        waited = 0 if improved else waited + 1
-        if settings.plateau_patience and waited >= settings.plateau_patience:
-            rate, waited = max(rate * settings.plateau_factor, floor), 0
-    return rate
+        rate = floor + (peak - floor) * (1 + math.cos(math.pi * step / (steps * settings.epochs))) / 2
+    elif settings.plateau_patience:
+        waited = 0
+        for improved in _improvements(val_losses, settings.min_improvement):
+            waited = 0 if improved else waited + 1
+            if waited >= settings.plateau_patience:
+                rate, waited = max(rate * settings.plateau_factor, floor), 0
+    return rate * min(1.0, (step + 1) / max(1, settings.warmup_epochs * steps))
 
 
 def should_stop(val_losses, settings):
@@ -81,7 +94,7 @@ def should_stop(val_losses, settings):
 
 
 def _improvements(val_losses, least):
-    """Say for each epoch whether its loss lies below the best one before by more than the fraction ``least``."""
+    """Say for each epoch whether its loss is below the best one before by more than the fraction ``least``."""
     best, improved = np.inf, []
     for loss in val_losses:
         improved.append(best == np.inf or loss < best - least * abs(best))
@@ -89,132 +102,93 @@ def _improvements(val_losses, least):
     return improved
 
 
-class FoldState(keras.callbacks.Callback):
-    """Keeps the state of a training on disk after every epoch, and steers it by its history.
+def make_optimizer(settings, steps):
+    """Return AdamW with a moving average of the weights; without decay and average it is Adam.
 
-    Parameters
-    ----------
-    last, best : Path
-        Where the network of the last and of the best epoch are kept.
-    history_path : Path
-        CSV with a row per epoch.
-    settings : config.TrainingConfig
-    seed : (int, int)
-        Seed of the run, and the fold.
-    steps : int
-        Batches per epoch.
-    history : list of dict
-        Rows of the epochs that are already done.
-    on_epoch : callable, optional
-        Called with the row of every finished epoch.
+    The decay of the weights over a training does not depend on the learning rate or the batch size: AdamW's decay in a
+    step is ``weight_decay`` times the rate, so it is divided by the rate and multiplied by the size of the batch.
     """
-
-    def __init__(self, last, best, history_path, settings, seed, steps, history, on_epoch=None):
-        super().__init__()
-        self.last, self.best, self.history_path = last, best, history_path
-        self.settings, self.seed, self.steps, self.history = settings, seed, steps, history
-        self.on_epoch = on_epoch
-
-    @property
-    def val_losses(self):
-        """Validation loss of every finished epoch."""
-        return [row["val_loss"] for row in self.history]
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Set the learning rate that the history asks for."""
-        self.rate = learning_rate(self.val_losses, self.settings)
-        self.model.optimizer.learning_rate = self.rate
-        for i, layer in enumerate(self.model.layers):
-            if hasattr(layer, "seed_generator"):  # dropout: its draws, too, follow from the seed and the epoch
-                rng = np.random.default_rng(stream(self.seed[0], Stream.DROPOUT, self.seed[1], epoch, i))
-                layer.seed_generator.state.assign(rng.integers(2**31, size=2))
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Raise the learning rate linearly over the warm-up epochs."""
-        warmup = self.settings.warmup_epochs * self.steps
-        done = len(self.history) * self.steps + batch
-        if done < warmup + self.steps:  # also the first step after it
-            done += _steps_per_call(self.steps)
-            self.model.optimizer.learning_rate = self.rate * min(1.0, done / max(warmup, 1))
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Stop at once when the loss is NaN or infinite."""
-        self._refuse_nan(logs["loss"])
-
-    def on_test_begin(self, logs=None):
-        """Give the network its averaged weights, to be validated with."""
-        if self.settings.average_epochs:
-            self.stepped = [weight.numpy() for weight in self.model.trainable_weights]
-            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the state; the network of the last epoch comes last and makes the epoch count."""
-        self._refuse_nan(logs["val_loss"])
-        row = {"epoch": epoch, "loss": logs["loss"], "val_loss": logs["val_loss"], "learning_rate": self.rate}
-        if logs["val_loss"] < min(self.val_losses, default=np.inf):
-            save_whole(self.model, self.best)
-        if self.settings.average_epochs:  # the training goes on from the weights themselves
-            for weight, value in zip(self.model.trainable_weights, self.stepped, strict=True):
-                weight.assign(value)
-        self.history.append(row)
-        _write_history(self.history_path, self.history)
-        save_whole(self.model, self.last)
-        if self.on_epoch:
-            self.on_epoch(row)
-        if should_stop(self.val_losses, self.settings):
-            self.model.stop_training = True
-
-    def _refuse_nan(self, loss):
-        if not np.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss became {loss} in epoch {len(self.history)}: expected a finite number; "
-                f"try a lower learning rate than training.lr = {self.settings.lr:g}, or a smaller training.clipnorm"
-            )
+    peak, average = peak_rate(settings), {}
+    horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # a short training is mostly beginning
+    if horizon:
+        average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
+    decay = settings.weight_decay * (REFERENCE_RATE / peak) * (settings.batch_size / REFERENCE_BATCH) / 4
+    return keras.optimizers.AdamW(peak, weight_decay=decay, clipnorm=settings.clipnorm, **average)
 
 
-def _steps_per_call(steps):
-    """Return the largest divisor of the epoch's steps that is at most ``STEPS_PER_CALL``."""
-    return max(n for n in range(1, STEPS_PER_CALL + 1) if steps % n == 0)
+# One or several devices
 
 
-def save_whole(model, path):
-    """Save a network as ``.keras``, whole or not at all."""
-    with written_whole(path) as part:
-        model.save(part)
+def scope(strategy):
+    """Return the context to build a network in: ``none`` for one device, ``mirrored`` for all GPUs of this machine.
+
+    Mirrored, every batch is divided among the devices. Without a GPU the (logical) CPUs take their part.
+    """
+    return contextlib.nullcontext() if strategy == "none" else _mirrored().scope()
 
 
-def _write_history(path, history):
-    with written_whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, HISTORY_COLUMNS)
-        table.writeheader()
-        table.writerows(history)
-
-
-def _batches(data, fold, settings, seed, first_epoch):
-    """Return a tf.data pipeline over all epochs from ``first_epoch`` on, one after the other."""
+@functools.cache  # TensorFlow mixes up the sums of two strategies in one process
+def _mirrored():
     import tensorflow as tf
 
-    size, noise_size = settings.batch_size, settings.extra_noise if data.noisy else 1.0
-
-    def chunks(epoch):
-        arguments = settings.copies, settings.noise, seed, int(epoch), CHUNK_BATCHES * size, noise_size
-        return epoch_chunks(data, fold, *arguments)
-
-    n_bins, n_amps = data.spectra.shape[1], data.amps.shape[1]
-    inputs = tf.TensorSpec((None, n_bins, 1), tf.float32)
-    if data.auxiliary is not None:
-        inputs = (inputs, tf.TensorSpec((None, data.auxiliary.shape[1]), tf.float32))
-    signature = (inputs, tf.TensorSpec((None, n_amps), tf.float32))
-
-    def one_epoch(epoch):
-        epoch_data = tf.data.Dataset.from_generator(chunks, args=(epoch,), output_signature=signature)
-        return epoch_data.rebatch(size)  # cuts chunks into batches; the last one of an epoch may be smaller
-
-    return tf.data.Dataset.range(first_epoch, settings.epochs).flat_map(one_epoch).prefetch(2 * CHUNK_BATCHES)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _validation_data(data, fold, settings, seed):
-    """Return the validation spectra with noise, every spectrum ``copies`` times, the same in every epoch.
+def compiled_steps(model, optimizer, loss):
+    """Return a function of batches (inputs and targets, both (steps, batch, ...)) and rates (steps,): the summed loss.
+
+    It trains the model by a step for each batch. To be called in the `scope` of the model.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    n_devices, weights = strategy.num_replicas_in_sync, model.trainable_variables
+
+    def step(inputs, targets):
+        if n_devices > 1:
+            device = tf.distribute.get_replica_context().replica_id_in_sync_group
+            share = slice(device if len(targets) >= n_devices else 0, None, n_devices)
+            inputs, targets = tf.nest.map_structure(lambda part: part[share], (inputs, targets))
+        with tf.GradientTape() as tape:
+            value = loss(targets, model(inputs, training=True)) / n_devices
+        optimizer.apply(tape.gradient(value, weights), weights)
+        return value
+
+    @tf.function(reduce_retracing=True)
+    def train(inputs, targets, rates):
+        total = tf.constant(0.0)
+        for i in tf.range(tf.shape(rates)[0]):
+            optimizer.learning_rate.assign(rates[i])
+            batch = tf.nest.map_structure(lambda part, i=i: part[i], (inputs, targets))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(step, batch), axis=None)
+        return total
+
+    return train
+
+
+# Data
+
+
+def training_chunks(data, fold, settings, seed, epoch):
+    """Return an iterator over one epoch of training data, in chunks of whole batches; see `epoch_chunks`."""
+    noise_size = settings.extra_noise if data.noisy else 1.0
+    rows = CHUNK_BATCHES * settings.batch_size
+    return epoch_chunks(data, fold, settings.copies, settings.noise, seed, epoch, rows, noise_size)
+
+
+def _batched(chunk, size):
+    """Yield the rows of a chunk (inputs, targets) as whole batches (n, size, ...), then what is left as one batch."""
+    import tensorflow as tf
+
+    n = len(chunk[1]) // size
+    for part, shape in ((slice(0, n * size), (n, size)), (slice(n * size, None), (1, -1))):
+        if len(chunk[1][part]):
+            yield tf.nest.map_structure(lambda rows, p=part, s=shape: tf.reshape(rows[p], (*s, *rows.shape[1:])), chunk)
+
+
+def validation_data(data, fold, settings, seed):
+    """Return inputs and targets of the noisy validation spectra, each ``copies`` times, the same in every epoch.
 
     Spectra that hold noise already are taken once, as they are, because they are also tested as they are.
     """
@@ -228,24 +202,129 @@ def _validation_data(data, fold, settings, seed):
     return fold.scaler.inputs(spectra, auxiliary), fold.scaler.targets(data.amps[rows])
 
 
-def _restore(folder, number, steps):
-    """Return (network, history) as of the last finished epoch; (None, []) where there is none that can be read."""
-    last, history_path = folder / f"last_{number}.keras", folder / f"history_{number}.csv"
-    if not last.is_file():
-        return None, []
-    try:
-        load_model(folder / f"best_{number}.keras")  # it may turn out to be the best of all epochs
-        model = keras.saving.load_model(last, safe_mode=True)
-        done = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
-        table = read_history(history_path)
-        history = [{**{c: float(table[c][i]) for c in HISTORY_COLUMNS}, "epoch": i} for i in range(done)]
-    except Exception as error:  # whatever is wrong with these files, the fold can be trained again
-        logger.warning("fold %d: its interrupted training cannot be read (%s); training it again", number, error)
-        return None, []
-    return model, history
+# The state of a training
 
 
-def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=None):
+def save_whole(model, path):
+    """Save a network as ``.keras``, whole or not at all."""
+    with written_whole(path) as part:
+        model.save(part)
+
+
+class Trainer:
+    """A training that can be saved and restored: network, optimiser, history, and the weights of the best epoch."""
+
+    def __init__(self, build, settings, steps, seed, state_path, history_path):
+        import tensorflow as tf
+
+        self.settings, self.steps, self.seed = settings, steps, seed
+        self.state_path, self.history_path = state_path, history_path
+        with scope(settings.strategy):
+            self.model = build()
+            self.optimizer = make_optimizer(settings, steps)
+            self.optimizer.build(self.model.trainable_variables)
+            self.train_steps = compiled_steps(self.model, self.optimizer, LOSSES[settings.loss])
+        self.predict = tf.function(functools.partial(self.model, training=False), reduce_retracing=True)
+        self.history, self.best, self.saved = [], None, time.monotonic()  # saved: when the state was, or should be
+
+    @property
+    def val_losses(self):
+        """Validation loss of every finished epoch."""
+        return [row["val_loss"] for row in self.history]
+
+    @property
+    def finished(self):
+        """Whether no epoch is left."""
+        return len(self.history) >= self.settings.epochs or should_stop(self.val_losses, self.settings)
+
+    def restore(self):
+        """Go back to the state on disk, if there is one that can be read; return the number of its epochs."""
+        variables = [*self.model.weights, *self.optimizer.variables]
+        try:
+            with np.load(self.state_path, allow_pickle=False) as state:
+                arrays = [state[f"variable_{i}"] for i in range(len(variables))]
+                best = [state[f"best_{i}"] for i in range(len(self.model.weights))]
+                history = [dict(zip(HISTORY_COLUMNS, row)) for row in state["history"].tolist()]
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logger.warning(
+                "fold %d: its interrupted training cannot be read (%s); training it again", self.seed[1], error
+            )
+            return 0
+        for variable, array in zip(variables, arrays):
+            variable.assign(array)
+        self.best, self.history = best, [{**row, "epoch": int(row["epoch"])} for row in history]
+        self._write_history()
+        return len(history)
+
+    def save(self):
+        """Write the state, whole or not at all."""
+        variables = [*self.model.weights, *self.optimizer.variables]
+        arrays = {f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+        arrays |= {f"best_{i}": array for i, array in enumerate(self.best)}
+        rows = np.array([[row[name] for name in HISTORY_COLUMNS] for row in self.history])
+        with written_whole(self.state_path) as part:
+            np.savez(part, history=rows, **arrays)
+        self.saved = time.monotonic()
+
+    def epoch(self, data, fold, validation):
+        """Train for an epoch, validate, and write history and state; return the row of the history."""
+        epoch, losses, done = len(self.history), 0.0, 0
+        self._seed_dropout(epoch)
+        step, past = epoch * self.steps + np.arange(self.steps), self.val_losses
+        rates = np.float32([learning_rate(n, self.steps, past, self.settings) for n in step])
+        for chunk in training_chunks(data, fold, self.settings, self.seed, epoch):
+            for inputs, targets in _batched(chunk, self.settings.batch_size):
+                losses += float(self.train_steps(inputs, targets, rates[done : done + len(targets)]))
+                done += len(targets)
+            self._refuse_nan(losses)
+        row = {"epoch": epoch, "loss": losses / done, "learning_rate": float(rates.max())}
+        row["val_loss"] = self._validate(*validation)
+        self.history.append(row)
+        self._write_history()
+        if self.finished or time.monotonic() > self.saved + STATE_SECONDS:
+            self.save()
+        return row
+
+    def _validate(self, inputs, targets):
+        """Return the validation loss of the averaged weights, and keep those weights if it is the lowest so far."""
+        stepped = [weight.numpy() for weight in self.model.trainable_weights]
+        if self.settings.average_epochs:
+            self.optimizer.finalize_variable_values(self.model.trainable_weights)
+        parts = [slice(start, start + VALIDATION_ROWS) for start in range(0, len(targets), VALIDATION_ROWS)]
+        take = (lambda part: [x[part] for x in inputs]) if isinstance(inputs, list) else (lambda part: inputs[part])
+        predictions = np.concatenate([self.predict(take(part)).numpy() for part in parts])
+        loss = float(LOSSES[self.settings.loss](targets, predictions))
+        self._refuse_nan(loss)
+        if loss < min(self.val_losses, default=np.inf):
+            self.best = self.model.get_weights()
+        for weight, value in zip(self.model.trainable_weights, stepped):  # the training goes on from these
+            weight.assign(value)
+        return loss
+
+    def _seed_dropout(self, epoch):
+        """Let the draws of dropout follow from the seed and the epoch."""
+        for i, layer in enumerate(self.model.layers):
+            if hasattr(layer, "seed_generator"):
+                rng = np.random.default_rng(stream(self.seed[0], Stream.DROPOUT, self.seed[1], epoch, i))
+                layer.seed_generator.state.assign(rng.integers(2**31, size=2))
+
+    def _write_history(self):
+        with written_whole(self.history_path) as part, open(part, "w", newline="") as file:
+            table = csv.DictWriter(file, HISTORY_COLUMNS)
+            table.writeheader()
+            table.writerows(self.history)
+
+    def _refuse_nan(self, loss):
+        if not np.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss became {loss} in epoch {len(self.history)}: expected a finite number; "
+                f"try a lower learning rate than training.lr = {self.settings.lr:g}, or a smaller training.clipnorm"
+            )
+
+
+def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=None, until=None):
     """Train one network on one fold, or go on where an interrupted training stopped.
 
     Parameters
@@ -264,11 +343,13 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=Non
         Of the fold.
     on_epoch : callable, optional
         Called with a dict (epoch, loss, val_loss, learning_rate) after every epoch, those already done included.
+    until : int, optional
+        Stop after so many epochs, with the state on disk; the next call goes on.
 
     Returns
     -------
-    keras.Model
-        The network of the epoch with the lowest validation loss.
+    keras.Model or None
+        The network of the epoch with the lowest validation loss; None if it is not finished.
 
     Raises
     ------
@@ -288,75 +369,32 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=Non
             continue
         try:
             rate = settings.lr / 10**attempt
-            return _train(build, data, fold, replace(settings, lr=rate), seed, folder, number, on_epoch)
+            return _train(build, data, fold, replace(settings, lr=rate), seed, folder, number, on_epoch, until)
         except TrainingDiverged as error:
-            for name in ("last", "best"):
-                (folder / f"{name}_{number}.keras").unlink(missing_ok=True)
+            (folder / f"state_{number}.npz").unlink(missing_ok=True)
             if attempt == settings.retries:
                 raise
             diverged.touch()
             logger.warning("fold %d: %s; trying again with %g", number, error, rate / 10)
 
 
-def scope(strategy):
-    """Return the context to build a network in: ``none`` for one device, ``mirrored`` for all GPUs of this machine.
-
-    Mirrored, every batch is divided among the devices. Without a GPU the (logical) CPUs take their part.
-    """
-    if strategy == "none":
-        return contextlib.nullcontext()
-    return _mirrored().scope()
-
-
-@functools.cache  # TensorFlow mixes up the sums of two strategies in one process
-def _mirrored():
-    import tensorflow as tf
-
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
-
-
-def _optimizer(settings, steps):
-    """Return AdamW, which is Adam where the weights do not decay; with a moving average of the weights if asked for."""
-    average, epochs = {}, min(settings.average_epochs, settings.epochs / 10)  # a short training is mostly beginning
-    if epochs:
-        average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / (epochs * steps))}
-    return keras.optimizers.AdamW(
-        settings.lr, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm, **average
-    )
-
-
-def _train(build, data, fold, settings, seed, folder, number, on_epoch):
+def _train(build, data, fold, settings, seed, folder, number, on_epoch, until):
     """Train once, with one learning rate; see ``train_fold``."""
-    final, last, best = (folder / f"{name}_{number}.keras" for name in ("model", "last", "best"))
+    final, state = folder / f"model_{number}.keras", folder / f"state_{number}.npz"
     steps = -(-len(fold.train) * settings.copies // settings.batch_size)
-    seeds = (seed, number)
-    with scope(settings.strategy):
-        model, history = _restore(folder, number, steps)
-        if model is None:
-            model = build()
-            model.compile(
-                optimizer=_optimizer(settings, steps),
-                loss=LOSSES[settings.loss],
-                steps_per_execution=1 if settings.strategy == "mirrored" else _steps_per_call(steps),
-                jit_compile=False,  # deterministic operations and the XLA compiler exclude each other
-            )
-    state = FoldState(last, best, folder / f"history_{number}.csv", settings, seeds, steps, history, on_epoch)
-    if on_epoch:
-        for row in history:
+    trainer = Trainer(build, settings, steps, (seed, number), state, folder / f"history_{number}.csv")
+    trainer.restore()
+    for row in trainer.history if on_epoch else ():
+        on_epoch(row)
+    validation = validation_data(data, fold, settings, (seed, number))
+    while not trainer.finished:
+        if until is not None and len(trainer.history) >= until:
+            trainer.save()
+            return None
+        row = trainer.epoch(data, fold, validation)
+        if on_epoch:
             on_epoch(row)
-    if len(history) < settings.epochs and not should_stop(state.val_losses, settings):
-        model.fit(
-            _batches(data, fold, settings, seeds, len(history)),
-            shuffle=False,  # the pipeline shuffles
-            steps_per_epoch=steps,
-            initial_epoch=len(history),
-            epochs=settings.epochs,
-            validation_data=_validation_data(data, fold, settings, seeds),
-            validation_batch_size=4096,
-            callbacks=[state],
-            verbose=0,
-        )
-    os.replace(best, final)
-    last.unlink(missing_ok=True)
+    trainer.model.set_weights(trainer.best)
+    save_whole(trainer.model, final)
+    state.unlink(missing_ok=True)
     return load_model(final)

@@ -15,6 +15,7 @@ from models import build_model
 from pipeline import training
 from preprocessing import Fold, Scaler, split_folds, split_test
 from runio.config import TrainingConfig
+from runio.results import read_history
 
 SETTINGS = TrainingConfig(
     epochs=4, batch_size=32, lr=0.003, copies=2, schedule="plateau", average_epochs=0.0, weight_decay=0.0
@@ -69,24 +70,43 @@ def weights(model):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
+def rate(val_losses, settings):
+    """The learning rate of the first of 10 steps of the epoch after those with these validation losses."""
+    return training.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0))
+
+
 def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
-    settings = replace(SETTINGS, lr=0.1, plateau_patience=2, plateau_factor=0.5, min_lr=0.03)
-    assert training.learning_rate([], settings) == 0.1
-    assert training.learning_rate([3, 2, 2], settings) == 0.1
-    assert training.learning_rate([3, 2, 2, 2], settings) == 0.05
-    assert training.learning_rate([3, 2, 2, 2, 1, 1, 1, 1, 1], settings) == 0.03
+    settings = replace(SETTINGS, batch_size=64, lr=0.1, plateau_patience=2, plateau_factor=0.5, min_lr=0.03)
+    assert rate([], settings) == 0.1
+    assert rate([3, 2, 2], settings) == 0.1
+    assert rate([3, 2, 2, 2], settings) == 0.05
+    assert rate([3, 2, 2, 2, 1, 1, 1, 1, 1], settings) == 0.03
     small = [3.0 - 0.001 * i for i in range(4)]
-    assert training.learning_rate(small, replace(settings, min_improvement=0.01)) == 0.05
-    assert training.learning_rate(small, replace(settings, min_improvement=0.0)) == 0.1
-    assert training.learning_rate([3] * 20, replace(settings, plateau_patience=0)) == 0.1
+    assert rate(small, replace(settings, min_improvement=0.01)) == 0.05
+    assert rate(small, replace(settings, min_improvement=0.0)) == 0.1
+    assert rate([3] * 20, replace(settings, plateau_patience=0)) == 0.1
 
 
 def test_cosine_falls_from_the_rate_to_the_floor():
-    settings = replace(SETTINGS, epochs=4, lr=0.2, min_lr=0.0, schedule="cosine")
-    rates = [training.learning_rate([1.0] * done, settings) for done in range(5)]
+    settings = replace(SETTINGS, batch_size=64, epochs=4, lr=0.2, min_lr=0.0, schedule="cosine")
+    rates = [rate([1.0] * done, settings) for done in range(5)]
     np.testing.assert_allclose(rates, [0.2, 0.1 + 0.1 / 2**0.5, 0.1, 0.1 - 0.1 / 2**0.5, 0.0], atol=1e-12)
-    assert training.learning_rate([1.0] * 4, replace(settings, min_lr=0.05)) == pytest.approx(0.05)
-    assert training.learning_rate([1.0] * 4, replace(settings, min_lr=5.0)) == pytest.approx(0.2)
+    assert rate([1.0] * 4, replace(settings, min_lr=0.05)) == pytest.approx(0.05)
+    assert rate([1.0] * 4, replace(settings, min_lr=5.0)) == pytest.approx(0.2)
+
+
+def test_rate_rises_over_the_warm_up_and_with_the_root_of_the_batch_size():
+    settings = replace(SETTINGS, batch_size=256, lr=0.1, warmup_epochs=2)
+    rates = [training.learning_rate(step, 10, [], settings) for step in range(25)]
+    np.testing.assert_allclose(rates, [0.2 * min(1, (step + 1) / 20) for step in range(25)])
+
+
+@pytest.mark.parametrize("batch_size, lr", [(64, 0.01), (256, 0.001)])
+def test_decay_of_the_weights_in_an_epoch_depends_on_neither_rate_nor_batch_size(batch_size, lr):
+    settings = replace(AVERAGED, batch_size=batch_size, lr=lr)
+    optimizer, steps = training.make_optimizer(settings, 10), 10_000 / batch_size
+    decay = optimizer.weight_decay * training.peak_rate(settings) * steps
+    assert decay == pytest.approx(0.1 * 0.003 * 10_000 / 256)
 
 
 def test_training_stops_after_the_patience():
@@ -100,7 +120,7 @@ def test_training_stops_after_the_patience():
 def test_best_epoch_is_returned_and_history_written(tmp_path):
     rows = []
     model = train(tmp_path, on_epoch=rows.append)
-    history = training.read_history(tmp_path / "history_0.csv")
+    history = read_history(tmp_path / "history_0.csv")
     assert np.allclose(history["val_loss"], [r["val_loss"] for r in rows])
     assert history["val_loss"][-1] < 0.7 * history["val_loss"][0]
     assert sorted(os.listdir(tmp_path)) == ["history_0.csv", "model_0.keras"]
@@ -126,9 +146,12 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("epochs, settings", [((0, 2, 3), SETTINGS), ((1, 2), AVERAGED)])
-def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, unbroken, epochs, settings):
-    """It is interrupted at the end of each of the epochs named, the first and the last among them."""
+@pytest.mark.parametrize(
+    "epochs, settings, seconds", [((0, 2, 3), SETTINGS, 0), ((1, 2), AVERAGED, 0), ((2,), AVERAGED, 1e9)]
+)
+def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, unbroken, epochs, settings, seconds, monkeypatch):
+    """It is interrupted at the end of each of the epochs named; its state is saved after each epoch, or after none."""
+    monkeypatch.setattr(training, "STATE_SECONDS", seconds)
     for epoch in epochs:
 
         def kill(row, epoch=epoch):
@@ -138,20 +161,26 @@ def test_interrupted_training_ends_like_an_unbroken_one(tmp_path, unbroken, epoc
         with pytest.raises(Killed):
             train(tmp_path, settings, on_epoch=kill)
     folder, expected = unbroken(settings)
+    assert (tmp_path / "state_0.npz").exists() == (seconds == 0 or 3 in epochs)
     assert np.array_equal(weights(train(tmp_path, settings)), expected)
     assert (tmp_path / "history_0.csv").read_text() == (folder / "history_0.csv").read_text()
 
 
 def test_average_of_the_weights_is_that_of_every_step(tmp_path, monkeypatch):
-    steps = []
+    steps, compiled_steps = [], training.compiled_steps
 
-    class Recorder(training.FoldState):
-        def on_train_batch_end(self, batch, logs=None):
-            super().on_train_batch_end(batch, logs)
-            steps.append(weights(self.model))
+    def recorded(model, *arguments):
+        train_steps = compiled_steps(model, *arguments)
 
-    monkeypatch.setattr(training, "FoldState", Recorder)
-    monkeypatch.setattr(training, "STEPS_PER_CALL", 1)
+        def call(*batches):
+            loss = train_steps(*batches)
+            steps.append(weights(model))
+            return loss
+
+        return call
+
+    monkeypatch.setattr(training, "compiled_steps", recorded)
+    monkeypatch.setattr(training, "CHUNK_BATCHES", 1)
     model = train(tmp_path, replace(AVERAGED, epochs=2, average_epochs=5 / 16))
     assert len(steps) == 2 * 16
     average, momentum = steps[0], 1 - 1 / (16 * 2 / 10)  # 5 of the 16 steps of an epoch are more than a tenth of all
@@ -182,7 +211,7 @@ def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path, u
         n=100,
     )
     assert np.isfinite(weights(model)).all()
-    assert rates[0] == pytest.approx(0.003 / 100)
+    assert rates[0] == pytest.approx(0.003 / 100 * 0.5**0.5)
 
 
 def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch, uncompiled):
@@ -222,9 +251,9 @@ def seen_in_training(noisy, extra_noise):
     fold = Fold(rows, rows, Scaler.fit(data, np.arange(len(data))))
     flat = replace(data, spectra=np.full_like(data.spectra, 0.01), errors=np.full_like(data.errors, 1e-4), noisy=noisy)
     settings = replace(SETTINGS, extra_noise=extra_noise, epochs=1)
-    batches = [x.numpy() for x, _ in training._batches(flat, fold, settings, (0, 0), 0)]
-    validation, _ = training._validation_data(flat, fold, settings, (0, 0))
-    return [np.std(x) * fold.scaler.x_std / 1e-4 for x in (np.concatenate(batches), validation)]
+    chunks = [x for x, _ in training.training_chunks(flat, fold, settings, (0, 0), 0)]
+    validation, _ = training.validation_data(flat, fold, settings, (0, 0))
+    return [np.std(x) * fold.scaler.x_std / 1e-4 for x in (np.concatenate(chunks), validation)]
 
 
 def test_spectra_that_hold_noise_get_the_extra_noise_in_training_and_none_in_validation():
@@ -236,6 +265,6 @@ def test_spectra_that_hold_noise_get_the_extra_noise_in_training_and_none_in_val
 def test_spectra_that_hold_noise_are_validated_once_each():
     data = replace(dataset(), noisy=True)
     scaler = Scaler.fit(data, np.arange(400))
-    x, y = training._validation_data(data, Fold(np.arange(400), np.arange(7), scaler), SETTINGS, (0, 0))
+    x, y = training.validation_data(data, Fold(np.arange(400), np.arange(7), scaler), SETTINGS, (0, 0))
     np.testing.assert_array_equal(x, scaler.inputs(data.spectra[:7]))
     np.testing.assert_array_equal(y, scaler.targets(data.amps[:7]))
