@@ -275,10 +275,7 @@ def run(config, arguments, command, log, study=None):
             if len(networks) > 1:
                 networks[results.ENSEMBLE] = save_mean(networks, folder.work)
         with stage("predictions and maps"):
-            evaluated = {}
-            for k, network in networks.items():
-                evaluated[k] = evaluate(config, split, network, folder.work, k, executor)
-                stage.done(len(evaluated) / len(networks))
+            evaluated = evaluate(config, split, networks, folder.work, executor)
         results.write_run(folder.work, split.data, config.model.name, config.seed, split.test, evaluated)
         with stage("figures"):
             finished = results.load_run(folder.work, unverified=True)  # the manifest is written last

@@ -365,12 +365,24 @@ def compute_sensitivty_org(
     """Sensitivity map in the AMPs' own retrieval-space units squared, (n_AMPs, n_bins), as an array.
 
     Arguments, ``options`` (its keyword-only ones), errors and warnings are those of `sensitivity_map`. With ``details``
-    its `SensitivityMap` is returned, which holds error bars too. The published name and order of arguments; Yip et al.
-    (2021), Section 5.
+    its `SensitivityMap` is returned, which holds error bars too. ``model`` may be a list, such as the networks of all
+    folds, with lists of ``y_data_mean``, ``y_data_std``, ``x_mean``, ``x_std`` and ``auxiliary``: a list of the map of
+    each network and of the mean of their predictions is returned then. The published name and order of arguments; Yip
+    et al. (2021), Section 5.
     """
+    options = {"keep_spectra": False, **options}
+    if isinstance(model, list):
+        second = options.pop("auxiliary", None) or [None] * len(model)
+        own = zip(model, y_data_mean, y_data_std, x_mean, x_std, second, strict=True)
+        names = ("model", "y_data_mean", "y_data_std", "x_mean", "x_std", "auxiliary")
+        results = fold_maps(
+            [dict(zip(names, values)) for values in own], y_test, org_spectrum, org_error, gases=gases,
+            no_spectra=no_spectra, repeat=repeat, abundance=abundance, **options,
+        )  # fmt: skip
+        return results if details else [result.mean for result in results]
     result = sensitivity_map(
         model, y_test, org_spectrum, org_error, y_data_mean, y_data_std, gases, no_spectra, repeat, x_mean, x_std,
-        abundance, scaled=False, **{"keep_spectra": False, **options},
+        abundance, scaled=False, **options,
     )  # fmt: skip
     return result if details else result.mean
 

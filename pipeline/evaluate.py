@@ -1,4 +1,7 @@
-"""Evaluate a trained network on the noisy test spectra, and map which wavelengths its predictions are sensitive to."""
+"""Evaluate trained networks on the noisy test spectra, and map which wavelengths their predictions are sensitive to.
+
+All folds are asked about the same perturbed spectra, so that one pass gives the map of every fold and of their mean.
+"""
 
 import logging
 
@@ -12,29 +15,37 @@ from perturbation.result import response_map
 from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
 from runio.results import ENSEMBLE, NetworkResult
-from sensitivity import ModelLoader, SensitivityMap, compute_sensitivty_org
+from sensitivity import ModelLoader, SensitivityMap, compute_sensitivty_org, fold_maps
 
 logger = logging.getLogger(__name__)
 
 RESPONSE_SPECTRA = 100  # test spectra that the signed response map is averaged over
+AUTO_SPECTRA = 300  # test spectra of the published map, at most, where sensitivity.no_spectra is auto ...
+AUTO_SHARE = 20  # ... which is one in so many of the test spectra ...
+AUTO_FEWEST = 20  # ... and at least so many, as long as there are as many
 
 
-def evaluate(config, split, network, folder, k, executor=None):
-    """Predict the noisy test spectra with one network, score its predictions, and make its maps.
+def evaluate(config, split, networks, folder, executor=None):
+    """Predict the noisy test spectra with each network, score the predictions, and make the maps.
 
-    ``k`` is the number of the fold, or "ensemble" for the mean of the folds; ``folder`` holds the network and receives
-    finished parts of the maps, from which an interrupted run goes on. Returns a `NetworkResult`; the response is mapped
-    for the mean of the folds, or the only fold.
+    ``networks`` is {fold, or "ensemble" for the mean of the folds: TrainedNetwork}; ``folder`` holds their files and
+    receives finished parts of the maps, from which an interrupted run goes on. Returns a `NetworkResult` for each; the
+    response is mapped for the mean of the folds, or the only fold.
     """
     data, test = split.data, split.test
-    y_pred = predict_noisy(network, data, test, config.seed)
     wanted = [name for name in MAPS if getattr(config, name).enabled]
-    maps = {name: map_sensitivity(name, config, split, network, folder, k, executor) for name in wanted}
     noisy = {name: getattr(config, name).noisy or data.noisy for name in wanted}
-    if maps and (k == ENSEMBLE or len(split.folds) == 1):
-        some, noisy["response"] = test[:RESPONSE_SPECTRA], data.noisy
-        maps["response"] = response_map(network.predict, data.spectra[some], data.errors[some])  # mean auxiliary inputs
-    return NetworkResult(y_pred, network.scaler, noisy=noisy, **maps)
+    y_pred = {k: predict_noisy(network, data, test, config.seed) for k, network in networks.items()}
+    maps = {name: map_sensitivity(name, config, split, networks, folder, executor) for name in wanted}
+    evaluated = {
+        k: NetworkResult(y_pred[k], network.scaler, noisy=dict(noisy), **{name: maps[name][k] for name in wanted})
+        for k, network in networks.items()
+    }
+    if wanted:
+        final, some = (ENSEMBLE if ENSEMBLE in networks else min(networks)), test[:RESPONSE_SPECTRA]
+        response = response_map(networks[final].predict, data.spectra[some], data.errors[some])  # mean auxiliary inputs
+        evaluated[final].response, evaluated[final].noisy["response"] = response, data.noisy
+    return evaluated
 
 
 def predict_noisy(network, data, test, seed):
@@ -55,23 +66,24 @@ def predict_noisy(network, data, test, seed):
     return y_pred
 
 
-def published_map(config, split, network, model, spectra, **resumable):
-    """Return the published test's map around ``spectra`` (n_test, n_bins); ``model`` may load the network elsewhere."""
-    chosen, data, test, scaler = config.sensitivity, split.data, split.test, network.scaler
+def published_maps(config, split, models, scalers, spectra, auxiliary, **resumable):
+    """Return the published test's map of each model around ``spectra`` (n_test, n_bins), then that of their mean."""
+    chosen, amps = config.sensitivity, split.data.amps[split.test]
+    fewest = max(AUTO_FEWEST, len(amps) // AUTO_SHARE)
     return compute_sensitivty_org(
-        model,
-        data.amps[test],
+        models,
+        amps,
         spectra,
-        data.errors[test],
-        scaler.y_mean,
-        scaler.y_std,
-        data.amp_names,
-        chosen.no_spectra,
+        split.data.errors[split.test],
+        [scaler.y_mean for scaler in scalers],
+        [scaler.y_std for scaler in scalers],
+        split.data.amp_names,
+        min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra,
         chosen.repeat,
-        scaler.x_mean,
-        scaler.x_std,
+        [scaler.x_mean for scaler in scalers],
+        [scaler.x_std for scaler in scalers],
         chosen.abundance,
-        auxiliary=None if data.auxiliary is None else scaler.scaled_auxiliary(data.auxiliary[test]),
+        auxiliary=auxiliary,
         scheme=chosen.scheme,
         nodes=None,  # random draws, as published
         batch_size=chosen.batch_size,
@@ -82,40 +94,61 @@ def published_map(config, split, network, model, spectra, **resumable):
     )
 
 
-def single_bin_map(config, split, network, model, spectra, **resumable):
-    """Return the exact map of single bins around ``spectra`` (n_test, n_bins); else as `published_map`."""
-    chosen, data, test = config.sensitivity_single, split.data, split.test
-    return network.sensitivity(
+def single_bin_maps(config, split, models, scalers, spectra, auxiliary, **resumable):
+    """Return the exact map of single bins of each model around ``spectra``, then that of their mean."""
+    chosen, n_test = config.sensitivity_single, len(split.test)
+    networks = [
+        {
+            "model": model,
+            "x_mean": scaler.x_mean,
+            "x_std": scaler.x_std,
+            "y_data_mean": scaler.y_mean,
+            "y_data_std": scaler.y_std,
+            "auxiliary": second,
+        }
+        for model, scaler, second in zip(models, scalers, auxiliary, strict=True)
+    ]
+    return fold_maps(
+        networks,
+        None,
         spectra,
-        data.errors[test],
-        auxiliary=None if data.auxiliary is None else data.auxiliary[test],
-        model=model,
+        split.data.errors[split.test],
+        gases=split.data.amp_names,
         scheme="single",
         nodes=chosen.nodes,
-        no_spectra=-1 if chosen.no_spectra >= len(test) else chosen.no_spectra,
+        no_spectra=-1 if chosen.no_spectra >= n_test else chosen.no_spectra,
         keep_spectra=False,
         **resumable,
     )
 
 
-MAPS = {"sensitivity": published_map, "sensitivity_single": single_bin_map}  # by section of config.yaml
+MAPS = {"sensitivity": published_maps, "sensitivity_single": single_bin_maps}  # by section of config.yaml
 
 
-def map_sensitivity(name, config, split, network, folder, k, executor=None):
-    """Return one of `MAPS` around the test spectra, as a `SensitivityMap`."""
+def map_sensitivity(name, config, split, networks, folder, executor=None):
+    """Return one of `MAPS` around the test spectra as {fold or "ensemble": SensitivityMap}."""
     chosen, data, test = getattr(config, name), split.data, split.test
-    path, kept = network_file(folder, k), folder / f"{name}_{k}.h5"
-    found = _kept_map(kept, k)
-    if found is None:
-        is_noisy = chosen.noisy and not data.noisy
-        spectra = noisy_test_spectra(data, test, config.seed) if is_noisy else data.spectra[test]
-        model = ModelLoader(load_model, str(path.resolve())) if executor else network.model
-        shape = len(data.amp_names), data.spectra.shape[1]
-        with MapStore(folder / f"maps_{name}_{k}.bin", *shape, digest(path)) as store:
-            rng = stream(config.seed, Stream.SENSITIVITY, len(split.folds) if k == ENSEMBLE else k)
-            found = MAPS[name](config, split, network, model, spectra, rng=rng, executor=executor, store=store)
-        found.save(kept)
-        store.delete()
+    kept = {k: folder / f"{name}_{k}.h5" for k in networks}
+    found = {k: _kept_map(path, k) for k, path in kept.items()}
+    if all(found.values()):
+        return found
+    folds = [k for k in networks if k != ENSEMBLE]
+    paths = [network_file(folder, k) for k in folds]
+    models = [ModelLoader(load_model, str(path.resolve())) for path in paths]
+    if executor is None:
+        models = [networks[k].model for k in folds]
+    scalers = [networks[k].scaler for k in folds]
+    auxiliary = [None if data.auxiliary is None else s.scaled_auxiliary(data.auxiliary[test]) for s in scalers]
+    is_noisy = chosen.noisy and not data.noisy
+    spectra = noisy_test_spectra(data, test, config.seed) if is_noisy else data.spectra[test]
+    n_rows = len(networks) * len(data.amp_names)  # of all maps, below each other
+    with MapStore(folder / f"maps_{name}.bin", n_rows, data.spectra.shape[1], digest(*paths)) as store:
+        rng = stream(config.seed, Stream.SENSITIVITY, 0)
+        maps = MAPS[name](config, split, models, scalers, spectra, auxiliary, rng=rng, executor=executor, store=store)
+    found = dict(zip(networks, maps, strict=True))  # the mean of the folds is the last of both
+    for k, path in kept.items():
+        found[k].save(path)
+    store.delete()
     return found
 
 

@@ -113,7 +113,9 @@ def make_optimizer(settings, steps):
     if horizon:
         average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
     decay = settings.weight_decay * (REFERENCE_RATE / peak) * (settings.batch_size / REFERENCE_BATCH) / 4
-    return keras.optimizers.AdamW(peak, weight_decay=decay, clipnorm=settings.clipnorm, **average)
+    return keras.optimizers.AdamW(
+        peak, beta_2=settings.beta_2, weight_decay=decay, clipnorm=settings.clipnorm, **average
+    )
 
 
 # One or several devices

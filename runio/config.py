@@ -116,6 +116,7 @@ class TrainingConfig:
     extra_noise: float = setting(1.0, low=0)
     cv: int = setting(5, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))
+    beta_2: float = setting(0.99, low=0, below=1)
     weight_decay: float = setting(0.1, low=0)
     average_epochs: float = setting(5.0, low=0)
     clipnorm: float | None = setting(1.0, above=0)
@@ -136,7 +137,7 @@ class SensitivityConfig:
     """The published sensitivity test: random draws of random groups of bins."""
 
     enabled: bool = setting(True)
-    no_spectra: int = setting(300, low=1)
+    no_spectra: int | typing.Literal["auto"] = setting("auto", low=1)
     repeat: int = setting(1000, low=1)
     scheme: str = setting("halving", choices=("halving", "single"))
     noisy: bool = setting(False)

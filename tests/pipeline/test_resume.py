@@ -168,7 +168,7 @@ def deaths(runs, whole, copies):
 @pytest.fixture(scope="module")
 def compiled(runs, copies):
     """Return the numbers of an unbroken run that compiles its steps, and what it leaves when it dies in training."""
-    middle = int(first_copy(copies, "last_1.keras").name)
+    middle = int(first_copy(copies, "state_1.npz").name)
     assert runs.run("compiled", eager=False, copy_at=[middle]).status == 0
     return numbers(runs.folder("compiled")), runs.scratch("compiled") / str(middle)
 
@@ -202,7 +202,7 @@ def contents(folder):
 def test_run_that_compiles_its_steps_is_resumed_to_the_same_numbers(runs, compiled):
     whole, left = compiled
     folder = runs.begin("compiled again", left)
-    assert "last_1.keras" in {p.name for p in (folder / ".unfinished").iterdir()}
+    assert "state_1.npz" in {p.name for p in (folder / ".unfinished").iterdir()}
     assert runs.run("compiled again", "--resume", eager=False).status == 0
     assert_equal(folder, whole)
 
@@ -253,7 +253,7 @@ def test_finished_run_has_nothing_to_resume(runs, whole):
     assert refused.status == 2 and "holds finished results" in refused.stderr
 
 
-@pytest.mark.parametrize("begun", ["last_0.keras", "sensitivity_0.h5"])
+@pytest.mark.parametrize("begun", ["state_0.npz", "sensitivity_0.h5"])
 def test_ctrl_c_exits_130_and_the_run_is_resumed(runs, whole, copies, begun):
     name = f"ctrl-c {begun}"
     runs.begin(name, first_copy(copies, begun))
@@ -268,7 +268,7 @@ def test_ctrl_c_exits_130_and_the_run_is_resumed(runs, whole, copies, begun):
 
 @pytest.mark.parametrize(
     ("name", "begun"),
-    [("config.yaml", None), ("run.log", None), ("last_0.keras", None), ("history_1.csv", "model_0.keras"),
+    [("config.yaml", None), ("run.log", None), ("state_0.npz", None), ("history_1.csv", "model_0.keras"),
      ("results.h5", "R2.csv"), ("report.html", "R2.csv")],
 )  # fmt: skip
 def test_disk_full_at_one_file_is_one_clear_line_and_the_run_is_resumed(runs, whole, copies, name, begun):
@@ -320,9 +320,8 @@ def test_disk_full_while_the_figures_are_drawn_is_one_clear_line(runs, whole, co
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("last_1.keras", "cut"),
-        ("last_1.keras", "noise"),
-        ("best_1.keras", "cut"),
+        ("state_1.npz", "cut"),
+        ("state_1.npz", "noise"),
         ("history_1.csv", "cut"),
         ("history_1.csv", "empty"),
         ("model_0.keras", "cut"),
