@@ -15,6 +15,11 @@ from keras import layers
 
 from constants import NETWORKS
 
+# A user's keras.json has no say: half precision ruins the training, other layouts break the convolutions
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
+keras.config.set_epsilon(1e-7)
+
 
 def whitening_layer(spectrum):
     """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).

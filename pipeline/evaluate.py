@@ -10,8 +10,10 @@ import numpy as np
 from common.files import digest
 from constants import Stream, stream
 from models import load_model
+from perturbation.arguments import abundance_cuts, find_amps
 from perturbation.mapstore import MapStore
 from perturbation.result import response_map
+from pipeline.folds import empty_rows
 from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
 from runio.results import ENSEMBLE, NetworkResult
@@ -68,21 +70,25 @@ def predict_noisy(network, data, test, seed):
 
 def published_maps(config, split, models, scalers, spectra, auxiliary, **resumable):
     """Return the published test's map of each model around ``spectra`` (n_test, n_bins), then that of their mean."""
-    chosen, amps = config.sensitivity, split.data.amps[split.test]
+    chosen, amps, names = config.sensitivity, split.data.amps[split.test], split.data.amp_names
     fewest = max(AUTO_FEWEST, len(amps) // AUTO_SHARE)
-    return compute_sensitivty_org(
+    empty, abundance = empty_rows(chosen.abundance, names, amps), chosen.abundance
+    if empty:  # they are mapped without a cut, and left empty then
+        cuts = abundance_cuts(abundance, find_amps(names, len(names)))
+        abundance = {names[row]: cut for row, cut in cuts.items() if row not in empty}
+    maps = compute_sensitivty_org(
         models,
         amps,
         spectra,
         split.data.errors[split.test],
         [scaler.y_mean for scaler in scalers],
         [scaler.y_std for scaler in scalers],
-        split.data.amp_names,
+        names,
         min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra,
         chosen.repeat,
         [scaler.x_mean for scaler in scalers],
         [scaler.x_std for scaler in scalers],
-        chosen.abundance,
+        abundance,
         auxiliary=auxiliary,
         scheme=chosen.scheme,
         nodes=None,  # random draws, as published
@@ -92,6 +98,12 @@ def published_maps(config, split, models, scalers, spectra, auxiliary, **resumab
         details=True,
         **resumable,
     )
+    for found in maps:
+        found.n_spectra[list(empty)] = 0
+        for values in (found.mean, found.standard_error, found.repeat_error, found.share_error):
+            if values is not None:
+                values[list(empty)] = np.nan
+    return maps
 
 
 def single_bin_maps(config, split, models, scalers, spectra, auxiliary, **resumable):

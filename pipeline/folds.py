@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common.processes import process_count, process_pool, usable_cores
 from constants import Stream, stream
+from perturbation.arguments import abundance_cuts, find_amps
 from runio import log
 from runio.config import DataConfig, build_config
 from runio.folder import FolderInUse, RunFolder
@@ -120,8 +121,27 @@ def load_split(config):
         )
         data = take(data, chosen.size)
         rest, test = split_test(data, chosen.test_fraction, config.seed)
+        if config.sensitivity.enabled:
+            for k, span in empty_rows(config.sensitivity.abundance, data.amp_names, data.amps[test]).items():
+                logger.warning(
+                    "sensitivity.abundance: the test spectra have %s from %.3g to %.3g, none is in the range: "
+                    "its row of the published map stays empty", data.amp_names[k], *span,
+                )  # fmt: skip
         folds = split_folds(rest, training.cv, training.folds, chosen.valid_fraction, config.seed)
         return Split(data, test, [Fold.of(data, train, valid) for train, valid in folds])
+
+
+def empty_rows(abundance, names, amps):
+    """Return {column: range of the truth} of the AMPs whose abundance cut leaves none of ``amps`` (N, n_amps).
+
+    An unknown AMP, or cuts that leave no spectrum for any AMP, raise a ValueError.
+    """
+    cuts = abundance_cuts(abundance, find_amps(names, len(names)))
+    inside = {k: (low < amps[:, k]) & (amps[:, k] < high) for k, (low, high) in cuts.items()}
+    empty = {k: (amps[:, k].min(), amps[:, k].max()) for k, rows in inside.items() if not rows.any()}
+    if len(empty) == len(names):
+        raise ValueError("sensitivity.abundance: expected some test spectra in the range, received none for any AMP")
+    return empty
 
 
 def prepare_tensorflow():

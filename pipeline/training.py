@@ -29,7 +29,7 @@ CHUNK_BATCHES = 64  # batches in memory at a time
 STATE_SECONDS = 5.0  # between two states on disk
 VALIDATION_ROWS = 4096  # in one call of the network
 REFERENCE_BATCH = 64  # training.lr is the learning rate for batches of this size
-REFERENCE_RATE = 0.003  # training.weight_decay is the decay for this learning rate
+DECAY_RATE, DECAY_BATCH = 0.003, 256  # training.weight_decay is AdamW's at this learning rate and batch size
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
@@ -87,9 +87,9 @@ def learning_rate(step, steps, val_losses, settings):
 
 
 def should_stop(val_losses, settings):
-    """Say whether the last epoch that improved lies ``stop_patience`` epochs back (0 never stops early)."""
+    """Say whether the last epoch that improved lies ``stop_patience`` epochs back; 0 and a cosine never stop early."""
     improved = _improvements(val_losses, settings.min_improvement)
-    patience = settings.stop_patience
+    patience = settings.stop_patience if settings.schedule == "plateau" else 0
     return 0 < patience < len(improved) and not any(improved[-patience:])
 
 
@@ -105,14 +105,14 @@ def _improvements(val_losses, least):
 def make_optimizer(settings, steps):
     """Return AdamW with a moving average of the weights; without decay and average it is Adam.
 
-    The decay of the weights over a training does not depend on the learning rate or the batch size: AdamW's decay in a
-    step is ``weight_decay`` times the rate, so it is divided by the rate and multiplied by the size of the batch.
+    AdamW's weights decay in each step by its ``weight_decay`` times the learning rate. Here they decay in an epoch by
+    the same for any learning rate and batch size.
     """
     peak, average = peak_rate(settings), {}
     horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # a short training is mostly beginning
     if horizon:
         average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
-    decay = settings.weight_decay * (REFERENCE_RATE / peak) * (settings.batch_size / REFERENCE_BATCH) / 4
+    decay = settings.weight_decay * (DECAY_RATE / peak) * (settings.batch_size / DECAY_BATCH)
     return keras.optimizers.AdamW(
         peak, beta_2=settings.beta_2, weight_decay=decay, clipnorm=settings.clipnorm, **average
     )

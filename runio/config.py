@@ -35,7 +35,10 @@ class ConfigError(InputError):
 
 
 def setting(default, **rules):
-    """Declare a setting by its default and its rules: low and high (included), above, below, choices."""
+    """Declare a setting by its default and its rules: low, high (included), above, below, choices, by_name.
+
+    ``by_name``: instead of one value there may be one for each of several names.
+    """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rules)
     return field(default=default, metadata=rules)
@@ -107,9 +110,9 @@ class ModelConfig:
 class TrainingConfig:
     """Optimiser, schedule, noise and folds."""
 
-    epochs: int = setting(100, low=1)
-    batch_size: int = setting(256, low=1)
-    lr: float = setting(0.003, above=0)
+    epochs: int = setting(60, low=1)
+    batch_size: int = setting(512, low=1)
+    lr: float = setting(0.0035, above=0)
     copies: int = setting(2, low=1)
     loss: str = setting("log_mse", choices=("mse", "log_mse"))
     noise: str = setting("fresh", choices=("fresh", "fixed", "none"))
@@ -121,7 +124,7 @@ class TrainingConfig:
     average_epochs: float = setting(5.0, low=0)
     clipnorm: float | None = setting(1.0, above=0)
     warmup_epochs: int = setting(1, low=0)
-    schedule: str = setting("plateau", choices=("plateau", "cosine"))
+    schedule: str = setting("cosine", choices=("plateau", "cosine"))
     plateau_patience: int = setting(3, low=0)
     plateau_factor: float = setting(0.5, above=0, below=1)
     min_lr: float = setting(1e-6, low=0)
@@ -141,7 +144,7 @@ class SensitivityConfig:
     repeat: int = setting(1000, low=1)
     scheme: str = setting("halving", choices=("halving", "single"))
     noisy: bool = setting(False)
-    abundance: list[float] | None = setting(None)
+    abundance: list[float] | None = setting(None, by_name=True)
     tolerance: float | None = setting(None, above=0)
     batch_size: int | None = setting(None, low=1)
     chunk_size: int | typing.Literal["auto"] = setting("auto", low=1)
@@ -251,6 +254,12 @@ def _nearest(name, root, fields):
 
 def _checked(value, hint, rules, key):
     """Return ``value`` as the type ``hint``, or raise a ConfigError that names ``key``."""
+    if rules.get("by_name") and isinstance(value, dict):
+        plain = {name: limit for name, limit in rules.items() if name != "by_name"}
+        return {
+            _checked(name, str, {}, f"{key}: name"): _checked(v, hint, plain, f"{key}.{name}")
+            for name, v in value.items()
+        }
     instead = ""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):  # "X | None", or a word in the place of a number
         hint, other = typing.get_args(hint)
@@ -320,9 +329,11 @@ def _check_together(config, source, overrides=()):
         refuse("data.size", "-1 (all spectra) or at least 1", 0)
     if config.sensitivity_single.no_spectra == 0:
         refuse("sensitivity_single.no_spectra", "-1 (all spectra) or at least 1", 0)
-    cut = config.sensitivity.abundance
-    if cut is not None and (len(cut) != 2 or not cut[0] < cut[1]):
-        refuse("sensitivity.abundance", "null or [low, high] in dex", cut)
+    cuts = config.sensitivity.abundance
+    for name, cut in cuts.items() if isinstance(cuts, dict) else [(None, cuts)]:
+        if (cut is not None or name) and (cut is None or len(cut) != 2 or not cut[0] < cut[1]):
+            key = "sensitivity.abundance" + (f".{name}" if name else "")
+            refuse(key, "[low, high] in dex" if name else "null or [low, high] in dex", cut)
     for name in NETWORKS:
         for layers in ("units", "filters", "dense"):
             if getattr(getattr(config.model, name), layers, None) == []:

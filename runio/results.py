@@ -316,7 +316,7 @@ ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be th
     (rf"{JUDGED}/scaler/y_std", ("n_amps",), POSITIVE, True),
     (rf"{JUDGED}/scaler/auxiliary_mean", ("n_auxiliary",), FINITE, False),
     (rf"{JUDGED}/scaler/auxiliary_std", ("n_auxiliary",), POSITIVE, False),
-    (rf"{MAP}/mean", ("n_amps", "n_bins"), SQUARE, False),
+    (rf"{MAP}/mean", ("n_amps", "n_bins"), ERROR, False),  # NaN: the abundance cut left no spectrum
     (rf"{MAP}/standard_error", ("n_amps", "n_bins"), ERROR, False),
     (rf"{MAP}/repeat_error", ("n_amps", "n_bins"), ERROR, False),
     (rf"{MAP}/share_error", ("n_amps", "n_bins"), ERROR, False),

@@ -104,7 +104,7 @@ def serve():
 
     for name in ("loaders", "pipeline.evaluate", "pipeline.training", "report.page", "report.pictures", "sensitivity"):
         importlib.import_module(name)
-    sys.modules["pipeline.training"].STATE_SECONDS = 0  # a state after every epoch: runs differ in nothing but what is done to them
+    sys.modules["pipeline.training"].STATE_SECONDS = 0  # a state after every epoch, on any machine
     gc.freeze()  # so that children share this memory instead of copying it as they look through it
     for line in iter(sys.stdin.readline, ""):
         begun = [begin(job) for job in json.loads(line)]
