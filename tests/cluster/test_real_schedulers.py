@@ -42,7 +42,7 @@ AS_ROOT = {  # Open MPI in a container
 def place(tmp_path_factory):
     """A home with the repository under the name of the page, a small survey, and its settings."""
     place = tmp_path_factory.mktemp("cluster")
-    (place / "peeking").symlink_to(ROOT)
+    (place / "spectra-sensitivity").symlink_to(ROOT)
     tree = {
         "data": {"path": write(place / "data.h5", dataset(n=1500))},
         "model": {"name": "cnn", "cnn": {"filters": [8], "patch_filters": 8, "dense": [16]}},
@@ -160,7 +160,8 @@ def test_dask_jobqueue_with_a_job_cancelled_in_the_middle(place, cluster, refere
     pytest.importorskip("dask_jobqueue")
     ((_, script),) = scripts("SLURM, with dask-jobqueue")[:1]
     changes = {
-        "/scratch/me/survey": place / "jobqueue", "/home/me/peeking": place / "peeking", '"5"': '"2"',
+        "/scratch/me/survey": place / "jobqueue", '"5"': '"2"',
+        "/home/me/spectra-sensitivity": place / "spectra-sensitivity",
         '/runfile.py",': f'/runfile.py", "--config", "{place}/small.yaml",',
         "cores=8, processes=8": "cores=1, processes=1", "16GB": "2GB", "jobs=4": "jobs=2",
     }  # fmt: skip
@@ -197,7 +198,7 @@ def test_scheduler_and_workers_by_hand_inside_one_allocation(place, cluster, ref
 
 @needs_slurm
 def test_the_same_over_tls(place, cluster, reference):
-    ((_, script),) = scripts("Nobody else runs code as you")
+    ((_, script),) = scripts("Securing Dask")
     assert run_script(script, "tls.sh", place, cluster).wait() == 0, said(place)
     try:
         folder = by_hand(place, cluster, "tls", **{"dask scheduler": "dask scheduler --protocol tls"})
@@ -211,7 +212,7 @@ def test_the_same_over_tls(place, cluster, reference):
 def test_mpi_with_three_ranks(place, environment, reference):
     pytest.importorskip("mpi4py")
     (_, script), (_, command) = scripts("Your own executor, and MPI")
-    changes = {"/scratch/me/survey": reference, "/home/me/peeking/data/ariel_spectra.h5": place / "data.h5"}
+    changes = {"/scratch/me/survey": reference, "/home/me/spectra-sensitivity/data/ariel_spectra.h5": place / "data.h5"}
     script = adapted(script, changes)
     (place / "survey.py").write_text(script)
     mpi = run_script(adapted(command, {"-n 33": "-n 3"}), "mpi.sh", place, environment)
