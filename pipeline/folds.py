@@ -293,8 +293,10 @@ def train_networks(config, split, folder, stage=None, executor=None):
     Folds that were trained before are read from ``folder``. ``stage`` (a `runio.log.Stages`) follows the progress.
     """
     from pipeline.network import TrainedNetwork
+    from pipeline.training import rate_note
 
     folds = range(len(split.folds))
+    logger.info("training: %s", rate_note(config.training, len(split.folds[0].train)))
     watch = EpochWatch(folder, folds, config.training.epochs, stage)
     n = process_count(config.training.processes, len(folds))
     if executor is not None:

@@ -72,7 +72,7 @@ def weights(model):
 
 def rate(val_losses, settings):
     """The learning rate of the first of 10 steps of the epoch after those with these validation losses."""
-    return training.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0))
+    return training.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0), settings.lr)
 
 
 def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
@@ -97,15 +97,25 @@ def test_cosine_falls_from_the_rate_to_the_floor():
 
 def test_rate_rises_over_the_warm_up_and_with_the_root_of_the_batch_size():
     settings = replace(SETTINGS, batch_size=256, lr=0.1, warmup_epochs=2)
-    rates = [training.learning_rate(step, 10, [], settings) for step in range(25)]
+    rates = [training.learning_rate(step, 10, [], settings, training.peak_rate(settings, 10)) for step in range(25)]
     np.testing.assert_allclose(rates, [0.2 * min(1, (step + 1) / 20) for step in range(25)])
+
+
+def test_rate_of_a_cosine_is_raised_for_few_steps_and_never_above_its_limit():
+    settings = replace(SETTINGS, batch_size=64, lr=0.001, schedule="cosine", epochs=10)
+    assert training.peak_rate(settings, 1000) == 0.001
+    assert training.peak_rate(settings, 100) == pytest.approx(0.0043)
+    assert training.peak_rate(settings, 10) == training.peak_rate(replace(settings, lr=0.1), 1000) == 0.015
+    assert "100 steps at a learning rate of up to 0.015" in training.rate_note(settings, 320)
+    assert training.rate_note(settings, 320).endswith("more epochs help")
+    assert not training.rate_note(settings, 19_200).endswith("more epochs help")
 
 
 @pytest.mark.parametrize("batch_size, lr", [(64, 0.01), (256, 0.001)])
 def test_decay_of_the_weights_in_an_epoch_depends_on_neither_rate_nor_batch_size(batch_size, lr):
     settings = replace(AVERAGED, batch_size=batch_size, lr=lr)
-    optimizer, steps = training.make_optimizer(settings, 10), 10_000 / batch_size
-    decay = optimizer.weight_decay * training.peak_rate(settings) * steps
+    optimizer, steps = training.make_optimizer(settings, 10, lr), 10_000 / batch_size
+    decay = optimizer.weight_decay * lr * steps
     assert decay == pytest.approx(0.1 * 0.003 * 10_000 / 256)
 
 
@@ -217,11 +227,11 @@ def test_divergence_stops_with_advice_and_is_retried_only_when_asked(tmp_path, u
 def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkeypatch, uncompiled):
     real, rates = training._train, []
 
-    def diverges_at_first(build, data, fold, settings, *rest):
-        rates.append(settings.lr)
-        if settings.lr == 0.003:
+    def diverges_at_first(*arguments):
+        rates.append(arguments[-1])
+        if arguments[-1] == 1:
             raise training.TrainingDiverged("the loss became nan")
-        return real(build, data, fold, settings, *rest)
+        return real(*arguments)
 
     def kill(row):
         if row["epoch"] == 1:
@@ -232,7 +242,7 @@ def test_interrupted_attempt_goes_on_with_its_own_learning_rate(tmp_path, monkey
     with pytest.raises(Killed):
         train(tmp_path / "broken", again, on_epoch=kill, n=100)
     broken = train(tmp_path / "broken", again, n=100)
-    assert rates == pytest.approx([0.003, 0.0003, 0.0003])
+    assert rates == pytest.approx([1, 0.1, 0.1])
     assert np.array_equal(weights(broken), weights(train(tmp_path / "whole", again, n=100)))
 
 
