@@ -102,7 +102,7 @@ def apply_run(
     estimate = assess(run, network, seen, values, config.seed, made_from)
     rows = table_rows(estimate, noisy, folds)
     if output is None:
-        output = unique_folder(run.folder / "applied", _folder_name(Path(observation_path).stem))
+        output = unique_folder(run.folder / "applied", folder_name(Path(observation_path).stem))
     with RunFolder(output, made_from, overwrite, marker="amps.csv", names=FILES, resumable=False) as folder:
         _write_table(folder.work / "amps.csv", rows)
         judged = estimate.consistency
@@ -308,6 +308,6 @@ def _draw_map(estimate, run, path):
             figure.savefig(part, format=kind, dpi=200)
 
 
-def _folder_name(name):
+def folder_name(name):
     """Turn a file name into the name of a folder: letters of any script, no leading dots, not too long."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "observation"

@@ -224,10 +224,10 @@ class TrainedNetwork:
 
     def _refuse_other_unit(self, spectra):
         """Refuse spectra (N, n_bins) that lie far from those of the run, and name the unit that they are likely in."""
-        if self.known is None or spectra.ndim != 2 or not np.isfinite(spectra).all():  # what is left to other checks
+        if self.known is None or spectra.ndim != 2 or not spectra.size:  # other checks will refuse these
             return
-        reach = self.known.reach
-        away = self._distance(spectra)
+        reach, away = self.known.reach, self._distance(spectra)
+        away[~np.isfinite(away)] = 0  # rows that other checks will name
         worst = spectra[away.argmax()][None]
         if away.max() <= UNIT_REACH * reach:
             return
@@ -240,7 +240,8 @@ class TrainedNetwork:
 
     def _distance(self, spectra):
         """Largest distance of a depth of each spectrum from the mean depth in training, (N,), in its deviations."""
-        return np.abs((spectra - self.scaler.x_mean) / self.scaler.x_std).max(axis=1)
+        low, high = spectra.min(axis=1) - self.scaler.x_mean, spectra.max(axis=1) - self.scaler.x_mean
+        return np.maximum(-low, high) / self.scaler.x_std
 
     def _refuse_other_errors(self, errors):
         """Refuse errors (..., n_bins) that another unit would make like those of the run, or larger than the depths."""

@@ -68,14 +68,11 @@ def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consis
 
 def test_every_known_parameter_is_named_with_the_unit_of_the_report():
     table = tuple(AMPS.values())
-    values = estimate_of(13, len(table), amp_table=table)
-    page = page_of(values)
+    page = page_of(estimate_of(13, len(table), amp_table=table))
     for name in ("SO<sub>2</sub>", "Na", "haze factor", "cloud fraction", "dT/dlog P"):
         assert f'<th scope="row">{name}</th>' in page, name
     for unit in ("K per decade", "bar"):
         assert f'data-label="Unit"><span>{unit}</span>' in page, unit
-    for picture in make_pictures(values).values():
-        picture.figure.draw_without_rendering()
 
 
 def test_systematics_are_given_in_the_unit_of_the_amp_and_as_multiples_of_its_error():
@@ -142,13 +139,12 @@ def test_the_page_shows_in_a_browser_wide_and_narrow_and_asks_for_nothing(tmp_pa
         f"{name}.{kind}" for name in ("answer_intervals", "spectrum_shares", "expectation") for kind in ("png", "pdf")
     }
     with browser.new_page(tmp_path / "profile") as page:
+        page.open(path.as_uri())
         for width in (400, 768, 1000, 1120, 1400, 1920):
             page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-            page.events.clear()
-            page.open(path.as_uri())
             right = "Math.max(...[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right))"
             assert page.ask(right) <= width, width
             assert page.ask("document.documentElement.scrollWidth") <= width
-            assert page.ask("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
             assert page.ask("document.querySelector('.status').getBoundingClientRect().top < 300")
-            assert page.requests() == [path.as_uri()] and not page.complaints()
+        assert page.ask("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        assert page.requests() == [path.as_uri()] and not page.complaints()
