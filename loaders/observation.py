@@ -87,6 +87,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     table = read_table(path, parse_columns(columns))
     roles, kind = find_columns(table, depth_unit)
     instrument = roles.pop("instrument", None)
+    table = _without_empty_bins(table, roles)
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
         bad = ~np.isfinite(column)
@@ -115,6 +116,16 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
         instrument=None if instrument is None else _labels(table.columns[instrument])[order],
         assumed_width=assumed,
     )
+
+
+def _without_empty_bins(table, roles):
+    """Leave out bins that hold neither a depth nor an error, as pipelines write for a fit that failed, and say so."""
+    measured = [name for role, name in roles.items() if not role.startswith(("wave", "width"))]
+    empty = np.all([np.isnan(table.numbers(name)) for name in measured], axis=0)
+    if not empty.any() or empty.all():
+        return table
+    logger.warning("%s: no depth in %s, by line; left out", table.path, rows_text(empty, table.lines))
+    return table.without(empty)
 
 
 def _labels(cells):

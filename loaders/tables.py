@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,12 @@ class Table:
                 f"{self.path}: column {name!r} holds no number in {count} ({lines}: {cells[bad[0]][:20]!r})"
             )
         return np.array(values, dtype=np.float64)
+
+    def without(self, rows):
+        """Return the table without some rows, (N,) of bool."""
+        keep = [i for i, row in enumerate(rows) if not row]
+        columns = {name: [cells[i] for i in keep] for name, cells in self.columns.items()}
+        return replace(self, columns=columns, lines=[self.lines[i] for i in keep])
 
     def is_numeric(self, name):
         """Whether a column holds nothing but numbers and missing cells."""

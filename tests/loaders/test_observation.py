@@ -231,6 +231,12 @@ def test_errors_larger_than_the_depths_are_taken_if_columns_are_named(tmp_path):
     np.testing.assert_allclose(read_observation(path, columns="wl,depth,err").error, 1.2 * DEPTH)
 
 
+def test_bins_without_a_depth_are_left_out_and_said(tmp_path, caplog):
+    rows = lines(WAVELENGTH, HALF, 1e6 * DEPTH, 1e6 * ERROR, join=",") + "\n1.6,0.05,nan,\n1.7,0.05,,nan"
+    assert_read(read_observation(write(tmp_path, "wave,wave_err,dppm,dppm_err\n" + rows)))
+    assert "no depth in 2 rows (8, 9), by line; left out" in caplog.text
+
+
 def test_a_zero_in_one_of_two_errors_is_passed_over_and_odd_errors_are_said(tmp_path, caplog):
     high, low = np.where(np.arange(6) == 2, 0, ERROR), np.where(np.arange(6) == 4, ERROR / 4, ERROR)
     seen = read_observation(write(tmp_path, csv("wl,depth,err_up,err_low", WAVELENGTH, DEPTH, high, low)))
