@@ -98,7 +98,7 @@ def _guess_width(values, place, kind, name):
     if guess is None:
         raise InputError(
             f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the "
-            "bins); state width as half or full, or name the column half_width (as POSEIDON writes) or full_width: --columns"
+            "bins); state width as half or full, or name the column half_width (POSEIDON) or full_width: --columns"
         )
     logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, ratio)
     return guess
