@@ -92,7 +92,7 @@ def load_dataset(path, format="auto", targets=None, auxiliary=(), depth_unit="au
         data = to_dataset(layout.load(path), targets, auxiliary, depth_unit, width)
     except InputError:
         raise
-    except Exception as error:  # whatever a broken file provokes in h5py, csv or json, the user gets one line
+    except Exception as error:  # of h5py, csv or json, which a broken file can cause: the user gets one line
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{path}: not readable as {layout.name} ({DATA_FORMATS[layout.name]}): {reason}") from error
     names = ", ".join(data.amp_names)

@@ -1,4 +1,4 @@
-"""The bins of an observation: centres and full widths in micron, whatever the file states of them."""
+"""The bins of an observation: centres and full widths in micron, from any of the forms in which files state them."""
 
 import logging
 import re
@@ -61,7 +61,7 @@ def _micron(values, unit):
 
 
 def _full_width(values, place, column, asked, kind, name, lines):
-    """Return full widths (n_bins,) and a note on how they were told from half widths."""
+    """Return full widths (n_bins,) and a note that says whether the file holds full or half widths."""
     bad = values <= 0
     if bad.any():
         where = rows_text(bad, lines)
@@ -79,11 +79,12 @@ def _full_width(values, place, column, asked, kind, name, lines):
 
 
 def _guess_width(values, place, kind, name):
-    """Tell full from half widths by the spacing of the bins; refuse those that may be both.
+    """Return "full" or "half" from the spacing of the bins; refuse widths that may be either.
 
-    Full widths of one spacing belong to bins that touch (half widths would make them overlap by half). Half widths of
-    half a spacing belong to bins that touch as well, but full widths with gaps as large as the bins look the same:
-    they are told by bins of unequal widths whose edges meet, or by a name (``kind`` "error", such as wave_err).
+    Widths of one spacing are full widths of bins that touch (as half widths, they would make bins overlap by half).
+    Widths of half a spacing are either half widths of bins that touch, or full widths with gaps as large as the bins.
+    They are taken as half widths if bins of unequal widths meet at their edges, or if the column is called an error of
+    the wavelength (``kind`` "error", such as wave_err).
     """
     ratio, guess = float("nan"), None
     if len(place) > 1:

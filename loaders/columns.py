@@ -69,7 +69,7 @@ CLEAR_SIGNAL = 3.0  # below it, depths have to scatter like their errors
 MIN_SCATTER = 0.5  # of depths from bin to bin, in errors; noise gives about 1
 WIDTH_TO_SPACING = (0.02, 1.3)  # of a column that can hold widths: from sparse bands to bins that overlap a little
 MAX_SIDES = 3.0  # ratio of the two errors of a depth
-DEPTHS = (1e-7, 1.0)  # median depth as a fraction, in whatever unit
+DEPTHS = (1e-7, 1.0)  # range of the median depth as a fraction
 
 STATED_UNITS = {"%": "percent", "percent": "percent", "per cent": "percent", "0.01": "percent"}
 STATED_UNITS |= dict.fromkeys(("ppm", "1e-06", "parts per million"), "ppm")
@@ -118,7 +118,8 @@ def _error_of(word):
 def width_kind(name, others=()):
     """Return whether a column's name says that it holds "full" or "half" widths, or an "error" of the wavelength.
 
-    None if it does not say. The names of the other columns may tell the tool: Eureka! and exoTEDRF write half widths.
+    None if it does not say. The names of the other columns may show which tool wrote the table: Eureka! and exoTEDRF
+    write half widths.
     """
     word = plain(name)
     if "half" in word or word == "hwhm" or {plain(o) for o in others} & {"rp^2value", "rpvalue", "dppm"}:
@@ -153,7 +154,7 @@ def parse_columns(text):
     return names
 
 
-@np.errstate(all="ignore")  # numbers that are none are refused later
+@np.errstate(all="ignore")  # missing and infinite values are refused later
 def find_columns(table, depth_unit="auto"):
     """Return {role: name of the column} of a table of one spectrum, and "full", "half" or None for its widths.
 
@@ -260,7 +261,7 @@ def _fitting(columns, unit):
 
 
 def _objection(values, unit):
-    """Return what speaks against columns {role: (n_bins,)} being what they are called, or None."""
+    """Return why columns {role: (n_bins,)} cannot be what they are called, or None if they can."""
     ratio = "ratio" in values
     depth = values["ratio"] ** 2 if ratio else values["depth"]
     median = _median(depth)

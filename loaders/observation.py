@@ -79,8 +79,8 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     Raises
     ------
     ValueError
-        With one line: missing columns, values that are missing or not numbers, wavelengths out of order, errors
-        that are not positive, columns, units or widths that cannot be told safely, settings that contradict the file.
+        With one line: missing columns; values that are missing or not numbers; wavelengths out of order; errors that
+        are not positive; columns, units or widths that are ambiguous; settings that contradict the file.
     """
     if width not in ("auto", "full", "half"):
         raise InputError(f"width must be auto, full or half; received {width!r}")

@@ -19,7 +19,7 @@ from loaders.dataset import (
 from runio.log import InputError
 
 FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
-DEPTH_WORDS = {  # words that tell a stated unit: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
+DEPTH_WORDS = {  # words by which a stated unit is recognised: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
     "percent": (r"%", r"\bper ?cents?\b"),
     "ppm": (r"\bppm\b", r"\bparts per million\b"),
     "fraction": (r"\bfractions?\b", r"\bdimensionless\b", r"^1$", r"^\(?rp/rs\)?(\^|\*\*)2$"),

@@ -232,7 +232,7 @@ class _NodeLoader(yaml.SafeLoader):
 
 
 def _ecsv_columns(header):
-    """Return {name: unit} and the delimiter: all that is needed of an ECSV header, whatever else astropy wrote."""
+    """Return {name: unit} and the delimiter: all that is needed of an ECSV header."""
     head = _entries(yaml.compose(header, _NodeLoader))
     datatype = head.get("datatype")
     columns = [_entries(node) for node in datatype.value] if isinstance(datatype, yaml.SequenceNode) else []
