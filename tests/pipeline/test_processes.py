@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from tqdm import tqdm
 
 from common import processes
 from common.processes import process_count, process_pool
+from pipeline import folds
 from pipeline.folds import EpochWatch
+from runio.config import build_config
 from runio.log import SHARES, Stages
 
 
@@ -90,6 +93,24 @@ def test_one_bar_goes_through_all_stages_and_never_back(monkeypatch):
             stage.done(0.5)
     assert parts[0] == 0 and parts[-1] == sum(SHARES.values()) == 100
     assert parts == sorted(parts) and len(set(parts)) == 1 + 2 * len(SHARES)
+
+
+def test_the_fold_left_over_is_trained_in_two_halves_so_that_no_process_idles(tmp_path, monkeypatch):
+    """Five folds on two processes take two and a half times as long as one: halves first and last."""
+    order = []
+
+    def train(task):
+        order.append((task.fold, task.until))
+        if task.until is None:
+            (tmp_path / f"model_{task.fold}.keras").touch()
+        return []
+
+    monkeypatch.setattr(folds, "train_on_worker", train)
+    data, config = dataset(), build_config({"training": {"epochs": 60}})
+    split = folds.Split(data, np.arange(10), [None] * 5)
+    with ThreadPoolExecutor(1) as pool:
+        folds.train_folds(pool, config, split, tmp_path, EpochWatch(tmp_path, range(5), 60), 2)
+    assert order == [(4, 30), (0, None), (1, None), (2, None), (3, None), (4, None)]
 
 
 @pytest.mark.slow
