@@ -155,41 +155,15 @@ def refuse_closed(path):
 
 
 class RunFolder:
-    """A run's place on disk, for one process at a time.
+    """The folder for the results of a run, held by one process at a time; a context manager.
 
-    Parameters
-    ----------
-    path : path-like
-        Where the results go; made with its parents. Files in it that are no results stay as they are.
-    settings : dict
-        The resolved settings, nested plain values; written to ``config.yaml`` before anything else. An entry
-        ``versions`` (package to version) may differ on resuming, with a warning.
-    overwrite : bool
-        Replace finished results (once the new ones are complete) and discard an unfinished run.
-    resume : bool
-        Continue an unfinished run of the same settings; where there is none, start one.
-    ignore : sequence of str
-        Dotted keys that may differ on resuming, because they cannot change a number.
-    marker : str
-        The file whose presence says that the results are finished.
-    names : re.Pattern
-        What results may be called, by the first part of their path; ``finish`` keeps these and nothing else.
-    resumable : bool
-        False for short work: what an interrupted one left is discarded, by itself or by the next start.
+    ``settings`` are nested plain values and go to ``config.yaml`` first; on resuming, keys in ``ignore`` may differ, and
+    those in ``versions`` with a warning. ``marker`` is the file whose presence says that results are finished, and
+    ``names`` what the first part of the path of a result may be; other files are left alone. With ``resumable=False``
+    an interrupted run is discarded. Entering raises a `RunFolderError` if the folder is in use, cannot be written, or
+    holds what would be lost.
 
-    Attributes
-    ----------
-    work : Path
-        Where to write.
-    resumed : bool
-        There is earlier work in ``work``.
-    finished : bool
-        Nothing is left to do: ``resume`` on finished results of the same settings.
-
-    Raises
-    ------
-    RunFolderError
-        On entering, if the folder is in use, holds what would be lost, or cannot be written.
+    Results are written in ``work``. ``resumed``: earlier work is there; ``finished``: nothing is left to do.
     """
 
     def __init__(
@@ -197,7 +171,7 @@ class RunFolder:
         *, marker=RESULTS, names=RESULT_NAMES, resumable=True,
     ):  # fmt: skip
         if overwrite and resume:
-            raise RunFolderError("--overwrite starts again, --resume goes on: expected one of them, received both")
+            raise RunFolderError("--overwrite starts again, --resume continues: expected one of them, received both")
         self.path = Path(path)
         self.work = self.path / ".unfinished"
         self.settings = yaml.safe_load(yaml.safe_dump(settings, sort_keys=False))
@@ -237,7 +211,7 @@ class RunFolder:
         self._refuse_full_disk(error)
 
     def _refuse_full_disk(self, error):
-        """Say what to do about a full disk, whoever met it: libraries name neither the file nor the reason."""
+        """Say what to do about a full disk; libraries that meet it name neither the file nor the reason."""
         cause = error
         while isinstance(cause, Exception):
             stated = re.search(r"errno = (\d+)", str(cause))  # HDF5
@@ -248,10 +222,10 @@ class RunFolder:
             cause = cause.__cause__ or cause.__context__
 
     def finish(self):
-        """Move the results from ``work`` into the folder, in place of old ones, and delete ``work``.
+        """Move the results from ``work`` into the folder in place of the old ones.
 
-        Only files that the old run wrote are removed; one that was changed since is kept under another name. A kill
-        at any moment leaves the old results, or none until the next start has moved the rest.
+        Files of the old run that were changed since are kept under another name. A kill at any moment leaves the old
+        results, or none until the next start has moved the rest.
         """
         if not (self.work / self.marker).is_file():
             raise RunFolderError(f"{self.work}: holds no {self.marker}, so the run is not finished")
