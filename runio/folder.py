@@ -157,8 +157,8 @@ def refuse_closed(path):
 class RunFolder:
     """The folder for the results of a run, held by one process at a time; a context manager.
 
-    ``settings`` are nested plain values and go to ``config.yaml`` first; on resuming, keys in ``ignore`` may differ, and
-    those in ``versions`` with a warning. ``marker`` is the file whose presence says that results are finished, and
+    ``settings`` are nested plain values and go to ``config.yaml`` first; on resuming, keys in ``ignore`` may differ,
+    and those in ``versions`` with a warning. ``marker`` is the file whose presence says that results are finished, and
     ``names`` what the first part of the path of a result may be; other files are left alone. With ``resumable=False``
     an interrupted run is discarded. Entering raises a `RunFolderError` if the folder is in use, cannot be written, or
     holds what would be lost.
