@@ -12,7 +12,6 @@ from observation.compare import LARGE_RESIDUAL
 from report.style import (
     FAINT,
     INK,
-    ONE_COLUMN,
     TWO_COLUMNS,
     WAVELENGTH,
     bin_edges,
@@ -32,13 +31,14 @@ from report.style import (
 INSTRUMENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#332288")
 MARKERS = "osD^vPX"  # one more than colours, so that pairs repeat only after 42 instruments
 COLOURS = "magma_r"
+NARROW = 3.3  # inches: 7 points are 11 pixels then on a phone of 400
 MANY_BINS = 120  # from which on there are two panels in a row
 
 
 @styled
 def answer_intervals(values, intervals, limits, amp_table, narrow=False):
     """Draw values (n_amps,) with intervals (n_levels, 2, n_amps) on axes that span the limits (2, n_amps)."""
-    n, width = len(amp_table), ONE_COLUMN if narrow else TWO_COLUMNS
+    n, width = len(amp_table), NARROW if narrow else TWO_COLUMNS
     columns = 1 if n <= 6 or narrow else 2
     rows = -(-n // columns)
     figure = new_figure(width, 0.5 * rows + 0.3)
@@ -106,7 +106,7 @@ def spectrum_shares(observation, shares, amp_table, titles, narrow=False):
 def _grid(n, columns):
     """Return a figure and n panels with common axes."""
     rows = -(-n // columns)
-    figure = new_figure(ONE_COLUMN if columns == 1 else TWO_COLUMNS, max(1.55 * rows + 0.35, 2.2))
+    figure = new_figure(NARROW if columns == 1 else TWO_COLUMNS, max(1.55 * rows + 0.35, 2.2))
     grid, axes = figure.add_gridspec(rows, columns), []
     for i in range(n):
         first = axes[0] if axes else None
@@ -119,7 +119,7 @@ def _grid(n, columns):
 def expectation(observation, expected=None, residuals=None, narrow=False):
     """Draw the spectrum by instrument with the ``expected`` depths (n_bins,), and the residuals from these below it."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
-    width = ONE_COLUMN if narrow else TWO_COLUMNS
+    width = NARROW if narrow else TWO_COLUMNS
     figure = new_figure(width, 2.4 if residuals is None else 3.9)
     factor, unit = depth_unit(depth)
     if residuals is None:
