@@ -46,8 +46,8 @@ def test_the_map_of_each_molecule_peaks_inside_its_own_bands(trained, scheme, re
         200, repeat, scaler.x_mean, scaler.x_std, (-6, -3), rng=0, scheme=scheme, keep_spectra=False,
     )  # fmt: skip
     infrared = data.wavelength > 1  # bins below are the baseline of every spectrum, and serve all AMPs
-    for key, bands in BANDS.items():
-        row = np.where(infrared, found.mean[data.amp_names.index(key)], -np.inf)
+    for key in set(BANDS) & set(data.amp_names):
+        bands, row = BANDS[key], np.where(infrared, found.mean[data.amp_names.index(key)], -np.inf)
         peak = data.wavelength[np.argmax(row)]
         assert any(low <= peak <= high for low, high in bands), f"{key} peaks at {peak:.2f} micron"
 
