@@ -26,6 +26,7 @@ from report.words import among, noise_of_test
 from runio.config import flatten
 
 MEMORY = 3e8  # bytes of a process that draws
+MAX_WHOLE = 24  # letters of a header
 MAX_FOLDS = 5  # that a score table lists
 MAX_COVERED = 500  # test spectra whose intervals are made
 LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
@@ -110,9 +111,8 @@ def write_report(run, path=None, rendered=None, command=None, versions=None):
     rendered : dict, optional
         What ``write_figures`` returned; drawn again when missing.
     command : str, optional
-        The command line; by default the run's own record of it.
     versions : dict of str to str, optional
-        By default the run's own record.
+        The command line, and versions of packages; by default the run's own record.
 
     Returns
     -------
@@ -271,15 +271,22 @@ def as_text(label):
 
 def table(caption, head, rows, identity="", kind=""):
     """Return a table whose first row and first column are headers; cells are HTML."""
-    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    cells = "".join(f'<th scope="col"{_long(cell)}>{cell}</th>' for cell in head)
     body = "\n".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+        f'<tr><th scope="row"{_long(row[0])}>{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>"
+        for row in rows
     )
+    name = re.sub(r"\W+", "-", f"table {caption}")  # a caption above: in the table it would be as narrow as the table
     about = (f' id="{identity}"' if identity else "") + (f' class="{kind}"' if kind else "")
     return (
-        f'<div class="wide"><table{about}><caption>{caption}</caption>'
+        f'<div class="wide"><p class="caption" id="{name}">{caption}</p><table{about} aria-labelledby="{name}">'
         f"<thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _long(cell):
+    """Return the class of a header that may break within a word, so that its table fits on a telephone."""
+    return ' class="long"' if len(re.sub("<[^>]+>", "", cell)) > MAX_WHOLE else ""
 
 
 def pairs(values):
@@ -323,13 +330,15 @@ def _scores(run):
 def _in_numbers(found):
     """Return the numbers behind the verdicts as a table."""
     known = found[0].error_ratio is not None
-    beside = ["Error / limit", "Limit / variance", "Agreement", "In other bins", "Sum / best"] if known else []
+    beside = (
+        ["Error / limit", "Limit / vari&shy;ance", "Agree&shy;ment", "In other bins", "Sum / best"] if known else []
+    )
     head = ["AMP", "R²", *beside]
     rows = []
     for one in found:
         row = [plain(one.amp.label), f"{one.r2:.3f}"]
         if known:
-            row += [f"{one.error_ratio:.2f} ± {one.error_ratio_error:.2f}", f"{one.unknowable:.2f}"]
+            row += [f"{one.error_ratio:.2f} ±&nbsp;{one.error_ratio_error:.2f}", f"{one.unknowable:.2f}"]
             row += ["", "", ""] if one.agreement is None else [
                 f"{one.agreement:.2f}", f"{one.misplaced:.0%}", f"{one.reaction:.2f}"
             ]  # fmt: skip
