@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 RECORD, SURVEY, RUN, ESTIMATE = "study.yaml", "survey.h5", "run", "answer"  # in the folder
 PARTS = f"{SURVEY}.parts"
 NO_INPUT = (*NO_RESULT, "observation.file", "planet.file", "digest")  # may differ on resuming
-MEMORY_PER_PROCESS = 3e8  # bytes: TauREx and a forward model of 109 bins take 1.6e8
+MEMORY_PER_PROCESS = 3e8  # bytes: twice what a forward model of 109 bins was measured to take
 
 
 class Study(RunFolder):
@@ -115,6 +115,8 @@ class Study(RunFolder):
         return out
 
     def _write_record(self):
+        if self.resumed:
+            return
         with written_whole(self.path / RECORD) as part:
             part.write_text(yaml.safe_dump({**self.settings, "digest": self.digest}, sort_keys=False), encoding="utf-8")
 
