@@ -4,6 +4,7 @@ A session may use one process that has TensorFlow loaded and runs things in fork
 """
 
 import os
+import warnings
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(_name, "1")  # before anything is imported: idle threads that spin cost half of all time
@@ -51,6 +52,18 @@ def quick_figures(monkeypatch):
     from warm_runs import replace_figures
 
     replace_figures(monkeypatch.setattr)
+
+
+@pytest.fixture
+def eager():
+    """Let TensorFlow run every operation as it comes: for a few steps that is faster than to compile a network."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_functions_eagerly`")
+        yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.hookimpl(optionalhook=True)

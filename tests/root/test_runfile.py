@@ -149,7 +149,7 @@ def test_flags_override_the_file_only_when_given(runfile):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "lstm", "hybrid"])
-def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, quick_figures, name):
+def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, quick_figures, eager, name):
     config = configured(
         tmp_path,
         dataset(n=60, auxiliary=name == "cnn"),
@@ -163,7 +163,7 @@ def test_other_networks_and_auxiliary_inputs_run(runfile, tmp_path, quick_figure
     assert (tmp_path / "out/report.html").is_file()
 
 
-def test_every_run_without_output_gets_a_folder_of_its_own(runfile, tmp_path, quick_figures):
+def test_every_run_without_output_gets_a_folder_of_its_own(runfile, tmp_path, quick_figures, eager):
     config = configured(
         tmp_path,
         dataset(n=60),
