@@ -12,10 +12,9 @@ import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import h5py
 import yaml
 
-from common.files import digest, written_whole
+from common.files import digest, opened_hdf5, written_whole
 from common.processes import process_count
 from pipeline.folds import NO_RESULT
 from runio.config import flatten, read_yaml
@@ -156,7 +155,7 @@ def _difference(path, design, n, seed):
     try:
         if not path.is_file():
             raise ValueError("not a regular file")
-        with h5py.File(path) as file:
+        with opened_hdf5(path) as file:
             there = {"design": str(file.attrs.get("design")), "--n": len(file["amps"]), "seed": int(file.attrs["seed"])}
     except (OSError, KeyError, ValueError, TypeError) as error:
         return f"not a readable survey ({error})"

@@ -9,9 +9,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from common.files import opened_hdf5
 from common.metrics import spearman
 from loaders import load_dataset
 from preprocessing import take
@@ -50,7 +50,7 @@ class BestEstimator:
     @classmethod
     def load(cls, path):
         """Read ``information.h5``; KeyError where it holds no sampled posteriors."""
-        with h5py.File(path) as file:
+        with opened_hdf5(path) as file:
             sampler = file["sampler"]
             maps = sampler["optimal_map"][()].astype(float)  # (n, n_amps, n_bins)
             optimal = maps.mean(axis=0)
@@ -95,7 +95,7 @@ def best_estimator_of(run):
     """
     path = Path(str(run.config.get("data", {}).get("path", ""))).parent / "information.h5"
     try:
-        with h5py.File(path) as file:
+        with opened_hdf5(path) as file:
             whole = file.attrs.get("data_sha256")
         used = run.config.get("data_sha256")
         known = None not in (whole, used) and (whole == used or _is_part(run.config, whole, used))

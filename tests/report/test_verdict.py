@@ -1,6 +1,7 @@
 """The verdict on each AMP: how good it is, where the network looks beside the best estimator, and a conclusion."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import h5py
@@ -57,6 +58,9 @@ def test_the_best_estimator_is_used_only_for_the_data_set_it_was_made_for(tmp_pa
     information(path, run)
     assert best_estimator_of(run).amp_names == run.amp_names
     path.write_bytes(b"damaged")
+    assert best_estimator_of(run) is None
+    path.unlink()
+    os.mkfifo(path)  # not waited for
     assert best_estimator_of(run) is None
     config = yaml.safe_load((run.folder / "config.yaml").read_text())
     del config["data_sha256"]

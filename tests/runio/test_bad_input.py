@@ -1062,6 +1062,13 @@ def survey(**attributes):
     return make
 
 
+def elsewhere_in_survey(path):
+    survey()(path)
+    with h5py.File(path, "a") as file:
+        del file["amps"]
+        file["amps"] = h5py.ExternalLink("other.h5", "amps")
+
+
 @attack(
     "survey in the folder",
     ("noise", b"\x89HDF and more", "not a readable survey"),
@@ -1073,6 +1080,7 @@ def survey(**attributes):
     ("a seed of text", survey(seed="one"), "not a readable survey"),
     ("two seeds", survey(seed=[1, 2]), "not a readable survey"),
     ("another design", survey(), "holds a survey of another observation or planet file"),
+    ("amps in another file", elsewhere_in_survey, "/amps is a link to other.h5 amps"),
     ("a design of numbers", survey(design=[1.0, 2.0]), "holds a survey of another observation or planet file"),
 )  # fmt: skip
 def _survey_in_the_folder(place, made):
