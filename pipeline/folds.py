@@ -18,6 +18,7 @@ from pathlib import Path
 from common.processes import process_count, process_pool, usable_cores
 from constants import Stream, stream
 from perturbation.arguments import abundance_cuts, find_amps
+from pipeline.schedule import rate_note
 from runio import log
 from runio.config import DataConfig, build_config
 from runio.folder import FolderInUse, RunFolder
@@ -293,7 +294,6 @@ def train_networks(config, split, folder, stage=None, executor=None):
     Folds that were trained before are read from ``folder``. ``stage`` (a `runio.log.Stages`) follows the progress.
     """
     from pipeline.network import TrainedNetwork
-    from pipeline.training import rate_note
 
     folds = range(len(split.folds))
     logger.info("training: %s", rate_note(config.training, len(split.folds[0].train)))

@@ -12,7 +12,7 @@ from synthetic import dataset
 pytest.importorskip("keras")
 
 from models import build_model
-from pipeline import training
+from pipeline import schedule, training
 from preprocessing import Fold, Scaler, split_folds, split_test
 from runio.config import TrainingConfig
 from runio.results import read_history
@@ -72,7 +72,7 @@ def weights(model):
 
 def rate(val_losses, settings):
     """The learning rate of the first of 10 steps of the epoch after those with these validation losses."""
-    return training.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0), settings.lr)
+    return schedule.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0), settings.lr)
 
 
 def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
@@ -97,18 +97,18 @@ def test_cosine_falls_from_the_rate_to_the_floor():
 
 def test_rate_rises_over_the_warm_up_and_with_the_root_of_the_batch_size():
     settings = replace(SETTINGS, batch_size=256, lr=0.1, warmup_epochs=2)
-    rates = [training.learning_rate(step, 10, [], settings, training.peak_rate(settings, 10)) for step in range(25)]
+    rates = [schedule.learning_rate(step, 10, [], settings, schedule.peak_rate(settings, 10)) for step in range(25)]
     np.testing.assert_allclose(rates, [0.2 * min(1, (step + 1) / 20) for step in range(25)])
 
 
 def test_rate_of_a_cosine_is_raised_for_few_steps_and_never_above_its_limit():
     settings = replace(SETTINGS, batch_size=64, lr=0.001, schedule="cosine", epochs=10)
-    assert training.peak_rate(settings, 1000) == 0.001
-    assert training.peak_rate(settings, 100) == pytest.approx(0.0043)
-    assert training.peak_rate(settings, 10) == training.peak_rate(replace(settings, lr=0.1), 1000) == 0.015
-    assert "100 steps at a learning rate of up to 0.015" in training.rate_note(settings, 320)
-    assert training.rate_note(settings, 320).endswith("more epochs help")
-    assert not training.rate_note(settings, 19_200).endswith("more epochs help")
+    assert schedule.peak_rate(settings, 1000) == 0.001
+    assert schedule.peak_rate(settings, 100) == pytest.approx(0.0043)
+    assert schedule.peak_rate(settings, 10) == schedule.peak_rate(replace(settings, lr=0.1), 1000) == 0.015
+    assert "100 steps at a learning rate of up to 0.015" in schedule.rate_note(settings, 320)
+    assert schedule.rate_note(settings, 320).endswith("more epochs help")
+    assert not schedule.rate_note(settings, 19_200).endswith("more epochs help")
 
 
 @pytest.mark.parametrize("batch_size, lr", [(64, 0.01), (256, 0.001)])
@@ -121,10 +121,10 @@ def test_decay_of_the_weights_in_an_epoch_depends_on_neither_rate_nor_batch_size
 
 def test_training_stops_after_the_patience():
     settings = replace(SETTINGS, stop_patience=2)
-    assert not training.should_stop([], settings)
-    assert not training.should_stop([3, 1, 2], settings)
-    assert training.should_stop([3, 1, 2, 2], settings)
-    assert not training.should_stop([3, 1, 2, 2], replace(settings, stop_patience=0))
+    assert not schedule.should_stop([], settings)
+    assert not schedule.should_stop([3, 1, 2], settings)
+    assert schedule.should_stop([3, 1, 2, 2], settings)
+    assert not schedule.should_stop([3, 1, 2, 2], replace(settings, stop_patience=0))
 
 
 def test_best_epoch_is_returned_and_history_written(tmp_path):
