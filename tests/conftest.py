@@ -54,7 +54,7 @@ def quick_figures(monkeypatch):
     replace_figures(monkeypatch.setattr)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def eager():
     """Let TensorFlow run every operation as it comes: for a few steps that is faster than to compile a network."""
     import tensorflow as tf

@@ -26,7 +26,7 @@ def runfile():
 
 
 @pytest.fixture(scope="module")
-def finished(runfile, tmp_path_factory):
+def finished(runfile, eager, tmp_path_factory):
     """Return the folder of a finished run of two folds and its data set."""
     folder = tmp_path_factory.mktemp("run")
     data = dataset()

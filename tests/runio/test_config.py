@@ -305,7 +305,7 @@ def settings_or_one_line(call, *arguments):
         assert yaml.safe_load(yaml.safe_dump(found.to_dict())) == found.to_dict()
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=120, deadline=None)
 @hypothesis.given(TREES | near_trees())
 def test_any_tree_is_settings_or_refused(tree):
     settings_or_one_line(build_config, tree)
@@ -322,7 +322,7 @@ VALUES = ["1e3", ".nan", ".inf", "null", "true", "0x1f", "010", "1:30", "2020-01
 YAML_PIECES = st.sampled_from([*MARKS, *TAGS, *VALUES, "training:", "model:", "{seed"])
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=120, deadline=None)
 @hypothesis.given(
     content=st.binary(max_size=200)
     | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
