@@ -4,6 +4,7 @@ A session may use one process that has TensorFlow loaded and runs things in fork
 """
 
 import os
+import signal
 import warnings
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -52,6 +53,14 @@ def quick_figures(monkeypatch):
     from warm_runs import replace_figures
 
     replace_figures(monkeypatch.setattr)
+
+
+@pytest.fixture
+def hears_signals():
+    """Handle Ctrl-C as Python does, also where the shell that started the tests had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -195,7 +195,7 @@ SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminate
 
 
 @pytest.mark.parametrize(("number", "status", "word"), SIGNALS)
-def test_a_signal_ends_the_command_with_one_line(command, monkeypatch, capsys, number, status, word):
+def test_a_signal_ends_the_command_with_one_line(command, monkeypatch, capsys, hears_signals, number, status, word):
     monkeypatch.setattr(survey_map, "map_block", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(signal.SIGTERM)
     assert command() == status

@@ -19,7 +19,7 @@ ROOT = Path(runfile.__file__).parent
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_with_one_line_and_its_status(monkeypatch, capsys, number, status):
+def test_a_signal_ends_a_run_with_one_line_and_its_status(monkeypatch, capsys, hears_signals, number, status):
     monkeypatch.setattr(runfile, "read_settings", lambda arguments: os.kill(os.getpid(), number))
     assert runfile.main([]) == status
     assert capsys.readouterr().err == f"error: {'interrupted' if status == 130 else 'terminated'}\n"

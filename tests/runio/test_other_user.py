@@ -58,7 +58,7 @@ CASES = {  # words of the command line, piece of the line
     "an unreadable planet": (["--planet", "hidden.yaml", "--observation", "seen.csv"], "hidden.yaml: cannot be read"),
     "a survey below a read-only folder": (
         ["--planet", "planet.yaml", "--observation", "wide.csv", "--output", "root/x"],
-        "root/x: no folder can be made here (Permission denied",
+        "root/x: not usable for results (Permission denied",
     ),
 }  # fmt: skip
 
