@@ -4,6 +4,7 @@ All folds are asked about the same perturbed spectra, so that one pass gives the
 """
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from sensitivity import ModelLoader, SensitivityMap, compute_sensitivty_org, fol
 
 logger = logging.getLogger(__name__)
 
+FEWEST_OF_THIRD = 10  # spectra
+MAX_KEPT = 50_000_000  # numbers in the maps of single spectra, of all networks together, that are kept in memory
 RESPONSE_SPECTRA = 100  # test spectra that the signed response map is averaged over
 AUTO_SPECTRA = 300  # test spectra of the published map, at most, where sensitivity.no_spectra is auto ...
 AUTO_SHARE = 20  # ... which is one in so many of the test spectra ...
@@ -47,6 +50,10 @@ def evaluate(config, split, networks, folder, executor=None):
         final, some = (ENSEMBLE if ENSEMBLE in networks else min(networks)), test[:RESPONSE_SPECTRA]
         response = response_map(networks[final].predict, data.spectra[some], data.errors[some])  # mean auxiliary inputs
         evaluated[final].response, evaluated[final].noisy["response"] = response, data.noisy
+        exact = evaluated[final].sensitivity_single
+        if exact is not None and exact.per_spectrum is not None:
+            evaluated[final].thirds = thirds_of(exact, data.amps[test])
+            evaluated[final].sensitivity_single = replace(exact, per_spectrum=None, spectra=None)
     return evaluated
 
 
@@ -109,6 +116,7 @@ def published_maps(config, split, models, scalers, spectra, auxiliary, **resumab
 def single_bin_maps(config, split, models, scalers, spectra, auxiliary, **resumable):
     """Return the exact map of single bins of each model around ``spectra``, then that of their mean."""
     chosen, n_test = config.sensitivity_single, len(split.test)
+    n_used = n_test if chosen.no_spectra == -1 else min(chosen.no_spectra, n_test)
     networks = [
         {
             "model": model,
@@ -129,7 +137,7 @@ def single_bin_maps(config, split, models, scalers, spectra, auxiliary, **resuma
         scheme="single",
         nodes=chosen.nodes,
         no_spectra=-1 if chosen.no_spectra >= n_test else chosen.no_spectra,
-        keep_spectra=False,
+        keep_spectra=n_used * (len(models) + 1) * split.data.amps.shape[1] * spectra.shape[1] < MAX_KEPT,
         **resumable,
     )
 
@@ -157,6 +165,8 @@ def map_sensitivity(name, config, split, networks, folder, executor=None):
     with MapStore(folder / f"maps_{name}.bin", n_rows, data.spectra.shape[1], digest(*paths)) as store:
         rng = stream(config.seed, Stream.SENSITIVITY, 0)
         maps = MAPS[name](config, split, models, scalers, spectra, auxiliary, rng=rng, executor=executor, store=store)
+    *others, final = maps  # the mean of the folds, or the only fold, keeps the maps of its spectra for `thirds_of`
+    maps = [*(replace(one, per_spectrum=None, spectra=None) for one in others), final]
     found = dict(zip(networks, maps, strict=True))  # the mean of the folds is the last of both
     for k, path in kept.items():
         found[k].save(path)
@@ -173,3 +183,19 @@ def _kept_map(path, k):
     except (OSError, KeyError, ValueError) as error:  # damaged on the disk
         logger.warning("fold %s: its sensitivity map cannot be read (%s); making it again", k, error)
         return None
+
+
+def thirds_of(found, amps):
+    """Return the map of the spectra with the lowest, middle and highest values of each AMP, and what divides them.
+
+    ``found`` is a `SensitivityMap` that kept its spectra, ``amps`` (n_test, n_amps) the truth of the test spectra. The
+    maps are (n_amps, 3, n_bins), the limits (n_amps, 4); None with fewer than ``FEWEST_OF_THIRD`` spectra in a third.
+    """
+    if len(found.spectra) < 3 * FEWEST_OF_THIRD:
+        return None
+    maps, limits = [], []
+    for k, values in enumerate(amps[found.spectra].T):
+        parts = np.array_split(np.argsort(values, kind="stable"), 3)
+        maps.append([found.per_spectrum[rows, k].mean(axis=0) for rows in parts])
+        limits.append([*(values[rows[0]] for rows in parts), values[parts[-1][-1]]])
+    return np.array(maps), np.array(limits)

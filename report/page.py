@@ -338,7 +338,7 @@ def _in_numbers(found):
     for one in found:
         row = [plain(one.amp.label), f"{one.r2:.3f}"]
         if known:
-            row += [f"{one.error_ratio:.2f} ±&nbsp;{one.error_ratio_error:.2f}", f"{one.unknowable:.2f}"]
+            row += [f"{one.error_ratio:#.3g} ±&nbsp;{one.error_ratio_error:.2g}", f"{one.unknowable:.2f}"]
             row += ["", "", ""] if one.agreement is None else [
                 f"{one.agreement:.2f}", f"{one.misplaced:.0%}", f"{one.reaction:.2f}"
             ]  # fmt: skip
