@@ -19,7 +19,6 @@ from report.pictures import make_figures
 from runio.results import load_run
 
 CASES = {
-    "paper": {"n_amps": 9, "n_bins": 52},
     "few": {"n_amps": 5, "n_bins": 13, "n_folds": 1, "curves": False},
     "many": {"n_amps": 14, "n_bins": 100, "n_folds": 2},
 }

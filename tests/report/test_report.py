@@ -14,6 +14,7 @@ from test_verdict import information
 from report.__main__ import main
 from report.compare import write_comparison
 from report.page import build_page, write_figures, write_report
+from report.pictures import make_figures
 from runio.results import load_run
 
 LIMIT = 8_000_000  # bytes
@@ -185,7 +186,7 @@ def test_runs_of_other_amps_or_wavelengths_are_not_compared(folder, tmp_path, ca
 def test_the_number_of_figures_is_the_users_choice(folder, tmp_path):
     run = load_run(folder)
     assert write_figures(run, tmp_path, "none") == {} and list(tmp_path.iterdir()) == []
-    assert {"sensitivity_heatmap", "calibration", "response_map"} <= set(write_figures(run, tmp_path, "all", "auto"))
+    assert {"sensitivity_heatmap", "calibration", "response_map"} <= set(make_figures(run, "all"))
     with pytest.raises(ValueError, match="figures: expected none, report, all, received 'some'"):
         write_figures(run, tmp_path, "some")
 
