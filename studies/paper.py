@@ -31,7 +31,7 @@ import numpy as np
 from common.metrics import band_share, spearman
 from constants import BANDS, NETWORKS, Stream, stream
 from studies.command import INFORMATION, RESULTS, ROOT, study_parser
-from studies.tables import data_frame, replaced_rows, write_csv
+from studies.tables import as_markdown, data_frame, put_between_marks, read_csv, replaced_rows, write_csv
 from studies.unmixing import unmixed
 
 RECIPES = {"paper": "configs/paper.yaml", "ours": "config.yaml"}
@@ -39,6 +39,8 @@ THIRDS = ("low", "middle", "high")  # of the planets, by the abundance of a mole
 TRUSTED = 0.7  # share of the predictions within the tolerance (0.5 dex)
 FIGURE_AMPS = ("H2O", "CO", "CO2")
 KEYS = ["recipe", "network"]
+MOLECULES = ("H2O", "CH4", "CO", "CO2", "NH3")
+MARKS = tuple(f"<!-- {what}: studies.paper -->" for what in ("begin", "end"))
 
 
 def train(recipe, network, arguments):
@@ -140,6 +142,49 @@ def trust_row(about, run):
     return row
 
 
+def markdown(scores, maps, trust):
+    """Lines of the page: tables of scores, maps, maps by abundance, and trust, from the three stored tables."""
+    rows = []
+    for (recipe, network), part in scores.groupby(KEYS, sort=False):
+        r2, ratio = (part[part["score"] == name].iloc[0] for name in ("R2", "squared error / limit"))
+        ratios = ratio.drop([*KEYS, "folds", "epochs", "score", "mean"]).astype(float)
+        rows.append(
+            {"recipe": recipe, "network": network, "folds x epochs": f"{r2['folds']} x {r2['epochs']}"}
+            | {"mean R²": f"{r2['mean']:.3f}", "squared error / limit: median": f"{ratios.median():.2f}"}
+            | {"least to greatest": f"{ratios.min():.2f} to {ratios.max():.0f}"}
+        )
+    tables, together = [rows], maps[maps["planets"] == "all"]
+    tables.append(
+        [
+            {"map": " ".join(names) if names[2] != "optimal" else "best estimator"}
+            | {"agreement: mean (least)": f"{part['agreement'].mean():.2f} ({part['agreement'].min():.2f})"}
+            | _cells(part)
+            for names, part in together.groupby([*KEYS, "map"], sort=False)
+        ]
+    )
+    exact = maps[(maps["planets"] != "all") & maps["map"].isin(["exact", "optimal"])]
+    tables.append(
+        [
+            {"exact map": " ".join(names[:2]) if names[2] != "optimal" else "best estimator"} | _cells(part)
+            for names, part in exact.groupby([*KEYS, "map"], sort=False)
+        ]
+    )
+    tables.append(trust.astype(object).fillna("none").astype(str).to_dict("records"))
+    lines = []
+    for rows in tables:  # the best estimator is the same for all networks
+        known = {row.get("map", row.get("exact map")): row for row in rows} if KEYS[0] not in rows[0] else None
+        rows = rows if known is None else sorted(known.values(), key=lambda row: "best estimator" in row.values())
+        lines += [*as_markdown(data_frame(rows)), ""]
+    return lines[:-1]
+
+
+def _cells(part):
+    """Share in bands of each molecule, in per cent: a dict of texts, "low / middle / high" where there are thirds."""
+    return {
+        name: " / ".join(f"{100 * share:.0f}" for share in part[part["amp"] == name]["in_bands"]) for name in MOLECULES
+    }
+
+
 def plot(path, maps, optimal, names, wavelength):
     """Draw the share of each bin in the published map, the same without its floor, the exact and the optimal map."""
     import matplotlib
@@ -181,6 +226,7 @@ def main():
     parser.add_argument("--planets", type=int, default=300, help="behind each map (%(default)s as in the paper)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper", help="where the runs are kept")
     parser.add_argument("--figure", type=Path, help="picture of the maps of the last network and recipe")
+    parser.add_argument("--page", type=Path, help="Markdown file whose tables are made anew")
     parser.add_argument("--quick", action="store_true", help="3000 spectra, 1 epoch, 5 repeats; nothing written")
     arguments = parser.parse_args()
     arguments.work = arguments.work.resolve()
@@ -212,6 +258,9 @@ def main():
                 print(table.to_string(index=False), flush=True)
                 if not arguments.quick:
                     write_csv(RESULTS / file, replaced_rows(RESULTS / file, table, KEYS))
+    if arguments.page and not arguments.quick:
+        stored = [read_csv(RESULTS / file) for file in rows]
+        put_between_marks(arguments.page, MARKS, "\n".join(markdown(*stored)))
     if arguments.figure:
         optimal = sampled_planets(run)[1][: len(maps["exact"])]
         plot(arguments.figure, maps, optimal, list(run.amp_names), data.wavelength)
