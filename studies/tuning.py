@@ -46,14 +46,9 @@ VARIANTS = {
     "mlp: activation silu": {"model.mlp.activation": "silu"},
     "mlp: no decay of the weights (Adam)": {"training.weight_decay": 0.0},
     "mlp: no average of the weights": {"training.average_epochs": 0},
-    "mlp: cosine schedule": {"training.schedule": "cosine", "training.stop_patience": 0},
-    "mlp: cosine schedule, no average": {
-        "training.schedule": "cosine",
-        "training.stop_patience": 0,
-        "training.average_epochs": 0,
-    },
+    "mlp: plateaus, 100 epochs": {"training.schedule": "plateau", "training.epochs": 100},
     "mlp: rate 0.01": {"training.lr": 0.01},
-    "mlp: a third of the epochs": {"training.epochs": 33},
+    "mlp: a third of the epochs": {"training.epochs": 20},
     "mlp: input of the paper (not whitened)": {"model.whiten": False},
     "mlp: noise of the paper (fixed copies)": {"training.noise": "fixed"},
     "mlp: dropout 0.1": {"model.mlp.dropout": 0.1},
@@ -80,7 +75,7 @@ VARIANTS = {
         for patch, units, filters in ((4, 64, 32), (8, 48, 16), (8, 64, 32), (8, 96, 32))
     },
     **{
-        f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 33, **changes}
+        f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 20, **changes}
         for network, what, changes in (
             ("cnn", "config.yaml", {}),
             ("cnn", "pooling, patches of one bin", {"model.cnn.pooling": True, "model.cnn.patch": 1}),
