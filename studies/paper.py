@@ -151,7 +151,7 @@ def markdown(scores, maps, trust):
         rows.append(
             {"recipe": recipe, "network": network, "folds x epochs": f"{r2['folds']} x {r2['epochs']}"}
             | {"mean R²": f"{r2['mean']:.3f}", "squared error / limit: median": f"{ratios.median():.2f}"}
-            | {"least to greatest": f"{ratios.min():.2f} to {ratios.max():.0f}"}
+            | {"least to greatest": f"{ratios.min():.3g} to {ratios.max():.3g}"}
         )
     tables, together = [rows], maps[maps["planets"] == "all"]
     tables.append(

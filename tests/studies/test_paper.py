@@ -39,3 +39,10 @@ def test_predictions_are_trusted_from_the_abundance_on_from_which_they_are_right
     predicted = np.where(water < -5, rng.uniform(-7, -5, 4000), water)  # below 1e-5 the network only guesses
     row = paper.trust_row({}, run_with(np.stack([water, water], axis=1), np.stack([predicted, water], axis=1)))
     assert float(row["H2O"]) == pytest.approx(-4.8, abs=0.41) and "Mp" not in row
+
+
+def test_tables_of_the_page_are_made_from_the_stored_scores():
+    pandas = pytest.importorskip("pandas")
+    tables = [pandas.read_csv(paper.RESULTS / f"paper_{name}.csv") for name in ("scores", "maps", "trust")]
+    page = (paper.ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    assert f"{paper.MARKS[0]}\n\n" + "\n".join(paper.markdown(*tables)) + f"\n\n{paper.MARKS[1]}" in page
