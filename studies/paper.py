@@ -143,7 +143,7 @@ def trust_row(about, run):
 
 
 def markdown(scores, maps, trust):
-    """Lines of the page: tables of scores, maps, maps by abundance, and trust, from the three stored tables."""
+    """Lines of the page: tables of scores, of maps, and of trust, from the three stored tables."""
     rows = []
     for (recipe, network), part in scores.groupby(KEYS, sort=False):
         r2, ratio = (part[part["score"] == name].iloc[0] for name in ("R2", "squared error / limit"))
@@ -153,36 +153,22 @@ def markdown(scores, maps, trust):
             | {"mean R²": f"{r2['mean']:.3f}", "squared error / limit: median": f"{ratios.median():.2f}"}
             | {"least to greatest": f"{ratios.min():.3g} to {ratios.max():.3g}"}
         )
-    tables, together = [rows], maps[maps["planets"] == "all"]
-    tables.append(
-        [
-            {"map": " ".join(names) if names[2] != "optimal" else "best estimator"}
-            | {"agreement: mean (least)": f"{part['agreement'].mean():.2f} ({part['agreement'].min():.2f})"}
-            | _cells(part)
-            for names, part in together.groupby([*KEYS, "map"], sort=False)
-        ]
-    )
-    exact = maps[(maps["planets"] != "all") & maps["map"].isin(["exact", "optimal"])]
-    tables.append(
-        [
-            {"exact map": " ".join(names[:2]) if names[2] != "optimal" else "best estimator"} | _cells(part)
-            for names, part in exact.groupby([*KEYS, "map"], sort=False)
-        ]
-    )
-    tables.append(trust.astype(object).fillna("none").astype(str).to_dict("records"))
-    lines = []
-    for rows in tables:  # the best estimator is the same for all networks
-        known = {row.get("map", row.get("exact map")): row for row in rows} if KEYS[0] not in rows[0] else None
-        rows = rows if known is None else sorted(known.values(), key=lambda row: "best estimator" in row.values())
-        lines += [*as_markdown(data_frame(rows)), ""]
-    return lines[:-1]
+    lines = [*as_markdown(data_frame(rows)), ""]
+    rows, together = [], maps[maps["planets"] == "all"]
+    for (recipe, network), part in together.groupby(KEYS, sort=False):
+        one = {name: rows_of for name, rows_of in part.groupby("map", sort=False)}
+        agreement = (f"{one[name]['agreement'].mean():.2f}" for name in ("published", "exact"))
+        row = {"recipe": recipe, "network": network, "agreement": ", ".join(agreement)}
+        rows.append(row | _shares([one[name] for name in ("published", "published, floor removed", "exact")]))
+    rows.append({"recipe": "best estimator"} | _shares([one["optimal"]]))
+    lines += [*as_markdown(data_frame(rows).fillna("")), ""]
+    return lines + as_markdown(trust.astype(object).fillna("none").astype(str))
 
 
-def _cells(part):
-    """Share in bands of each molecule, in per cent: a dict of texts, "low / middle / high" where there are thirds."""
-    return {
-        name: " / ".join(f"{100 * share:.0f}" for share in part[part["amp"] == name]["in_bands"]) for name in MOLECULES
-    }
+def _shares(parts):
+    """Share in bands of each molecule, in per cent, in one map after the other: a dict of texts."""
+    found = [part.set_index("amp")["in_bands"] for part in parts]
+    return {name: " / ".join(f"{100 * one[name]:.0f}" for one in found) for name in MOLECULES}
 
 
 def plot(path, maps, optimal, names, wavelength):
