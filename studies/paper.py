@@ -156,7 +156,7 @@ def markdown(scores, maps, trust):
     lines = [*as_markdown(data_frame(rows)), ""]
     rows, together = [], maps[maps["planets"] == "all"]
     for (recipe, network), part in together.groupby(KEYS, sort=False):
-        one = {name: rows_of for name, rows_of in part.groupby("map", sort=False)}
+        one = dict(list(part.groupby("map", sort=False)))
         agreement = (f"{one[name]['agreement'].mean():.2f}" for name in ("published", "exact"))
         row = {"recipe": recipe, "network": network, "agreement": ", ".join(agreement)}
         rows.append(row | _shares([one[name] for name in ("published", "published, floor removed", "exact")]))
