@@ -39,6 +39,7 @@ RESULT_NAMES = re.compile(
     r"report\.html|run\.log"
 )
 HOLDER = re.compile(r"process \d+ on [\w.-]+ since [\d :-]+")  # what a run writes into its lock file
+OPEN_LOCK = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not on Windows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
 
@@ -382,7 +383,7 @@ class RunFolder:
         A file of another content, or with another name, is the user's: it is locked, and neither changed nor deleted.
         """
         while self._lock is None:
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            lock = os.open(self._lock_path, OPEN_LOCK, 0o644)
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 os.close(lock)
                 raise RunFolderError(
@@ -412,7 +413,8 @@ class RunFolder:
         if self._own_lock:
             now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
             os.truncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode(), 0)
+            os.lseek(self._lock, 0, os.SEEK_SET)
+            os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
 
     def _is_current(self, lock):
         try:
