@@ -97,46 +97,34 @@ class RunningShares:
             return shares, np.sqrt(variance)
 
 
-ALIKE = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
+SETTINGS = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
 SUMS = ("quadrature_error", "slope", "curvature")  # means over spectra
 
 
 def merge_maps(maps):
-    """Return the map of all spectra from the maps of parts of them, none of which shares a spectrum with another.
+    """Return the map of all spectra, a `SensitivityMap`, from the maps of parts that share no spectrum.
 
-    Numbers do not depend on the parts but for rounding, with two exceptions. ``share_error`` adds the errors that the
-    parts state in quadrature, weighted by the size of their maps, which is right to first order, and NaN if a part is
-    a single spectrum. With random repeats ``standard_error`` may be too large, where that of a part is the noise of its
-    repeats and not the spread over its spectra.
+    ``maps`` are read one at a time and in order; they must have been made with the same settings. The result has no
+    ``per_spectrum`` and ``spectra``, and the seed of the first part.
 
-    Parameters
-    ----------
-    maps : iterable of SensitivityMap
-        Read one at a time, and in order.
-
-    Returns
-    -------
-    SensitivityMap
-        Without ``per_spectrum`` and ``spectra``; the seed is that of the first part.
-
-    Raises
-    ------
-    ValueError
-        If there is no map, or the maps were not made in the same way.
+    Except for rounding the numbers do not depend on how the spectra were divided, with two exceptions. ``share_error``
+    adds the errors of the parts in quadrature, weighted by the size of their maps, which is right to first order; it is
+    NaN if a part is a single spectrum. With random repeats ``standard_error`` may be too large, where that of a part is
+    the noise of its repeats and not the spread over its spectra.
     """
     first, sums = None, None
     for part in maps:
         if first is None:
             first, sums = part, _Sums(part)
-        _check_alike(first, part)
+        _check_same_settings(first, part)
         sums.add(part)
     if first is None:
         raise ValueError("maps: expected at least one, received none")
     return replace(first, per_spectrum=None, spectra=None, **sums.arrays())
 
 
-def _check_alike(first, part):
-    for name in ALIKE:
+def _check_same_settings(first, part):
+    for name in SETTINGS:
         if getattr(part, name) != getattr(first, name):
             raise ValueError(
                 f"maps: expected the {name} {getattr(first, name)!r} of the first, received {getattr(part, name)!r}"
@@ -192,42 +180,19 @@ class _Sums:
 
 @dataclass
 class Totals:
-    """Sums over the spectra of a plan, scaled units.
+    """Sums over the spectra of a plan, in scaled units."""
 
-    Attributes
-    ----------
-    moments : RunningMoments
-        Of the maps.
-    shares : RunningShares
-        Of the maps.
-    others : RunningSums
-        Of what else the engine returns for a spectrum.
-    used : ndarray of shape (n_used,)
-        Rows of the spectra that were added.
-    per_spectrum : ndarray of shape (n_used, n_AMPs, n_columns) or None
-        The maps, NaN where a spectrum does not enter an AMP.
-    """
-
-    moments: RunningMoments
-    shares: RunningShares
-    others: RunningSums
-    used: np.ndarray
-    per_spectrum: np.ndarray | None
+    moments: RunningMoments  # of the maps
+    shares: RunningShares  # of the maps
+    others: RunningSums  # of the other arrays that the engine returns for a spectrum
+    used: np.ndarray  # (n_used,) rows of the spectra that were added
+    per_spectrum: np.ndarray | None  # (n_used, n_AMPs, n_columns) maps, NaN where a spectrum does not enter an AMP
 
 
 def accumulate(models, plan, executor=None, store=None, keep_spectra=True, tolerance=None, progress=False):
-    """Perturb the spectra of the plan that are not in the store yet, and add all up.
+    """Perturb the spectra of the plan that are not in the store yet; return the `Totals` of all.
 
-    Parameters
-    ----------
-    models : list of objects
-    plan : plan.Plan
-    executor, store, keep_spectra, tolerance, progress
-        As in ``sensitivity_map``.
-
-    Returns
-    -------
-    Totals
+    The arguments after ``plan`` are those of ``sensitivity_map``.
     """
     used, shape = plan.used, plan.shape
     if store is not None and not (hasattr(store, "keys") and hasattr(store, "update")):
@@ -236,7 +201,7 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     expected = (plan.n_arrays, *shape)
     for row in used[stored][:1].tolist():
         stored_arrays(store, row, expected)
-    answers = in_order(used[~stored], run_chunks(models, plan, used[~stored], executor), store, expected)
+    maps = in_order(used[~stored], run_chunks(models, plan, used[~stored], executor), store, expected)
 
     totals = Totals(
         RunningMoments(*shape),
@@ -248,7 +213,7 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     row_sums = RunningMoments(shape[0], 1)  # of each AMP's map over all bins
     with progress_bar(len(used), progress, executor) as advance:
         for k, row in enumerate(used.tolist()):
-            arrays = stored_arrays(store, row, expected) if stored[k] else next(answers)
+            arrays = stored_arrays(store, row, expected) if stored[k] else next(maps)
             spectrum_map = arrays[0]
             wanted = plan.wanted[row]
             totals.moments.add(spectrum_map, wanted)

@@ -328,8 +328,8 @@ def _good_size(models, plan, executor):
     trial = next(make_chunks(replace(plan, chunk_size=few), plan.used[:few]))
     seconds = executor.submit(time_chunk, models, trial, plan.without_data()).result()
     fair = -(-len(plan.used) // getattr(executor, "chunks_ahead", CHUNKS_AHEAD))
-    answer = 8 * plan.n_arrays * np.prod(plan.shape)
-    return max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / answer)))
+    map_bytes = 8 * plan.n_arrays * np.prod(plan.shape)
+    return max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / map_bytes)))
 
 
 def _along_directions(plan, rows):

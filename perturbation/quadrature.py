@@ -1,4 +1,8 @@
-"""The exact map: every direction of a spectrum walked along at a few nodes, many spectra in one call of the network."""
+"""The exact map: the mean over the noise along each direction, from predictions at a few points (nodes) of it.
+
+Below, g(z) = f(x + z d) - f(x) is the change of a prediction when spectrum x is moved by z standard deviations along
+the direction d.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -17,23 +21,23 @@ DENSITY = np.exp(-(GRID**2) / 2) / np.exp(-(GRID**2) / 2).sum()
 
 @dataclass(frozen=True)
 class Rule:
-    """Nodes of a rule and what to do with g there.
+    """A quadrature rule: its nodes, and how the values of g there become means over z, a standard normal variable.
 
     Attributes
     ----------
     name : str
     n_nodes : int
-        As the user counts them.
+        Number of nodes, the centre (z = 0) included if the number is odd.
     nodes : ndarray of shape (n,)
-        In standard deviations, ascending, in pairs of opposite sign, none zero.
+        In standard deviations, ascending, in pairs of opposite sign, without the centre, where g is zero.
     root : ndarray of shape (n_terms, n)
-        E[g^2] is about the sum of ``(root @ g)**2``.
+        E[g^2] is approximated by the sum of ``(root @ g)**2``.
     lower_root : ndarray of shape (n_terms, n)
-        The same of a lower rule on the same nodes, whose difference tells the error.
+        The same for a rule of lower degree on the same nodes; the difference estimates the error.
     slope : ndarray of shape (n,)
-        E[g'(z)] = E[z g(z)] (Stein's lemma) is about ``slope @ g``.
+        E[g'(z)] = E[z g(z)] (Stein's lemma) is approximated by ``slope @ g``.
     curvature : ndarray of shape (n,)
-        E[g''(z)] = E[(z^2 - 1) g(z)] is about ``curvature @ g``.
+        E[g''(z)] = E[(z^2 - 1) g(z)] is approximated by ``curvature @ g``.
     """
 
     name: str
@@ -47,15 +51,7 @@ class Rule:
 
 @functools.lru_cache(maxsize=16)
 def make_rule(name, n_nodes):
-    """Return the `Rule` of that name.
-
-    Parameters
-    ----------
-    name : {"auto", "hermite", "spline", "midpoints"}
-        "auto" is "hermite" up to five nodes, "spline" beyond.
-    n_nodes : int
-        From 2 to 200. The centre is one of them where the number is odd.
-    """
+    """Return the `Rule` called ``name``, one of `RULES`, with 2 to 200 nodes."""
     if name == "auto":
         name = "hermite" if n_nodes <= HERMITE_UP_TO else "spline"
     return {"hermite": _hermite, "spline": _spline, "midpoints": _midpoints}[name](n_nodes)
@@ -80,7 +76,7 @@ def _hermite(n_nodes):
 
 
 def _midpoints(n_nodes):
-    """Middle, in probability, of intervals of equal probability: for steps. Not exact even for linear g."""
+    """Medians of intervals of equal probability, for functions with steps. Not exact even for linear g."""
     nodes = np.array([NormalDist().inv_cdf((k + 0.5) / n_nodes) for k in range(n_nodes)])
     nodes = (nodes - nodes[::-1]) / 2
     nodes = nodes[np.abs(nodes) > 1e-9]
@@ -97,9 +93,9 @@ def _midpoints(n_nodes):
 
 
 def _spline(n_nodes):
-    """Cubic spline through equally spaced points: exact for quadratic g, and the best found for kinks and steps.
+    """Mean square of a cubic spline through equally spaced nodes: exact for quadratic g, and good for kinks.
 
-    The reach of the nodes is near the best for networks and a random forest (benchmarks/quadrature.py).
+    The distance of the outer nodes is near the best one for networks and a random forest (benchmarks/quadrature.py).
     """
     pairs = n_nodes // 2
     distance = 1.6 * pairs**0.36 * np.arange(1, pairs + 1) / pairs
@@ -180,19 +176,9 @@ N_ARRAYS = 4  # of each spectrum: its map, the distance to that of the lower rul
 
 
 def moved_spectra(spectra, displacements, nodes):
-    """Return each spectrum as it is, then moved by each node along each direction.
+    """Return each spectrum as it is, then moved by each node along each direction: (1 + n_nodes * K, n, n_bins).
 
-    Parameters
-    ----------
-    spectra : ndarray of shape (n, n_bins)
-    displacements : ndarray of shape (K, n or 1, n_bins)
-        One standard deviation along each of K directions.
-    nodes : ndarray of shape (n_nodes,)
-        In standard deviations.
-
-    Returns
-    -------
-    ndarray of shape (1 + n_nodes * K, n, n_bins), of the type of ``spectra``
+    ``spectra`` is (n, n_bins), ``displacements`` (K, n or 1, n_bins) one standard deviation along each of K directions.
     """
     n_nodes, n_directions = len(nodes), len(displacements)
     rows = np.empty((1 + n_nodes * n_directions, *spectra.shape), spectra.dtype)
@@ -203,10 +189,10 @@ def moved_spectra(spectra, displacements, nodes):
     return rows
 
 
-def changes(answers, n_nodes):
-    """Return f(x') - f(x), (n_nodes, K, n, n_AMPs), from the answers (1 + n_nodes * K, n, n_AMPs), as float64."""
-    moved = answers[1:].reshape(n_nodes, -1, *answers.shape[1:])
-    return np.subtract(moved, answers[0], dtype=np.float64)
+def changes(predictions, n_nodes):
+    """Return f(x') - f(x), (n_nodes, K, n, n_AMPs), from the predictions (1 + n_nodes * K, n, n_AMPs), as float64."""
+    moved = predictions[1:].reshape(n_nodes, -1, *predictions.shape[1:])
+    return np.subtract(moved, predictions[0], dtype=np.float64)
 
 
 def summed(change, rule, again=None):
