@@ -33,10 +33,11 @@ import numpy as np
 from constants import Stream, stream
 from studies import defects
 from studies.command import RESULTS, ROOT, settings_of, study_parser
-from studies.explanations import Scene, explain
-from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
+from studies.explanations import ON_PAGE, Scene, explain
+from studies.tables import as_markdown, data_frame, put_between_marks, write_csv, write_page
 
 STRENGTHS = (3, 1)  # of the shortcut
+TITLE = "Defects found, false alarms in brackets (studies/blindness.py, docs/explanations.md)"
 MARKS = "<!-- begin: studies.blindness -->", "<!-- end: studies.blindness -->"
 
 
@@ -167,14 +168,15 @@ def exchanged_bins(healthy, names, wavelength):
     return rows
 
 
-def markdown(table):
-    """Lines of the page: cases found, and false alarms in brackets, per defect."""
+def markdown(table, shown=ON_PAGE):
+    """Lines of a table: cases found, and false alarms in brackets, per defect and explanation (None: of all)."""
     rows = []
     for what, part in table.groupby("explanation", sort=False):
-        row = {"": what}
-        for defect, cases in part.groupby("defect", sort=False):
-            row[f"{defect} ({len(cases)})"] = f"{cases['found'].sum()} ({cases['false_alarm'].sum()})"
-        rows.append(row)
+        if shown is None or what in shown:
+            row = {"": what}
+            for defect, cases in part.groupby("defect", sort=False):
+                row[f"{defect} ({len(cases)})"] = f"{cases['found'].sum()} ({cases['false_alarm'].sum()})"
+            rows.append(row)
     return as_markdown(data_frame(rows).fillna(""))
 
 
@@ -260,10 +262,11 @@ def main():
         print(f"seed {seed} done", file=sys.stderr, flush=True)
     rows += exchanged_bins(healthy, data.amp_names, data.wavelength)
     table, proofs = data_frame(rows), data_frame(proofs)
-    print("\n".join(markdown(table)))
+    print("\n".join(markdown(table, None)))
     print(table.groupby(["defect", "explanation"], sort=False)["value"].median().unstack(0).round(4).to_string())
     print(proofs.to_string(index=False))
     write_csv(arguments.out / "blindness.csv", table)
+    write_page(arguments.out / "blindness.md", TITLE, markdown(table, None))
     write_csv(arguments.out / "blindness_networks.csv", proofs)
     if arguments.page and not arguments.quick:
         put_between_marks(arguments.page, MARKS, "\n".join(markdown(table)))

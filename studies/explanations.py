@@ -42,7 +42,7 @@ QUESTIONS = {
     "halving, 500 repeats": "The same, with the published repeats.",
     "gradient x error": "The same, if the network were linear?",
     "single bins, spread": "The same, when the bin varies as much as the others allow?",
-    "dragged": "The same, when the other bins are dragged along as planets differ?",
+    "dragged": "How far does noise in this bin move it, if it drags the others along?",
     "SHAP": "Which bins make it differ from other planets' predictions?",
     "SHAP, 200 samples": "The same, with more evaluations.",
     "permutation importance": "How much worse is it with the bin of another planet?",
@@ -54,6 +54,10 @@ QUESTIONS = {
     "reaction / (1 - leverage)": "How far does leaving the bin out move it, if the model is linear?",
     "reaction, with sampling noise": "What agreement with removal would a linear model show, with 300 noisy spectra?",
 }
+ON_PAGE = (
+    "exact single bins", "gradient x error", "halving", "halving, 500 repeats", "SHAP", "permutation importance",
+    "dragged",
+)  # fmt: skip
 OF_RUN = "fold 0 of the run"
 SAMPLES = 200  # of the bootstrap
 NODES = 5
@@ -195,10 +199,9 @@ def scores(maps, reaction, removal, names, rng):
 
 
 def markdown(table):
-    """Lines of the page: a row per explanation of the first network; agreement with both truths, mean over AMPs."""
-    shown = table[
-        (table["network"] == table["network"].iloc[0]) & (table["amp"] == "mean") & (table["evaluations"] > 0)
-    ]
+    """Lines of the page: a row per explanation of `ON_PAGE`: agreement with both truths, mean over AMPs."""
+    first = table[table["network"] == table["network"].iloc[0]]
+    means = first[(first["amp"] == "mean") & first["explanation"].isin(ON_PAGE)]
     rows = [
         {
             "explanation": one["explanation"],
@@ -207,7 +210,7 @@ def markdown(table):
             "removal": f"{one['removal']:.2f}",
             "evaluations": f"{one['evaluations']:,}",
         }
-        for one in shown.to_dict("records")
+        for one in means.sort_values("explanation", key=lambda names: names.map(ON_PAGE.index)).to_dict("records")
     ]
     return as_markdown(data_frame(rows))
 
