@@ -71,6 +71,13 @@ class Study(RunFolder):
                 "to start again"
             )
         if self.resumed:
+            there = flatten(read_yaml(self.path / RECORD))
+            for name, file in self.files.items():
+                if there.get(f"{name}.sha256") != self.settings[name]["sha256"]:
+                    raise InputError(
+                        f"{self.path}: holds a study of another {name}, {file} was changed or is another file; give "
+                        "--overwrite to start again, or choose another --output"
+                    )
             self._check_same(self.path / RECORD, "a study")
         elif self.resume and set(held) - {SURVEY}:  # a survey alone may come from `python -m simulation`
             raise InputError(

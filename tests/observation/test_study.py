@@ -162,8 +162,8 @@ def test_a_study_that_was_killed_anywhere_keeps_what_is_finished(steps, place, s
 
 
 CHANGES = {  # what is different on resuming: (a change, flags, words of the refusal)
-    "a newer reduction": (lambda place: place.observe(2200.0), [], "observation.sha256"),
-    "another planet file": (lambda place: place.plan(WIDER), [], "planet.sha256"),
+    "a newer reduction": (lambda place: place.observe(2200.0), [], "holds a study of another observation, "),
+    "another planet file": (lambda place: place.plan(WIDER), [], "holds a study of another planet, "),
     "another seed": (lambda place: None, ["--seed", "7"], "seed = "),
     "another number of planets": (lambda place: None, ["--n", "12"], "n = 10, received 12"),
     "other settings": (lambda place: None, ["--epochs", "3"], "training.epochs = "),
