@@ -106,8 +106,9 @@ STEPS = (
         "paper",
         600,
         "docs/paper.md: the paper's recipe, which trains its lstm for hours",
-        ("-m studies.paper --work WORK/paper --figure docs/paper_maps.png",),
+        ("-m studies.paper --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
     ),
+    Step("verdicts", 60, "thresholds in docs/method.md", ("-m studies.verdicts --train --page docs/method.md",)),
     Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
     Step(
         "sensitivity",
