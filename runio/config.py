@@ -116,7 +116,7 @@ class TrainingConfig:
     copies: int = setting(2, low=1)
     loss: str = setting("log_mse", choices=("mse", "log_mse"))
     noise: str = setting("fresh", choices=("fresh", "fixed", "none"))
-    extra_noise: float = setting(1.0, low=0)
+    extra_noise: float = setting(0.5, low=0)
     cv: int = setting(5, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))
     beta_2: float = setting(0.99, low=0, below=1)

@@ -1,5 +1,6 @@
 """The networks have the paper's shapes, take any number of bins, and load safely."""
 
+import importlib
 import inspect
 import random
 from pathlib import Path
@@ -165,3 +166,11 @@ def test_a_seed_gives_the_weights_whatever_else_draws_random_numbers(name):
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
     np.testing.assert_array_equal(networks[0].get_layer("whitening").get_weights()[0], whitening[0])
+
+
+def test_a_users_keras_json_has_no_say():
+    """The module is loaded again after Keras was set as by a keras.json."""
+    keras.config.set_floatx("float16")
+    keras.config.set_image_data_format("channels_first")
+    importlib.reload(models)
+    assert (keras.config.floatx(), keras.config.image_data_format()) == ("float32", "channels_last")
