@@ -172,7 +172,7 @@ class Opacities:
             strength = band_strength(molecule, temperature, self.edges)
             if molecule in sharing:
                 rows = [np.interp(temperature, sharing["temperature"], column) for column in sharing[molecule].T]
-                strength = strength * np.exp(np.interp(self.wavelength, sharing["wavelength"], rows))
+                strength = strength * np.exp(np.interp(self.wavelength, sharing[f"{molecule}_wavelength"], rows))
             shares[t] = couple_cells(strength, self, self.distributions.cross_sections(molecule, temperature, pressure))
         return shares
 

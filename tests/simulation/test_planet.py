@@ -198,6 +198,7 @@ def test_a_file_that_is_no_planet_is_refused(tmp_path, text, words):
         ("wasp39b", 109, 7),
         ("wasp39b_jwst", 111, 7),
         ("wasp12b_wfc3", 13, 2),
+        ("wasp107b", 108, 4),
     ],
 )
 def test_shipped_observations_are_read_with_stated_units_and_fit_their_planet_file(name, bins, instruments):
