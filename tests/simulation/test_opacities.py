@@ -19,6 +19,7 @@ from simulation.opacities import (
 )
 from simulation.survey import DEPTH_STEP, JUPITER_RADIUS
 from studies.fit_opacities import fit, same_rank
+from studies.fit_sharing import band_4_3
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "ariel_spectra.h5"
 EDGES, WEIGHTS = [1.0, 1.05, 1.1], [0.7, 0.3]  # two cells [micron], two ordinates
@@ -180,7 +181,13 @@ def test_shipped_spectra_are_those_of_this_forward_model():
 
 
 # log10 of the ratio of two bins at 10 mbar, effective cross-sections, from the tables of studies/fit_sharing.py.
-SHARED = [("H2O", 1000.0, 2.451, 2.602, 0.84), ("H2O", 1500.0, 2.451, 2.602, 0.58), ("CH4", 1000.0, 2.219, 2.356, 0.34)]
+# That of CO2 is from the lines that `studies.fit_sharing.band_4_3` counts.
+SHARED = [
+    ("CO2", 1000.0, 4.232, 4.332, 0.64),
+    ("H2O", 1000.0, 2.451, 2.602, 0.84),
+    ("H2O", 1500.0, 2.451, 2.602, 0.58),
+    ("CH4", 1000.0, 2.219, 2.356, 0.34),
+]
 
 
 @pytest.mark.parametrize("molecule, temperature, one, other, expected", SHARED)
@@ -206,3 +213,15 @@ def test_a_whole_cell_keeps_the_distribution_of_its_line_list(physics):
             parts = opacities.cell == cell
             width = opacities.width[parts] / opacities.width[parts].sum()
             np.testing.assert_allclose(width @ shares[parts], opacities.distributions.weights, rtol=1e-5)
+
+
+def test_cold_band_of_co2_has_the_lines_of_every_other_level():
+    wavenumber, values = band_4_3(150.0, 2355.0, 2368.0, pressure=1e2)
+    peaks = wavenumber[1:-1][
+        (values[1:-1] > values[:-2]) & (values[1:-1] > values[2:]) & (values[1:-1] > 0.2 * values.max())
+    ]
+    b_lower, b_upper = 0.39022, 0.39022 - 0.00309
+    j = np.arange(6, 32, 2)
+    expected = 2349.14 + b_upper * (j + 1) * (j + 2) - b_lower * j * (j + 1)
+    expected = expected[(expected > 2355) & (expected < 2368)]
+    np.testing.assert_allclose(peaks, expected, atol=0.01)
