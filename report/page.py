@@ -42,9 +42,10 @@ BEST = (
     " two maps over the bins. The thresholds of the verdicts are in docs/method.md, Verdict."
 )
 NO_BEST = (
-    "The best possible estimator of this data set is not known, so a verdict depends on R² and, for a molecule, on its"
-    " bands alone (thresholds: docs/method.md, Verdict). <code>python -m studies.information</code> and"
-    " <code>python -m studies.posterior</code> compute the best estimator of the shipped data set."
+    "This data set's best possible estimator is not known. A verdict then depends on R² and, for a molecule, on its"
+    " bands. This misses most defects (docs/method.md, Verdict), so no verdict is better than with care."
+    " <code>python -m studies.information</code> and <code>python -m studies.posterior</code> compute the best estimator"
+    " of the shipped data set."
 )
 
 

@@ -37,14 +37,14 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule("r2", True, 0.7, 0.3, "R² on the test spectra", "only {:.0%} of the variance is recovered"),
-    Rule("error_ratio", False, 1.35, 2.0, "squared error / limit", "its squared error is {:.2f} times the limit"),
+    Rule("error_ratio", False, 1.4, 2.5, "squared error / limit", "its squared error is {:.2f} times the limit"),
     Rule(
         "below_limit", False, 3.0, 5.0, "standard errors by which the squared error is below the limit",
         "its squared error is {:.0f} standard errors below the limit, so something in the data gives the AMP away",
     ),
-    Rule("agreement", True, 0.85, 0.7, "agreement with the best estimator", "its agreement is only {:.2f}"),
+    Rule("agreement", True, 0.8, 0.55, "agreement with the best estimator", "its agreement is only {:.2f}"),
     Rule(
-        "misplaced", False, 0.1, 0.25, "share of the map in other bins than the best estimator's",
+        "misplaced", False, 0.15, 0.3, "share of the map in other bins than the best estimator's",
         "{:.0%} of its sensitivity is in other bins than the best estimator's",
     ),
     Rule(
@@ -52,12 +52,13 @@ RULES = (
         "noise changes it {:.1f} times as much (mean square) as the best estimator",
     ),
     Rule(
-        "enrichment", True, 1.3, 0.9, "share of the map in the molecule's bands / share of the bins there; used where"
+        "enrichment", True, 1.35, 1.0, "share of the map in the molecule's bands / share of the bins there; used where"
         " the best estimator is not known", "a bin in its bands has only {:.2f} times the share of an average bin",
     ),
 )  # fmt: skip
 TRUST, CARE, DISTRUST = range(3)
 WORDS = ("Trust it", "Trust it with care", "Do not trust it")
+UNKNOWN = "without the best estimator nothing shows whether it looks at the right bins"
 
 
 class Verdict(NamedTuple):
@@ -112,7 +113,7 @@ class Verdict(NamedTuple):
             passed = [np.isfinite(value) and (value >= t if rule.below else value <= t) for t in rule[2:4]]
             if not all(passed):
                 found.append((DISTRUST if not passed[1] else CARE, rule.reason.format(value)))
-        return found
+        return found if self.agreement is not None else [*found, (CARE, UNKNOWN)]
 
     @property
     def level(self):
@@ -123,8 +124,6 @@ class Verdict(NamedTuple):
     def conclusion(self):
         """The conclusion as a sentence with its reasons."""
         reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
-        if self.level == TRUST and self.agreement is None:
-            return "Trust it as far as R² can tell; whether it looks at the right bins is not known."
         return WORDS[self.level] + (f", because {' and '.join(reasons)}." if reasons else ".").replace("-", "−")
 
     @property
