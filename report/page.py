@@ -44,8 +44,8 @@ BEST = (
 NO_BEST = (
     "This data set's best possible estimator is not known. A verdict then depends on R² and, for a molecule, on its"
     " bands. This misses most defects (docs/method.md, Verdict), so no verdict is better than with care."
-    " <code>python -m studies.information</code> and <code>python -m studies.posterior</code> compute the best estimator"
-    " of the shipped data set."
+    " <code>python -m studies.information</code> and <code>python -m studies.posterior</code> compute that of"
+    " the shipped data set."
 )
 
 

@@ -96,6 +96,7 @@ STEPS = (
             "-m studies.blindness --shap --pudu --page docs/explanations.md --figure docs/blindness.png",
         ),
     ),
+    Step("verdicts", 12, "how often a verdict is right", ("-m studies.verdicts --train --page docs/method.md",)),
     Step(
         "pooling",
         5,
