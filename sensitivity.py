@@ -128,7 +128,7 @@ progress
     for mean, std, words in ((x_mean, x_std, "x_mean"), (y_data_mean, y_data_std, "y_data_mean")):
         if std is None and mean is not None:
             raise ValueError(f"{words.replace('mean', 'std')}: expected a number, as {words} is given, received None")
-    own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
+    own = {"x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
     own |= {name: (0.0 if name.endswith("mean") else 1.0) for name, value in own.items() if value is None}
     if np.ndim(spectra) == 1:
         spectra, auxiliary = np.asarray(spectra)[None], None if auxiliary is None else np.atleast_2d(auxiliary)
@@ -136,7 +136,7 @@ progress
         raise ValueError(f"nodes: expected a number from 2 to {MAX_NODES}, received {nodes!r}")
     try:
         return _maps(
-            [own | {"auxiliary": auxiliary}], None, spectra, errors, amp_names, None, scheme="single",
+            [own | {"model": model, "auxiliary": auxiliary}], None, spectra, errors, amp_names, None, scheme="single",
             covariance=covariance, directions=directions, nodes=nodes, rule=rule, input_layout=input_layout,
             output=output, auxiliary_first=auxiliary_first, stochastic=stochastic, batch_size=batch_size,
             executor=executor, keep_spectra=keep_spectra, progress=progress, wavelength=wavelength,
@@ -310,7 +310,10 @@ def fold_maps(networks, y_test, org_spectrum, org_error, **options):
         of their predictions in the AMPs' own units (with ``scaled``, of their scaled predictions). With ``tolerance``
         all maps stop at the same spectrum, once every one of them has reached it. Of a single network its map alone.
     """
-    return _maps(list(networks), y_test, org_spectrum, org_error, **options)
+    networks = list(networks)
+    if not networks or any("model" not in own for own in networks):
+        raise ValueError(f"networks: expected dicts with a model each, received {[list(own) for own in networks]}")
+    return _maps(networks, y_test, org_spectrum, org_error, **options)
 
 
 def _maps(
@@ -323,14 +326,15 @@ def _maps(
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
     models = [network["model"] for network in networks]
     plan = plan_spectra(
-        org_spectrum, org_error, covariance, directions, [(own["x_mean"], own["x_std"]) for own in networks],
+        org_spectrum, org_error, covariance, directions, [(own.get("x_mean"), own.get("x_std")) for own in networks],
         [own.get("auxiliary") for own in networks], scheme, groups, nodes, rule, repeat,
     )  # fmt: skip
     if store is not None and rng is None and plan.rule is None:
         raise ValueError("rng: expected the seed of the maps in store, received None")
+    y_scalings = [(own.get("y_data_mean"), own.get("y_data_std")) for own in networks]
     plan = finish_plan(
-        plan, models, [(own["y_data_mean"], own["y_data_std"]) for own in networks], scaled, y_test, gases, abundance,
-        no_spectra, rng, input_layout, batch_size, chunk_size, executor, output, auxiliary_first, stochastic,
+        plan, models, y_scalings, scaled, y_test, gases, abundance, no_spectra, rng, input_layout, batch_size,
+        chunk_size, executor, output, auxiliary_first, stochastic,
     )  # fmt: skip
     if wavelength is not None:
         wavelength = float_array("wavelength", wavelength, f"({plan.x_mean.shape[1]},)", 1, plan.x_mean.shape[1])

@@ -267,6 +267,7 @@ def finish_plan(
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     seed = seed_of(rng)
 
+    auxiliary_first = None if auxiliary_first is None else truth("auxiliary_first", auxiliary_first)
     stochastic = None if stochastic is None else way_with_random_models(stochastic)
     probes = []
     for model, (spectra, auxiliary) in zip(models, plan.first(), strict=True):

@@ -13,6 +13,7 @@ MAX_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 ROUNDING = 1e-5  # relative difference between predictions for the same spectrum that may be rounding
 COMPANY = 1e-3  # relative difference between predictions for a spectrum alone and among others that may be rounding
+SMALL = 0.1  # added to the size of predictions: those near zero are sums of larger numbers, which were rounded, too
 KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models that were asked before
 
 
@@ -108,7 +109,7 @@ def _probe(predict, rows, auxiliary, layouts):
     size = np.abs(predictions).max(axis=0)
     scatter = _check_each_row(way, rows, auxiliary, predictions, size)
     for other, (_, others, _) in list(ways.items())[1:]:
-        if np.any(np.abs(others - predictions) > COMPANY * size + 10 * scatter):
+        if np.any(np.abs(others - predictions) > COMPANY * (size + SMALL) + 10 * scatter):
             raise ValueError(
                 f"input_layout: expected one of {LAYOUTS}, as the model takes {layout!r} and {other!r} and gives"
                 f" different predictions (up to {np.abs(others - predictions).max():.2g}), received None"
@@ -161,13 +162,13 @@ def _check_each_row(predict, rows, auxiliary, predictions, size):
         twice = np.repeat(rows[last], 2, axis=0)
         alone = predict(twice, None if auxiliary is None else np.repeat(auxiliary[last], 2, axis=0))[0]
     difference = np.abs(alone.astype(float) - predictions[-1])
-    if np.all(difference <= ROUNDING * size):
+    if np.all(difference <= ROUNDING * (size + SMALL)):
         return np.zeros(len(size))
     again = predict(rows.copy(), auxiliary, "the first spectra") - predictions.astype(float)  # (rows, n_amps)
     scatter = np.sqrt(np.mean(again**2, axis=0) / 2)
-    if np.any(scatter > ROUNDING * size):
+    if np.any(scatter > ROUNDING * (size + SMALL)):
         return scatter
-    if np.any(difference > COMPANY * size):
+    if np.any(difference > COMPANY * (size + SMALL)):
         raise ValueError(
             "model: expected predictions that depend on their own row alone, received others for a spectrum alone than"
             f" among {len(rows)} (they differ by up to {difference.max():.2g}): the model uses statistics of all rows"

@@ -5,6 +5,7 @@ import html as markup
 import numpy as np
 
 from perturbation import amps as table
+from perturbation.arguments import float_array
 
 NUMBERS = ("mean", "standard_error", "repeat_error", "quadrature_error", "slope", "curvature")  # arrays of bins
 TOP = 3  # bins of each AMP that are named
@@ -45,10 +46,11 @@ def _largest(result):
     """Yield the name of each AMP and its largest columns in words."""
     tested = np.isfinite(result.mean).any(axis=0).sum()
     shares, errors = (result.mean, None) if result.share_error is None else result.shares()
+    what = "direction" if result.scheme == "directions" else "bin"
     for name, row, columns in zip(result.rows, range(len(result.mean)), result.top(min(TOP, tested))):
         parts = []
         for column in columns:
-            place = f"{column}" if result.wavelength is None else f"{result.wavelength[column]:.4g} micron"
+            place = f"{what} {column}" if result.wavelength is None else f"{result.wavelength[column]:.4g} micron"
             if errors is None or not np.isfinite(shares[row, column]):
                 parts.append(f"{place}: {result.mean[row, column]:.3g}")
             else:
@@ -108,7 +110,8 @@ def plot(result, wavelength, bands, ax, best):
     position = np.arange(result.mean.shape[1]) if wavelength is None else wavelength
     shares, errors = result.shares()
     if best is not None:
-        best = np.asarray(getattr(best, "mean", best), float) if not isinstance(best, np.ndarray) else best
+        best = best if isinstance(best, np.ndarray) else getattr(best, "mean", best)
+        best = float_array("best", best, f"{result.mean.shape}", finite=False)
         if best.shape != result.mean.shape:
             raise ValueError(f"best: expected shape {result.mean.shape}, received {best.shape}")
         best = best / np.nansum(best, axis=1, keepdims=True)

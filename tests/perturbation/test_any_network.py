@@ -100,6 +100,13 @@ def test_predictions_that_depend_on_other_rows_are_refused(model):
         run(model, input_layout="flat")
 
 
+def test_predictions_near_zero_are_not_taken_for_random_or_for_those_of_neighbours():
+    rounded = lambda x: linear(x) * 1e-6 + 1e-7 * (len(x) == 1)  # noqa: E731 - as a network of float32 rounds
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(run(rounded, input_layout="flat").mean).all()
+
+
 # Numbers that are too coarse
 
 
@@ -127,6 +134,7 @@ WRONG = {
     "org_error  ": {"errors": ERRORS > 0},
     "directions": {"directions": np.full((1, N_BINS), 1e-9), "x_mean": 0.0, "x_std": 1.0},
     "output": {"output": "amps"},
+    "auxiliary_first": {"auxiliary_first": "no"},
 }
 
 

@@ -52,11 +52,12 @@ def test_directions_need_no_errors():
     ({"nodes": None}, "nodes: expected a number from 2 to 200, received None"),
     ({"errors": None}, "errors: expected"),
     ({"spectra": np.full((N, N_BINS), 1e39)}, "spectra, scaled by x_mean and x_std: expected"),
+    ({"model": None}, "model: expected .predict, or a callable, received NoneType"),
     ({"amp_names": ["H2O"]}, "amp_names: expected the names of the model's 2 AMPs"),
 ])  # fmt: skip
 def test_wrong_arguments_are_refused(how, words):
     with pytest.raises(ValueError, match=f"^{words}"):
-        exact_map(linear, **{"spectra": SPECTRA, "errors": ERRORS, **how})
+        exact_map(**{"model": linear, "spectra": SPECTRA, "errors": ERRORS, **how})
 
 
 def test_its_options_are_those_of_sensitivity_map():

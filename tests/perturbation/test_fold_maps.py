@@ -116,3 +116,12 @@ def test_networks_of_other_outputs_are_refused():
     own[1]["model"] = lambda x: x[:, :2]
     with pytest.raises(ValueError, match=r"^model: expected output \(3, 3\), received \(3, 2\)"):
         fold_maps(own, None, SPECTRA, ERRORS, **options())
+
+
+@pytest.mark.parametrize(("own", "words"), [
+    ([], r"networks: expected dicts with a model each, received \[\]"), ([{"x_mean": 0}], "networks: expected dicts"),
+    ([{"model": np.tanh}], "x_mean: expected the number"),
+])  # fmt: skip
+def test_networks_that_are_none_are_refused(own, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        fold_maps(own, None, SPECTRA, ERRORS)

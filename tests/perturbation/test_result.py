@@ -139,7 +139,7 @@ def test_a_map_is_printed_in_a_line_for_each_amp():
     table = result._repr_html_()
     assert table.count("<tr>") == 2 and f"<td>{largest}</td>" in table
     odd = run(gases=["<b>", "x"], groups=[[3]], repeat=1, no_spectra=1, rng=0)
-    assert "&lt;b&gt;" in odd._repr_html_() and "1 spectrum" in repr(odd) and "3: 100.0 %" in repr(odd)
+    assert "&lt;b&gt;" in odd._repr_html_() and "1 spectrum" in repr(odd) and "bin 3: 100.0 %" in repr(odd)
 
 
 def test_a_row_is_found_by_the_name_of_its_amp():
