@@ -100,10 +100,9 @@ def parse_address(address):
 
 
 def local_limit(n, free=None):
-    """Return the memory limit, in bytes, of each of ``n`` workers on this machine; None where memory is too short.
+    """Return the memory limit (bytes) of each of ``n`` workers on this machine: its share of what is ``free``.
 
-    Each worker gets the same share of the ``free`` memory (default: what this machine has now). Where a share is less
-    than a worker needs, a limit could end workers that the machine might still hold, so there is a warning instead.
+    Where that is less than a worker needs there is a warning and no limit, which could end workers that would fit.
     """
     free = usable_memory() if free is None else free
     share = free / n
@@ -149,11 +148,7 @@ def standstill(workers, seconds):
 
 
 def gigabytes(n):
-    """Write a number of bytes as GB, or as MB where that is less than one.
-
-    >>> gigabytes(1.5e9), gigabytes(8e7)
-    ('1.5 GB', '80 MB')
-    """
+    """Write a number of bytes as GB, or as MB where that is less than one: '1.5 GB', '80 MB'."""
     return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
 
 
@@ -204,13 +199,9 @@ def run_checked(expected, task):
 
 
 def portable_task(function, args, kwargs):
-    """Return a task for `run_checked` and its arguments, which a scheduler can read without this software.
+    """Return a task for `run_checked` and its arguments, which a scheduler can unpickle without this software."""
 
-    Dask's scheduler unpickles the tasks it passes on, and may run in a user's script in any folder. A local function
-    is sent as code, not as the name of its module.
-    """
-
-    def run(expected, task):
+    def run(expected, task):  # a local function is sent as code, not as the name of its module
 
         return run_checked(expected, task)
 
@@ -218,11 +209,7 @@ def portable_task(function, args, kwargs):
 
 
 class Workers(concurrent.futures.Executor):
-    """The executor that `open_scheduler` returns; ``n_workers`` is the number of live workers.
-
-    One thread talks to Dask: it hands out as many tasks as there are worker threads, and counts the workers every
-    second.
-    """
+    """The executor that `open_scheduler` returns; one thread talks to Dask. ``n_workers`` is how many are alive."""
 
     def __init__(self, address, patience, start_patience):
         try:
@@ -264,10 +251,7 @@ class Workers(concurrent.futures.Executor):
         self._open.close()
 
     def submit(self, function, /, *args, **kwargs):
-        """Run ``function(*args, **kwargs)`` on a worker; return its ``concurrent.futures.Future``.
-
-        Messages name the task by the attribute ``task_name`` of an argument, if one has it.
-        """
+        """Run a function on a worker; return its future. Messages call it by the ``task_name`` of an argument."""
         future = concurrent.futures.Future()
         self._events.put(("submit", future, function, args, kwargs))
         return future
@@ -324,7 +308,7 @@ class Workers(concurrent.futures.Executor):
     def _refuse_strangers(self):
         """Raise an InputError if a worker cannot import this software, or has another version of it."""
 
-        def look():  # a local function is sent as code, so it also runs where this module is missing
+        def look():  # sent as code, so it also runs where this module is missing
 
             return fingerprint()
 
