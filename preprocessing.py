@@ -113,24 +113,10 @@ def take(data, size):
 
 
 def split_test(data, fraction, seed):
-    """Set the test spectra aside (paper: 20 %).
+    """Return the rows for training and validation, and the rows to test on (paper: 20 %), both ascending.
 
-    Parameters
-    ----------
-    data : Dataset
-    fraction : float
-        Part of the spectra to test on; not used when the data set brings its own test rows.
-    seed : int
-
-    Returns
-    -------
-    rest, test : ndarray of int
-        Row numbers, both ascending; ``rest`` is for training and validation.
-
-    Raises
-    ------
-    ValueError
-        If there are too few spectra, or one to test on is also among the rest: training would see it.
+    A data set that brings its own test rows keeps them. Too few spectra, or a planet that is in both parts, raise a
+    ValueError.
     """
     if data.test_rows is not None:
         test = np.sort(data.test_rows)
@@ -172,24 +158,10 @@ def _refuse_leak(data, rest, test):
 
 
 def split_folds(rest, number, kind, valid_fraction, seed):
-    """Cut the training rows into training and validation rows, once per fold.
+    """Cut the rows ``rest`` that are not tested into a list of (training rows, validation rows), one for each fold.
 
-    Parameters
-    ----------
-    rest : ndarray of int
-        Rows that are not tested.
-    number : int
-        Number of folds.
-    kind : {"kfold", "random"}
-        "kfold": each row is validated in exactly one fold. "random": every fold draws its own
-        ``valid_fraction`` (the paper's five random re-splits). A single fold is always drawn at random.
-    valid_fraction : float
-    seed : int
-
-    Returns
-    -------
-    list of (train, valid)
-        Row numbers, ascending.
+    "kfold": each row is validated in exactly one fold. "random": every fold draws its own ``valid_fraction`` (the
+    paper's five random re-splits). A single fold is always drawn at random.
     """
     folds = []
     order = np.random.default_rng(stream(seed, Stream.FOLD_ORDER)).permutation(rest)
@@ -352,33 +324,13 @@ def noisy_test_spectra(data, test, seed):
 
 
 def epoch_chunks(data, fold, copies, noise, seed, epoch, chunk_rows, noise_size=1.0):
-    """Yield one epoch of training data: every spectrum ``copies`` times, shuffled, with noise.
+    """Yield one epoch of training data, (inputs, targets) in chunks: each spectrum ``copies`` times, shuffled, noisy.
 
-    The order and the noise follow from ``seed`` and ``epoch`` alone, so an interrupted training goes on
-    with what it would have seen. Only one chunk is in memory at a time.
-
-    Parameters
-    ----------
-    data : Dataset
-    fold : Fold
-    copies : int
-        Passes over the training spectra per epoch (paper: 10 noisy copies of each).
-    noise : {"fresh", "fixed", "none"}
-        "fresh" draws new noise for every copy in every epoch; "fixed" gives each copy of a spectrum the same noise
-        in all epochs (the paper's augmentation); "none" adds none.
-    seed : (int, int)
-        Seed of the run, and the fold.
-    epoch : int
-    chunk_rows : int
-        Spectra per chunk.
-    noise_size : float
-        Standard deviation of the noise that is added, in units of the errors: 1 for noise-free spectra.
-
-    Yields
-    ------
-    inputs, targets
-        float32, as the network takes them: (chunk, n_bins, 1), or a tuple of that and (chunk, n_auxiliary), and
-        (chunk, n_amps).
+    Inputs (chunk_rows, n_bins, 1), or a tuple of these and auxiliary inputs (chunk_rows, n_auxiliary), and targets
+    (chunk_rows, n_amps) are float32. ``noise``: "fresh" draws new noise for every copy in every epoch; "fixed" gives
+    each copy the same noise in all epochs (the paper's augmentation); "none" adds none. ``noise_size`` is its standard
+    deviation in units of the errors, ``seed`` is that of the run and the number of the fold. Order and noise follow
+    from ``seed`` and ``epoch`` alone, so that an interrupted training continues with the same data.
     """
     rows, scaler, (seed, number) = fold.train, fold.scaler, seed
     rng = np.random.default_rng(stream(seed, Stream.TRAINING, number, epoch))

@@ -1,6 +1,6 @@
 """The folds of a run: load and split its data, and train one network for each fold, here or on other processes.
 
-A fold is trained as a whole by one process. The results folder and the data set have to be on a file system that all
+A fold is trained by one process at a time. The results folder and the data set have to be on a file system that all
 processes see under the same path.
 """
 
@@ -26,7 +26,6 @@ from runio.log import InputError, as_input_error
 from runio.results import read_history
 
 logger = logging.getLogger(__name__)
-
 
 NO_RESULT = (  # settings that change no number; the data set goes by its digest, wherever it lies
     "output", "command", "training.processes", "sensitivity.chunk_size", "data.path"
