@@ -367,6 +367,8 @@ def check_results(file):
         found = [path for path in paths if re.fullmatch(pattern, path)]
         for path in found:
             _check_array(file[path], path, shape, numbers, sizes)
+            if re.fullmatch(rf"{MAP}/mean", path):
+                _check_rows(file[path][()], path)
         wanted = len(judged) if pattern.startswith(JUDGED) else 1
         if needed and len(found) < wanted:
             raise ValueError(f"{pattern.replace(JUDGED, judged[0])}: expected in the file, and for every fold; missing")
@@ -378,6 +380,13 @@ def check_results(file):
     for name in judged[1:]:
         if not np.array_equal(file[f"{name}/y_test"][()], file[f"{judged[0]}/y_test"][()]):
             raise ValueError(f"{name}/y_test: expected that of {judged[0]}, received another")
+
+
+def _check_rows(values, path):
+    """Refuse a map (n_amps, n_bins) in which a row is NaN in part; a row without spectra is NaN as a whole."""
+    odd = np.isnan(values).any(axis=1) & ~np.isnan(values).all(axis=1)
+    if odd.any():
+        raise ValueError(f"{path}: expected not negative numbers, or a row of NaN, received NaN in a part of a row")
 
 
 def _check_reference(file):

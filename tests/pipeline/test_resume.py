@@ -351,8 +351,10 @@ def test_damaged_results_are_never_taken_for_good_ones(runs, whole, tmp_path, co
     shutil.copytree(runs.folder("whole"), tmp_path / "out")
     path = tmp_path / "out/results.h5"
     path.write_bytes(path.read_bytes()[:9000] if content is None else content)
-    with pytest.raises(ValueError, match="not a readable results file"):
+    with pytest.raises(ValueError, match="not the file that the run wrote"):
         load_run(tmp_path / "out")
+    with pytest.raises(ValueError, match="not a readable results file"):
+        load_run(tmp_path / "out", unverified=True)
     refused = runs.run("damaged results", output=tmp_path / "out")
     assert refused.status == 2 and "--overwrite" in refused.stderr
     begins = None if content is None else 8  # the change at which it ends: that one is made anew shows soon
