@@ -157,14 +157,16 @@ def sensitivity_map(
     executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto", rule="auto",
     output=None, auxiliary_first=None, stochastic=None, wavelength=None,
 ):  # fmt: skip
-    """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5): every option.
+    """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
+
+    This function has every option; `exact_map` and `compute_sensitivty_org` are simpler.
 
     Parameters
     ----------
     model : object
         The trained network: Keras, any object with ``.predict``, a PyTorch module, any callable that takes and
-        returns arrays, or a `ModelLoader`. It reads scaled spectra (rows, n_bins, 1) or (rows, n_bins), float32,
-        and returns scaled AMPs (rows, n_AMPs).
+        returns arrays, or a `ModelLoader`. It reads scaled spectra, float32, in one of the layouts of
+        ``input_layout``, and returns scaled AMPs (rows, n_AMPs).
     y_test : array of shape (N, n_AMPs) or None
         True AMPs in retrieval space (log10 VMR for molecules); used for the abundance cut only.
     org_spectrum : array of shape (N, n_bins)
@@ -201,12 +203,13 @@ def sensitivity_map(
         not move and get NaN.
     covariance : bool, optional
         Whether ``org_error`` holds covariances. Default: if it has three axes, or is (n_bins, n_bins) while there
-        are not n_bins spectra. With as many spectra as bins, a square array counts as errors.
+        are not n_bins spectra. With as many spectra as bins a square array counts as errors; it is refused if it is
+        symmetric, as it may then be either.
     auxiliary : array of shape (N, k), optional
         Second input of a two-input model, held fixed. The model receives [spectra, auxiliary].
     input_layout : {"channel", "flat", "channel_first"}, optional
         (rows, n_bins, 1), (rows, n_bins) or (rows, 1, n_bins). Default: as the model declares, else found by trying;
-        where the model takes the first two and gives different predictions it has to be said.
+        where the model takes the first two and gives different predictions, say which.
     batch_size : int, optional
         Rows per call of the model, at most; never less than one repeat of one spectrum, or the nodes of one bin.
         Default: up to 5120, fewer for a Keras model with wide layers (192 for an LSTM of 52 bins, about 100 MB).
