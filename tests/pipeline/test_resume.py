@@ -30,8 +30,8 @@ sensitivity: {no_spectra: 8, repeat: 20}
 RESULTS = {"config.yaml", "MSE.csv", "R2.csv", "results.h5", "report.html", "run.log", "figures", "manifest.json"}
 RESULTS |= {"ensemble.keras"}
 RESULTS |= {f"{kind}_{k}.{ending}" for k in (0, 1) for kind, ending in (("model", "keras"), ("history", "csv"))}
-KILLS = 20  # the last three with true figures, the others with a quick one
-REAL_KILLS = 3
+KILLS = 12  # the last three with true figures, the others with a quick one
+REAL_KILLS = 2
 
 
 class Runs:
@@ -373,9 +373,8 @@ def test_damaged_results_are_never_taken_for_good_ones(runs, whole, tmp_path, co
 
 def test_loss_that_is_no_number_stops_the_run_with_advice(runs):
     settings = runs.place / "wild.yaml"
-    settings.write_text(
-        SETTINGS.replace("DATA", str(runs.place / "data.h5")).replace("lr: 0.01", "lr: 1e30, clipnorm: null")
-    )
+    wild = "lr: 1e30, clipnorm: null, schedule: plateau"  # the only schedule that does not limit the rate
+    settings.write_text(SETTINGS.replace("DATA", str(runs.place / "data.h5")).replace("lr: 0.01", wild))
     stopped = runs.run("wild", "--config", settings)
     assert stopped.status == 1 and "try a lower learning rate than training.lr = 1e+30" in stopped.stderr
     assert not (runs.folder("wild") / "results.h5").exists()
