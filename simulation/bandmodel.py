@@ -101,20 +101,7 @@ def _hot_band_factor(molecule, band, temperature):
 
 
 def cross_section(name, temperature):
-    """Absorption cross-section of one molecule on FINE_GRID.
-
-    Parameters
-    ----------
-    name : str
-        Key of `simulation.molecules.MOLECULES`.
-    temperature : float
-        Gas temperature [K].
-
-    Returns
-    -------
-    numpy.ndarray, shape (len(FINE_GRID),)
-        Cross-section [cm2 per molecule].
-    """
+    """Absorption cross-section (len(FINE_GRID),) [cm2] of a molecule of `MOLECULES` at a temperature [K]."""
     molecule = MOLECULES[name]
     sigma = np.zeros(len(FINE_GRID))
     for band in molecule.bands:

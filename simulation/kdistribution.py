@@ -115,17 +115,7 @@ def effective(cross_section, share, depth=CHORD_DEPTH):
     """Effective cross-section: s such that the mean of exp(-k u) is exp(-depth) at the column u = depth / s.
 
     A grey gas of this cross-section would let the same part of the light through at the apparent edge of a planet.
-
-    Parameters
-    ----------
-    cross_section, share : ndarray (..., n)
-        Values and how often they occur; the shares sum to 1 along the last axis.
-    depth : float
-
-    Returns
-    -------
-    ndarray, shape (...)
-        Unit of `cross_section`.
+    `cross_section` and `share` (..., n), with shares that sum to 1 along the last axis, give (...).
     """
     cross_section, share = np.broadcast_arrays(np.asarray(cross_section, float), share)
     low = np.log(depth / np.maximum(cross_section.max(axis=-1), 1e-300))  # ln u: no bin is darker than its largest k

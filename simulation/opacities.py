@@ -37,44 +37,18 @@ PHYSICS = (1, 2)  # versions: the band model alone says where in a cell the line
 
 
 def part_edges(edges, resolution=PART_RESOLUTION):
-    """Cut cells into parts of equal logarithmic width.
-
-    Parameters
-    ----------
-    edges : ndarray (n_cells + 1,)
-        Ascending [micron].
-    resolution : float
-
-    Returns
-    -------
-    wavenumber : ndarray (n_parts + 1,)
-        Edges of the parts, descending [cm-1]: the order of the cells.
-    cell : ndarray (n_parts,)
-        Cell that each part lies in.
-    """
+    """Cut cells (n_cells + 1,) ascending [micron] into parts: edges (n_parts + 1,) descending [cm-1], cell of each."""
     counts = np.maximum(np.round(np.diff(np.log(edges)) * resolution), 1).astype(int)
     pieces = [1e4 / np.geomspace(low, high, n + 1)[:-1] for low, high, n in zip(edges[:-1], edges[1:], counts)]
     return np.concatenate([*pieces, [1e4 / edges[-1]]]), np.repeat(np.arange(len(counts)), counts)
 
 
 def couple(strength, width, k, weights, smallest_scatter=SMALLEST_SCATTER):
-    """Say which share of each part of a cell has which cross-section (formula above).
+    """Return which share of each part of a cell has which cross-section (formula above), (n_parts, n_g).
 
-    Parameters
-    ----------
-    strength : ndarray (n_parts,)
-        Of the band model, in any unit.
-    width : ndarray (n_parts,)
-        Of the parts; the sum is 1.
-    k, weights : ndarray (n_g,)
-        k-distribution of the cell.
-    smallest_scatter : float
-        The least scatter of the lines, as a fraction of the variance of ln k.
-
-    Returns
-    -------
-    ndarray, shape (n_parts, n_g)
-        Rows sum to 1; the mean over parts, weighted by `width`, is `weights`.
+    `strength` (n_parts,) of the band model in any unit, `width` (n_parts,) with sum 1, `k` and `weights` (n_g,) of the
+    cell; the lines keep at least the fraction `smallest_scatter` of the variance of ln k. Rows sum to 1, and the mean
+    over parts, weighted by `width`, is `weights`.
     """
     log_k, log_f = np.log(k), np.log(strength)
     log_k, log_f = log_k - weights @ log_k, log_f - width @ log_f

@@ -112,13 +112,9 @@ def symmetric_envelope(temperature, constants, upper_constants, perpendicular, z
 
 @cache
 def asymmetric_levels(constants):
-    """Rotational levels of an asymmetric top from constants (A, B, C) [cm-1].
+    """Energies (2J+1,) [cm-1] and eigenvectors in the |J, K> basis for each J, from (A, B, C) [cm-1].
 
-    Returns
-    -------
-    list of (numpy.ndarray, numpy.ndarray)
-        For J = 0 .. LARGEST_J_ASYMMETRIC: energies (2J+1,) [cm-1] and eigenvectors (2J+1, 2J+1) in the |J, K> basis.
-        Centrifugal distortion uses H2O's Watson constants (approximate), damped so that levels stay ordered.
+    Centrifugal distortion uses H2O's Watson constants (approximate), damped so that levels stay in order.
     """
     a, b, c = constants
     levels = []
@@ -168,19 +164,9 @@ def _direction_cosine(j, j_upper, q):
 
 @cache
 def asymmetric_transitions(constants, upper_constants, branches):
-    """Transitions of an asymmetric top.
+    """Offsets from the origin [cm-1], strengths and lower energies [cm-1] of an asymmetric top, (n_lines,) each.
 
-    Parameters
-    ----------
-    constants, upper_constants : tuple of float
-        (A, B, C) of the lower and the upper vibrational state [cm-1].
-    branches : str
-        "a-type" or "b-type": the axis of the transition moment.
-
-    Returns
-    -------
-    offset, strength, lower_energy : numpy.ndarray
-        Offset from the band's origin [cm-1], line strength [relative], energy of the lower level [cm-1]; (n_lines,).
+    (A, B, C) [cm-1] of both vibrational states; `branches` "a-type" or "b-type" is the axis of the transition moment.
     """
     lower_levels, upper_levels = asymmetric_levels(constants), asymmetric_levels(upper_constants)
     offsets, strengths, lower_energies = [], [], []

@@ -24,21 +24,11 @@ from tqdm import tqdm
 
 from common.files import digest, written_whole
 from common.processes import end_with_parent
-from constants import AMPS, JUPITER_RADIUS
-from simulation.ariel import ariel_grid, noise
-from simulation.design import ARIEL, ERROR_STEP, PRIORS, REFERENCE_PLANET
+from constants import AMPS
+from simulation.design import ARIEL
 from simulation.forward_model import LAYERS, PRESSURE_RANGE, ForwardModel
 from simulation.molecules import HELIUM_RATIO
 from simulation.opacities import Opacities, code_version
-
-__all__ = [
-    "ERROR_STEP",
-    "JUPITER_RADIUS",
-    "PRIORS",
-    "REFERENCE_PLANET",
-    "ariel_grid",
-    "noise",
-]  # for those who ask here
 
 logger = logging.getLogger(__name__)
 

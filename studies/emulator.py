@@ -25,7 +25,7 @@ import numpy as np
 
 from common.files import written_whole
 from constants import GRAVITATIONAL_CONSTANT, SUN_RADIUS, Stream, stream
-from simulation.survey import PRIORS
+from simulation.design import PRIORS
 from studies.command import study_parser
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -33,7 +33,7 @@ import numpy as np
 
 from common.files import written_whole
 from constants import Stream, stream
-from simulation.survey import PRIORS
+from simulation.design import PRIORS
 from studies.command import study_parser
 from studies.emulator import SPLIT_SEED, TEST_FRACTION, load_rows, prior_limits
 

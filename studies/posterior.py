@@ -3,7 +3,7 @@
     python -m studies.posterior --spectra 300 --true 6
 
 adds to data/information.h5 what a tempered sampler (`samplers.py`) finds on the emulator (`emulator.py`) with the
-priors of `simulation.survey`, and re-weights a few posteriors with the true forward model instead of the emulator. The
+priors of `simulation.design`, and re-weights a few posteriors with the true forward model instead of the emulator. The
 noise is that of a run of seed 0, spectrum by spectrum (`preprocessing.noisy_test_spectra`), so that the predictions
 of a run can be set beside the posterior means (`limit.py`). What is stored is not computed again: a run that was
 stopped, or one with more --spectra, goes on from there.
@@ -31,7 +31,7 @@ from common.files import written_whole
 from common.processes import end_with_parent
 from constants import Stream, stream
 from preprocessing import noisy_test_spectra
-from simulation.survey import PRIORS
+from simulation.design import PRIORS
 from studies.command import study_parser
 from studies.emulator import SPLIT_SEED, Emulator, load_rows, prior_limits
 from studies.emulator import STORED as EMULATOR

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from constants import JUPITER_RADIUS
 from simulation.forward_model import NAMES, ForwardModel
 from simulation.kdistribution import KDistributions, basis, effective
 from simulation.molecules import HELIUM_RATIO, MOLECULES
@@ -17,7 +18,7 @@ from simulation.opacities import (
     effective_cross_section,
     part_edges,
 )
-from simulation.survey import DEPTH_STEP, JUPITER_RADIUS
+from simulation.survey import DEPTH_STEP
 from studies.fit_opacities import fit, same_rank
 from studies.fit_sharing import band_4_3
 

@@ -19,6 +19,7 @@ import taurex_reference
 from simulation import __main__ as command
 from simulation import bandmodel, rotors, survey
 from simulation.ariel import ariel_grid, noise
+from simulation.design import PRIORS, REFERENCE_PLANET
 from simulation.forward_model import NAMES, ForwardModel, binning_matrix
 from simulation.molecules import MOLECULES as CONSTANTS
 from simulation.molecules import REFERENCE_TEMPERATURE
@@ -51,7 +52,7 @@ def tables(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cloudy():
     """A planet in retrieval space whose spectrum the cloud deck shapes."""
-    amps = np.array(survey.REFERENCE_PLANET)
+    amps = np.array(REFERENCE_PLANET)
     amps[:5], amps[8] = -5.0, 3.0
     return amps
 
@@ -91,7 +92,7 @@ def test_file_is_byte_identical_and_holds_the_agreed_layout(small_run, model, tm
     assert copy.read_bytes() == small_run.read_bytes()
     with h5py.File(copy) as file:
         assert file["spectra"].shape == file["errors"].shape == (5, 52)
-        assert list(file["amps"].attrs["names"]) == list(survey.PRIORS)
+        assert list(file["amps"].attrs["names"]) == list(PRIORS)
         assert set(file["molecule_curves"]) == {"none", *NAMES[:5]} and "offsets" not in file
         assert json.loads(file.attrs["priors"])["Tp"]["range"] == [700.0, 2000.0]
 
@@ -293,7 +294,7 @@ def test_tables_give_the_same_depth_through_taurex_own_absorption(tables, tmp_pa
     amps[8] = 4.6 + 1e-9  # on the boundary of a layer, where TauREx's clouds are ours
     model = ForwardModel(tables)
     wavenumber, depth = model.native_depth(amps)
-    expected = taurex_reference.reference(dict(zip(survey.PRIORS, amps)), wavenumber, np.full(200, amps[7]), "tables")
+    expected = taurex_reference.reference(dict(zip(PRIORS, amps)), wavenumber, np.full(200, amps[7]), "tables")
     np.testing.assert_allclose(depth, expected, rtol=1e-6)
 
 
@@ -321,7 +322,7 @@ def test_depth_is_continuous_and_monotonic_in_cloud_top_pressure(model, cloudy):
 
 
 def test_radius_is_metres_at_the_bottom_and_mass_is_kilograms(model):
-    bare = np.array(survey.REFERENCE_PLANET)
+    bare = np.array(REFERENCE_PLANET)
     bare[:5], bare[5] = -np.inf, 31.0  # so heavy that the atmosphere has no height
     np.testing.assert_allclose(model.depth(bare), (bare[6] / 6.957e8) ** 2, rtol=1e-4)
 
