@@ -25,7 +25,8 @@ UNITS = {  # what depths and errors may be given in by mistake, and how they bec
 ERROR_UNITS = {**UNITS, "variances": np.sqrt}
 del ERROR_UNITS["radius ratios Rp/Rs"]
 MAX_REACH = 3.0  # depths may lie so many times further from the mean than the run's test spectra
-UNIT_REACH = 1.6  # but only so many times, if another unit would bring them back among those
+UNIT_REACH = 1.6  # but only so many times, if in another unit they would be within a factor of the usual depth
+UNIT_FACTOR = 4.0  # which is this
 MAX_ERROR_RATIO = 20.0  # errors may be so many times larger or smaller than in training, if another unit explains it
 
 
@@ -228,10 +229,12 @@ class TrainedNetwork:
             return
         reach, away = self.known.reach, self._distance(spectra)
         away[~np.isfinite(away)] = 0  # rows that other checks will name
-        worst = spectra[away.argmax()][None]
-        if away.max() <= UNIT_REACH * reach:
+        far = away > UNIT_REACH * reach
+        if not far.any():
             return
-        likely = [unit for unit, fraction in UNITS.items() if self._distance(fraction(worst))[0] <= reach]
+        typical = np.median(spectra[far])
+        ratios = {unit: fraction(typical) / self.scaler.x_mean for unit, fraction in UNITS.items()}
+        likely = [unit for unit, ratio in ratios.items() if 1 / UNIT_FACTOR < ratio < UNIT_FACTOR]
         if likely or away.max() > MAX_REACH * reach:
             raise ValueError(
                 f"spectra: expected transit depths as fractions, within {reach:.3g} standard deviations of the mean in "
