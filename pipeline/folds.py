@@ -122,11 +122,7 @@ def load_split(config):
         data = take(data, chosen.size)
         rest, test = split_test(data, chosen.test_fraction, config.seed)
         if config.sensitivity.enabled:
-            for k, span in empty_rows(config.sensitivity.abundance, data.amp_names, data.amps[test]).items():
-                logger.warning(
-                    "sensitivity.abundance: the test spectra have %s from %.3g to %.3g, none is in the range: "
-                    "its row of the published map stays empty", data.amp_names[k], *span,
-                )  # fmt: skip
+            empty_rows(config.sensitivity.abundance, data.amp_names, data.amps[test])  # refuses what is no cut
         folds = split_folds(rest, training.cv, training.folds, chosen.valid_fraction, config.seed)
         return Split(data, test, [Fold.of(data, train, valid) for train, valid in folds])
 
@@ -296,6 +292,13 @@ def train_networks(config, split, folder, stage=None, executor=None):
 
     folds = range(len(split.folds))
     logger.info("training: %s", rate_note(config.training, len(split.folds[0].train)))
+    if config.sensitivity.enabled:
+        truth = split.data.amps[split.test]
+        for k, span in empty_rows(config.sensitivity.abundance, split.data.amp_names, truth).items():
+            logger.warning(
+                "sensitivity.abundance: the test spectra have %s from %.3g to %.3g, none is in the range: "
+                "its row of the published map stays empty", split.data.amp_names[k], *span,
+            )  # fmt: skip
     watch = EpochWatch(folder, folds, config.training.epochs, stage)
     n = process_count(config.training.processes, len(folds))
     if executor is not None:
