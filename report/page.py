@@ -21,7 +21,7 @@ from report.best_estimator import best_estimator_of
 from report.diagnostics import calibration
 from report.pictures import make_figures
 from report.share_panels import INK, Steps, panel
-from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
+from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted, small_fonts
 from report.words import among, noise_of_test
 from runio.config import flatten
 
@@ -85,9 +85,9 @@ def write_figures(run, folder=None, figures="report", processes=1):
 def _drawn(figure):
     """Return a figure as PNG and PDF, bytes each; without a date, so that the same run gives the same files."""
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table that it cuts
-    with our_style():
+    with our_style(), small_fonts():
         png, file = png_of(figure, DPI), io.BytesIO()
-        figure.savefig(file, format="pdf", dpi=300, metadata={"CreationDate": None})
+        figure.savefig(file, format="pdf", dpi=200, metadata={"CreationDate": None})
     return png, file.getvalue()
 
 
@@ -341,7 +341,7 @@ def _in_numbers(found):
         if known:
             row += [f"{one.error_ratio:#.3g} ±&nbsp;{one.error_ratio_error:.2g}", f"{one.unknowable:.2f}"]
             row += ["", "", ""] if one.agreement is None else [
-                f"{one.agreement:.2f}", f"{one.misplaced:.0%}", f"{one.reaction:.2f}"
+                f"{one.agreement:.2f}", f"{one.misplaced:.0%}", f"{one.reaction:#.3g}"
             ]  # fmt: skip
         bands = "" if one.in_bands is None else f"{one.in_bands:.0%}"
         rows.append([*row, bands + ("" if one.best_in_bands is None else f" ({one.best_in_bands:.0%})")])

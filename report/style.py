@@ -7,6 +7,7 @@ import re
 
 import matplotlib
 import numpy as np
+from fontTools import subset
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -70,6 +71,20 @@ def our_style():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
+
+
+@contextlib.contextmanager
+def small_fonts():
+    """Let fonts in PDF files go without tables for ligatures and kerning, which matplotlib does not use.
+
+    Cutting these tables to the letters of a figure takes as long as writing the rest of the file.
+    """
+    default = getattr(subset.Options, "_drop_tables_default", [])
+    subset.Options._drop_tables_default = [*default, "GSUB", "GPOS", "GDEF"]
+    try:
+        yield
+    finally:
+        subset.Options._drop_tables_default = default
 
 
 def styled(function):

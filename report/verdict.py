@@ -49,7 +49,7 @@ RULES = (
     ),
     Rule(
         "reaction", False, 1.3, 2.0, "sum of the map / sum of the best estimator's",
-        "noise changes it {:.1f} times as much (mean square) as the best estimator",
+        "noise changes it {:#.3g} times as much (mean square) as the best estimator",
     ),
     Rule(
         "enrichment", True, 1.35, 1.0, "share of the map in the molecule's bands / share of the bins there; used where"

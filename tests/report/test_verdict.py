@@ -116,7 +116,7 @@ def test_a_network_that_looks_where_the_best_does_is_told_from_one_that_does_not
     for one in verdicts(run, dataclasses.replace(best, optimal_map=exact / 1.4)):
         assert one.agreement == pytest.approx(1) and one.reaction == pytest.approx(1.4)
         assert one.misplaced == pytest.approx(0) and not one.differing
-        assert any("noise changes it 1.4 times as much" in reason for _, reason in one.broken)
+        assert any("noise changes it 1.40 times as much" in reason for _, reason in one.broken)
         assert one.in_bands == pytest.approx(one.best_in_bands)
     for one in verdicts(run, dataclasses.replace(best, optimal_map=exact[:, ::-1])):
         assert one.level == DISTRUST and "Largest difference" in one.where
