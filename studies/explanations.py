@@ -56,7 +56,6 @@ QUESTIONS = {
 }
 ON_PAGE = (
     "exact single bins", "gradient x error", "halving", "halving, 500 repeats", "SHAP", "permutation importance",
-    "dragged",
 )  # fmt: skip
 OF_RUN = "fold 0 of the run"
 SAMPLES = 200  # of the bootstrap
