@@ -102,7 +102,7 @@ def test_the_folds_end_as_one_network_with_the_mean_answer(finished):
         folds = np.array([file[f"fold_{k}/y_pred"][()] for k in (0, 1)])
         group, test = file["ensemble"], file["test_rows"][()]
         assert (
-            set(group) - {"response"}
+            set(group) - {"response", "thirds"}
             == set(file["fold_0"])
             >= {"y_test", "y_pred", "scaler", "sensitivity", "sensitivity_single"}
         )
