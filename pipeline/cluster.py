@@ -308,7 +308,8 @@ class Workers(concurrent.futures.Executor):
     def _refuse_strangers(self):
         """Raise an InputError if a worker cannot import this software, or has another version of it."""
 
-        def look():  # sent as code, so it also runs where this module is missing
+        def look():  # sent as code, so it also runs where this module is missing: it must import it by itself
+            from pipeline.cluster import fingerprint
 
             return fingerprint()
 

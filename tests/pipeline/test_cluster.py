@@ -350,8 +350,10 @@ def test_bad_folds_and_schedulers_are_refused_in_one_line(tmp_path):
 
 def test_all_networks_get_a_folder_each(tmp_path, monkeypatch):
     import runfile
+    from report import compare
 
     runs = []
+    monkeypatch.setattr(compare, "write_comparison", lambda folders, path: path)
     monkeypatch.setattr(runfile, "run", lambda config, arguments, *_: runs.append((config, arguments)))
     assert runfile.main([*settings(tmp_path), "--model", "all"]) == 0
     assert runfile.main([*settings(tmp_path), "--model", "lstm"]) == 0
