@@ -201,7 +201,8 @@ def run_checked(expected, task):
 def portable_task(function, args, kwargs):
     """Return a task for `run_checked` and its arguments, which a scheduler can unpickle without this software."""
 
-    def run(expected, task):  # a local function is sent as code, not as the name of its module
+    def run(expected, task):  # sent as code, not as the name of its module, so it must import what it needs by itself
+        from pipeline.cluster import run_checked
 
         return run_checked(expected, task)
 
