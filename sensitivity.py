@@ -204,7 +204,7 @@ def sensitivity_map(
     covariance : bool, optional
         Whether ``org_error`` holds covariances. Default: if it has three axes, or is (n_bins, n_bins) while there
         are not n_bins spectra. With as many spectra as bins a square array counts as errors; it is refused if it is
-        symmetric, as it may then be either.
+        symmetric, as it may then be either, unless all its numbers are equal.
     auxiliary : array of shape (N, k), optional
         Second input of a two-input model, held fixed. The model receives [spectra, auxiliary].
     input_layout : {"channel", "flat", "channel_first"}, optional

@@ -146,7 +146,8 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
         raise ValueError(f"org_error: expected shape {words}, received {errors.shape}")
     if covariance is None:
         covariance = errors.shape not in shapes[False]
-        if errors.shape == (n_bins, n_bins) and n == n_bins > 1 and np.allclose(errors, errors.T, rtol=1e-8, atol=0):
+        is_square = errors.shape == (n_bins, n_bins) and n == n_bins > 1
+        if is_square and np.ptp(errors) > 0 and np.allclose(errors, errors.T, rtol=1e-8, atol=0):  # equal: errors
             raise ValueError(
                 f"org_error: expected 1-sigma errors or covariance=True, received a symmetric {errors.shape} array"
                 " that may be either; say covariance=True or covariance=False"
