@@ -1,11 +1,8 @@
 """The figures of a run as files, and report.html: one file that a colleague can open from an e-mail."""
 
 import base64
-import contextlib
 import csv
 import html
-import io
-import logging
 import re
 from pathlib import Path
 from string import Template
@@ -14,18 +11,17 @@ import numpy as np
 
 from common import metrics
 from common.files import csv_text, written_whole
-from common.processes import process_count, process_pool
 from constants import BANDS
 from report import verdict
 from report.best_estimator import best_estimator_of
 from report.diagnostics import calibration
+from report.drawing import all_drawn, png_of
 from report.pictures import make_figures
 from report.share_panels import INK, Steps, panel
-from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted, small_fonts
+from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
 from report.words import among, noise_of_test
 from runio.config import flatten
 
-MEMORY = 3e8  # bytes of a process that draws
 MAX_WHOLE = 24  # letters of a header
 MAX_FOLDS = 5  # that a score table lists
 MAX_COVERED = 500  # test spectra whose intervals are made
@@ -69,36 +65,14 @@ def write_figures(run, folder=None, figures="report", processes=1):
     """
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
     made = make_figures(run, figures)
-    n = process_count(processes, len(made) // 3, MEMORY)  # fewer than three figures are no work for a process
-    with process_pool(n, 1) if n > 1 else contextlib.nullcontext() as pool:
-        drawn = (pool.map if pool else map)(_drawn, [picture.figure for picture in made.values()])
-        rendered = {}
-        for (name, picture), (png, pdf) in zip(made.items(), drawn):
-            folder.mkdir(parents=True, exist_ok=True)
-            rendered[name] = picture, png
-            for kind, content in (("png", png), ("pdf", pdf)):
-                with written_whole(folder / f"{name}.{kind}") as part:
-                    part.write_bytes(content)
+    rendered = {}
+    for (name, picture), (png, pdf) in zip(made.items(), all_drawn([one.figure for one in made.values()], processes)):
+        folder.mkdir(parents=True, exist_ok=True)
+        rendered[name] = picture, png
+        for kind, content in (("png", png), ("pdf", pdf)):
+            with written_whole(folder / f"{name}.{kind}") as part:
+                part.write_bytes(content)
     return rendered
-
-
-def _drawn(figure):
-    """Return a figure as PNG and PDF, bytes each; without a date, so that the same run gives the same files."""
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table that it cuts
-    with our_style(), small_fonts():
-        png, file = png_of(figure, DPI), io.BytesIO()
-        figure.savefig(file, format="pdf", dpi=200, metadata={"CreationDate": None})
-    return png, file.getvalue()
-
-
-def png_of(figure, dpi):
-    """Lay a figure out once and for all, and return it as PNG; with a layout engine every file would be drawn twice."""
-    engine, file = figure.get_layout_engine(), io.BytesIO()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
 
 
 def write_report(run, path=None, rendered=None, command=None, versions=None):
