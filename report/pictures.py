@@ -216,8 +216,8 @@ def _slopes(run):
         f"Slope and curvature of the change of each AMP with the depth of one bin, {how}. Each row is divided by its"
         " greatest absolute value, which is printed at the right.",
         "Red: a deeper transit in this bin raises the prediction; blue: it lowers it. A linear network has no"
-        " curvature: where it is red, a shift up and an equal shift down raise the prediction on average, where it is"
-        " blue they lower it. A grey row has none.",
+        " curvature. Where the curvature is red, a shift up and an equal shift down raise the prediction on average;"
+        " where it is blue, they lower it. A grey row has no curvature.",
     )
 
 

@@ -10,13 +10,13 @@ Only --page and --output write: the former the rows of the runs between the mark
 ``run_table.csv``, where rows of other runs stay, and ``run_table.md``, of the given runs.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 
 from common.files import written_whole
 from report.best_estimator import best_estimator_of
+from report.compare import seconds_of_run
 from report.verdict import verdicts
 from runio.results import ENSEMBLE, load_run
 from studies.command import study_parser
@@ -60,12 +60,6 @@ def summary_of_run(run, rows):
         "parameters": f"{load_model(run.folder / f'{name}.keras').count_params():,}",
         "minutes": f"{seconds_of_run(run.folder) / 60:.1f}",
     }
-
-
-def seconds_of_run(folder):
-    """Return how long a run took, from the line of times at the end of its log."""
-    (line,) = re.findall(r"time: (.*)", (Path(folder) / "run.log").read_text(encoding="utf-8"))[-1:]
-    return sum(float(seconds) for seconds in re.findall(r"(\d+) s", line))
 
 
 def main():
