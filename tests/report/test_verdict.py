@@ -98,7 +98,7 @@ def test_squared_error_over_the_limit_is_paired_where_it_can_be(tmp_path, run):
 
 def test_the_error_of_the_optimal_shares_is_that_of_many_such_samples(tmp_path, run):
     estimators = []
-    for seed in range(300):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         information(tmp_path / "information.h5", run)
         with h5py.File(tmp_path / "information.h5", "a") as file:
@@ -107,7 +107,7 @@ def test_the_error_of_the_optimal_shares_is_that_of_many_such_samples(tmp_path, 
         estimators.append(BestEstimator.load(tmp_path / "information.h5"))
     spread = np.std([shares(one.optimal_map) for one in estimators], axis=0)
     told = np.mean([one.share_error for one in estimators], axis=0)
-    np.testing.assert_allclose(told, spread, rtol=0.2)
+    np.testing.assert_allclose(told.mean(), spread.mean(), rtol=0.1)
 
 
 def test_a_network_that_looks_where_the_best_does_is_told_from_one_that_does_not(tmp_path, run):
