@@ -162,7 +162,7 @@ def _panels(runs, names, found, colours, best):
 
 
 def _legend(names, colours, best):
-    entries = [f'<strong style="color:{c}">{html.escape(n)}</strong>' for n, c in zip(names, colours)]
+    entries = [f'<span style="color:{c}" aria-hidden="true">■</span> {html.escape(n)}' for n, c in zip(names, colours)]
     return ", ".join([*entries, "dashed the best possible estimator"] if best else entries)
 
 
