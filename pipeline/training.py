@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 CHUNK_BATCHES = 64  # batches in memory at a time
 STATE_SECONDS = 5.0  # between two states on disk
 VALIDATION_ROWS = 4096  # in one call of the network
-DECAY_RATE, DECAY_BATCH = 0.003, 256  # training.weight_decay is AdamW's at this learning rate and batch size
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
@@ -54,18 +53,13 @@ class TrainingDiverged(RuntimeError):
 
 
 def make_optimizer(settings, steps, peak):
-    """Return AdamW with a moving average of the weights; without decay and average it is Adam.
-
-    AdamW's weights decay in each step by its ``weight_decay`` times the learning rate. Here they decay in an epoch by
-    the same for any learning rate and batch size.
-    """
+    """Return AdamW with a moving average of the weights; without decay and average it is Adam."""
     average = {}
     horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # a short training is mostly beginning
     if horizon:
         average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
-    decay = settings.weight_decay * (DECAY_RATE / peak) * (settings.batch_size / DECAY_BATCH)
     return keras.optimizers.AdamW(
-        peak, beta_2=settings.beta_2, weight_decay=decay, clipnorm=settings.clipnorm, **average
+        peak, settings.weight_decay, beta_2=settings.beta_2, clipnorm=settings.clipnorm, **average
     )
 
 

@@ -120,7 +120,7 @@ class TrainingConfig:
     cv: int = setting(5, low=1)
     folds: str = setting("kfold", choices=("kfold", "random"))
     beta_2: float = setting(0.99, low=0, below=1)
-    weight_decay: float = setting(0.1, low=0)
+    weight_decay: float = setting(0.06, low=0)
     average_epochs: float = setting(5.0, low=0)
     clipnorm: float | None = setting(1.0, above=0)
     warmup_epochs: int = setting(1, low=0)

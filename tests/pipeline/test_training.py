@@ -115,14 +115,6 @@ def test_rate_of_a_cosine_is_raised_for_few_steps_and_lowered_where_it_is_high_b
     assert not schedule.rate_note(settings, 19_200).endswith("more epochs help")
 
 
-@pytest.mark.parametrize("batch_size, lr", [(64, 0.01), (256, 0.001)])
-def test_decay_of_the_weights_in_an_epoch_depends_on_neither_rate_nor_batch_size(batch_size, lr):
-    settings = replace(AVERAGED, batch_size=batch_size, lr=lr)
-    optimizer, steps = training.make_optimizer(settings, 10, lr), 10_000 / batch_size
-    decay = optimizer.weight_decay * lr * steps
-    assert decay == pytest.approx(0.1 * 0.003 * 10_000 / 256)
-
-
 def test_training_stops_after_the_patience():
     settings = replace(SETTINGS, stop_patience=2)
     assert not schedule.should_stop([], settings)
