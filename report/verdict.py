@@ -141,9 +141,9 @@ class Verdict(NamedTuple):
         """Where the network looks, as sentences."""
         if not self.ranges:
             return "No bin changes this prediction."
-        named = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in self.ranges[:MAX_RANGES])
-        more = " and elsewhere" if len(self.ranges) > MAX_RANGES else ""
-        text = f"Half of its sensitivity is at {named} µm{more}"
+        named = self.ranges[:MAX_RANGES]
+        wavelengths = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in named)
+        text = f"{sum(share for *_, share in named):.0%} of its sensitivity is at {wavelengths} µm"
         if self.agreement is None:
             return text + (f"; {self.in_bands:.0%} is in the molecule's bands." if self.in_bands is not None else ".")
         text += f"; agreement with the best estimator {_minus(self.agreement)}"
