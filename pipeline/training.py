@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BATCHES = 64  # batches in memory at a time
 STATE_SECONDS = 5.0  # between two states on disk
 VALIDATION_ROWS = 4096  # in one call of the network
+BETA_BATCH = 512  # training.beta_2 is for batches of this size
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
@@ -53,14 +54,17 @@ class TrainingDiverged(RuntimeError):
 
 
 def make_optimizer(settings, steps, peak):
-    """Return AdamW with a moving average of the weights; without decay and average it is Adam."""
+    """Return AdamW with a moving average of the weights; without decay and average it is Adam.
+
+    ``beta_2`` is meant for batches of 512: smaller ones average over more steps, that is over as many spectra (Malladi
+    et al. 2022, arXiv:2205.10287).
+    """
+    beta_2 = max(0.0, 1 - (1 - settings.beta_2) * settings.batch_size / BETA_BATCH)
     average = {}
     horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # a short training is mostly beginning
     if horizon:
         average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
-    return keras.optimizers.AdamW(
-        peak, settings.weight_decay, beta_2=settings.beta_2, clipnorm=settings.clipnorm, **average
-    )
+    return keras.optimizers.AdamW(peak, settings.weight_decay, beta_2=beta_2, clipnorm=settings.clipnorm, **average)
 
 
 # One or several devices

@@ -104,13 +104,13 @@ def test_rate_rises_over_the_warm_up_and_with_the_root_of_the_batch_size():
 def test_rate_of_a_cosine_is_raised_for_few_steps_and_lowered_where_it_is_high_but_always_counts():
     settings = replace(SETTINGS, batch_size=64, lr=0.001, schedule="cosine", epochs=10)
     assert schedule.peak_rate(settings, 1000) == 0.001
-    assert schedule.peak_rate(settings, 100) == pytest.approx(0.001 * 6**0.8)
-    assert schedule.peak_rate(replace(settings, lr=0.16), 1000) == pytest.approx(0.02)
+    assert schedule.peak_rate(settings, 200) == pytest.approx(0.001 * 3**0.8)
+    assert schedule.peak_rate(replace(settings, lr=16 * 0.0035), 1000) == pytest.approx(2 * 0.0035)
     peaks = [
         schedule.peak_rate(replace(settings, lr=lr), steps) for steps in (10, 100) for lr in (1e-4, 1e-3, 0.01, 0.1)
     ]
     assert peaks[:4] == sorted(set(peaks[:4])) and peaks[4:] == sorted(set(peaks[4:]))
-    assert "100 steps at a learning rate of up to 0.0128" in schedule.rate_note(settings, 320)
+    assert "100 steps at a learning rate of up to 0.0058" in schedule.rate_note(settings, 320)
     assert schedule.rate_note(settings, 320).endswith("more epochs help")
     assert not schedule.rate_note(settings, 19_200).endswith("more epochs help")
 
