@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perturbation.directions import dragged, modes, offsets, tilt
-from sensitivity import exact_map, sensitivity_map
+from sensitivity import sensitivity_map
 
 WEIGHTS = np.array([[1.0, 0.5], [0.0, 2.0], [1.0, 1.0], [0.5, 0.0]])  # 4 bins, 2 AMPs
 SPECTRA, ERRORS = np.arange(12.0).reshape(3, 4) / 1000, np.full((3, 4), 1e-4)
@@ -142,12 +142,3 @@ def test_quantities_of_astropy_are_refused():
     for spectra in (SPECTRA * units.percent, [depth * units.percent for depth in SPECTRA]):
         with pytest.raises(ValueError, match="org_spectrum: expected plain numbers, received Quantity in %; give"):
             sensitivity_map(None, None, spectra, ERRORS, 0.0, 1.0, x_mean=0.0, x_std=1.0)
-
-
-def test_equal_errors_of_as_many_spectra_as_bins_are_errors():
-    weights, spectra = np.random.default_rng(0).normal(size=(6, 2)), np.full((6, 6), 0.01)
-    maps = [
-        exact_map(lambda x: x.reshape(len(x), -1) @ weights, spectra, error, x_mean=0.01, x_std=1e-3)
-        for error in (np.full((6, 6), 1e-4), np.full(6, 1e-4))
-    ]
-    np.testing.assert_array_equal(maps[0].mean, maps[1].mean)
