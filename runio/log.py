@@ -22,7 +22,7 @@ from constants import VERSION
 
 MAX_MESSAGE = 900  # characters
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "matplotlib", "pyyaml", "tqdm")
-SHARES = {"training": 87, "predictions and maps": 8, "figures": 5}  # % of the time of the README's first command
+SHARES = {"training": 80, "predictions and maps": 15, "figures": 5}  # % of the time of the README's first command
 BAR = "{desc} |{bar}| {percentage:.0f}%, {elapsed} gone, about {remaining} left"
 
 
