@@ -117,8 +117,8 @@ class SensitivityMap:
         1-sigma error of ``mean`` as an estimate of the map of *all spectra like these*: spread over spectra and
         repeats. For a single spectrum there is no spread over spectra, and it is ``repeat_error`` or
         ``quadrature_error``. As with any mean of few numbers, it is too small for few spectra, the more so where a
-        few planets carry much of the map: on the shipped data it had to be 2.2 times as large with 10 spectra, 1.2
-        with 100 (docs/explanations.md). Planets share their scale, so it hides that bins differ: see `shares`.
+        few planets carry much of the map: on the shipped data it should be 1.8 times as large with 10 spectra, 1.3
+        with 30 (docs/explanations.md). Planets share their scale, so it hides that bins differ: see `shares`.
     repeat_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma Monte Carlo error of ``mean`` for *exactly these spectra*: what more repeats would reduce.
         NaN for one repeat; zero with quadrature, which draws nothing.
