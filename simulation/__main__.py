@@ -8,6 +8,7 @@ stopped goes on when the same command is typed again.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -48,15 +49,15 @@ def main(argv=None):
     from simulation.design import ARIEL, survey_design
     from simulation.survey import simulate
 
-    _log_to_stderr("simulation", "loaders")
     try:
-        design = ARIEL
-        if arguments.observation:
-            design = survey_design(arguments.observation, arguments.planet, columns=arguments.columns)
-        simulate(
-            arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes, design=design,
-            overwrite=arguments.overwrite,
-        )  # fmt: skip
+        with _logged_to_stderr("simulation", "loaders"):
+            design = ARIEL
+            if arguments.observation:
+                design = survey_design(arguments.observation, arguments.planet, columns=arguments.columns)
+            simulate(
+                arguments.n, arguments.seed, arguments.out, arguments.opacities, arguments.processes, design=design,
+                overwrite=arguments.overwrite,
+            )  # fmt: skip
     except (ValueError, OSError) as error:
         stop(2, error)
     except BrokenProcessPool:
@@ -66,12 +67,22 @@ def main(argv=None):
     print(f"{arguments.out}: {arguments.n} spectra, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 
-def _log_to_stderr(*rooms):
+@contextlib.contextmanager
+def _logged_to_stderr(*packages):
+    """Show on stderr what these packages log."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("simulation: %(message)s"))
-    for room in rooms:
-        logging.getLogger(room).addHandler(handler)
-        logging.getLogger(room).setLevel(logging.INFO)
+    loggers = [logging.getLogger(package) for package in packages]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 if __name__ == "__main__":

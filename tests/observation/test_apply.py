@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
         data={"path": str(folder / "data.h5"), "auxiliary": ["star_radius"]},
         sensitivity={"enabled": False},
     )
-    flags = ["--config", config, "--output", str(folder / "out"), "--quiet", "--epochs", "40", "--lr", "0.01"]
+    flags = ["--config", config, "--output", str(folder / "out"), "--quiet", "--epochs", "200", "--lr", "0.01"]
     with pytest.MonkeyPatch.context() as patch:
         replace_figures(patch.setattr)
         assert runfile.main(flags) == 0
