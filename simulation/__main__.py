@@ -3,8 +3,8 @@
     python -m simulation --n 30000 --seed 1 --out runs/ariel.h5
     python -m simulation --observation FILE --planet FILE.yaml --n 40000 --out runs/mine.h5
 
-The second makes planets for one observation: its bins, errors and star, priors around its planet. A run that is
-stopped goes on when the same command is typed again.
+The second makes planets for one observation, with its bins, errors and star, and priors around its planet. A run
+that was stopped continues when the same command is given again.
 """
 
 import argparse
@@ -61,9 +61,9 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         stop(2, error)
     except BrokenProcessPool:
-        stop(1, "a worker process died; the same command goes on from here")
+        stop(1, "a worker process died; repeat the same command to continue")
     except KeyboardInterrupt:
-        stop(130, "stopped; the same command goes on from here")
+        stop(130, "stopped; repeat the same command to continue")
     print(f"{arguments.out}: {arguments.n} spectra, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 

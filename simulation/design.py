@@ -33,8 +33,8 @@ PRIORS = {
 REFERENCE_PLANET = (-4.0, -4.0, -4.0, -4.0, -4.0, np.log10(JUPITER_MASS), 1.2 * JUPITER_RADIUS, 1500.0, 6.0)
 
 REFERENCE_RATIO = {"Na": 1e-6, "K": 1e-6}  # mixing ratio of the single-molecule curves; 1e-4 of all others
-CLEAR, HAZE_FREE = 6.0, -10.0  # log10 of the cloud top [Pa] and of the haze's factor that nobody sees
-# Which of a planet's random numbers is whose: a parameter more leaves the others alone.
+CLEAR, HAZE_FREE = 6.0, -10.0  # log10 of the cloud top [Pa] and of the haze's factor that have no visible effect
+# Which of a planet's random numbers belongs to which parameter: a further parameter leaves the others unchanged.
 DRAWS = (*PRIORS, "noise", "SO2", "Na", "K", "haze_factor", "haze_slope", "cloud_fraction", "T_gradient")
 OFFSET_STREAM = 1  # of the offsets of a planet's instruments
 ERROR_STEP = 2.0**-27  # 0.0075 ppm: errors are rounded to multiples of this
@@ -167,7 +167,7 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
     observation : path-like
         Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
     planet : path-like
-        Planet file; see ``simulation.design``.
+        Planet file; see ``simulation.planetfile``.
     depth_unit, width, columns : str
         As of ``read_observation``.
 

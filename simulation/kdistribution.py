@@ -1,4 +1,4 @@
-"""k-distributions of H2O, CH4, CO, CO2 and NH3 in 49 spectral cells: strengths and line structure from line lists.
+"""k-distributions of six molecules in 49 spectral cells: strengths and line structure from line lists.
 
 A cell is a few per cent wide and holds many lines. All that a ray notices of them is how often each cross-section
 occurs: sorted by size, k(g) is the cross-section that a share g of the cell does not exceed (the k-distribution),
@@ -7,7 +7,7 @@ as
 
     ln k_g(T, P) = sum_ab c_ab L_a(x) L_b(y),    x from 1/T, y from log P, L: Legendre polynomials.
 
-`kdistributions.npz` holds the c_ab, fitted by `fit_opacities.py` to tables made from HITEMP and HITRAN line lists;
+`kdistributions.npz` holds the c_ab, fitted by `studies/fit_opacities.py` to tables from HITEMP and HITRAN line lists;
 nothing else of the tables is kept. NH3 has a second surface for hot gas (`<molecule>_hot` in the file): the
 logarithm goes over from one to the other between 1000 and 1400 K. Where the tables come from and how close the fit
 is: `data/README.md`.

@@ -55,7 +55,7 @@ def check_depth(depth, amps, design=ARIEL):
     """Raise ValueError unless every depth is finite and between half and 20 times that of the bare planet.
 
     The upper bound is far above what an atmosphere within the priors adds; a depth beyond it means that the
-    atmosphere has no top (see "Extended atmospheres" in the README).
+    atmosphere has no top.
     """
     bare = design.bare_depth(amps[:, list(design.priors).index("Rp")])[:, None]
     bad = ~(np.isfinite(depth) & (depth > 0.5 * bare) & (depth < 20 * bare)).all(axis=1)
