@@ -114,8 +114,8 @@ progress
 
     ``quadrature_error`` is the distance to a lower rule on the same nodes. With 5 nodes it covered 99 % of the cells of
     the maps of four networks (where it was at least 7 times the true error in all) and 90 % of those of a forest
-    (benchmarks/quadrature.py); wherever a single kink lies it covers 4 times in 5, a single step 3 times in 4
-    (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
+    (benchmarks/quadrature.py); wherever a single kink lies, it covers the error 4 times in 5, and for a single step 3
+    times in 4 (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
 
     Examples
     --------
@@ -198,8 +198,8 @@ def sensitivity_map(
         bin the effect of the others in its group, too: for 52 bins this adds a third of the sum of the single-bin map
         to every bin (p in the notes), which is 2 % of the sum of the halving map.
     groups : sequence of index lists, or integer array of shape (n_bins,), optional
-        Your own groups of bins (an instrument channel, a band) that move at the same time, each bin by a draw of its
-        own; replaces ``scheme``. As an array: the number of each bin's group, negative for none. Bins in no group do
+        Your own groups of bins (an instrument channel, a band) that move at the same time, each bin by its own
+        draw; replaces ``scheme``. As an array: the number of each bin's group, negative for none. Bins in no group do
         not move and get NaN.
     covariance : bool, optional
         Whether ``org_error`` holds covariances. Default: if it has three axes, or is (n_bins, n_bins) while there
@@ -225,8 +225,8 @@ def sensitivity_map(
         spectra, but enough chunks for all workers and at most 4 MB of maps in each.
     store : mutable mapping of int to ndarray of shape (2 or, with quadrature, 4, n_AMPs, n_bins), optional
         Finished spectra, by row of ``org_spectrum``, in scaled units. Those in it are not computed again; others are
-        added as their chunk ends. It is for resuming the same test after an interruption: that model, spectra, errors,
-        scheme, repeats and seed are the same is not checked. Random repeats need ``rng`` with it.
+        added as their chunk ends. It is for resuming the same test after an interruption; it is not checked that model,
+        spectra, errors, scheme, repeats and seed are the same. Random repeats need ``rng`` with it.
     tolerance : float, optional
         Stop before ``no_spectra`` once the sum over bins of each AMP's map has at most this relative standard error,
         from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
@@ -236,7 +236,7 @@ def sensitivity_map(
         by `offsets` (a channel's zero point), `tilt` (a slope in log wavelength), `modes` (of correlated noise),
         `dragged` (a bin with those it correlates with), or by hand; join several with ``np.concatenate``.
     nodes : int from 2 to 200, "auto" or None
-        Points along each bin or direction at which the model is asked. An odd number counts the centre, which is one
+        Points along each bin or direction where the model is evaluated. An odd number counts the centre, which is one
         evaluation for all directions: 5 nodes cost 4 evaluations each. None: ``repeat`` random draws. "auto": 5 for
         ``scheme="single"`` and for ``directions``, None for halving and for ``groups``, which are always drawn.
     rule : {"auto", "hermite", "spline", "midpoints"}
@@ -262,7 +262,7 @@ def sensitivity_map(
     ValueError
         If an argument is not as described, no spectrum is in an AMP's abundance range, the model's output is not
         (rows, n_AMPs) or not finite, or the prediction for a spectrum depends on the others of the call. The message
-        says the argument, what was expected and what was received.
+        names the argument, what was expected and what was received.
 
     Warns
     -----
@@ -282,7 +282,7 @@ def sensitivity_map(
     on one kind of machine. Another batch size may change a model's predictions, and so the map, in the last bits.
 
     With random repeats a Keras network on TensorFlow is called by three threads at a time, so that one predicts while
-    others draw; any other model by one thread at a time, but for those of your own ``executor``.
+    others draw; any other model by one thread at a time, except those of your own ``executor``.
     """
     own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
     return _maps(
@@ -295,7 +295,7 @@ def sensitivity_map(
 def fold_maps(networks, y_test, org_spectrum, org_error, **options):
     """Map several networks, and the mean of their predictions, with one set of perturbed spectra.
 
-    Each network is asked about the same perturbed spectra, so the mean costs no evaluations of its own.
+    Each network is asked about the same perturbed spectra, so the mean costs no further evaluations.
 
     Parameters
     ----------
@@ -373,9 +373,9 @@ def compute_sensitivty_org(
 
     Arguments, ``options`` (its keyword-only ones), errors and warnings are those of `sensitivity_map`. With ``details``
     its `SensitivityMap` is returned, which holds error bars too. ``model`` may be a list, such as the networks of all
-    folds, with lists of ``y_data_mean``, ``y_data_std``, ``x_mean``, ``x_std`` and ``auxiliary``: a list of the map of
-    each network and of the mean of their predictions is returned then. The published name and order of arguments; Yip
-    et al. (2021), Section 5.
+    folds, with lists of ``y_data_mean``, ``y_data_std``, ``x_mean``, ``x_std`` and ``auxiliary``; the result is then a
+    list with the map of each network and of their mean prediction. Name and order of arguments are as published (Yip
+    et al. 2021, Section 5).
     """
     options = {"keep_spectra": False, **options}
     if isinstance(model, list):

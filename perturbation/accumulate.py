@@ -55,8 +55,8 @@ class RunningSums:
 class RunningShares:
     """Share of each bin in its AMP's sum, with jackknife errors: sums of spectra in a fixed number of groups.
 
-    Up to `JACKKNIFE_GROUPS` spectra of an AMP each has a group of its own, and leaving groups out is the usual
-    delete-one jackknife; with more, spectra take turns.
+    Up to `JACKKNIFE_GROUPS` spectra of an AMP, each is one group, and leaving groups out is the usual delete-one
+    jackknife; with more, spectra are dealt out to the groups in turn.
     """
 
     def __init__(self, n_amps, n_bins, n_groups=JACKKNIFE_GROUPS):
@@ -145,7 +145,7 @@ class _Sums:
         self.repeats = np.zeros_like(first.mean)  # of the variances of sums over spectra
         self.totals = {name: np.zeros_like(first.mean) for name in SUMS if getattr(first, name) is not None}
         self.shares = None if first.share_error is None else np.zeros_like(first.mean)
-        self.single = first.standard_error  # of a lone spectrum: no spread over spectra
+        self.single = first.standard_error  # of a single spectrum, which has no spread over spectra
 
     def add(self, part):
         """Add a part: means and spreads as Chan, Golub & LeVeque (1983) update them."""
@@ -311,7 +311,7 @@ def map_arrays(plan, totals):
     arrays = {"mean": totals.moments.mean * square, "repeat_error": np.zeros(plan.shape)}
     if plan.rule is None:
         arrays["repeat_error"] = np.sqrt(totals.others.total[0]) / count * square
-        # The noise of the repeats is a lower bound (spectra do not differ less than not at all)
+        # The noise of the repeats is a lower bound (the spread over spectra cannot be negative)
         arrays["standard_error"] = np.fmax(standard_error * square, arrays["repeat_error"])
     else:
         distance, slope, curvature = totals.others.total / count

@@ -3,7 +3,7 @@
 Each AMP is learnt in *retrieval space*: log10 for volume mixing ratios, planet mass and cloud-top pressure, linear for
 radius and temperature (Yip et al. 2021, Section 3). Look an AMP up by its key ("H2O", "Mp"), never by its plot label.
 The table is here, and not in ``constants``, so that ``import sensitivity`` needs NumPy and this package alone;
-``constants`` hands every name on.
+``constants`` re-exports every name.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class AMP:
     scale : {"log10", "linear"}
         How the linear quantity is learnt.
     kind : {"molecule", "planet"}
-        A molecule has an absorption signature of its own and an abundance cut; a planet parameter has none.
+        A molecule has an absorption signature and may have an abundance cut; a planet parameter has neither.
     plot_unit : str
         Unit shown in figures.
     plot_factor : float
@@ -95,7 +95,7 @@ BANDS = {
 def amp(key, unit=None, scale=None):
     """Return the AMP called ``key``, with the unit and scale that a data set states, if it does.
 
-    A key that is not in the table is carried through as it is: plain label, linear unless stated. A known
+    A key that is not in the table is kept as it is, with a plain label, and is linear unless stated. A known
     AMP in another unit than the table's is shown in that unit.
     """
     plain = (unit or "").replace("$", r"\$")  # a dollar sign would begin LaTeX

@@ -41,10 +41,10 @@ def float32_array(name, values):
 
 
 def refuse_no_numbers(name, value, expected):
-    """Refuse what NumPy would turn into numbers at a loss: units, masks, dates, complex numbers, text, records."""
+    """Refuse what NumPy would turn into numbers with a loss: units, masks, dates, complex numbers, text, records."""
     if isinstance(value, list | tuple):
         for part in value:
-            if type(part) is not float:  # what most are, and quickly passed over
+            if type(part) is not float:  # the usual case, which needs no check
                 _refuse_unit_or_mask(name, part)
     _refuse_unit_or_mask(name, value)
     try:
@@ -100,7 +100,7 @@ def truth(name, value):
 
 
 def way_with_random_models(value):
-    """Return what is done about random predictions: "subtract", or a number of askings of 2 and more."""
+    """Return what is done about random predictions: "subtract", or how many to average, 2 or more."""
     if isinstance(value, str) and value == "subtract":
         return value
     words = ' above 1, "subtract" or None'
@@ -236,7 +236,7 @@ def find_amp(name):
 
 
 def find_amps(gases, n_amps):
-    """Return the AMP of each column; none where nothing tells."""
+    """Return the AMP of each column; an empty list where they are unknown."""
     if gases is None:
         return [find_amp(key) for key in table.PAPER_AMPS] if n_amps == len(table.PAPER_AMPS) else []
     if isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:

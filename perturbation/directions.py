@@ -65,7 +65,7 @@ def tilt(wavelength, sigma):
     Raises
     ------
     ValueError
-        If the wavelengths are not positive or all alike, or sigma is not one number of at least 0.
+        If the wavelengths are not positive or all equal, or sigma is not one number of at least 0.
     """
     wavelength = float_array("wavelength", wavelength, "(n_bins,)", ndim=1)
     sigma = float_array("sigma", sigma, "()")

@@ -19,13 +19,13 @@ MAX_ARRAYS = 4  # of one spectrum
 class MapStore(Mapping):
     """A mapping of int to ndarray of shape (k, n_AMPs, n_bins) that lives in a file, for ``sensitivity_map(store=)``.
 
-    Random repeats keep k = 2 arrays of a spectrum, quadrature 4; the first map that is stored decides. In
-    memory is the place of each map in the file, 16 bytes for each spectrum of a survey. Use as a context manager.
+    Random repeats keep k = 2 arrays of a spectrum, quadrature 4; the first map that is stored decides. Memory
+    holds only the place of each map in the file, 16 bytes for each spectrum of a survey. Use as a context manager.
 
     Parameters
     ----------
     path : path-like
-        The file; made where there is none.
+        The file; created if there is none.
     n_amps, n_bins : int
         Rows and columns of a map; give the number of ``directions`` for ``n_bins`` where there are any.
     key : str

@@ -27,7 +27,7 @@ from perturbation.probe import probe_model
 from perturbation.quadrature import N_ARRAYS, Rule, call_shape
 
 TRIED = 3  # spectra that a model is asked about before the test begins
-LEAST_STEPS = 32  # of float32 in one standard deviation of a bin: with fewer, the map is off by a per cent and more
+LEAST_STEPS = 32  # float32 steps in one standard deviation of a bin: with fewer, the map is off by a per cent or more
 CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
 EXACT_CHUNK_SIZE = 300  # the same of the exact map, whose calls overlap within a chunk; fewer where bins are many
 CHUNK_SECONDS = 1.0  # of work in a task of a worker: fifty times what handing it over takes
@@ -61,7 +61,7 @@ class Plan:
         Input layout of each network.
     n_amps : int
     weights : ndarray of shape (K, n_AMPs) or None
-        What each network's scaled prediction counts in their mean, which is scaled as that of the first. None for one.
+        Weight of each network's scaled prediction in their mean, which is scaled as the first is. None for one.
     amps : list of amps.AMP
         Empty where nothing names them.
     wanted : ndarray of shape (N, n_rows) of bool
@@ -218,7 +218,7 @@ def plan_spectra(
 
 
 def _refuse_small_moves(name, spectra, noise, is_covariance, x_mean, x_std):
-    """Refuse what moves a spectrum by less than float32, which networks take, can tell: in blocks, it may be large."""
+    """Refuse displacements that float32, which networks read, cannot resolve; block by block, as they may be many."""
     for start in range(0, len(spectra), 4096):
         some = slice(start, start + 4096)
         step = np.abs((spectra[some] - x_mean) / x_std) * np.finfo(np.float32).eps

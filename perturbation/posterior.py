@@ -9,8 +9,7 @@ def posterior_summary(model):
     """Turn a model that predicts a distribution into one that predicts its mean and log standard deviation.
 
     The map of the means says which bins the estimates come from; the map of the log standard deviations says which bins
-    the certainty comes from. Both are natural numbers of order one: a change of 0.1 in the second is a width that is
-    10 % larger.
+    the certainty comes from. The logarithm is natural: a rise of 0.1 is a width that is 10 % larger.
 
     Parameters
     ----------

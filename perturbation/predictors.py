@@ -121,7 +121,7 @@ class Predictor:
     auxiliary_first : bool, optional
         Order of the two inputs of a two-input model. Default: as its declared shapes say, else the spectrum first.
     askings : int
-        The model is asked so often, and the mean taken: for models that predict at random.
+        Number of predictions whose mean is taken, for models that predict at random.
     """
 
     model: object
@@ -138,7 +138,7 @@ class Predictor:
 
     @functools.cached_property
     def is_thread_safe(self):
-        """Whether several threads may call the model at a time: known of Keras on TensorFlow, not asked of others."""
+        """Whether several threads may call the model at a time: known of Keras on TensorFlow, not assumed of others."""
         return is_keras(self.loaded) and sys.modules["keras"].backend.backend() == "tensorflow"
 
     @functools.cached_property
@@ -148,7 +148,7 @@ class Predictor:
         if is_keras(model):
             return model.predict_on_batch
         torch = sys.modules.get("torch")
-        if torch is not None and isinstance(model, torch.nn.Module):  # even if it has a ``predict`` of its own
+        if torch is not None and isinstance(model, torch.nn.Module):  # even if it defines ``predict``
             return functools.partial(_call_torch, torch, model)
         if callable(getattr(model, "predict", None)):
             return model.predict
@@ -240,7 +240,7 @@ class Predictor:
 
 
 def is_keras(model):
-    """Whether this is a Keras model that predicts as Keras does, not by a ``predict`` of its own."""
+    """Whether this is a Keras model that predicts as Keras does, not by a ``predict`` that overrides it."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(model, keras.Model) and type(model).predict is keras.Model.predict
 
@@ -270,7 +270,7 @@ def _declares_auxiliary_first(declared, spectrum_shape, auxiliary_shape):
 
 
 def chosen_outputs(output, choice, n_rows):
-    """Return the outputs that are meant, as a list; a model with several has to be told which."""
+    """Return the outputs that are meant, as a list; for a model with several, ``output`` must name them."""
     if isinstance(output, Mapping):
         names = list(output)
     elif isinstance(output, list | tuple) and any(getattr(part, "ndim", 0) > 1 for part in output):

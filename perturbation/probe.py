@@ -19,7 +19,7 @@ KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models tha
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few calls of a model tell.
+    """What a few calls of a model reveal.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ def _probe(predict, rows, auxiliary, layouts):
         way = _without_graph(replace(predict, layout=layout))
         try:
             ways[layout] = way, *way.with_resolution(rows.copy(), auxiliary, "the first spectra")
-        except Exception as error:  # a model may refuse a shape with any exception of its own
+        except Exception as error:  # a model may refuse a shape with any exception
             if len(layouts) == 1:
                 raise
             failures.append(error)
@@ -153,7 +153,7 @@ def _check_each_row(predict, rows, auxiliary, predictions, size):
     Raises
     ------
     ValueError
-        If a row alone is predicted otherwise than among others by a model that is not random.
+        If a model that is not random predicts a row alone otherwise than among others.
     """
     last = slice(len(rows) - 1, None)
     try:
@@ -170,9 +170,9 @@ def _check_each_row(predict, rows, auxiliary, predictions, size):
         return scatter
     if np.any(difference > COMPANY * (size + SMALL)):
         raise ValueError(
-            "model: expected predictions that depend on their own row alone, received others for a spectrum alone than"
-            f" among {len(rows)} (they differ by up to {difference.max():.2g}): the model uses statistics of all rows"
-            " of the call, or returns the rows in another order"
+            "model: expected predictions that depend on their own row alone, received different ones for a"
+            f" spectrum alone and among {len(rows)} (they differ by up to {difference.max():.2g}): the model uses"
+            " statistics of all rows of the call, or returns the rows in another order"
         )
     return np.zeros(len(size))
 
