@@ -1,7 +1,7 @@
 """The four networks: one builder each, then build, load and save.
 
 Their kinds are those of Yip et al. 2021 (Section 3); ``configs/paper.yaml`` has the paper's own layers. The defaults
-keep every bin apart up to a wide head, which brings all four about as near to the theoretical limit (docs/science.md).
+keep every bin apart up to a wide head, which brings all four equally near to the theoretical limit (docs/science.md).
 All take spectra (N, n_bins, 1), scaled, and return AMPs (N, n_amps), scaled. Only ``keras`` is imported,
 so KERAS_BACKEND=tensorflow, jax or torch all build them.
 """
@@ -15,7 +15,7 @@ from keras import layers
 
 from constants import NETWORKS
 
-# A user's keras.json has no say: half precision ruins the training, other layouts break the convolutions
+# A user's keras.json has no effect: half precision ruins the training, other layouts break the convolutions
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
@@ -106,7 +106,7 @@ def _convolutions(x, filters, kernel_size, pooling, batch_norm, activation):
 
 
 def _patches(x, patch, filters, activation):
-    """Convolve patches that do not overlap: (N, n_bins, k) -> (N, steps, filters); not if they are bins."""
+    """Convolve patches that do not overlap: (N, n_bins, k) -> (N, steps, filters); unchanged if a patch is one bin."""
     if patch == 1:
         return x
     return layers.Conv1D(filters, patch, strides=patch, activation=activation, name="patches")(_padded(x, patch))

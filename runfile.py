@@ -28,7 +28,7 @@ FLAGS = {  # flag: (setting it overrides, type, help)
     "model": (
         "model.name",
         str,
-        "mlp, cnn, lstm or hybrid; all: each in turn, in a folder of its own below the output",
+        "mlp, cnn, lstm or hybrid; all: each in turn, in its own folder below the output",
     ),
     "size": ("data.size", int, "use the first SIZE spectra; -1: all"),
     "seed": ("seed", int, "seed of the split, the weights and all noise"),
@@ -177,11 +177,11 @@ def main(argv=None):
         except Exception as error:
             kept = log.keep_traceback()
             if isinstance(error, ImportError) and "failed to map segment" in str(error):
-                return _fail(f"not enough memory to load a library ({error}); is there a limit, as by ulimit -v?", 1)
+                return _fail(f"not enough memory to load a library ({error}); is there a limit, such as ulimit -v?", 1)
             if isinstance(error, (OSError, ValueError, RuntimeError)) and str(error):
                 return _fail(error, 1)
             if not kept and not isinstance(error, MemoryError):
-                raise  # a mistake of this software, and the traceback is kept nowhere else
+                raise  # a bug in this software, and the traceback is kept nowhere else
             return _fail(f"{type(error).__name__}: {error} (more in run.log)", 1)
 
 

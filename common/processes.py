@@ -30,7 +30,7 @@ def usable_cores():
 
 
 def usable_memory():
-    """Bytes of memory that are free, within the limit of the control group if there is one; inf where nobody tells."""
+    """Bytes of memory that are free, within the limit of the control group if there is one; inf where it is unknown."""
     free = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()

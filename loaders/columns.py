@@ -22,7 +22,7 @@ NAMES = {
     "error": "error errors err errs sigma uncertainty uncertainties unc noise instrumentnoise std",
     "instrument": "instrument",
 }
-AFFIXES = {  # what stands before or behind such a name
+AFFIXES = {  # words that stand before or after such a name
     "error": "error errors err errs uncertainty uncertainties unc sigma sig std e",
     "width": "d delta half full bin hwhm width widths halfwidth halfwidths fullwidth fullwidths",
     "change": "d delta",
@@ -205,7 +205,7 @@ def _by_name(table):
 
 
 def _error_roles(roles, prefix):
-    """Return the roles of the error, or of the two errors, that there are; empty without."""
+    """Return the roles of the error, or of the two errors, that there are; an empty list without."""
     one, *two = [prefix + role for role in ERRORS]
     return [one] if one in roles else two if set(two) <= set(roles) else []
 

@@ -57,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Survey:
-    """A data set as its layout stores it; attributes are those of ``preprocessing.Dataset`` but for these.
+    """A data set as its layout stores it; attributes are those of ``preprocessing.Dataset`` except for these.
 
     Attributes
     ----------

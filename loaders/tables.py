@@ -15,7 +15,7 @@ from runio.log import InputError
 MAX_SURVEY_BYTES = 500_000_000
 MAX_SPECTRUM_BYTES = 20_000_000
 MAX_HEADER_LETTERS = 100_000  # of an ECSV file
-MAX_HEADER_DEPTH = 30  # of lists and mappings in one another
+MAX_HEADER_DEPTH = 30  # of nested lists and mappings
 EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
 DECIMAL_COMMA = re.compile(r"^([-+]?\d*),(\d+([eE][-+]?\d+)?)$")
 SKIP = "-"  # in a list of column names: no name, and so no use
@@ -206,7 +206,7 @@ def _read_ecsv(path, lines):
         raise InputError(f"{path}: ECSV header of {len(header)} letters, expected at most {MAX_HEADER_LETTERS}")
     try:
         columns, delimiter = _ecsv_columns(header)
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # PyYAML lets more out than its own
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # PyYAML raises more than its own errors
         raise InputError(f"{path}: ECSV header is not readable ({error})") from error
     if delimiter not in (" ", ","):
         raise InputError(f"{path}: ECSV delimiter is {str(delimiter)[:20]!r}, expected a blank or a comma")

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 OFFSET = 5e-5  # 50 ppm, depth
 TILT = 5e-5  # 50 ppm at either end
-REDRAWN = 10.0  # times its error: what a bin is redrawn within, to see how much depends on it
+REDRAWN = 10.0  # times its error: the width within which a bin is redrawn to show how much depends on it
 NOISE_DRAWS = 200  # of the noise of the observation
 FILES = re.compile(  # that an application writes
     r"amps\.csv|verdict\.yaml|report\.html|sensitivity.*\.(h5|png|pdf)|config\.yaml|manifest\.json"
@@ -86,7 +86,7 @@ def apply_run(
     logger.info("%s: %s", seen.name, seen.note)
     with log.quiet_stderr():
         from pipeline.network import TrainedNetwork
-    with as_input_error():  # without their guard against other units: these are known, and unlike spectra judged below
+    with as_input_error():  # without their check of units, which are known; unusual spectra are reported below
         networks = [replace(TrainedNetwork.of_run(run, name), known=None) for name in run.networks]
     *folds, network = networks  # the last one is the mean of the folds, or the only fold
     values, noisy = _estimates(network, seen, inputs, config.seed)

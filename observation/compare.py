@@ -31,7 +31,7 @@ def intervals(predictions, truths, estimates, quantiles=None):
     predictions, truths : ndarray (n, n_amps)
         Of simulated planets that the network was not trained on, in retrieval space.
     estimates : ndarray (m, n_amps)
-        What intervals are wanted for.
+        Estimates for which intervals are wanted.
     quantiles : callable, optional
         Another rule than `local_neighbours`, with the same arguments and result.
 

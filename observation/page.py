@@ -107,7 +107,7 @@ def make_pictures(estimate, narrow=False):
             " share of the sensitivity: the mean squared change of the estimate when that bin alone is redrawn within"
             " its error, divided by the sum over all bins. Shaded: known bands of the molecule.",
             f"The estimate depends most on the large, dark dots; each panel states the largest share.{_anchor_text(e)}"
-            " A dark dot elsewhere outside the bands, or at the edge between two instruments, deserves a closer look.",
+            " Any other dark dot outside the bands, or at the edge between two instruments, deserves a closer look.",
         )
     lower = "" if e.residuals is None else (
         " Line: the depth that all other bins predict for each bin, given the simulated planets with similar"
@@ -155,7 +155,7 @@ def _digits(error):
 
 
 def constraint(estimate, k):
-    """Name what the 95 % interval amounts to; "" where there is none."""
+    """Say whether the 95 % interval is a measurement or a limit; "" where there is none."""
     low, high = estimate.intervals[1, :, k]
     if not np.isfinite([low, high]).all():
         return ""
@@ -277,7 +277,7 @@ def build_page(estimate, rendered):
     judged, n_bins = e.consistency, len(e.observation.wavelength)
     headline, *reasons = (html.escape(sentence) for sentence in judged.sentences)
     reasons = "".join(f"<p>{sentence}</p>" for sentence in reasons)
-    if judged.status == INSIDE:  # nobody needs the numbers when all is well
+    if judged.status == INSIDE:  # when all is well, the numbers are folded away
         reasons = f"<details><summary>How this was found</summary>{reasons}</details>"
     first, *rest = rendered.items()
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")

@@ -133,7 +133,7 @@ class Study(RunFolder):
                 raise InputError(f"{file}: changed since this command was started; start it again with --overwrite")
 
     def training(self, arguments):
-        """Return the command line's arguments for training on the survey, in a folder of its own."""
+        """Return the command line's arguments for training on the survey, in its own folder."""
         self._check_files()
         arguments, folder = copy.copy(arguments), self.path / RUN
         arguments.output = str(folder)

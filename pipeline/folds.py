@@ -27,7 +27,7 @@ from runio.results import read_history
 
 logger = logging.getLogger(__name__)
 
-NO_RESULT = (  # settings that change no number; the data set goes by its digest, wherever it lies
+NO_RESULT = (  # settings that change no number; a data set is recognised by its digest, not its path
     "output", "command", "training.processes", "sensitivity.chunk_size", "data.path"
 )  # fmt: skip
 THREADS_MATTER = ("cnn", "hybrid")  # convolutions: their gradient is summed in as many parts as there are threads

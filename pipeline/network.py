@@ -16,7 +16,7 @@ from runio.results import ENSEMBLE, load_run
 from sensitivity import sensitivity_map
 
 ROWS_PER_CALL = 4096  # spectra per call of the network
-UNITS = {  # what depths and errors may be given in by mistake, and how they become fractions
+UNITS = {  # units in which depths and errors may be given by mistake, and their factors to fractions
     "per cent": lambda values: values / 1e2,
     "parts per thousand": lambda values: values / 1e3,
     "ppm": lambda values: values / 1e6,
@@ -26,7 +26,7 @@ ERROR_UNITS = {**UNITS, "variances": np.sqrt}
 del ERROR_UNITS["radius ratios Rp/Rs"]
 MAX_REACH = 3.0  # depths may lie so many times further from the mean than the run's test spectra
 UNIT_REACH = 1.6  # but only so many times, if in another unit they would be within a factor of the usual depth
-UNIT_FACTOR = 4.0  # which is this
+UNIT_FACTOR = 4.0  # this factor
 MAX_ERROR_RATIO = 20.0  # errors may be so many times larger or smaller than in training, if another unit explains it
 
 
@@ -191,7 +191,7 @@ class TrainedNetwork:
         auxiliary : ndarray, optional
             As for `predict`.
         model : object, optional
-            Stands for the network where that cannot travel: a `sensitivity.ModelLoader` for an executor's processes.
+            Used in place of the network, which cannot be sent to an executor's processes: a `sensitivity.ModelLoader`.
         **options
             Further arguments of `sensitivity.sensitivity_map`.
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 REFERENCE_BATCH = 64  # training.lr is the learning rate for batches of this size
-HIGH_RATE = 0.0035  # for batches of 64; of what is above it the fourth root counts, or the radius gets worse
-LEAST_TRAVEL = 6.0  # steps times peak rate that a training needs; 12 epochs with a quarter of it end 0.04 lower in R2
-FEW_STEPS = 1000  # below it more epochs are worth more than any other setting
+HIGH_RATE = 0.0035  # for batches of 64; above it the rate grows with the fourth root of lr, or the radius gets worse
+LEAST_TRAVEL = 6.0  # steps times peak rate that a training needs: 12 epochs with a quarter of it lose 0.04 in R2
+FEW_STEPS = 1000  # with fewer, more epochs help more than any other setting
 
 
 def steps_per_epoch(settings, n_train):
@@ -19,8 +19,8 @@ def peak_rate(settings, steps):
     """Return the highest learning rate, for ``steps`` batches in an epoch.
 
     ``lr`` is meant for batches of 64. The noise of a gradient falls with the root of the batch size, and Adam's steps
-    may grow by as much. Along a cosine the rate is raised towards `LEAST_TRAVEL` where ``lr`` is too low for so few
-    steps, and lowered where it is above `HIGH_RATE`. Both are gradual, so that a higher ``lr`` is always a higher rate.
+    may grow by as much. With a cosine the rate is raised where ``lr`` is too low for so few steps (see `LEAST_TRAVEL`),
+    and lowered where it is above `HIGH_RATE`. Both are gradual, so that a higher ``lr`` is always a higher rate.
     """
     growth = math.sqrt(settings.batch_size / REFERENCE_BATCH)
     peak = settings.lr * growth
@@ -62,7 +62,7 @@ def learning_rate(step, steps, val_losses, settings, peak):
 
 
 def should_stop(val_losses, settings):
-    """Say whether the last epoch that improved lies ``stop_patience`` epochs back; 0 and a cosine never stop early."""
+    """Say whether the last epoch that improved lies ``stop_patience`` epochs back; never with 0 or a cosine."""
     improved = _improvements(val_losses, settings.min_improvement)
     patience = settings.stop_patience if settings.schedule == "plateau" else 0
     return 0 < patience < len(improved) and not any(improved[-patience:])

@@ -54,14 +54,14 @@ class TrainingDiverged(RuntimeError):
 
 
 def make_optimizer(settings, steps, peak):
-    """Return AdamW with a moving average of the weights; without decay and average it is Adam.
+    """Return AdamW with a moving average of the weights; without decay and averaging it is Adam.
 
     ``beta_2`` is meant for batches of 512: smaller ones average over more steps, that is over as many spectra (Malladi
     et al. 2022, arXiv:2205.10287).
     """
     beta_2 = max(0.0, 1 - (1 - settings.beta_2) * settings.batch_size / BETA_BATCH)
     average = {}
-    horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # a short training is mostly beginning
+    horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # at most a tenth of a short training
     if horizon:
         average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
     return keras.optimizers.AdamW(peak, settings.weight_decay, beta_2=beta_2, clipnorm=settings.clipnorm, **average)
@@ -73,7 +73,7 @@ def make_optimizer(settings, steps, peak):
 def scope(strategy):
     """Return the context to build a network in: ``none`` for one device, ``mirrored`` for all GPUs of this machine.
 
-    Mirrored, every batch is divided among the devices. Without a GPU the (logical) CPUs take their part.
+    Mirrored, every batch is divided among the devices. Without a GPU the batches are divided among the (logical) CPUs.
     """
     return contextlib.nullcontext() if strategy == "none" else _mirrored().scope()
 
@@ -89,7 +89,7 @@ def _mirrored():
 def compiled_steps(model, optimizer, loss):
     """Return a function of batches (inputs and targets, both (steps, batch, ...)) and rates (steps,): the summed loss.
 
-    It trains the model by a step for each batch. To be called in the `scope` of the model.
+    It trains the model by one step for each batch. Call it in the `scope` of the model.
     """
     import tensorflow as tf
 
@@ -285,7 +285,7 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=Non
         if the training is to be repeatable.
     data : preprocessing.Dataset
     fold : preprocessing.Fold
-    settings : config.TrainingConfig
+    settings : runio.config.TrainingConfig
     seed : int
         Seed of the run; the fold's own streams are derived from it.
     folder : path-like
@@ -312,10 +312,10 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=Non
     if final.is_file():
         try:
             return load_model(final)
-        except ValueError as error:  # damaged on the disk, since it is only ever put there whole
+        except ValueError as error:  # damaged on the disk: it is only ever written whole
             logger.warning("%s; training the fold again", error)
     for attempt in range(settings.retries + 1):
-        diverged = folder / f"diverged_{number}_{attempt}"  # tells a resumed run which attempts have failed
+        diverged = folder / f"diverged_{number}_{attempt}"  # shows a resumed run which attempts have failed
         if diverged.exists():
             continue
         try:

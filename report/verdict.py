@@ -97,7 +97,7 @@ class Verdict(NamedTuple):
 
     @property
     def below_limit(self):
-        """Standard errors by which the squared error lies below the limit, which no honest estimator can do."""
+        """Standard errors by which the squared error lies below the limit, which no valid estimator can achieve."""
         if self.error_ratio is None or not self.error_ratio_error:
             return None
         return (1 - self.error_ratio) / self.error_ratio_error

@@ -99,7 +99,7 @@ def refuse_changed(folder, *names):
 
 
 def _is_unchanged(folder, name, digests):
-    """Whether a file is as the manifest says; the log always is; without a manifest every file is, and no folder."""
+    """Whether a file is as the manifest says; true of the log, and of every file where there is no manifest."""
     path = Path(folder) / name
     if digests is None or name == LOG:
         return path.is_file()
