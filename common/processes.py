@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import parent_process
 from pathlib import Path
 
-MEMORY_PER_PROCESS = 1.5e9  # bytes: training on the shipped data takes 1.1e9 (benchmarks/worker_memory.py)
+MEMORY_PER_PROCESS = 1.5e9  # bytes: training on the shipped data takes up to 1.0e9 (benchmarks/worker_memory.py)
 
 
 def quiet_libraries():
