@@ -46,7 +46,7 @@ def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, f
             ax.set_yticks([])
             continue
         if best is not None:
-            ax.stairs(100 * best[k], edges, color=INK, lw=0.7, label="best possible estimator")
+            ax.stairs(100 * best[k], edges, color=INK, lw=0.7, ls=(0, (3, 1.5)), label="best possible estimator")
         low, high = 100 * (shares[k] - error[k]), 100 * (shares[k] + error[k])
         ax.stairs(high, edges, baseline=low, fill=True, color=amp.colour, alpha=0.35, lw=0)
         ax.stairs(100 * shares[k], edges, baseline=None, color=amp.colour, lw=1.0, label="this network")
@@ -73,7 +73,7 @@ def abundance_panels(wavelength, thirds, ranges, amp_table, figure=None):
             label = f"{low:.1f} to {high:.1f}".replace("-", "−")
             ax.stairs(values, bin_edges(wavelength), baseline=None, color=colour, lw=1.0, label=label)
         panel_title(ax, amp, f" ({difference_scale(amp)[1]}²)" if difference_scale(amp)[1] else "")
-        ax.set_ylim(0, 1.35 * max(np.nanmax(maps), 1e-300))
+        ax.set_ylim(0, 1.5 * max(np.nanmax(maps), 1e-300))
         ax.legend(loc="upper left", handlelength=1.2, borderaxespad=0.2)
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)

@@ -173,11 +173,17 @@ def panels(run, found, best=None):
             texts = _texts(one.amp, edges, own[k], error, exact.mean[k], None if best is None else optimal[k])
             label = f"{one.amp.key}: share of each bin in its sensitivity. {one.where}"
             drawing = panel(edges, lines, texts, label, BANDS.get(one.amp.key, ()))
+        words = f"{html.escape(one.how_good)} {_unbroken(html.escape(one.where))}"
         articles.append(
             f'<article class="amp"><h3>{plain(one.amp.label)}</h3>\n{drawing}\n<p class="{CLASSES[one.level]}">'
-            f"{html.escape(one.conclusion)}</p><p>{html.escape(one.how_good)} {html.escape(one.where)}</p></article>"
+            f"{html.escape(one.conclusion)}</p><p>{words}</p></article>"
         )
     return '<div class="amps">' + "\n".join(articles) + "</div>"
+
+
+def _unbroken(text):
+    """Return a text whose ranges, such as 1.34–1.48, do not break at the end of a line."""
+    return text.replace("–", "&#8288;–&#8288;")
 
 
 def _texts(amp, edges, own, error, values, optimal):

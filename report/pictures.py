@@ -57,13 +57,13 @@ def _shares(run):
         " Shaded: one standard error of a share (jackknife over spectra)."
     )
     shows += " Grey: the molecule's known bands." if bands else ""
-    shows += " Black: the best possible estimator of this data set." if best else ""
+    shows += " Dashed: the best possible estimator of this data set." if best else ""
     read = (
         "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
         " distinguish it from other molecules."
     )
     read += (
-        " Where it leaves the black line, it weights these bins differently from the best estimator." if best else ""
+        " Where it leaves the dashed line, it weights these bins differently from the best estimator." if best else ""
     )
     figure = map_figures.share_panels(
         run.wavelength, metrics.shares(exact.mean), exact.share_error, run.amp_table,
