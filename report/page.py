@@ -29,13 +29,17 @@ LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
 FIRST = "sensitivity_shares"  # shown as inline SVG at the top of the page
 CLASSES = ("trust", "care", "distrust")
 KEY = (
-    "Steps: the share of each bin in the sensitivity of the parameter, in per cent, with its standard error as a band;"
-    " {best}grey: the molecule's known bands. Point at a bin for its numbers."
+    "The sensitivity of a parameter to a bin is the mean squared change of its prediction when this bin alone is"
+    " redrawn within its error. Steps: the share of each bin in the sum over all bins, in per cent; band: its standard"
+    " error;"
+    " {best}grey: the molecule's known bands. Point at a bin for its share and its sensitivity. AMP stands for"
+    " atmospheric model parameter."
 )
 BEST = (
-    "The limit is the smallest possible mean squared error, the mean variance of {n} sampled posteriors of this data"
-    " set. The best estimator is the mean of the posterior, which reaches it. Agreement is the rank correlation of the"
-    " two maps over the bins. The thresholds of the verdicts are in docs/method.md, Verdict."
+    "The best estimator is the mean of the posterior. Its mean squared error is the limit, which no estimator can beat:"
+    " the variance of the posterior, averaged over {n} test spectra whose posteriors were sampled. Agreement is the"
+    " rank correlation, over the bins, of the network's sensitivity with that of the best estimator. The thresholds of"
+    " the verdicts are in docs/method.md, Verdict."
 )
 NO_BEST = (
     "This data set's best possible estimator is not known. A verdict then depends on R² and, for a molecule, on its"
@@ -142,9 +146,8 @@ def build_page(run, rendered, command, versions):
 def result(run, found):
     """Return the result of a run as one sentence of HTML."""
     who = f"The mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"The {run.model} network"
-    text = (
-        f"{html.escape(who)} has a mean R² of {np.nanmean([v.r2 for v in found]):.2f} on {len(run.y_test)} test spectra"
-    )
+    mean = np.nanmean([v.r2 for v in found])
+    text = f"{html.escape(who)} has R² {mean:.2f} on {len(run.y_test)} test spectra (mean over the parameters)"
     if found[0].error_ratio is not None:
         text += (
             f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
@@ -305,6 +308,11 @@ def _scores(run):
             for i, key in enumerate(head[1:], 1)
         ]
         tables.append(table(caption, ["AMP", *columns], body, name, "numbers"))
+    if len(run.folds) > 1:
+        tables.append(
+            "<p>Average of the folds: the mean of their scores. Mean prediction: the score of the mean of their"
+            " predictions.</p>"
+        )
     return "\n".join(tables)
 
 
@@ -326,7 +334,15 @@ def _in_numbers(found):
         bands = "" if one.in_bands is None else f"{one.in_bands:.0%}"
         rows.append([*row, bands + ("" if one.best_in_bands is None else f" ({one.best_in_bands:.0%})")])
     head.append("In bands (best)" if known else "In bands")
-    return table("The numbers behind the verdicts", head, rows, "verdicts", "numbers")
+    text = table("The numbers behind the verdicts", head, rows, "verdicts", "numbers")
+    if known:
+        text += (
+            "<p>In other bins: the share of the sensitivity that lies in other bins than that of the best estimator."
+            " Sum / best: the sensitivity summed over all bins, divided by the same sum of the best estimator. In"
+            " bands: the share of the sensitivity in the molecule's known bands, and in brackets that of the best"
+            " estimator.</p>"
+        )
+    return text
 
 
 def _errors(run):
@@ -343,18 +359,19 @@ def _errors(run):
     head = ["AMP", *(f"{level} % interval" for level in LEVELS)]
     rows = [[plain(a.label), *(f"{share:.1%}" for share in column)] for a, column in zip(run.amp_table, inside.T)]
     caption = (
-        f"Truths inside the prediction intervals: {len(truth[some])} test spectra, with intervals from {half} others"
+        f"Truths inside the prediction intervals: {len(truth[some])} test spectra; the intervals are made from {half}"
+        " others, as for an observation"
     )
     text = table(caption, head, rows, "coverage", "numbers")
     if len(run.folds) > 1:
         folds = np.stack([fold.y_pred for fold in run.folds.values()])
         share = calibration(run.y_test, folds, [1.0]).inside.mean()
         text += (
-            f"<p>Is the spread of the folds an error bar? No: it holds {share:.0%} of the truths within one standard"
-            " deviation, where an error bar would hold 68 %."
+            f"<p>Is the spread of the folds an error bar? No: only {share:.0%} of the truths lie within one standard"
+            " deviation of the folds, where it would be 68 % for an error bar."
             if share < LEAST_HONEST
-            else f"<p>Is the spread of the folds an error bar? It holds {share:.0%} of the truths within one standard"
-            " deviation; an error bar would hold 68 %."
+            else f"<p>Is the spread of the folds an error bar? {share:.0%} of the truths lie within one standard"
+            " deviation of the folds; it would be 68 % for an error bar."
         )
         text += " It reflects the training and not the photon noise.</p>"
     return text

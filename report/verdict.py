@@ -129,7 +129,7 @@ class Verdict(NamedTuple):
     @property
     def how_good(self):
         """How good the predictions are, as a sentence."""
-        text = f"R² {self.r2:.2f}"
+        text = "R² above 0.99" if 0.995 <= self.r2 < 1 else f"R² {self.r2:.2f}"
         if self.error_ratio is not None:
             text += f", squared error {self.error_ratio:.2f} ± {self.error_ratio_error:.2f} times the limit"
             if self.unknowable >= 0.1:
