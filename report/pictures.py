@@ -86,7 +86,7 @@ def _whose(run):
 def _folds_text(run):
     n = len(run.folds)
     if run.ensemble:
-        return f" A prediction is the mean of those of {n} folds."
+        return f" Each prediction is the mean of the predictions of {n} folds."
     return "" if n == 1 else f" The {n} folds are pooled."
 
 
@@ -121,11 +121,12 @@ def _curves(run):
         "The published sensitivity test" if floor else "The sensitivity test",
         f"Dots: the sensitivity of every AMP to every wavelength bin ({settings}). {_lines_of(run)}",
         "Noise in bins with dark dots changes the prediction most. A network that has learnt the physics has dark dots"
-        " where its molecule absorbs. Colours run from the least value of the AMP to its 95th percentile, so they do"
-        " not compare between panels."
+        " where its molecule absorbs. Colours run from the least value of the AMP to its 95th percentile, so they"
+        " cannot be compared between panels."
         + (
-            " Bins that were redrawn in the same group share their changes: a bin without any effect still has a floor"
-            " of a fraction of the row's sum. Compare values above the lowest bins."
+            " This test redraws groups of bins together and credits each bin with the change of its group. A bin"
+            " without any effect therefore stands on a floor, a value above zero. Compare how far bins rise above the"
+            " lowest ones."
             if floor
             else ""
         ),
@@ -192,10 +193,11 @@ def _by_abundance(run):
     return Picture(
         map_figures.abundance_panels(run.wavelength, maps, limits, [run.amp_table[k] for k in rows]),
         "How the map of a molecule changes with its abundance",
-        "Exact map of each molecule for the third of the test spectra with the lowest, the middle and the highest"
-        f" abundance ({_whose(run)}); the legend gives the range of the abundance (log10 of the mixing ratio).",
-        "A molecule that is too scarce to be seen leaves little to be sensitive to, so the lowest third is often flat."
-        " Strong bands saturate at high abundance, and weaker bands take over.",
+        "Sensitivity of each molecule's prediction, with each bin redrawn alone, for the third of the test spectra with"
+        f" the lowest, the middle and the highest abundance ({_whose(run)}). The legend gives the range of the"
+        " abundance (log10 of the mixing ratio).",
+        "A molecule that is too scarce to be seen leaves little to be sensitive to, so the lowest third can be weaker"
+        " than the middle one. Strong bands saturate at high abundance, and weaker bands take over.",
     )
 
 
@@ -213,8 +215,8 @@ def _slopes(run):
     return Picture(
         map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table),
         "The sign of each bin's effect",
-        f"Slope and curvature of the change of each AMP with the depth of one bin, {how}. Each row is divided by its"
-        " greatest absolute value, which is printed at the right.",
+        f"Slope and curvature of each prediction as a function of the depth of one bin, {how}. Each row is"
+        " divided by its greatest absolute value, which is printed at the right.",
         "Red: a deeper transit in this bin raises the prediction; blue: it lowers it. A linear network has no"
         " curvature. Where the curvature is red, a shift up and an equal shift down raise the prediction on average;"
         " where it is blue, they lower it. A grey row has no curvature.",
@@ -261,8 +263,8 @@ def _true_vs_predicted(run):
         f"Predictions for {len(run.y_test)} test spectra, {noise_of_test(run)}, that were not used in training, and"
         f" their R²{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a perfect"
         " prediction." + _folds_text(run),
-        "A cloud along the line is a good prediction. In a horizontal stripe the network predicts the mean because the"
-        " spectrum holds no information, for example on a molecule that is too scarce to be seen.",
+        "Points along the line are good predictions. In a horizontal stripe the network predicts nearly the same value"
+        " whatever the truth is, because the spectrum holds no information: a molecule may be too scarce to be seen.",
     )
 
 
@@ -281,7 +283,7 @@ def _bias_variance(run):
 def _bins_text():
     return (
         f"bins along the prediction ({diagnostics.BIN_WIDTH_DEX:g} dex for log mixing ratios;"
-        f" {diagnostics.BIN_WIDTH_PER_STD:.2f} training standard deviations for others, though no more than"
+        f" {diagnostics.BIN_WIDTH_PER_STD:.2f} standard deviations of the training set for others, but at most"
         f" {diagnostics.BIN_WIDTH_DEX:g} dex; at least {diagnostics.MIN_SPECTRA} spectra)"
     )
 
@@ -310,8 +312,9 @@ def _credibility(run):
         figures.credibility(found, run.amp_table, diagnostics.CREDIBILITY_DELTA),
         "Credibility",
         f"Probability that the truth is within ε of the prediction, in {_bins_text()}, with 95 % intervals. ε is"
-        f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} training"
-        f" standard deviations for others, though no more than {diagnostics.CREDIBILITY_EPS:g} dex." + _folds_text(run),
+        f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} standard"
+        f" deviations of the training set for others, but at most {diagnostics.CREDIBILITY_EPS:g} dex."
+        + _folds_text(run),
         f"Predictions above the dashed line (δ = {diagnostics.CREDIBILITY_DELTA:g}) are credible by the definition of"
         " Yip et al. (2021).",
     )
@@ -343,9 +346,13 @@ def _loss_curves(run):
         "Training",
         f"{name} against epoch"
         + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
-        + (" Triangles mark the epoch with the least validation loss, whose network was kept." if best else ""),
+        + (
+            " Triangles mark the epoch with the least validation loss of each network, from which it was kept."
+            if best
+            else ""
+        ),
         f"Validation loss can lie below training loss. {why_below(run)} A validation loss that rises while training"
-        " loss falls is over-fitting.",
+        " loss falls is a sign of over-fitting.",
     )
 
 
