@@ -352,9 +352,9 @@ def _headline(status, level):
 
 def _comparison_text(comparison, wavelength):
     text = (
-        f"Of {comparison.n} simulated test planets, {comparison.share_nearer:.1%} lie closer to the planets with the"
-        f" most similar predictions, {comparison.share_smaller:.1%} have a smaller largest residual, and"
-        f" {comparison.share_better:.1%} have a smaller misfit (here {comparison.misfit:.2f} times the errors)."
+        f"Of {comparison.n} simulated test planets, {comparison.share_nearer:.1%} lie closer than this observation to"
+        f" the planets with the most similar predictions. In {comparison.share_smaller:.1%} the largest residual is"
+        f" smaller, and in {comparison.share_better:.1%} the misfit (here {comparison.misfit:.2f} times the errors)."
     )
     bins, words = comparison.outliers, "Bins that disagree with the others"
     if comparison.outside and len(bins) == 0:

@@ -93,7 +93,7 @@ def make_pictures(estimate, narrow=False):
             "Circle: the estimate. Thick and thin lines: 68 and 95 % prediction intervals, from test planets with"
             " similar predictions. Each axis spans the range of the simulated planets.",
             "A line across the whole axis means that the spectrum does not constrain the parameter; a line that ends at"
-            " the edge of the axis is an upper or lower limit.",
+            " or near the edge of the axis is an upper or lower limit.",
         )
     }
     if e.shares is not None:
@@ -202,7 +202,7 @@ def _estimates(estimate):
             cells.append(_half_text(shares[k], edges))
         rows.append([plain(amp.label), *(cell.replace("-", "−") if k < 3 else cell for k, cell in enumerate(cells))])
     head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint"]
-    head += [] if shares is None else ["Half of its sensitivity"]
+    head += [] if shares is None else ["Most sensitive at"]
     return _table("answers", "Estimates and prediction intervals", head, rows)
 
 
@@ -219,7 +219,7 @@ def _change(value, amp, error, sign=None):
     """Return a change of an estimate in its own unit, and as a multiple of its 68 % error."""
     factor, unit = difference_scale(amp)
     text = f"{sign or ('−' if value < 0 else '+')}{amount(abs(value / factor))} {plain(unit)}"
-    return text if not np.isfinite(error) or error <= 0 else f"{text} ({abs(value) / error:.2f} of its error)"
+    return text if not np.isfinite(error) or error <= 0 else f"{text} ({abs(value) / error:.2f} times its error)"
 
 
 def _systematics(estimate):
@@ -232,9 +232,9 @@ def _systematics(estimate):
         for k, amp in enumerate(e.amp_table)
     ]
     text = (
-        "<p>Root mean square change of each estimate for one standard deviation of a systematic error. The sign is that"
-        " for deeper transits (for the tilt: deeper at long wavelengths). In brackets, the change is divided by half of"
-        " the 68 % interval: from 1 on, the systematic error is as large as the error of the estimate.</p>"
+        "<p>Root mean square change of each estimate for one standard deviation of a systematic error. The sign says"
+        " where the estimate moves when the transits are deeper (for the tilt: deeper at long wavelengths). In brackets"
+        " the change is compared with the error of the estimate, half of the 68 % interval.</p>"
     )
     head = ["Parameter", *map(html.escape, e.systematics)]
     return text + _table("moved", "Effect of an offset and of a tilt", head, rows)

@@ -78,9 +78,9 @@ def test_every_known_parameter_is_named_with_the_unit_of_the_report():
 def test_systematics_are_given_in_the_unit_of_the_amp_and_as_multiples_of_its_error():
     page = page_of(estimate_of())
     moved = page[page.index('id="moved"') : page.index('<h2 id="single"')]
-    assert "+0.06 dex (0.14 of its error)" in moved  # half width 0.25 * 1.7
+    assert "+0.06 dex (0.14 times its error)" in moved  # half width 0.25 * 1.7
     lost = page[page.index('id="lost"') :]
-    assert "12 µm" in lost and "±1.2 dex" in lost and "−0.2 dex (0.47 of its error)" in lost
+    assert "12 µm" in lost and "±1.2 dex" in lost and "−0.2 dex (0.47 times its error)" in lost
 
 
 @pytest.mark.parametrize(("low", "high", "says"), [
