@@ -29,6 +29,7 @@ from report.style import (
 
 SEQUENTIAL, DIVERGING = "magma_r", "RdBu_r"
 STRAIGHT = 1e-3  # curvature below this share of the slope is rounding
+MANY_BINS = 120  # from which on lines are thinner and dots smaller
 CLIP = 95  # percentile at which the colours of dots saturate (the paper's)
 
 
@@ -49,7 +50,7 @@ def share_panels(wavelength, shares, error, amp_table, best=None, bands=BANDS, f
             ax.stairs(100 * best[k], edges, color=INK, lw=0.7, ls=(0, (3, 1.5)), label="best possible estimator")
         low, high = 100 * (shares[k] - error[k]), 100 * (shares[k] + error[k])
         ax.stairs(high, edges, baseline=low, fill=True, color=amp.colour, alpha=0.35, lw=0)
-        ax.stairs(100 * shares[k], edges, baseline=None, color=amp.colour, lw=1.0, label="this network")
+        ax.stairs(100 * shares[k], edges, baseline=None, color=amp.colour, lw=_line(wavelength), label="this network")
         ax.set_ylim(bottom=0)
     wavelength_axis(axes[0], wavelength)
     figure.supxlabel(WAVELENGTH)
@@ -71,7 +72,7 @@ def abundance_panels(wavelength, thirds, ranges, amp_table, figure=None):
     for ax, amp, maps, ends in zip(axes, amp_table, thirds, ranges):
         for values, colour, low, high in zip(maps, ("#56B4E9", "#777777", "#882255"), ends[:-1], ends[1:]):
             label = f"{low:.1f} to {high:.1f}".replace("-", "−")
-            ax.stairs(values, bin_edges(wavelength), baseline=None, color=colour, lw=1.0, label=label)
+            ax.stairs(values, bin_edges(wavelength), baseline=None, color=colour, lw=_line(wavelength), label=label)
         panel_title(ax, amp, f" ({difference_scale(amp)[1]}²)" if difference_scale(amp)[1] else "")
         ax.set_ylim(0, 1.5 * max(np.nanmax(maps), 1e-300))
         ax.legend(loc="upper left", handlelength=1.2, borderaxespad=0.2)
@@ -91,18 +92,20 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
     """
     figure, axes = panel_grid(len(amp_table), figure, row_height=1.5, share_x=True)
     norm = Normalize(0, 1)
-    base = molecule_curves.get("none")
+    base, many = molecule_curves.get("none"), len(wavelength) > MANY_BINS
     for ax, amp, row in zip(axes, amp_table, sensitivity):
         curve = np.asarray(molecule_curves.get(amp.key, spectrum))
         factor, unit = depth_unit(curve)
         if amp.key in molecule_curves and base is not None:
             ax.plot(*broken_at_gaps(wavelength, bin_width, np.asarray(base) * factor), color=FAINT, lw=0.7)
-        ax.plot(*broken_at_gaps(wavelength, bin_width, curve * factor), color=amp.colour, lw=1, zorder=2)
+        ax.plot(
+            *broken_at_gaps(wavelength, bin_width, curve * factor), color=amp.colour, lw=_line(wavelength), zorder=2
+        )
         known = np.isfinite(row)
         if known.any() and np.ptp(row[known]) > 0:
             ax.scatter(
                 wavelength[known], curve[known] * factor, c=_shade(row[known]), norm=norm,
-                cmap=SEQUENTIAL, s=8, edgecolors=INK, linewidths=0.3, zorder=3,
+                cmap=SEQUENTIAL, s=4 if many else 8, edgecolors=INK, linewidths=0.1 if many else 0.3, zorder=3,
             )  # fmt: skip
         else:
             note(ax, "no spectra" if not known.any() else "all equal" if row[known].any() else "not sensitive", x=0.95)
@@ -112,6 +115,11 @@ def sensitivity_curves(wavelength, sensitivity, amp_table, molecule_curves, spec
     figure.supxlabel(WAVELENGTH)
     _bar(figure, axes, norm, SEQUENTIAL, "Sensitivity (least to 95th percentile)", extend="max")
     return figure
+
+
+def _line(wavelength):
+    """Return a width of lines at which neighbouring steps do not merge, in points."""
+    return 0.5 if len(wavelength) > MANY_BINS else 1.0
 
 
 def _shade(values):
