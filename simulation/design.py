@@ -248,7 +248,9 @@ def _instrument_offsets(offsets, seen, planet):
         taken |= bins
         found[name] = (ppm * 1e-6, bins)
     if found and taken.all():
-        logger.warning("%s: offsets of all instruments: a shift of all depths cannot be told from the radius", planet)
+        logger.warning(
+            "%s: offsets of all instruments: a shift of all depths cannot be distinguished from the radius", planet
+        )
     return found
 
 

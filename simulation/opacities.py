@@ -70,7 +70,7 @@ def couple(strength, width, k, weights, smallest_scatter=SMALLEST_SCATTER):
 def band_strength(molecule, temperature, edges):
     """Strength of the band model in parts with `edges` (n_parts + 1,), descending [cm-1]: (n_parts,) [cm2]."""
     strength = _means(cross_section(molecule, temperature), edges[::-1])[::-1]
-    return np.maximum(strength, 1e-8 * strength.max())  # where the band model has no band it knows nothing
+    return np.maximum(strength, 1e-8 * strength.max())  # where the band model has no band it gives no shape
 
 
 def couple_cells(strength, opacities, k):
@@ -110,7 +110,7 @@ class Opacities:
     ):
         """Couple the parts of resolution `resolution` to their cells.
 
-        `flat` leaves the band model's shape out; `sharing` has corrections of it, as `fit_sharing.py` writes them.
+        `flat` leaves the band model's shape out; `sharing` has corrections of it from `studies/fit_sharing.py`.
         """
         self.distributions = distributions
         self.edges, self.cell = part_edges(distributions.edges, resolution)
@@ -180,7 +180,7 @@ def effective_cross_section(molecule, low, high, temperature, pressure):
     Parameters
     ----------
     molecule : str
-        "H2O", "CH4", "CO", "CO2" or "NH3".
+        "H2O", "CH4", "CO", "CO2", "NH3" or "SO2".
     low, high : array-like, shape (n,)
         Edges of the bins [micron], within 0.39 to 9.03.
     temperature : float
@@ -218,7 +218,7 @@ def _means(sigma, edges):
 
 
 def load_sharing():
-    """Read the corrections of `fit_sharing.py`."""
+    """Read the corrections of `studies/fit_sharing.py`."""
     with np.load(STORED_SHARING) as file:
         return {name: file[name] for name in file.files}
 

@@ -124,7 +124,7 @@ def read_chunk(path, settings):
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         text = checksum = depth = None
     if depth is None or checksum != _chunk_digest(text, depth):
-        logger.warning("%s: damaged, and made anew", path)
+        logger.warning("%s: damaged, and made again", path)
         return None
     if json.loads(text) != settings:
         raise ValueError(

@@ -148,7 +148,7 @@ def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_pa
     assert result["spectra"][4:].max() < 0.2
     np.testing.assert_array_equal(result["amps"], survey.draw_amps(n, 7))
     assert not parts.exists()
-    assert [r.message.partition(".npz: ")[2] for r in caplog.records] == ["damaged, and made anew"] * 2
+    assert [r.message.partition(".npz: ")[2] for r in caplog.records] == ["damaged, and made again"] * 2
 
 
 def damaged(how, path, settings, depth):
@@ -176,7 +176,7 @@ def test_damaged_chunk_is_said_and_not_taken(how, tmp_path, caplog):
     np.testing.assert_array_equal(survey.read_chunk(path, {"seed": 1}), depth)
     damaged(how, path, {"seed": 1}, depth)
     assert survey.read_chunk(path, {"seed": 1}) is None
-    assert caplog.text.count("damaged, and made anew") == 1
+    assert caplog.text.count("damaged, and made again") == 1
 
 
 def place(kind, folder):
