@@ -287,7 +287,7 @@ def _scores(run):
     labels = {csv_text(a.key): plain(a.label) for a in run.amp_table}
     for name, caption, form in (
         ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", "{:.3f}"),
-        ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", "{:.3g}"),
+        ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", "{:#.3g}"),
     ):
         path = Path(run.folder) / f"{name}.csv"
         if not path.is_file():
