@@ -49,20 +49,6 @@ class ResponseMap:
         return cls(*arrays, group.attrs.get("n_spectra"))
 
 
-def slope_and_curvature(deviations, change):
-    """Least-squares slope s and curvature c of ``change = s a + c a^2 / 2`` over the deviations a, its last axis.
-
-    The curvature is NaN where fewer than two deviations differ from zero.
-    """
-    a, change = np.asarray(deviations, float), np.asarray(change, float)
-    if len(np.unique(a[a != 0])) < 2:
-        slope = change @ a / (a @ a)
-        return slope, np.full_like(slope, np.nan)
-    inverse = np.linalg.pinv(np.stack([a, a**2 / 2], axis=1))  # (2, n_deviations)
-    slope, curvature = np.moveaxis(change @ inverse.T, -1, 0)
-    return slope, curvature
-
-
 def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_call=ROWS_PER_CALL):
     """Push each bin by a few standard errors and record how each AMP moves, with its sign.
 

@@ -7,11 +7,12 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from problems import slope_and_curvature
 
 import sensitivity
 from perturbation.mapstore import MapStore
 from perturbation.quadrature import call_shape, make_rule, summed
-from perturbation.result import response_map, slope_and_curvature
+from perturbation.result import response_map
 from sensitivity import sensitivity_map
 
 N, N_BINS, N_AMPS = 11, 13, 3

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from problems import slope_and_curvature
 
-from perturbation.result import ResponseMap, response_map, slope_and_curvature
+from perturbation.result import ResponseMap, response_map
 
 RNG = np.random.default_rng(5)
 WEIGHTS = RNG.normal(size=(6, 2))
@@ -81,26 +82,6 @@ def test_response_map_names_the_argument_that_does_not_fit(kwargs, word):
     arguments = {"predict": linear, "spectra": SPECTRA, "errors": ERRORS, **kwargs}
     with pytest.raises(ValueError, match=word):
         response_map(**arguments)
-
-
-def test_one_sided_push_has_a_slope_and_no_curvature():
-    slope, curvature = slope_and_curvature([2.0], np.array([[3.0]]))
-    assert slope[0] == 1.5 and np.isnan(curvature[0])
-
-
-@pytest.mark.parametrize("deviations", [[-1.0, 1.0], [0.0, -2.0, 0.5], np.linspace(-1, 3, 7)])
-def test_slope_and_curvature_of_a_parabola_are_its_own(deviations):
-    a, given = np.asarray(deviations), RNG.normal(size=(2, 3, 4))
-    found = slope_and_curvature(a, given[0][..., None] * a + given[1][..., None] * a**2 / 2)
-    np.testing.assert_allclose(found, given, atol=1e-12)
-
-
-@pytest.mark.parametrize("deviations", [[2.0], [0.0, 2.0], [2.0, 2.0, 0.0]])
-def test_pushes_of_one_size_have_a_slope_and_no_curvature(deviations):
-    a = np.asarray(deviations)
-    slope, curvature = slope_and_curvature(a, np.stack([3 * a, -a]))
-    np.testing.assert_allclose(slope, [3, -1])
-    assert curvature.shape == (2,) and np.isnan(curvature).all()
 
 
 @pytest.mark.parametrize("rows_per_call, calls", [(10**6, [7 * 79]), (3 * 79, [3 * 79, 3 * 79, 79]), (78, [79] * 7)])
