@@ -1,13 +1,13 @@
 """Repeat the measurements behind README.md and docs/, in the order in which they depend on each other.
 
     python -m studies --list               # the steps, their commands and minutes
-    python -m studies                      # everything that is not done yet: a night on two cores
+    python -m studies                      # everything that is not done yet
     python -m studies --only seeds tuning  # these steps alone
 
 Run folders and the log of each step are in ``runs/everything`` (``--work``). A finished step is not repeated, so the
 same command goes on after an interruption; unfinished trainings continue from their last epoch. The first step that
 fails ends the command. Tables go where the single scripts write them: ``studies/results``, ``benchmarks/results`` and
-the figures of docs/. Needs requirements-science.txt, shap and pudu (``--no-deps``). Not included: the shipped spectra,
+the figures of docs/. Needs requirements-science.txt. Not included: the shipped spectra,
 the emulator and the posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and single observations
 (docs/your_planet.md).
 """
@@ -40,29 +40,24 @@ def _run(name, *flags):
 
 
 RUNS = " ".join(f"WORK/{name}" for name in NETWORKS)
-OTHERS = " ".join(f"WORK/tuning/{name}_config_yaml_{seed}" for name in ("mlp", "cnn") for seed in range(3))
-SEEDS = [(name, seed) for name in ("mlp", "cnn") for seed in (1, 2)]
-SEED_RUNS = " ".join(f"WORK/{name}_seed{seed}" for name, seed in SEEDS)
+SEED_RUNS = " ".join(f"WORK/mlp_seed{seed}" for seed in (1, 2))
+OTHERS = " ".join(
+    f"WORK/tuning/{name}_config_yaml_{seed}" for name, seed in (*(("mlp", k) for k in range(3)), ("cnn", 0))
+)
 STEPS = (
-    Step("mlp", 5, "the first command: README, docs/science.md", (_run("mlp"),)),
-    *(Step(name, 15, f"five folds of the {name}", (_run(name, f"--model {name}"),)) for name in NETWORKS[1:]),
-    Step("all", 20, "minutes of one fold of each network", (_run("all", "--model all", "--cv 1"),)),
-    Step(
-        "seeds",
-        40,
-        "five folds of mlp and cnn with two other seeds",
-        tuple(_run(f"{name}_seed{seed}", f"--model {name} --seed {seed}") for name, seed in SEEDS),
-    ),
+    Step("mlp", 2, "the first command: README, docs/science.md", (_run("mlp"),)),
+    *(Step(name, 7, f"five folds of the {name}", (_run(name, f"--model {name}"),)) for name in NETWORKS[1:]),
+    Step("seeds", 4, "the mlp with two other seeds", tuple(_run(f"mlp_seed{k}", f"--seed {k}") for k in (1, 2))),
     Step(
         "runs",
-        2,
+        1,
         "README's table, results/run_table",
         (
             f"-m studies.run_table {RUNS} {SEED_RUNS} --output studies/results",
             "-m studies.run_table WORK/mlp --page README.md",
         ),
     ),
-    Step("scores", 30, "results/score_table", (f"-m studies.score_table --regressions 5 {RUNS}",)),
+    Step("scores", 8, "results/score_table", (f"-m studies.score_table --regressions 1 {RUNS}",)),
     Step(
         "coverage",
         2,
@@ -72,7 +67,7 @@ STEPS = (
     Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
     Step(
         "agreement",
-        15,
+        8,
         "results/map_agreement.csv, docs/optimal_map.png",
         (
             f"-m studies.map_agreement {RUNS} --figure docs/optimal_map.png",
@@ -81,22 +76,22 @@ STEPS = (
     ),
     Step(
         "faithfulness",
-        15,
+        8,
         "docs/explanations.md, second half",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
-    Step("tuning", 200, "results/tuning, docs/science.md", ("-m studies.tuning --work WORK/tuning",)),
+    Step("tuning", 25, "results/tuning, docs/science.md", ("-m studies.tuning --work WORK/tuning",)),
     Step(
         "explanations",
-        90,
+        15,
         "docs/explanations.md",
         (
             "-m studies.leave_one_out",
-            f"-m studies.explanations WORK/mlp --shap --pudu --page docs/explanations.md --others {OTHERS}",
-            "-m studies.blindness --shap --pudu --page docs/explanations.md --figure docs/blindness.png",
+            f"-m studies.explanations WORK/mlp --shap --page docs/explanations.md --others {OTHERS}",
+            "-m studies.blindness --shap --page docs/explanations.md --figure docs/blindness.png",
         ),
     ),
-    Step("verdicts", 12, "how often a verdict is right", ("-m studies.verdicts --train --page docs/method.md",)),
+    Step("verdicts", 8, "thresholds in docs/method.md", ("-m studies.verdicts --train --page docs/method.md",)),
     Step(
         "pooling",
         5,
@@ -105,11 +100,10 @@ STEPS = (
     ),
     Step(
         "paper",
-        600,
-        "docs/paper.md: the paper's recipe, which trains its lstm for hours",
+        40,
+        "docs/paper.md: the paper's recipe beside that of config.yaml",
         ("-m studies.paper --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
     ),
-    Step("verdicts", 60, "thresholds in docs/method.md", ("-m studies.verdicts --train --page docs/method.md",)),
     Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
     Step(
         "sensitivity",

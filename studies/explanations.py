@@ -156,11 +156,11 @@ def truths(information=INFORMATION, removals=REMOVALS):
     """
     import h5py
 
-    loo = load_removals(removals)
+    loo, digest = load_removals(removals)
     n = len(loo["index"])
     with h5py.File(information) as file:
-        if not np.array_equal(file["sampler/index"][:n], loo["index"]):
-            raise ValueError(f"{removals}: expected the planets of {information}, received others")
+        if digest != file.attrs["data_sha256"] or not np.array_equal(file["sampler/index"][:n], loo["index"]):
+            raise ValueError(f"{removals}: expected the planets and the data set of {information}, received others")
         reaction = file["sampler/optimal_map"][:n].astype(float)
         free = {"Fisher": file["jacobian"][:n], "Laplace": file["optimal_map_per_planet"][:n]}
     shift = loo["shift"].astype(float) * loo["deviation"][:, None, :, None]  # AMP units
@@ -178,8 +178,8 @@ def spectra_alike(covariance):
 def sampled_removal(reaction, leverage, seed=0):
     """Draw the squared shifts without each bin of a linear model that has these maps, (n, n_amps, n_bins).
 
-    The shift is gain x residual / (1 - leverage) (`leave_one_out.linear_shift`); the variance of the residual is
-    error^2 (1 - leverage).
+    The shift is -gain x residual / (1 - leverage), where the residual is the spectrum minus the depth at the posterior
+    mean; its variance is error^2 (1 - leverage).
     """
     rng = np.random.default_rng(stream(seed, Stream.STUDY_NOISE, 1))
     return reaction * (rng.standard_normal(leverage.shape) ** 2 / _rest(leverage))[:, None]
@@ -235,8 +235,10 @@ def _of_others(means):
         row = {"": name}
         for one in kind.unique():
             part = means[(means["explanation"] == name) & (kind == one)]
-            row[f"{one} ({len(part)} networks)"] = " / ".join(
-                f"{part[what].mean():.2f} ± {part[what].std():.2f}" for what in ("reaction", "removal")
+            several = len(part) > 1
+            row[f"{one} ({len(part)} network{'s' * several})"] = " / ".join(
+                f"{part[what].mean():.2f}" + (f" ± {part[what].std():.2f}" if several else "")
+                for what in ("reaction", "removal")
             )
         rows.append(row)
     return data_frame(rows)

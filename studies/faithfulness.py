@@ -251,7 +251,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=20, help="of the single-bin scheme; sets the evaluations of all")
     parser.add_argument("--others", type=int, default=500, help="other test planets (default %(default)s)")
     parser.add_argument("--draws", type=int, default=3, help="corruptions of each planet (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shap", action="store_true", help="also SHAP values (needs the package shap)")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="10 planets, 2 repeats, 2 seeds, nothing written")

@@ -1,7 +1,9 @@
 """How far does the posterior mean of each AMP move when one bin is left out? From posterior draws, planet by planet.
 
-    python -m studies.leave_one_out            # 300 planets, 3 to 4 s of a core each
+    python -m studies.leave_one_out            # 150 planets, 3 to 4 s of a core each
     python -m studies.leave_one_out --quick    # 2 planets, nothing written
+
+A repeated command goes on where the stored file ends, and starts anew if the file belongs to another data set.
 
 Leaving out bin b weights each draw by 1 / (likelihood of the bin), without new sampling. A few draws then carry large
 weights, which are smoothed by a generalised Pareto distribution (PSIS; Vehtari et al. 2024, JMLR 25, 72), as Welbanks
@@ -20,6 +22,7 @@ Layout of studies/results/leave_one_out.h5, n planets, those of sampler/ in data
     loo/shift                (n, 2, 9, 52)  mean without the bin minus mean with it, in ``deviation``
     loo/pareto_k             (n, 2, 52)     of the weights; where one is above 0.7, the shift is from new samples
     loo/leverage             (n, 52)        variance of the modelled depth over the posterior / error^2
+    attribute data_sha256                   `Dataset.sha256` of the data set
 """
 
 import os
@@ -32,6 +35,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process
 
 import numpy as np
 
+from common.files import written_whole
+from common.processes import usable_cores
 from studies.command import RESULTS, study_parser
 from studies.emulator import load_rows
 from studies.information import pick_planets
@@ -62,20 +67,6 @@ def without_each_bin(draws, depth, spectrum, error):
     return (weights @ (draws - draws.mean(axis=0))).T, pareto_k
 
 
-def linear_shift(gain, leverage, residual):
-    """Exact shift of the posterior mean without each bin, (..., n_amps, n_bins), for a linear Gaussian model.
-
-    ``gain`` is d(posterior mean) / d(depth), ``leverage`` the variance of the modelled depth over the squared error,
-    and ``residual`` the spectrum minus the depth at the posterior mean, whose variance is error^2 (1 - leverage).
-    """
-    return -gain * (residual / (1 - leverage))[..., None, :]
-
-
-def removal_map(shift):
-    """Mean over planets of the squared shift from two independent measurements (n, 2, ...): their product."""
-    return (shift[:, 0] * shift[:, 1]).mean(axis=0, dtype=float)
-
-
 def halves(draws):
     """Draws (n, n_amps) of `samplers.walk` in two parts, (2, n / 2, n_amps), each of one half of the walkers."""
     return draws.reshape(-1, 2, WALKERS // 2, draws.shape[1]).swapaxes(0, 1).reshape(2, -1, draws.shape[1])
@@ -96,11 +87,23 @@ def _leave_out(place):
 
 
 def load_removals(path=STORED):
-    """Read what was stored: dict of name to array, see the top of this module."""
+    """Read what was stored: dict of name to array, see the top of this module, and the digest of the data set."""
     import h5py
 
     with h5py.File(path) as file:
-        return {key: values[()] for key, values in file["loo"].items()}
+        return {key: values[()] for key, values in file["loo"].items()}, file.attrs.get("data_sha256")
+
+
+def start_anew(path, digest):
+    """Replace a stored file of another data set by an empty one."""
+    import h5py
+
+    if path.is_file():
+        with h5py.File(path) as file:
+            if file.attrs.get("data_sha256") == digest:
+                return
+    with written_whole(path) as part, h5py.File(part, "w") as file:
+        file.attrs["data_sha256"] = digest
 
 
 def summary(found, names):
@@ -124,8 +127,8 @@ def summary(found, names):
 
 def main():
     parser = study_parser("leave_one_out", __doc__)
-    parser.add_argument("--planets", type=int, default=300, help="test planets (default %(default)s)")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--planets", type=int, default=150, help="test planets (default %(default)s)")
+    parser.add_argument("--processes", type=int, default=usable_cores(), help="default: the cores, %(default)s")
     parser.add_argument("--out", type=Path, default=STORED, help="default: studies/results/leave_one_out.h5")
     parser.add_argument("--quick", action="store_true", help="2 planets, nothing written")
     arguments = parser.parse_args()
@@ -136,6 +139,8 @@ def main():
     data, _, test = load_rows()
     index = pick_planets(len(test), 2 if arguments.quick else arguments.planets)
     groups = {"loo": (_leave_out, KEYS)}
+    if not arguments.quick:
+        start_anew(arguments.out, data.sha256())
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), start_worker) as pool:
         found = sample_all(pool, "loo", index, test, arguments.out, not arguments.quick, groups)
     print("\n".join(summary(found, data.amp_names)))

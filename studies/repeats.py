@@ -129,7 +129,7 @@ def main():
     parser.add_argument("run", metavar="RUN_DIR", type=Path)
     parser.add_argument("--reference", type=int, default=1000, help="planets of the reference (default %(default)s)")
     parser.add_argument("--reference-repeat", type=int, default=40, help="its repeats (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a small grid of 2 seeds, nothing written")
     arguments = parser.parse_args()

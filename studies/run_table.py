@@ -7,7 +7,7 @@ Prints, for the mean of the folds of each run (or its only fold), a row per AMP:
 the exact map with the optimal map, the sum of the one over the sum of the other, and the share in bands of both. Then a
 row per run, for README.md. The limit and the optimal map are those of data/information.h5 (`report.best_estimator`).
 Only --page and --output write: the former the rows of the runs between the marks of that page, the latter
-``run_table.csv``, where rows of other runs stay, and ``run_table.md``, of the given runs.
+``run_table.csv`` and ``run_table.md``.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from report.compare import seconds_of_run
 from report.verdict import verdicts
 from runio.results import ENSEMBLE, load_run
 from studies.command import study_parser
-from studies.tables import as_markdown, data_frame, put_between_marks, replaced_rows, write_csv
+from studies.tables import as_markdown, data_frame, put_between_marks, write_csv
 
 MARKS = "<!-- table of studies/run_table.py: begin -->", "<!-- end -->"  # in README.md
 
@@ -84,10 +84,10 @@ def main():
     if arguments.page:
         put_between_marks(arguments.page, MARKS, text)
     if arguments.output:
-        path, rows = arguments.output / "run_table.csv", data_frame(table)
+        rows = data_frame(table)
         numbers = rows.select_dtypes("float").columns
         rows[numbers] = rows[numbers].map("{:.4f}".format, na_action="ignore")
-        write_csv(path, replaced_rows(path, rows, ["run"]))
+        write_csv(arguments.output / "run_table.csv", rows)
         with written_whole(arguments.output / "run_table.md") as part:
             part.write_text(text + "\n", encoding="utf-8")
 

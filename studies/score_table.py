@@ -1,7 +1,7 @@
 """Scores of finished runs, and of three classical regressions on the same splits, in one table.
 
     python -m studies.score_table RUN_DIR [RUN_DIR ...]     # one run per kind of network
-    python -m studies.score_table --regressions 5           # ridge, random forest, gradient boosting: five folds each
+    python -m studies.score_table --regressions 1           # ridge, random forest, gradient boosting: one of five folds
 
 "Mean of folds" is the mean prediction of a network's folds. MSE / limit is what `limit.py` prints for sampled
 posteriors, with its bootstrap error over spectra. Writes ``score_table.csv`` (a row per model, fold and score; rows of
@@ -75,17 +75,17 @@ def regressions(seed, quick=False):
 
 
 def scores_of_regressions(folds, quick):
-    """Fit the regressions on the networks' splits; yield (name, scores, seconds, None)."""
+    """Fit the regressions on the first ``folds`` of the networks' five; yield (name, scores, seconds, None)."""
     from pipeline.folds import load_split
     from preprocessing import add_noise, noisy_test_spectra
 
-    config = settings_of("config.yaml", {"training.cv": folds}, quick)
+    config = settings_of("config.yaml", {"training.cv": 5}, quick)
     split = load_split(config)
     data, truth = split.data, split.data.amps[split.test]
     seen = noisy_test_spectra(data, split.test, config.seed)
     for name in regressions(0):
         predictions, scales, start = [], [], time.perf_counter()
-        for k, fold in enumerate(split.folds):
+        for k, fold in enumerate(split.folds[:folds]):
             rows, scaler = np.tile(fold.train, COPIES), fold.scaler
             rng = np.random.default_rng(stream(config.seed, Stream.STUDY_NOISE, k))
             noisy = add_noise(data.spectra[rows], data.errors[rows], rng)

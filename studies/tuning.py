@@ -1,16 +1,17 @@
-"""What does each setting of networks and training change? One change to config.yaml at a time, one fold, three seeds.
+"""What does each setting of networks and training change? One change to config.yaml at a time, first of five folds.
 
-    python -m studies.tuning                          # all variants, three seeds: about three hours on one core
-    python -m studies.tuning --only mlp cnn           # those whose names hold one of these words
+    python -m studies.tuning                          # three seeds of each mlp, one of each other network
+    python -m studies.tuning --only mlp cnn           # variants whose names contain one of these words
     python -m studies.tuning --quick                  # shows that it runs
     python -m studies.tuning --more-planets           # of configs/more_planets.yaml, whose data more_planets.py makes
 
-Networks are kept in ``--work``, and read from there when the command is repeated. Writes ``studies/results/tuning.csv``
-(``tuning_more_planets.csv``), a row per variant and seed, where rows of other variants stay, and ``tuning.md``, the
-means over seeds. Seeds are those of weights and training noise; split and test noise are those of seed 0. Columns:
-scaled mean squared error per AMP on the noisy test spectra, its mean, and the mean on training planets with new noise;
-squared error / limit, mean over AMPs (`limit.py`); agreement of the exact map with the optimal map, mean over AMPs and
-the smallest, and the sum of the exact map over that of the optimal map, mean over AMPs.
+As many networks are trained at a time as there are cores. They are kept in ``--work``, and read from there when the
+command is repeated. Writes ``studies/results/tuning.csv`` (``tuning_more_planets.csv``), a row per variant and seed,
+and ``tuning.md``, the means over seeds; with ``--only``, rows of other variants stay. Seeds are those of weights and
+training noise; split and test noise are those of seed 0. Columns: scaled mean squared error per AMP on the noisy test
+spectra, its mean, and the mean on training planets with new noise; squared error / limit, mean over AMPs (`limit.py`);
+agreement of the exact map with the optimal map, mean over AMPs and the smallest, and the sum of the exact map over that
+of the optimal map, mean over AMPs.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ import h5py
 import numpy as np
 
 from common.metrics import spearman
+from common.processes import process_count, process_pool
 from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, noisy_test_spectra, whitening
@@ -37,6 +39,7 @@ from studies.tables import (
     write_page,
 )
 
+SEEDS = {"mlp": 3}  # of each variant; the other networks take longer and have one
 TOLD = "told the size of the errors"  # a second input that the shipped data set does not hold
 RESIDUAL = "residual dense blocks"  # a network that is none of the four
 VARIANTS = {
@@ -46,9 +49,9 @@ VARIANTS = {
     "mlp: activation silu": {"model.mlp.activation": "silu"},
     "mlp: no decay of the weights (Adam)": {"training.weight_decay": 0.0},
     "mlp: no average of the weights": {"training.average_epochs": 0},
-    "mlp: plateaus, 100 epochs": {"training.schedule": "plateau", "training.epochs": 100},
+    "mlp: plateaus": {"training.schedule": "plateau"},
     "mlp: rate 0.01": {"training.lr": 0.01},
-    "mlp: a third of the epochs": {"training.epochs": 20},
+    "mlp: a third of the epochs": {"training.epochs": 33},
     "mlp: input of the paper (not whitened)": {"model.whiten": False},
     "mlp: noise of the paper (fixed copies)": {"training.noise": "fixed"},
     "mlp: dropout 0.1": {"model.mlp.dropout": 0.1},
@@ -58,24 +61,7 @@ VARIANTS = {
     f"mlp: {RESIDUAL}": {},
     **{f"{network}: config.yaml": {"model.name": network} for network in ("cnn", "lstm", "hybrid")},
     **{
-        f"lstm: steps of {patch} bins, {units} units": {
-            "model.name": "lstm",
-            "model.lstm.patch": patch,
-            "model.lstm.units": [units],
-        }
-        for patch, units in ((4, 32), (8, 64), (8, 128))
-    },
-    **{
-        f"hybrid: steps of {patch} bins, {units} units, {filters} filters": {
-            "model.name": "hybrid",
-            "model.hybrid.patch": patch,
-            "model.hybrid.units": units,
-            "model.hybrid.filters": [filters],
-        }
-        for patch, units, filters in ((4, 64, 32), (8, 48, 16), (8, 64, 32), (8, 96, 32))
-    },
-    **{
-        f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 20, **changes}
+        f"{network}: {what}, a third of the epochs": {"model.name": network, "training.epochs": 33, **changes}
         for network, what, changes in (
             ("cnn", "config.yaml", {}),
             ("cnn", "pooling, patches of one bin", {"model.cnn.pooling": True, "model.cnn.patch": 1}),
@@ -196,6 +182,15 @@ def score(network, split, limited):
     return row
 
 
+def measure(file, variant, changes, seed, quick, work):
+    """Train one network, or read it from the folder ``work``, and return its row (dict) of the table."""
+    prepare_tensorflow()
+    config = settings_of(file, {"training.cv": 5, **changes}, quick)
+    split = prepare(variant, config)
+    network = train(variant, config, split, seed, work / f"{re.sub('[^a-z0-9]+', '_', variant)}_{seed}")
+    return {"variant": variant, "seed": str(seed)} | score(network, split, has_limit(split))
+
+
 def write_rows(path, rows):
     """Write the table; rows of variants and seeds that are not in ``rows`` stay."""
     write_csv(path, replaced_rows(path, data_frame(rows), ["variant", "seed"]))
@@ -224,7 +219,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs, one seed; into results/quick/")
     parser.add_argument("--more-planets", action="store_true", help="variants of configs/more_planets.yaml")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="variants whose names hold one of these words")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1 ... of each variant (default %(default)s)")
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1 ... of each variant (default: 3 for mlps, else 1)")
+    parser.add_argument("--processes", type=int, help="networks trained at a time (default: as many as cores)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/tuning", help="where the networks are kept")
     parser.add_argument("--output", type=Path, help="default: the file in studies/results")
     arguments = parser.parse_args()
@@ -234,18 +230,22 @@ def main():
     results = RESULTS / ("quick" if arguments.quick else "")
     output = arguments.output or results / f"tuning{'_more_planets' * arguments.more_planets}.csv"
     work = arguments.work / ("quick" if arguments.quick else "")
-    prepare_tensorflow()
-    for name, changes in variants.items():
-        if arguments.only and not any(word in name for word in arguments.only):
-            continue
-        config = settings_of(file, {"training.cv": 5, **changes}, arguments.quick)
-        split = prepare(name, config)
-        for seed in range(1 if arguments.quick else arguments.seeds):
-            network = train(name, config, split, seed, work / f"{re.sub('[^a-z0-9]+', '_', name)}_{seed}")
-            row = {"variant": name, "seed": str(seed)}
-            row |= score(network, split, has_limit(split))
+    words = arguments.only or [""]
+    tasks = [
+        (file, name, changes, seed, arguments.quick, work)
+        for name, changes in variants.items()
+        for seed in range(1 if arguments.quick else arguments.seeds or SEEDS.get(name.split(":")[0], 1))
+        if any(word in name for word in words)
+    ]
+    rows = []
+    with process_pool(process_count(arguments.processes or "auto", len(tasks)), 1) as pool:
+        for row in pool.map(measure, *zip(*tasks)):
             print(row, flush=True)
-            write_rows(output, [row])
+            rows.append(row)
+            if arguments.only:
+                write_rows(output, rows)
+    if not arguments.only:
+        write_csv(output, data_frame(rows))
     if not arguments.more_planets and not arguments.quick:
         write_page(output.with_suffix(".md"), TITLE, markdown(read_csv(output)))
 

@@ -1,5 +1,6 @@
 """Leaving a bin out: weights of posterior draws against the closed form of a linear model."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -18,33 +19,39 @@ def posterior(error):
 SPECTRUM = RNG.normal(size=3) * np.sqrt(VARIANCE) @ JACOBIAN + ERROR * RNG.normal(size=12)
 
 
-def test_linear_shift_is_the_posterior_mean_without_the_bin():
+def linear_shift():
+    """Shift of the posterior mean without each bin, (3, 12): the posterior is computed again without the bin."""
+    bins = np.arange(12)
+    without = [posterior(np.where(bins == b, 1e9, ERROR))[0] for b in bins]
+    return np.stack(without, axis=1) - posterior(ERROR)[0][:, None]
+
+
+def test_shift_without_a_bin_is_its_residual_times_its_gain_over_one_minus_its_leverage():
     mean, covariance, gain = posterior(ERROR)
     leverage = np.einsum("kb,kl,lb->b", JACOBIAN, covariance, JACOBIAN) / ERROR**2
-    found = leave_one_out.linear_shift(gain, leverage, SPECTRUM - mean @ JACOBIAN)
-    for b in range(12):
-        without = posterior(np.where(np.arange(12) == b, 1e9, ERROR))[0]
-        np.testing.assert_allclose(found[:, b], without - mean, atol=1e-9)
+    expected = -gain * (SPECTRUM - mean @ JACOBIAN) / (1 - leverage)
+    np.testing.assert_allclose(linear_shift(), expected, atol=1e-9)
 
 
 def test_weighted_draws_shift_as_the_closed_form_says():
     pytest.importorskip("arviz_stats")
-    mean, covariance, gain = posterior(ERROR)
-    leverage = np.einsum("kb,kl,lb->b", JACOBIAN, covariance, JACOBIAN) / ERROR**2
+    mean, covariance, _ = posterior(ERROR)
     draws = np.random.default_rng(13).multivariate_normal(mean, covariance, 20_000)
     found, pareto_k = leave_one_out.without_each_bin(draws, draws @ JACOBIAN, SPECTRUM, ERROR)
-    expected = leave_one_out.linear_shift(gain, leverage, SPECTRUM - mean @ JACOBIAN)
+    expected = linear_shift()
     assert pareto_k.max() < leave_one_out.LARGEST_K
     deviation = np.sqrt(np.diag(covariance))[:, None]
     np.testing.assert_allclose(found / deviation, expected / deviation, atol=0.06)
     assert np.abs(expected / deviation).max() > 0.3  # there is something to find
 
 
-def test_two_measurements_of_a_shift_give_its_square_without_the_noise_of_either():
-    rng = np.random.default_rng(14)
-    shift = 1.0 + rng.normal(size=(200_000, 2, 1, 1))
-    assert leave_one_out.removal_map(shift)[0, 0] == pytest.approx(1.0, abs=0.02)
-    assert (shift[:, 0] ** 2).mean() == pytest.approx(2.0, abs=0.02)
+def test_a_stored_file_of_another_data_set_is_started_anew(tmp_path):
+    path = tmp_path / "loo.h5"
+    for digest, left in (("a", []), ("a", ["loo"]), ("b", [])):
+        leave_one_out.start_anew(path, digest)
+        with h5py.File(path, "a") as file:
+            assert (list(file), file.attrs["data_sha256"]) == (left, digest)
+            file.require_group("loo")
 
 
 def test_halves_are_those_of_the_walkers(monkeypatch):
