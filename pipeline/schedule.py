@@ -8,11 +8,17 @@ REFERENCE_BATCH = 64  # training.lr is the learning rate for batches of this siz
 HIGH_RATE = 0.0035  # for batches of 64; above it the rate grows with the fourth root of lr, or the radius gets worse
 LEAST_TRAVEL = 6.0  # steps times peak rate that a training needs: 12 epochs with a quarter of it lose 0.04 in R2
 FEW_STEPS = 1000  # with fewer, more epochs help more than any other setting
+FEW_SPECTRA, MAX_COPIES = 10_000, 4  # copies: auto: passes of an epoch over a small training set
+
+
+def passes(settings, n_train):
+    """Return how often an epoch shows each training spectrum (``copies``; auto: more often if there are few of them)."""
+    return min(-(-FEW_SPECTRA // n_train), MAX_COPIES) if settings.copies == "auto" else settings.copies
 
 
 def steps_per_epoch(settings, n_train):
     """Return the number of batches in an epoch of so many training spectra."""
-    return -(-n_train * settings.copies // settings.batch_size)
+    return -(-n_train * passes(settings, n_train) // settings.batch_size)
 
 
 def peak_rate(settings, steps):

@@ -19,7 +19,7 @@ import numpy as np
 from common.files import written_whole
 from constants import Stream, stream
 from models import load_model
-from pipeline.schedule import learning_rate, peak_rate, should_stop, steps_per_epoch
+from pipeline.schedule import learning_rate, passes, peak_rate, should_stop, steps_per_epoch
 from preprocessing import add_noise, epoch_chunks
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,8 @@ def compiled_steps(model, optimizer, loss):
 def training_chunks(data, fold, settings, seed, epoch):
     """Return an iterator over one epoch of training data, in chunks of whole batches; see `epoch_chunks`."""
     noise_size = settings.extra_noise if data.noisy else 1.0
-    rows = CHUNK_BATCHES * settings.batch_size
-    return epoch_chunks(data, fold, settings.copies, settings.noise, seed, epoch, rows, noise_size)
+    rows, copies = CHUNK_BATCHES * settings.batch_size, passes(settings, len(fold.train))
+    return epoch_chunks(data, fold, copies, settings.noise, seed, epoch, rows, noise_size)
 
 
 def _batched(chunk, size):
@@ -139,12 +139,12 @@ def _batched(chunk, size):
 
 
 def validation_data(data, fold, settings, seed):
-    """Return inputs and targets of the noisy validation spectra, each ``copies`` times, the same in every epoch.
+    """Return inputs and targets of the noisy validation spectra, each as often as in training, the same in every epoch.
 
     Spectra that hold noise already are taken once, as they are, because they are also tested as they are.
     """
     noise_is_added = settings.noise != "none" and not data.noisy
-    rows = np.tile(fold.valid, settings.copies if noise_is_added else 1)
+    rows = np.tile(fold.valid, passes(settings, len(fold.train)) if noise_is_added else 1)
     spectra = data.spectra[rows]
     if noise_is_added:
         rng = np.random.default_rng(stream(seed[0], Stream.VALIDATION_NOISE, seed[1]))

@@ -110,10 +110,10 @@ class ModelConfig:
 class TrainingConfig:
     """Optimiser, schedule, noise and folds."""
 
-    epochs: int = setting(60, low=1)
+    epochs: int = setting(100, low=1)
     batch_size: int = setting(512, low=1)
     lr: float = setting(0.0035, above=0)
-    copies: int = setting(2, low=1)
+    copies: int | typing.Literal["auto"] = setting("auto", low=1)
     loss: str = setting("log_mse", choices=("mse", "log_mse"))
     noise: str = setting("fresh", choices=("fresh", "fixed", "none"))
     extra_noise: float = setting(0.5, low=0)

@@ -115,6 +115,12 @@ def test_rate_of_a_cosine_is_raised_for_few_steps_and_lowered_where_it_is_high_b
     assert not schedule.rate_note(settings, 19_200).endswith("more epochs help")
 
 
+@pytest.mark.parametrize(("n_train", "expected"), [(19_200, 1), (10_000, 1), (9_999, 2), (3_840, 3), (30, 4)])
+def test_an_epoch_shows_few_spectra_more_often(n_train, expected):
+    assert schedule.passes(replace(SETTINGS, copies="auto"), n_train) == expected
+    assert schedule.passes(replace(SETTINGS, copies=10), n_train) == 10
+
+
 def test_training_stops_after_the_patience():
     settings = replace(SETTINGS, stop_patience=2)
     assert not schedule.should_stop([], settings)
