@@ -12,7 +12,7 @@ FEW_SPECTRA, MAX_COPIES = 10_000, 4  # copies: auto: passes of an epoch over a s
 
 
 def passes(settings, n_train):
-    """Return how often an epoch shows each training spectrum (``copies``; auto: more often if there are few of them)."""
+    """Return how often an epoch shows each training spectrum (``copies``; auto: more often if they are few)."""
     return min(-(-FEW_SPECTRA // n_train), MAX_COPIES) if settings.copies == "auto" else settings.copies
 
 
