@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from loaders.dataset import DEPTH_UNITS
+from loaders.dataset import DEPTH_UNITS, MICRON
 from loaders.tables import SKIP, name_and_unit
 from runio.log import InputError
 
@@ -71,6 +71,7 @@ WIDTH_TO_SPACING = (0.02, 1.3)  # of a column that can hold widths: from sparse 
 MAX_SIDES = 3.0  # ratio of the two errors of a depth
 DEPTHS = (1e-7, 1.0)  # range of the median depth as a fraction
 
+WAVENUMBERS = {"cm-1", "1/cm", "cm^-1", "cm**-1", "1 / cm"}
 STATED_UNITS = {"%": "percent", "percent": "percent", "per cent": "percent", "0.01": "percent"}
 STATED_UNITS |= dict.fromkeys(("ppm", "1e-06", "parts per million"), "ppm")
 STATED_UNITS |= dict.fromkeys(("fraction", "1", "dimensionless", "none", "-"), "fraction")
@@ -138,6 +139,18 @@ def stated_depth(table, name):
         raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected fraction, percent (%) or ppm")
     ending = re.search(r"(ppm|percent)$", re.sub(r"[ _-]?err(or)?s?$", "", name.lower()))
     return STATED_UNITS[unit] if unit else ending[1] if ending else None
+
+
+def stated_length(table, name):
+    """Return the unit of a column of wavelengths or widths: a key of ``MICRON``, "cm-1", or "" if none is stated."""
+    unit = re.sub(r"[$\\{}]", "", table.units.get(name, "")).strip().lower()
+    ending = re.search(r"[ _-](um|micron|microns|nm|angstrom|aa)$", name.lower())
+    unit = unit or (ending[1] if ending else "")
+    if unit in WAVENUMBERS or plain(name) in ("wavenumber", "wavenumbers"):
+        return "cm-1"
+    if unit not in MICRON:
+        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected micron, nm, angstrom, m or cm-1")
+    return unit
 
 
 def parse_columns(text):

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from constants import amp
-from loaders.checks import check_dataset
+from constants import AMPS, JUPITER_MASS, JUPITER_RADIUS, amp
 from preprocessing import Dataset, rows_text
 from runio.log import InputError
 
@@ -19,79 +18,63 @@ DEPTH_UNITS = {"fraction": 1.0, "percent": 1e-2, "ppm": 1e-6}
 # depths of about 50 ppm (55 Cnc e has 340 ppm) to 5 % (giants of M dwarfs reach 3 %). Values in between are refused.
 DEPTH_RANGES = {"fraction": (1e-5, 0.03), "percent": (0.2, 6.0), "ppm": (50.0, 6e4)}
 
-MICRON = {"micron": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micrometer": 1.0, "nm": 1e-3}
-MICRON |= {
-    "nanometer": 1e-3,
-    "angstrom": 1e-4,
-    "aa": 1e-4,
-    "a": 1e-4,
+MICRON = {  # of each unit of wavelengths that people write
+    **dict.fromkeys(("", "micron", "microns", "um", "µm", "μm", "mum", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer"), 1e-3),
+    **dict.fromkeys(("angstrom", "aa", "a", "å"), 1e-4),
     "m": 1e6,
-    "": 1.0,
-    "micrometre": 1.0,
-    "mum": 1.0,
-    "å": 1e-4,
 }
 MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are not in micron, and are refused
+
+# Limits of the checks of plausibility
+MAX_ERROR_RATIO = 1000.0  # of an error to the one expected from its bin and its spectrum, and of that to this
+MAX_DEPTH_RATIO = 10.0  # of a depth to the one expected from its bin and its spectrum
+MAX_SIGMA_BELOW_ZERO = 10.0  # a depth further below zero than this many errors is not noise
+MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range that holds nine tenths of the column
+MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
+FILL = "; is it a fill value, or another unit?"
+
+# Lowest and highest value of known AMPs, in the unit of constants.AMPS; VMR stands for all molecules
+PLAUSIBLE = {
+    "VMR": (0.0, 1.0), "Mp": (1e21, 2e29), "Rp": (5e5, 5e8), "Tp": (10.0, 1e4), "Pclouds": (1e-6, 1e10),
+    "haze_factor": (0.0, 1e20), "haze_slope": (-50.0, 20.0), "cloud_fraction": (0.0, 1.0), "T_gradient": (-2e3, 2e3),
+}  # fmt: skip
+OTHER_UNITS = {  # that people use without saying so
+    "VMR": {"ppm": 1e-6, "per cent": 1e-2},
+    "Mp": {"Jupiter masses": JUPITER_MASS, "Earth masses": 5.972e24, "g": 1e-3},
+    "Rp": {"Jupiter radii": JUPITER_RADIUS, "Earth radii": 6.371e6, "km": 1e3},
+    "Pclouds": {"bar": 1e5},
+}
 
 
 @dataclass(frozen=True)
 class Target:
-    """One candidate target as a data set stores it.
+    """One candidate target as a data set stores it; None takes the unit and the scale of ``constants``."""
 
-    Attributes
-    ----------
-    values : ndarray (N,)
-    unit : str or None
-        Unit of the linear quantity; None takes it from ``constants``.
-    scale : {"log10", "linear"} or None
-        How the target is to be learnt; None takes it from ``constants``.
-    stored : {"log10", "linear"} or None
-        How ``values`` are stored; None means that they are in retrieval space already.
-    """
-
-    values: np.ndarray
-    unit: str | None = None
-    scale: str | None = None
-    stored: str | None = None
+    values: np.ndarray  # (N,)
+    unit: str | None = None  # of the linear quantity
+    scale: str | None = None  # "log10" or "linear": how the target is to be learnt
+    stored: str | None = None  # the same of ``values``; None: they are in retrieval space already
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A data set as its layout stores it; attributes are those of ``preprocessing.Dataset`` except for these.
-
-    Attributes
-    ----------
-    depth_unit : {"fraction", "percent", "ppm"} or None
-        Unit of the depths by the layout; None if the unit has to be guessed.
-    states_unit : bool
-        Whether the file itself states the unit, so that no setting may contradict it.
-    width : {"full", "half"}
-        Whether the layout stores full or half bin widths.
-    targets : dict of str to Target
-        Every column that may be a target, by AMP key.
-    default_targets : tuple of str or None
-        Targets that are learnt unless the user names others; None means all.
-    auxiliary : dict of str to ndarray (N,)
-        Every column that may be a further input.
-    labels : sequence of str or None
-        Names of the rows for messages; None numbers them from 0.
-    """
+    """A data set as its layout stores it; what has no comment is as in `preprocessing.Dataset`."""
 
     spectra: np.ndarray
     errors: np.ndarray
     wavelength: np.ndarray
-    targets: dict
+    targets: dict  # a `Target` for each column that may be one, by AMP key
     bin_width: np.ndarray | None = None
-    depth_unit: str | None = None
-    states_unit: bool = False
-    width: str = "full"
-    default_targets: tuple[str, ...] | None = None
-    auxiliary: dict = field(default_factory=dict)
+    depth_unit: str | None = None  # "fraction", "percent" or "ppm" by the layout; None: it has to be guessed
+    states_unit: bool = False  # whether the file itself states the unit, so that no setting may contradict it
+    default_targets: tuple[str, ...] | None = None  # learnt unless the user names others; None: all
+    auxiliary: dict = field(default_factory=dict)  # each column (N,) that may be a further input, by name
     noisy: bool = False
     test_rows: np.ndarray | None = None
     molecule_curves: dict = field(default_factory=dict)
     name: str = "data"
-    labels: list | None = None
+    labels: list | None = None  # names of the rows for messages; None numbers them from 0
 
 
 def numbers(values, where, ndim):
@@ -100,6 +83,12 @@ def numbers(values, where, ndim):
     if values.dtype.kind not in "iuf" or len(values.shape) != ndim:
         raise InputError(f"{where} has type {values.dtype} and shape {values.shape}, expected numbers with {ndim} axes")
     return np.asarray(values, dtype=np.float64)
+
+
+def refuse_rows(bad, message, labels=None, end=""):
+    """Refuse the rows that are ``bad``, (N,) of bool, and name them between the message and its end."""
+    if np.any(bad):
+        raise InputError(f"{message} in {rows_text(bad, labels)}{end}")
 
 
 def depth_factor(depth, stated, asked, name):
@@ -135,8 +124,7 @@ def to_dataset(survey, targets=None, auxiliary=(), depth_unit="auto", width="aut
         )
     factor = depth_factor(survey.spectra, survey.depth_unit, depth_unit, name)
     order = wavelength_order(survey.wavelength, shape[1], name)
-    targets = survey.default_targets or survey.targets if targets is None else targets
-    columns, table = _targets(survey, list(targets))
+    columns, table = _targets(survey, list((survey.default_targets or survey.targets) if targets is None else targets))
     data = Dataset(
         spectra=survey.spectra[:, order] * factor,
         errors=survey.errors[:, order] * factor,
@@ -197,7 +185,7 @@ def _full_width(survey, order, width):
     values = _per_bin(survey.bin_width, survey.wavelength, f"{survey.name}: bin_width")[order]
     if (values <= 0).any():
         raise InputError(f"{survey.name}: bin_width must be positive, {int((values <= 0).sum())} are not")
-    return values * (2.0 if (survey.width if width == "auto" else width) == "half" else 1.0)
+    return values * (2.0 if width == "half" else 1.0)
 
 
 def _targets(survey, names):
@@ -223,10 +211,7 @@ def _retrieval_space(survey, key, scale):
         return values
     if scale == "linear":
         return 10.0**values
-    bad = values <= 0
-    if bad.any():
-        where = rows_text(bad, survey.labels)
-        raise InputError(f"{survey.name}: {key} is learnt as log10 but is not positive in {where}")
+    refuse_rows(values <= 0, f"{survey.name}: {key} is learnt as log10 but is not positive", survey.labels)
     return np.log10(values)
 
 
@@ -250,11 +235,140 @@ def _auxiliary(survey, names):
 def _test_rows(rows, n_rows, name):
     if rows is None:
         return None
-    rows = np.asarray(rows)
+    rows, problem = np.asarray(rows), None
     if rows.shape == (n_rows,) and n_rows > 2 and np.isin(rows, (0, 1)).all():
-        raise InputError(f"{name}: test_rows is a mask of 0 and 1; it must be row numbers from 0 to {n_rows - 1}")
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or ((rows < 0) | (rows >= n_rows)).any():
-        raise InputError(f"{name}: test_rows must be row numbers from 0 to {n_rows - 1}")
-    if rows.size == 0:
-        raise InputError(f"{name}: test_rows is empty; it must be row numbers from 0 to {n_rows - 1}, or left out")
+        problem = "is a mask of 0 and 1; it "
+    elif rows.ndim != 1 or rows.dtype.kind not in "iu" or ((rows < 0) | (rows >= n_rows)).any():
+        problem = ""
+    elif rows.size == 0:
+        problem = "is empty; it "
+    if problem is not None:
+        raise InputError(f"{name}: test_rows {problem}must be row numbers from 0 to {n_rows - 1}")
     return np.unique(rows)
+
+
+# --- what would spoil a run is refused ---
+
+
+def check_dataset(data, labels=None):
+    """Refuse a data set that would spoil a run, with one line: what is wrong, and in which rows.
+
+    Together with the check of a network's input (``preprocessing.Scaler``), this is where NaN is looked for.
+    """
+    _check_texts(data)
+    auxiliary = [] if data.auxiliary is None else zip(data.auxiliary_names, data.auxiliary.T)
+    columns = {f"AMP {key}": values for key, values in zip(data.amp_names, data.amps.T)}
+    columns |= {f"auxiliary input {name}": values for name, values in auxiliary}
+    for name, values in (("spectra", data.spectra), ("errors", data.errors)):
+        refuse_rows(~np.isfinite(values).all(axis=1), f"{data.name}: {name} hold NaN or infinite values", labels)
+    for what, values in columns.items():
+        refuse_rows(~np.isfinite(values), f"{data.name}: {what} is NaN or infinite", labels)
+    refuse_rows((data.errors <= 0).any(axis=1), f"{data.name}: errors must be positive; they are not", labels)
+    check_spectra(data.spectra, data.errors, data.wavelength, data.name, labels)
+    for what, values in columns.items():
+        _check_column(values, f"{data.name}: {what}", labels)
+    for parameter, values in zip(data.amp_table, data.amps.T):
+        _check_amp(parameter, values, data.name, labels)
+    _warn_if_coarse(data)
+
+
+def _check_texts(data):
+    """Refuse names that cannot be printed, or written to the files of a run when its work is done."""
+    labels = {"file": [data.name], "AMP": data.amp_names, "unit": [amp.unit for amp in data.amp_table]}
+    labels |= {"auxiliary input": data.auxiliary_names, "molecule curve": tuple(data.molecule_curves)}
+    for what, names in labels.items():
+        for name in names:
+            longest = 4096 if what == "file" else 200
+            if not name.isprintable() or len(name) > longest or not (name.strip() or what == "unit"):
+                shown = ascii(name if len(name) <= 60 else name[:60] + "...")
+                raise InputError(f"{what} {shown}: expected printable text of at most {longest} letters")
+
+
+def check_spectra(spectra, errors, wavelength, name, labels=None):
+    """Refuse depths and errors (N, n_bins) that no planet has."""
+
+    def refuse(bad, problem):
+        refuse_rows(bad, f"{name}: {problem}", labels, FILL)
+
+    refuse((errors >= 1).any(axis=1), "errors of the whole depth of the star (1 as a fraction) or more")
+    of_bin, of_row, of_all = np.median(errors, axis=0), np.median(errors, axis=1), np.median(errors)
+    with np.errstate(divide="ignore", invalid="ignore"):  # errors of zero
+        far_bin, far_row = _is_far(of_bin / of_all), _is_far(of_row / of_all)
+        far = _is_far(errors / (of_row[:, None] * (of_bin / of_all))).any(axis=1)
+    where, factor = ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5]), f"a factor {MAX_ERROR_RATIO:g}"
+    refuse(np.full(len(errors), far_bin.any()), f"errors at {where} micron {factor} from those of all bins")
+    refuse(far_row, f"errors {factor} from those of all spectra")
+    refuse(far, f"errors {factor} from those of the same bin and the same spectrum")
+    of_row = np.median(spectra, axis=1, keepdims=True)
+    bad = (of_row[:, 0] <= 0) | (of_row[:, 0] >= 1)
+    refuse(bad, "median depth is not between 0 and 1 (as a fraction; is depth_unit right?)")
+    refuse((np.abs(spectra) >= 1).any(axis=1), "depths of the whole star (1 as a fraction) or more")
+    below = (spectra < -MAX_SIGMA_BELOW_ZERO * errors).any(axis=1)
+    refuse(below, f"depths below zero by more than {MAX_SIGMA_BELOW_ZERO:g} errors")
+    with np.errstate(over="ignore"):
+        relative = spectra / of_row  # (N, n_bins)
+    far = relative > MAX_DEPTH_RATIO * np.maximum(np.median(relative, axis=0), 1)
+    far &= spectra - MAX_DEPTH_RATIO * of_row > MAX_SIGMA_BELOW_ZERO * errors
+    refuse(far.any(axis=1), f"depths more than {MAX_DEPTH_RATIO:g} times those beside them")
+
+
+def _is_far(ratio):
+    return (ratio > MAX_ERROR_RATIO) | (ratio < 1 / MAX_ERROR_RATIO)
+
+
+def _check_column(values, what, labels):
+    """Refuse values (N,) of an AMP or an auxiliary input that lie far from the rest of their column."""
+    refuse_rows(np.abs(values) > MAX_VALUE, f"{what} beyond {MAX_VALUE:g}", labels, FILL)
+    low, high = np.quantile(values, 0.05, method="higher"), np.quantile(values, 0.95, method="lower")
+    if high > low:
+        far = np.abs(values - np.clip(values, low, high)) > MAX_WIDTHS_AWAY * (high - low)
+        refuse_rows(far, f"{what} far from {low:.4g} to {high:.4g}, where nine tenths of its values are,", labels, FILL)
+
+
+def _check_amp(parameter, values, name, labels):
+    """Refuse values (N,) of a known AMP beyond what any planet has, and name the unit that they may be in instead."""
+    known = AMPS.get(parameter.key)
+    kind = "VMR" if known and known.kind == "molecule" else parameter.key
+    if kind not in PLAUSIBLE or parameter.unit != known.unit:
+        return
+    (low, high), log = PLAUSIBLE[kind], parameter.scale == "log10"
+    linear = _power(values) if log else values
+    bad = (linear < low) | (linear > high)
+    if bad.any():
+        unit = known.unit or "mixing ratio"
+        likely = _likely_units(kind, values, log, unit)
+        refuse_rows(
+            bad, f"{name}: AMP {parameter.key} from {values[bad].min():.4g} to {values[bad].max():.4g}", labels,
+            f", expected {parameter.key} in {unit}, {'log10 of ' if log else ''}{low:g} to {high:g}"
+            f"{likely and '; received ' + likely + '?'}",
+        )  # fmt: skip
+
+
+def _likely_units(kind, values, log, unit):
+    """Return the units in which a column (N,) would lie within the plausible range, as text; "" without any."""
+    (low, high), found = PLAUSIBLE[kind], []
+    for name, factor in {unit: 1.0, **OTHER_UNITS.get(kind, {})}.items():
+        for what, linear in ((name, values), (f"log10 of {name}", _power(values))):
+            as_read = what == (f"log10 of {unit}" if log else unit)
+            if not as_read and (linear * factor > low).all() and (linear * factor <= high).all():
+                found.append(what)
+        if found and name == unit:
+            break
+    return " or ".join(found[:2])
+
+
+def _power(values):
+    with np.errstate(over="ignore", under="ignore"):
+        return 10.0**values
+
+
+def _warn_if_coarse(data):
+    """Say that depths are stored in steps larger than their errors (such as float16)."""
+    sample = data.spectra[:: max(1, data.spectra.size // 200_000)]
+    values = np.unique(sample)
+    if 1 < len(values) < sample.size / 2:
+        step, error = float(np.median(np.diff(values))), float(np.median(data.errors))
+        if step > error:
+            logger.warning(
+                "%s: depths are stored in steps of %.2g, coarser than their errors of %.2g", data.name, step, error
+            )

@@ -5,10 +5,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loaders.bins import read_bins, spacing_widths
-from loaders.checks import MAX_DEPTH_RATIO, MAX_ERROR_RATIO, MAX_SIGMA_BELOW_ZERO
-from loaders.columns import MAX_SIDES, MAX_SIGNAL, MIN_SIGNAL, find_columns, parse_columns, stated_depth
-from loaders.dataset import DEPTH_UNITS, depth_factor
+from loaders.columns import (
+    MAX_SIDES,
+    MAX_SIGNAL,
+    MIN_SIGNAL,
+    WIDTH_TO_SPACING,
+    find_columns,
+    parse_columns,
+    stated_depth,
+    stated_length,
+)
+from loaders.dataset import (
+    DEPTH_UNITS,
+    MAX_DEPTH_RATIO,
+    MAX_ERROR_RATIO,
+    MAX_SIGMA_BELOW_ZERO,
+    MICRON,
+    MICRON_RANGE,
+    depth_factor,
+    refuse_rows,
+    wavelength_order,
+)
 from loaders.tables import read_table
 from preprocessing import rows_text
 from runio.config import clip
@@ -17,40 +34,24 @@ from runio.log import InputError, printable
 logger = logging.getLogger(__name__)
 
 MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
+RANGES = {"m": (5e-8, 1e-4), "nm": (200.0, 13_000.0), "angstrom": (2000.0, 130_000.0)}  # of wavelengths without a unit
+GAP = 1.5  # distances to the two neighbours differ by more than this factor: there is a gap on one side
+TOUCH = 0.05  # edges of neighbours that are this close meet, in widths of a bin
+SAME = 0.05  # edges that are this close are the same, in widths of the narrower bin
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One observed spectrum.
+    """One observed spectrum."""
 
-    Attributes
-    ----------
-    wavelength : ndarray (n_bins,)
-        Bin centres, micron, ascending.
-    bin_width : ndarray (n_bins,) or None
-        Full widths, micron.
-    depth : ndarray (n_bins,)
-        Transit depth (Rp/Rs)^2, as a fraction.
-    error : ndarray (n_bins,)
-        1-sigma error of each depth, as a fraction, positive.
-    name : str
-        File it came from.
-    note : str
-        Which units and widths the file states and which were guessed, for reports.
-    instrument : ndarray (n_bins,) of str or None
-        Instrument of each bin, if the file has a column "instrument".
-    assumed_width : bool
-        True if the file has no widths, and ``bin_width`` follows from the spacing of the bins.
-    """
-
-    wavelength: np.ndarray
-    bin_width: np.ndarray | None
-    depth: np.ndarray
-    error: np.ndarray
-    name: str
-    note: str = ""
-    instrument: np.ndarray | None = None
-    assumed_width: bool = False
+    wavelength: np.ndarray  # (n_bins,) centres, micron, ascending
+    bin_width: np.ndarray | None  # (n_bins,) full widths, micron
+    depth: np.ndarray  # (n_bins,) transit depth (Rp/Rs)^2, as a fraction
+    error: np.ndarray  # (n_bins,) 1-sigma error of each depth, as a fraction, positive
+    name: str  # file it came from
+    note: str = ""  # which units and widths the file states and which were guessed, for reports
+    instrument: np.ndarray | None = None  # (n_bins,) of str, if the file has a column "instrument"
+    assumed_width: bool = False  # the file has no widths, and ``bin_width`` follows from the spacing of the bins
 
 
 def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
@@ -90,32 +91,22 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     table = _without_empty_bins(table, roles)
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
-        bad = ~np.isfinite(column)
-        if bad.any():
-            where = rows_text(bad, table.lines)
-            raise InputError(f"{path}: column {roles[role]!r} has missing or infinite values in {where}, by line")
+        message = f"{path}: column {roles[role]!r} has missing or infinite values"
+        refuse_rows(~np.isfinite(column), message, table.lines, ", by line")
     depth, error, depth_note = _depth_and_error(table, roles, values, depth_unit)
-    for problem, bad in _implausible(depth, error, columns == "auto"):
-        if bad.any():
-            where = rows_text(bad, table.lines)
-            raise InputError(f"{path}: {problem} in {where}, by line; is it a fill value, or another unit?")
-    order, wavelength, bin_width, note = read_bins(table, roles, values, width, kind)
+    for bad, problem in _implausible(depth, error, columns == "auto"):
+        refuse_rows(bad, f"{path}: {problem}", table.lines, ", by line; is it a fill value, or another unit?")
+    order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
     assumed = bin_width is None and len(wavelength) > 1
     if assumed:
-        bin_width, note = spacing_widths(wavelength), "widths from the spacing of the bins"
+        bin_width, note = _spacing_widths(wavelength), "widths from the spacing of the bins"
         logger.warning(
             "%s: no widths in the file; guessed from the spacing: bins reach half way to their neighbours", path
         )
-    return Observation(
-        wavelength=wavelength,
-        bin_width=bin_width,
-        depth=depth[order],
-        error=error[order],
-        name=str(path),
-        note=f"{depth_note}; {note}",
-        instrument=None if instrument is None else _labels(table.columns[instrument])[order],
-        assumed_width=assumed,
-    )
+    if instrument is not None:  # names short enough for a legend
+        instrument = np.array([clip(printable(cell.strip()), 40) for cell in table.columns[instrument]])[order]
+    note = f"{depth_note}; {note}"
+    return Observation(wavelength, bin_width, depth[order], error[order], str(path), note, instrument, assumed)
 
 
 def _without_empty_bins(table, roles):
@@ -128,44 +119,37 @@ def _without_empty_bins(table, roles):
     return table.without(empty)
 
 
-def _labels(cells):
-    """Return the names of instruments as an array of text, short enough for a legend."""
-    return np.array([clip(printable(cell.strip()), 40) for cell in cells])
+# --- depths and errors ---
 
 
 def _depth_and_error(table, roles, values, depth_unit):
     """Return depths and their errors (n_bins,) as fractions, and what was stated, guessed or done."""
-    path = table.path
-    ratio = "ratio" in values
+    path, ratio = table.path, "ratio" in values
     kind = "ratio" if ratio else "depth"
-    stated = stated_depth(table, roles[kind])
-    if ratio:
-        stated = stated or "fraction"
+    name = roles[kind]
+    stated = stated_depth(table, name) or ("fraction" if ratio else None)
     if stated and depth_unit not in ("auto", stated):
         expected = f"data.depth_unit is {depth_unit}, expected {stated} or auto"
-        raise InputError(f"{path}: column {roles[kind]!r} is in {stated}, but {expected}")
+        raise InputError(f"{path}: column {name!r} is in {stated}, but {expected}")
     factor = depth_factor(values[kind], stated, depth_unit, str(path))
-    unit = next(u for u, f in DEPTH_UNITS.items() if f == factor)
-    depth = values[kind] * factor
-    sizes = {}
+    depth, sizes = values[kind] * factor, {}
     for role in ("error", "error_high", "error_low"):
-        name = role if not ratio else f"ratio_{role}"
-        if name in values:
-            own = stated_depth(table, roles[name])
-            sign = np.where(values[name] < 0, -1.0, 1.0) if role == "error" else 1.0  # only one of two may have a sign
-            sizes[role] = np.abs(values[name]) * (DEPTH_UNITS[own] if own else factor) * sign
+        own = f"ratio_{role}" if ratio else role
+        if own in values:
+            unit = stated_depth(table, roles[own])
+            sign = np.where(values[own] < 0, -1.0, 1.0) if role == "error" else 1.0  # only one of two may have a sign
+            sizes[role] = np.abs(values[own]) * (DEPTH_UNITS[unit] if unit else factor) * sign
     error = sizes["error"] if "error" in sizes else _mean_error(path, sizes, table.lines)
+    unit = next(u for u, f in DEPTH_UNITS.items() if f == factor)
     note = f"depths in {unit} ({'stated' if stated or depth_unit != 'auto' else 'guessed'})"
     if ratio:
         depth, error = depth**2, 2 * depth * error
-        note = f"depths from radius ratios ({roles[kind]}), squared with their errors"
-        logger.warning("%s: column %r holds radius ratios; squared, with their errors", path, roles[kind])
+        note = f"depths from radius ratios ({name}), squared with their errors"
+        logger.warning("%s: column %r holds radius ratios; squared, with their errors", path, name)
     middle = float(np.median(depth))
     if not 0 < middle < 1:
         raise InputError(f"{path}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
-    bad = ~(error > 0)
-    if bad.any():
-        raise InputError(f"{path}: errors are not positive in {rows_text(bad, table.lines)}, by line")
+    refuse_rows(~(error > 0), f"{path}: errors are not positive", table.lines, ", by line")
     return depth, error, note
 
 
@@ -187,57 +171,149 @@ def _mean_error(path, sizes, lines):
 
 
 def _implausible(depth, error, guess):
-    """Yield (what is wrong, which bins) of depths that no planet has, and of errors that cannot be any.
+    """Yield (which bins, what is wrong) of depths that no planet has, and of errors that cannot be any.
 
     Errors larger than the depths are possible, but more often exchanged with them: taken only if the user names both.
     """
     middle, usual = np.median(depth), np.median(error)
     excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
-    far = excess > MAX_SIGMA_BELOW_ZERO * error
-    yield "depths of the whole star (1 as a fraction) or more", np.abs(depth) >= 1
-    yield f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median", far
-    yield "errors of the whole depth of the star (1 as a fraction) or more", error >= 1
     far = np.abs(np.log(error / usual)) > np.log(MAX_ERROR_RATIO)
-    yield f"errors a factor {MAX_ERROR_RATIO:g} from their median", far
-    yield f"errors below {MIN_ERROR:g} of the depths", error < MIN_ERROR * middle
     every = np.ones(len(depth), dtype=bool)
-    yield f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)", every & (usual * MAX_SIGNAL < middle)
+    beside = f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median"
+    yield np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more"
+    yield excess > MAX_SIGMA_BELOW_ZERO * error, beside
+    yield error >= 1, "errors of the whole depth of the star (1 as a fraction) or more"
+    yield far, f"errors a factor {MAX_ERROR_RATIO:g} from their median"
+    yield error < MIN_ERROR * middle, f"errors below {MIN_ERROR:g} of the depths"
+    yield every & (usual * MAX_SIGNAL < middle), f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)"
     exchanged = guess and usual * MIN_SIGNAL > middle
-    yield "errors larger than the depths (exchanged? --columns says that they are not)", every & exchanged
+    yield every & exchanged, "errors larger than the depths (exchanged? --columns says that they are not)"
 
 
-def match_grid(observation, wavelength, bin_width=None, tolerance=0.05):
+# --- bins ---
+
+
+def _bins(table, roles, values, width, kind):
+    """Return the order in which wavelengths ascend, and in it centres and full widths (micron; or None), and a note."""
+    edges = "wave_low" in values
+    name = roles["wave_low" if edges else "wavelength"]
+    place = (values["wave_low"] + values["wave_high"]) / 2 if edges else values["wavelength"]
+    unit = _wavelength_unit(table, name, place)
+    order = wavelength_order(_micron(place, unit), len(table), str(table.path), table.lines)
+    lines, place = np.array(table.lines)[order], place[order]
+    values = {role: column[order] for role, column in values.items()}
+    if edges:
+        low, high, centre = values["wave_low"], values["wave_high"], values.get("wavelength", place)
+        bad = ~(high > low) | (centre < low) | (centre > high)
+        message = f"{table.path}: expected lower edge < wavelength < upper edge, not so"
+        refuse_rows(bad, message, lines, ", by line")
+        full, note = high - low, "widths from the edges (stated)"
+    elif "width" in values:
+        own = stated_length(table, roles["width"]) or unit
+        if (own == "cm-1") != (unit == "cm-1"):
+            raise InputError(f"{table.path}: column {roles['width']!r} is in {own}, expected {unit} like {name!r}")
+        full = values["width"] * (1.0 if own == unit else MICRON[own] / MICRON[unit])
+        share = np.median(full) / np.median(np.abs(np.diff(place))) if len(place) > 1 else np.nan
+        guessed = unit != "micron" and not stated_length(table, name)
+        if guessed and not WIDTH_TO_SPACING[0] <= share <= WIDTH_TO_SPACING[1]:
+            raise InputError(
+                f"{table.path}: expected micron, or the units in the names of both columns; received wavelengths "
+                f"that look like {unit}, with widths of {share:.2g} of the spacing of the bins"
+            )
+        full, note = _full_width(full, place, roles["width"], width, kind, str(table.path), lines)
+    else:
+        return order, _micron(place, unit), None, "no widths"
+    if unit != "cm-1":
+        return order, place * MICRON[unit], full * MICRON[unit], note
+    low, high = 1e4 / (place + full / 2), 1e4 / (place - full / 2)
+    return order, (low + high) / 2, high - low, note
+
+
+def _micron(values, unit):
+    with np.errstate(divide="ignore"):
+        return 1e4 / values if unit == "cm-1" else values * MICRON[unit]
+
+
+def _wavelength_unit(table, name, values):
+    """Return the unit of the wavelengths: as stated, or else the only one in which they are plausible."""
+    unit = stated_length(table, name)
+    low, high = values.min(), values.max()
+    if unit or (MICRON_RANGE[0] <= low and high <= MICRON_RANGE[1]):
+        return unit or "micron"
+    fitting = [unit for unit, (first, last) in RANGES.items() if first <= low and high <= last]
+    if len(fitting) > 1:
+        raise InputError(
+            f"{table.path}: wavelengths from {low:.6g} to {high:.6g} may be in {' or '.join(fitting)}; "
+            "state the unit in the column's name: wavelength [nm]"
+        )
+    if fitting:
+        logger.warning("%s: wavelengths from %.6g to %.6g taken as %s", table.path, low, high, fitting[0])
+    return fitting[0] if fitting else "micron"
+
+
+def _full_width(values, place, column, asked, kind, name, lines):
+    """Return full widths (n_bins,) and a note that says whether the file holds full or half widths."""
+    where = f"{name}: column {column!r} holds"
+    refuse_rows(values <= 0, f"{where} widths that are not positive", lines, ", by line")
+    stated = kind if kind in ("full", "half") else None
+    if stated and asked not in ("auto", stated):
+        raise InputError(f"{where} {stated} widths, but data.width is {asked}; expected auto")
+    found = stated or (asked if asked != "auto" else _guess_width(values, place, kind, name))
+    full = values * (2.0 if found == "half" else 1.0)
+    refuse_rows(full > 2 * place, f"{where} bins that reach below 0 micron", lines, ", by line")
+    return full, f"{found} widths ({'stated' if stated or asked != 'auto' else 'guessed'})"
+
+
+def _guess_width(values, place, kind, name):
+    """Return "full" or "half" from the spacing of the bins; refuse widths that may be either.
+
+    Widths of one spacing are full widths of bins that touch (as half widths, they would make bins overlap by half).
+    Widths of half a spacing are either half widths of bins that touch, or full widths with gaps as large as the bins.
+    They are taken as half widths if bins of unequal widths meet at their edges, or if the column is called an error of
+    the wavelength (``kind`` "error", such as wave_err).
+    """
+    ratio, guess = float("nan"), None
+    if len(place) > 1:
+        distance, pairs = np.abs(np.diff(place)), np.array([values[1:], values[:-1]])
+        ratio = float(np.median(values / np.abs(np.gradient(place))))
+        meet = np.abs(distance - pairs.sum(axis=0)) < TOUCH * pairs.min(axis=0)
+        unequal = np.ptp(pairs, axis=0) > 2 * TOUCH * pairs.max(axis=0)
+        if 0.8 <= ratio <= 1.25 and kind != "error":
+            guess = "full"
+        elif (kind == "error" and ratio < 0.8) or (meet.mean() > 0.8 and (meet & unequal).sum() > 1):
+            guess = "half"
+    if guess is None:
+        raise InputError(
+            f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the "
+            "bins); state width as half or full, or name the column half_width (POSEIDON) or full_width: --columns"
+        )
+    logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, ratio)
+    return guess
+
+
+def _spacing_widths(wavelength):
+    """Return widths (n_bins,) of bins whose edges are half way between centres; a gap does not widen its neighbours."""
+    half = np.diff(wavelength) / 2
+    left, right = np.append(half[0], half), np.append(half, half[-1])
+    gap = np.maximum(left, right) > GAP * np.minimum(left, right)
+    return np.where(gap, 2 * np.minimum(left, right), left + right)
+
+
+# --- the grid of a trained network ---
+
+
+def match_grid(observation, wavelength, bin_width=None):
     """Bring an observation to the grid of a trained network, exactly or not at all.
 
-    The same grid is taken as it is. A finer one is re-binned only if every trained bin is a union of whole observed
-    bins, edge on edge: depth = sum(w d) / sum(w) and error = sqrt(sum(w^2 s^2)) / sum(w) with the widths w, which is
-    the depth that the wide bin would have seen if the star were equally bright across it.
-
-    Parameters
-    ----------
-    observation : Observation
-    wavelength : ndarray (n_bins,)
-        Trained bin centres, micron, ascending.
-    bin_width : ndarray (n_bins,) or None
-        Trained full widths, micron; without them only the same grid will do.
-    tolerance : float
-        Largest distance of two edges that still count as the same, in widths of the narrower bin. Where widths are not
-        known, it holds for the centres, in units of the smaller distance to a neighbour.
-
-    Returns
-    -------
-    Observation
-        On the trained grid.
-
-    Raises
-    ------
-    ValueError
-        With one line, if neither is possible.
+    ``wavelength`` (n_bins,) are the trained centres, ``bin_width`` (n_bins,) their full widths, or None. The same grid
+    is taken as it is. A finer one is re-binned only if every trained bin is a union of whole observed bins, edge on
+    edge: depth = sum(w d) / sum(w) and error = sqrt(sum(w^2 s^2)) / sum(w) with the widths w, which is the depth that
+    the wide bin would have seen if the star were equally bright across it. Any other is refused with a ValueError.
     """
-    if _same_grid(observation, wavelength, bin_width, tolerance):
+    if _same_grid(observation, wavelength, bin_width):
         return replace(observation, wavelength=wavelength, bin_width=bin_width)
     known = bin_width is not None and observation.bin_width is not None and not observation.assumed_width
-    groups = _groups(observation, wavelength, bin_width, tolerance) if known else None
+    groups = _groups(observation, wavelength, bin_width) if known else None
     if groups is not None:
         logger.warning(
             "%s: %d bins re-binned to the %d trained ones, edge on edge",
@@ -256,8 +332,8 @@ def _edges(wavelength, width):
     return np.array([wavelength - width / 2, wavelength + width / 2])  # (2, n_bins)
 
 
-def _same_grid(observation, wavelength, bin_width, tolerance):
-    """Whether both grids are the same: edge by edge if both have widths, else centre by centre."""
+def _same_grid(observation, wavelength, bin_width):
+    """Whether both grids are the same: edge by edge if both have widths, else centre by centre, near its neighbour."""
     seen, width = observation.wavelength, None if observation.assumed_width else observation.bin_width
     if seen.shape != wavelength.shape:
         return False
@@ -268,10 +344,10 @@ def _same_grid(observation, wavelength, bin_width, tolerance):
         scale = np.minimum(np.append(steps[0], steps), np.append(steps, steps[-1]))[: len(wavelength)]
         widths = [w for w in (bin_width, width) if w is not None]
         distance, scale = np.abs(seen - wavelength), np.minimum.reduce([scale, *widths])
-    return bool((distance <= tolerance * scale).all())
+    return bool((distance <= SAME * scale).all())
 
 
-def _groups(observation, wavelength, bin_width, tolerance):
+def _groups(observation, wavelength, bin_width):
     """Return for each trained bin the slice of observed bins that make it up; None if a bin is not such a union."""
     low, high = _edges(observation.wavelength, observation.bin_width)
     groups, used = [], np.zeros(len(low), dtype=bool)
@@ -279,15 +355,15 @@ def _groups(observation, wavelength, bin_width, tolerance):
         first, last = int(np.argmin(np.abs(low - left))), int(np.argmin(np.abs(high - right)))
         if first > last:
             return None
-        slack = tolerance * observation.bin_width[first : last + 1].min()
-        edges = np.abs(low[first + 1 : last + 1] - high[first:last])
-        if abs(low[first] - left) > slack or abs(high[last] - right) > slack or (edges > slack).any():
+        slack = SAME * observation.bin_width[first : last + 1].min()
+        gaps = np.abs(low[first + 1 : last + 1] - high[first:last])
+        if abs(low[first] - left) > slack or abs(high[last] - right) > slack or (gaps > slack).any():
             return None
         groups.append(slice(first, last + 1))
         used[first : last + 1] = True
     for left, right in _edges(wavelength, bin_width).T:  # no other observed bin may lie on a trained one
         overlap = np.minimum(high, right) - np.maximum(low, left)
-        if (overlap[~used] > tolerance * observation.bin_width[~used]).any():
+        if (overlap[~used] > SAME * observation.bin_width[~used]).any():
             return None
     return groups
 

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.files import digest, read_bounded, written_whole
-from loaders.checks import check_spectra
+from loaders.dataset import check_spectra
 from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
 from perturbation.arguments import positive_integer, quadrature_rule

@@ -10,7 +10,7 @@ from synthetic import dataset
 
 from constants import AMP, AMPS
 from loaders import load_dataset
-from loaders.checks import check_dataset
+from loaders.dataset import check_dataset
 from preprocessing import split_test, take
 
 RNG = np.random.default_rng(0)
