@@ -1,15 +1,17 @@
 """The recipe of Yip et al. (2021) beside config.yaml: networks, scores, maps, and how far down in abundance they reach.
 
-    python -m studies.paper                                     # one fold of 30 epochs of each network and recipe
-    python -m studies.paper --networks mlp cnn --epochs 10      # some of them, shorter
+    python -m studies.paper                                     # one fold of each network and recipe, see `EPOCHS`
+    python -m studies.paper --networks mlp cnn --epochs 10      # some of them, the paper's recipe for 10 epochs
     python -m studies.paper --folds 5 --epochs 100              # as published: days on two cores, for the lstm alone
     python -m studies.paper --quick                             # shows that it runs, nothing written
 
 Each network is a run of runfile.py with configs/paper.yaml or config.yaml, kept in ``--work`` and resumed by the same
-command. Its predictions are scored on the noisy test spectra. Two maps follow, at the test planets of
-data/information.h5 whose posteriors were sampled, so that they can be compared with the optimal map of the same
-planets: the published one (halving groups around noise-free spectra) and the exact one (single bins around noisy
-spectra). Rows of networks that are not asked for stay. Writes into studies/results:
+command. An epoch of the paper's recipe has ten times as many spectra as one of config.yaml, and an epoch of its lstm
+takes twenty times as long as one of its mlp; so the paper's recipe is trained for fewer epochs. Predictions are scored
+on the noisy test spectra. Two maps follow, at the test planets of data/information.h5 whose posteriors were sampled, so
+that they can be compared with the optimal map of the same planets: the published one (halving groups around noise-free
+spectra) and the exact one (single bins around noisy spectra). Rows of networks that are not asked for stay. Writes into
+studies/results:
 
 - paper_scores.csv: R2 and squared error / limit per AMP;
 - paper_maps.csv: per AMP and map, the agreement with the optimal map and, for molecules, the share in bands, for all
@@ -17,10 +19,11 @@ spectra). Rows of networks that are not asked for stay. Writes into studies/resu
 - paper_trust.csv: per molecule, the lowest predicted abundance from which on at least 70 % of the predictions are
   within 0.5 dex of the truth;
 
-and with --figure the maps of three molecules. Figures of each network (predicted against true, bias, credibility) are
-in the folder of its run.
+and with --figure the maps of three molecules by the paper's cnn. Figures of each network (predicted against true, bias,
+credibility) are in the folder of its run.
 """
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -30,27 +33,36 @@ import numpy as np
 
 from common.metrics import band_share, spearman
 from constants import BANDS, NETWORKS, Stream, stream
-from studies.command import INFORMATION, RESULTS, ROOT, study_parser
+from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, read_csv, replaced_rows, write_csv
 from studies.unmixing import unmixed
 
 RECIPES = {"paper": "configs/paper.yaml", "ours": "config.yaml"}
+EPOCHS = {"mlp": 30, "cnn": 30, "lstm": 3, "hybrid": 8}  # of the paper's recipe; it has 100
 THIRDS = ("low", "middle", "high")  # of the planets, by the abundance of a molecule
 TRUSTED = 0.7  # share of the predictions within the tolerance (0.5 dex)
-FIGURE_AMPS = ("H2O", "CO", "CO2")
+FIGURE_AMPS, FIGURE_RUN = ("H2O", "CO", "CO2"), ("paper", "cnn")
 KEYS = ["recipe", "network"]
 MOLECULES = ("H2O", "CH4", "CO", "CO2", "NH3")
 MARKS = tuple(f"<!-- {what}: studies.paper -->" for what in ("begin", "end"))
 
 
-def train(recipe, network, arguments):
+def epochs_of(recipe, network, arguments):
+    """Return the epochs of a run: config.yaml has its own, the paper's recipe those of the command or `EPOCHS`."""
+    if arguments.quick:
+        return 1
+    if recipe == "ours":
+        return settings_of(RECIPES[recipe]).training.epochs
+    return arguments.epochs or EPOCHS[network]
+
+
+def train(recipe, network, epochs, arguments):
     """Run runfile.py with a recipe, or go on with it, unless it is finished; return the folder of the run."""
-    folder = arguments.work / f"{recipe}_{network}_{arguments.folds}x{arguments.epochs}"
-    if not (folder / "results.h5").is_file():
-        command = ["--config", RECIPES[recipe], "--model", network, "--cv", arguments.folds, "--output", folder]
-        command += ["--epochs", arguments.epochs, "--no-sensitivity", "--resume"]
-        command += ["--size", 3000] if arguments.quick else []
-        subprocess.run([sys.executable, "runfile.py", *map(str, command)], cwd=ROOT, check=True)
+    folder = arguments.work / f"{recipe}_{network}_{arguments.folds}x{epochs}"
+    command = ["--config", RECIPES[recipe], "--model", network, "--cv", arguments.folds, "--output", folder]
+    command += ["--epochs", epochs, "--no-sensitivity", "--resume"]
+    command += ["--size", 3000] if arguments.quick else []
+    subprocess.run([sys.executable, "runfile.py", *map(str, command)], cwd=ROOT, check=True)
     return folder
 
 
@@ -144,6 +156,11 @@ def trust_row(about, run):
 
 def markdown(scores, maps, trust):
     """Lines of the page: tables of scores, of maps, and of trust, from the three stored tables."""
+    order = {pair: i for i, pair in enumerate(itertools.product(RECIPES, NETWORKS))}
+    scores, maps, trust = (
+        table.iloc[np.argsort([order[pair] for pair in zip(table["recipe"], table["network"])], kind="stable")]
+        for table in (scores, maps, trust)
+    )
     rows = []
     for (recipe, network), part in scores.groupby(KEYS, sort=False):
         r2, ratio = (part[part["score"] == name].iloc[0] for name in ("R2", "squared error / limit"))
@@ -207,17 +224,17 @@ def main():
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, help="default: both")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, help="default: all four")
     parser.add_argument("--folds", type=int, default=1, help="of each run (default %(default)s; paper: 5)")
-    parser.add_argument("--epochs", type=int, default=30, help="of each run at most (default %(default)s)")
-    parser.add_argument("--repeat", type=int, default=1000, help="of the published map (%(default)s as in the paper)")
-    parser.add_argument("--planets", type=int, default=300, help="behind each map (%(default)s as in the paper)")
+    parser.add_argument("--epochs", type=int, help="of the paper's recipe (default: 30, 30, 3 and 8 of the four)")
+    parser.add_argument("--repeat", type=int, default=500, help="of the published map (default %(default)s)")
+    parser.add_argument("--planets", type=int, default=300, help="behind each map (default %(default)s)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper", help="where the runs are kept")
-    parser.add_argument("--figure", type=Path, help="picture of the maps of the last network and recipe")
+    parser.add_argument("--figure", type=Path, help="picture of the maps of the paper's cnn")
     parser.add_argument("--page", type=Path, help="Markdown file whose tables are made anew")
     parser.add_argument("--quick", action="store_true", help="3000 spectra, 1 epoch, 5 repeats; nothing written")
     arguments = parser.parse_args()
     arguments.work = arguments.work.resolve()
     if arguments.quick:
-        arguments.epochs, arguments.repeat, arguments.planets = 1, 5, 10
+        arguments.repeat, arguments.planets = 5, 10
         arguments.work /= "quick"
 
     from loaders import load_dataset
@@ -227,14 +244,15 @@ def main():
     data = load_dataset(ROOT / "data/ariel_spectra.h5")
     for network in arguments.networks:
         for recipe in arguments.recipes:
-            run = load_run(train(recipe, network, arguments))
+            epochs = epochs_of(recipe, network, arguments)
+            run = load_run(train(recipe, network, epochs, arguments))
             if not arguments.quick:
                 refuse_other_test(run)
             maps = maps_of(run, data, arguments)
             about = {"recipe": recipe, "network": network}
             rows = {
                 "paper_scores.csv": score_rows(
-                    about | {"folds": arguments.folds, "epochs": arguments.epochs}, run, arguments.quick
+                    about | {"folds": arguments.folds, "epochs": epochs}, run, arguments.quick
                 ),
                 "paper_maps.csv": map_rows(about, run, maps, data.wavelength),
                 "paper_trust.csv": [trust_row(about, run)],
@@ -244,12 +262,12 @@ def main():
                 print(table.to_string(index=False), flush=True)
                 if not arguments.quick:
                     write_csv(RESULTS / file, replaced_rows(RESULTS / file, table, KEYS))
+            if arguments.figure and (recipe, network) == FIGURE_RUN:
+                optimal = sampled_planets(run)[1][: len(maps["exact"])]
+                plot(arguments.figure, maps, optimal, list(run.amp_names), data.wavelength)
     if arguments.page and not arguments.quick:
         stored = [read_csv(RESULTS / file) for file in rows]
         put_between_marks(arguments.page, MARKS, "\n".join(markdown(*stored)))
-    if arguments.figure:
-        optimal = sampled_planets(run)[1][: len(maps["exact"])]
-        plot(arguments.figure, maps, optimal, list(run.amp_names), data.wavelength)
 
 
 if __name__ == "__main__":
