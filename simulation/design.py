@@ -64,8 +64,6 @@ class Design:
         The errors are multiplied by a number that is log-uniform between these.
     offsets : dict
         {instrument: (standard deviation, bins (n_bins,) of bool)} of what is added to all depths of an instrument.
-    physics : int
-        Version of the opacities, of `simulation.opacities.PHYSICS`.
     sources : dict of str to str
         Further attributes of the file: what the design was made from.
     """
@@ -79,7 +77,6 @@ class Design:
     errors: np.ndarray | None = None
     error_scale: tuple = (1.0, 1.0)
     offsets: dict = field(default_factory=dict)
-    physics: int = 1
     sources: dict = field(default_factory=dict)
 
     @property
@@ -201,7 +198,6 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
         errors=seen.error,
         error_scale=tuple(config.errors),
         offsets=_instrument_offsets(config.offsets, seen, planet),
-        physics=2,
         sources={"observation": str(observation), "planet": str(planet), "resolution": text},
     )
     _warn_if_out_of_reach(design, seen)
@@ -302,6 +298,6 @@ def resolution_text(edges):
     text = (
         f"opacities are resolved to R = {PART_RESOLUTION}: {too_fine} of {len(edges)} bins are finer "
         f"(finest R = {(middle / width).max():.0f}); {narrow} are narrower than their cell of the line lists, "
-        "where a band model says how absorption is spread within the cell (data/README.md)"
+        "where a band model and narrower tables say how absorption is spread within the cell (data/README.md)"
     )
     return text, too_fine

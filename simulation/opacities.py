@@ -10,16 +10,16 @@ log k in part i is log f_i plus a scatter, so the table
 scaled until its rows sum to the widths and its columns to the weights (Sinkhorn's iteration), says which share of
 part i has the cross-section k_g. Whatever the band model says, the whole cell keeps exactly the k-distribution of
 the line lists. For a joint normal distribution this coupling is exact; s is kept from vanishing where the band model
-varies more than the table.
+varies more than the table. In the bins where ExoMolOP's tables say how narrow bins share a cell, the band model is
+corrected first (`studies/fit_sharing.py`).
 """
 
-import hashlib
-import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from common.files import digest, written_whole
 from simulation.bandmodel import FINE_GRID, STEP, cross_section
 from simulation.kdistribution import STORED, KDistributions, effective
 from simulation.molecules import MOLECULES
@@ -28,9 +28,8 @@ PART_RESOLUTION = 500  # wavenumber over width of the parts of a cell
 COUPLING_TEMPERATURES = np.arange(500.0, 2501.0, 250.0)  # K: linear in between
 COUPLING_PRESSURE = 1e3  # Pa: 10 mbar, where transmission spectra are formed
 SMALLEST_SCATTER = 0.25  # of the variance of ln k: the least that is left to the lines
-STORED_COUPLINGS = Path(__file__).parents[1] / "data" / "tables"  # couplings_<physics>.npz, written on first use
+STORED_COUPLINGS = Path(__file__).parents[1] / "data" / "tables" / "couplings.npz"  # written on first use
 STORED_SHARING = STORED.with_name("sharing.npz")
-PHYSICS = (1, 2)  # versions: the band model alone says where in a cell the lines lie; ExoMolOP's bins correct it
 
 
 # --- parts of a cell ---
@@ -108,39 +107,37 @@ class Opacities:
         flat=False,
         sharing=None,
     ):
-        """Couple the parts of resolution `resolution` to their cells.
+        """Couple the parts of resolution `resolution` to their cells; `flat` leaves the band model's shape out.
 
-        `flat` leaves the band model's shape out; `sharing` has corrections of it from `studies/fit_sharing.py`.
+        `sharing` has the corrections of the band model, those of `studies/fit_sharing.py` by default.
         """
         self.distributions = distributions
         self.edges, self.cell = part_edges(distributions.edges, resolution)
         self.width = -np.diff(self.edges)  # cm-1
         self.wavelength = 2e4 / (self.edges[1:] + self.edges[:-1])  # micron, of the middles of the parts
         self.temperatures = temperatures
-        self.couplings = couplings or {name: self._couplings(name, pressure, flat, sharing or {}) for name in MOLECULES}
+        self.couplings = couplings or {name: self._couplings(name, pressure, flat, sharing) for name in MOLECULES}
 
     @classmethod
     @cache
-    def load(cls, physics=1):
+    def load(cls):
         """Opacities that the repository ships; the couplings are computed on first use (seconds) and kept."""
-        distributions, version = KDistributions.load(), code_version(physics)
-        stored = STORED_COUPLINGS / f"couplings_{physics}.npz"
+        distributions, version = KDistributions.load(), code_version()
         try:
-            with np.load(stored) as file:
+            with np.load(STORED_COUPLINGS) as file:
                 if str(file["version"]) == version:
                     return cls(distributions, {name: file[name] for name in MOLECULES})
         except (OSError, KeyError, ValueError):
             pass
-        opacities = cls(distributions, sharing=load_sharing() if physics == 2 else None)
-        STORED_COUPLINGS.mkdir(parents=True, exist_ok=True)
-        draft = stored.with_name(f".{stored.stem}.{os.getpid()}.part")
-        with open(draft, "wb") as file:
+        opacities = cls(distributions)
+        STORED_COUPLINGS.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(STORED_COUPLINGS) as part, open(part, "wb") as file:
             np.savez(file, version=np.array(version), **opacities.couplings)
-        os.replace(draft, stored)
         return opacities
 
     def _couplings(self, molecule, pressure, flat, sharing):
         """Shares of a molecule, (n_temperatures, n_parts, n_g)."""
+        sharing = load_sharing() if sharing is None and not flat else sharing
         shares = np.tile(self.distributions.weights.astype(np.float32), (len(self.temperatures), len(self.cell), 1))
         for t, temperature in enumerate(() if flat else self.temperatures):
             strength = band_strength(molecule, temperature, self.edges)
@@ -217,17 +214,14 @@ def _means(sigma, edges):
     return np.diff(np.interp(edges, FINE_GRID, integral)) / np.diff(edges)
 
 
+@cache
 def load_sharing():
     """Read the corrections of `studies/fit_sharing.py`."""
     with np.load(STORED_SHARING) as file:
         return {name: file[name] for name in file.files}
 
 
-def code_version(physics=1):
+def code_version():
     """Short hash of the files that decide what the opacities are."""
-    digest = hashlib.sha256()
     files = ("opacities.py", "bandmodel.py", "molecules.py", "rotors.py", "kdistribution.py")
-    stored = [STORED, STORED_SHARING] if physics == 2 else [STORED]
-    for path in (*(Path(__file__).with_name(name) for name in files), *stored):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest(*(Path(__file__).with_name(name) for name in files), STORED, STORED_SHARING)[:12]

@@ -77,7 +77,7 @@ def _start_worker(opacities, design):
 
 def forward_model(design, opacities=None):
     """Return the `ForwardModel` of a design's AMPs, bins and star; `opacities` as in `simulate`."""
-    opacities = Opacities.load(design.physics) if opacities is None else opacities
+    opacities = Opacities.load() if opacities is None else opacities
     return ForwardModel(opacities, names=design.priors, edges=design.edges, star_radius=design.star_radius)
 
 
@@ -167,10 +167,10 @@ def _parts_of(out):
 # --- the run ---
 
 
-def _opacities_id(opacities, physics):
+def _opacities_id(opacities):
     """Tell one set of opacity tables from another, for resuming: code version, or files with sizes and dates."""
     if opacities is None:
-        return f"shipped k-distributions {code_version(physics)}"
+        return f"shipped k-distributions {code_version()}"
     files = sorted(path for path in Path(opacities).iterdir() if path.is_file())
     listing = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     return "user's tables " + hashlib.sha256(listing.encode()).hexdigest()[:12]
@@ -187,7 +187,7 @@ def _tasks(n, seed, opacities, parts, design):
     common = {
         "layout": LAYOUT,
         "seed": seed,
-        "opacities": _opacities_id(opacities, design.physics),
+        "opacities": _opacities_id(opacities),
         "physics": _physics_version(),
         "priors": {key: row[2] for key, row in design.priors.items()},
     }
@@ -320,7 +320,7 @@ def _file_attributes(n, seed, opacities, design):
         "opacities": OPACITIES if opacities is None else "user's tables",
         "seed": seed,
         "command": f"python -m simulation --n {n} --seed {seed}{asked}{own} --out FILE",
-        "versions": json.dumps({"numpy": np.__version__, "layout": LAYOUT, "physics": design.physics}),
+        "versions": json.dumps({"numpy": np.__version__, "layout": LAYOUT}),
         "priors": json.dumps(priors),
         "star": f"blackbody, {design.star_temperature:g} K, {design.star_radius:g} solar radius",
         "atmosphere": _atmosphere_text(design),

@@ -14,8 +14,8 @@ HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 
 its wide bins.
 
 --exomolop: tables of other line lists on the very bins of the shipped data set (`fit_sharing.py` says where they are
-from), which the opacities of the shipped survey were not fitted to; surveys for observations use them to share out the
-absorption of a cell among its bins.
+from). The opacities take from them how the bins of a cell differ, but not how strong the cell is. Beside the shipped
+opacities stands the band model alone, without this correction.
 """
 
 from pathlib import Path
@@ -95,10 +95,9 @@ def correlated_k(tables, temperature, ratio):
     return np.sqrt(RADIUS**2 + (1 - light) @ ring) - RADIUS
 
 
-def forward_model(edges, physics=1):
+def forward_model(edges, opacities=None):
     """Return the forward model on bins (n, 2) [micron], with nothing but molecules."""
-    names = (*MOLECULES, "Mp", "Rp", "Tp")
-    return ForwardModel(Opacities.load(physics), names=names, edges=edges, continuum=False)
+    return ForwardModel(opacities, names=(*MOLECULES, "Mp", "Rp", "Tp"), edges=edges, continuum=False)
 
 
 def planet(temperature, ratio, molecules):
@@ -201,11 +200,12 @@ def print_tables(arguments):
 
 
 def print_exomolop(folder):
-    """Print the comparison with ExoMolOP's tables on the Ariel bins, of both versions of the physics."""
+    """Print the comparison with ExoMolOP's tables on the Ariel bins, and that of the band model alone."""
     edges = ariel_grid()[2]
-    models = {"shipped": forward_model(edges, 1), "observations": forward_model(edges, 2)}
+    band_model = Opacities(Opacities.load().distributions, sharing={})
+    models = {"shipped": forward_model(edges), "band model": forward_model(edges, band_model)}
     print("depth against correlated k from ExoMolOP's tables on the 52 Ariel bins, where 1.5 scale heights show:")
-    print("rms and largest difference in scale heights, of the shipped survey and of surveys for observations")
+    print("rms and largest difference in scale heights, of the shipped opacities and of the band model alone")
     for name in EXOMOLOP:
         print_depths(name, {name: read_exomolop(folder, name)}, models, edges, hidden=1.5)
     table = read_exomolop(folder, "Na")

@@ -40,12 +40,13 @@ from simulation.rotors import boltzmann
 from studies.check_opacities import read_exomolop, table_at
 from studies.command import study_parser
 
-SHARED = ("H2O", "CH4", "CO2")
+SHARED = ("H2O", "CH4", "CO", "CO2")
 FIRST, LAST = 1.95, 3.77  # micron: bins of resolution 50
 BAND, BAND_BINS = (4.03, 4.85), 20  # micron: CO2, bins of resolution 108
 STEPS, STEP_SIZE = 10, 0.7
 WEAKEST = 5 * np.log(10)  # below the strongest bin: weaker bins are left as they are
 LARGEST = 9.0  # of a correction's logarithm
+PUSH = 0.5 * np.log(10)  # the most by which a weaker bin is lowered in a step
 
 
 def band_4_3(temperature, low, high, pressure=COUPLING_PRESSURE):
@@ -97,6 +98,8 @@ def fit(molecule, edges, target, temperature, opacities):
     weights = opacities.overlap(*edges.T)
     shows = target > target.max() - WEAKEST
     cell = np.searchsorted(distributions.edges, middle) - 1
+    fitted = np.isin(cell, cell[shows])
+    nearest = np.abs(middle[:, None] - np.where(fitted, middle, np.inf)).argmin(axis=1)
     k = distributions.cross_sections(molecule, temperature, COUPLING_PRESSURE)
     strength = band_strength(molecule, temperature, opacities.edges)
     correction, best = np.zeros(len(middle)), (np.inf, None)
@@ -107,12 +110,13 @@ def fit(molecule, edges, target, temperature, opacities):
             effective(k[opacities.cell[row > 0]].ravel(), (row[row > 0, None] * shares[row > 0]).ravel())
             for row in weights
         ]
-        error = np.where(shows, target - np.log(found), 0.0)
+        error = target - np.log(found)
+        error = np.where(shows, error, np.clip(error, -PUSH, 0.0))
         for c in np.unique(cell):  # what all bins of a cell have in common is the business of the k-distribution
             inside = (cell == c) & shows
             error[inside] -= error[inside].mean() if inside.any() else 0.0
         best = min(best, (np.sqrt((error[shows] ** 2).mean()), correction.copy()), key=lambda pair: pair[0])
-        correction = np.clip(correction + STEP_SIZE * error, -LARGEST, LARGEST)
+        correction = np.clip(correction + STEP_SIZE * error, -LARGEST, LARGEST)[nearest]
     return best[1], best[0]
 
 

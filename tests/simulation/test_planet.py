@@ -288,7 +288,7 @@ def test_without_clouds_the_deck_lies_at_the_bottom(tmp_path):
     clear = survey_design(*write(tmp_path, planet=changed("clouds", None)))
     assert "Pclouds" not in clear.priors
     cloudy = ForwardModel(
-        Opacities.load(2), names=(*clear.priors, "Pclouds"), edges=clear.edges, star_radius=clear.star_radius
+        Opacities.load(), names=(*clear.priors, "Pclouds"), edges=clear.edges, star_radius=clear.star_radius
     )
     amps = clear.draw_amps(3, 0)
     deepest = np.column_stack([amps, np.full(3, 6.0)])  # 1e6 Pa
@@ -346,7 +346,7 @@ def test_each_bin_of_a_grid_with_gaps_and_overlaps_is_the_forward_model_s(made):
     amps = np.full((40, 9), -np.inf)
     amps[:, [0, 3, 5, 6, 7, 8]] = data.amps
     for i in (0, 3, 5, 6):  # a bin alone, whatever lies beside it, over it or in the gap
-        alone = ForwardModel(Opacities.load(2), edges=design.edges[[i]], star_radius=0.8).depth(amps[:3])
+        alone = ForwardModel(Opacities.load(), edges=design.edges[[i]], star_radius=0.8).depth(amps[:3])
         np.testing.assert_allclose(data.spectra[:3, i], alone[:, 0], atol=4e-8)  # stored to 0.06 ppm
     assert set(data.molecule_curves) == {"none", "H2O", "CO2"}
 
