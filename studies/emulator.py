@@ -119,15 +119,16 @@ class Baseline:
 
     @classmethod
     def measure(cls):
-        """Read it off the forward model's opacities ."""
+        """Read it off the forward model's opacities."""
         from simulation.ariel import ariel_grid
         from simulation.cia import PAIRS, coefficient
         from simulation.contributions import rayleigh
         from simulation.forward_model import binning_matrix
-        from simulation.opacities import TABLE_RANGE, effective_cross_section
+        from simulation.kdistribution import KDistributions
+        from simulation.opacities import effective_cross_section
 
         low, high = ariel_grid()[2].T
-        grid = np.geomspace(*TABLE_RANGE, 2000)  # cm-1, for what is smooth
+        grid = np.geomspace(*1e4 / KDistributions.load().edges[[-1, 0]], 2000)  # cm-1, for what is smooth
         binning = binning_matrix(grid)
         share = {"H2": 1 / (1 + HELIUM_RATIO), "He": HELIUM_RATIO / (1 + HELIUM_RATIO)}
         pairs = {pair: np.prod([share[gas] for gas in pair.split("-")]) for pair in PAIRS}
