@@ -29,12 +29,12 @@ DOPPLER = 7.1623e-7  # full width at half maximum over wavenumber, for 1 K and 1
 
 @dataclass(frozen=True)
 class Alkali:
-    """The doublet of an atom: positions, oscillator strengths, half widths by collisions and by nature."""
+    """The doublet of an atom."""
 
     wavenumber: tuple  # cm-1
-    strength: tuple
-    half_width: float  # cm-1 per atm at 2000 K
-    natural: float  # cm-1
+    strength: tuple  # oscillator strengths
+    half_width: float  # by collisions, cm-1 per atm at 2000 K
+    natural: float  # half width by nature, cm-1
 
 
 ALKALIS = {
@@ -76,16 +76,9 @@ def cross_section(name, wavenumber, temperature, pressure):
 
 
 class AlkaliLines:
-    """Light that the doublet of an atom lets through, on the parts of a wavenumber grid.
+    """Light that the doublet of "Na" or "K" lets through, on the parts of a wavenumber grid.
 
-    Parameters
-    ----------
-    name : str
-        "Na" or "K".
-    edges : ndarray (n_parts + 1,)
-        Edges of the parts, ascending [cm-1].
-    pressure : ndarray (n_layers,)
-        Of the layers [Pa].
+    `edges` (n_parts + 1,) of the parts, ascending [cm-1]; `pressure` (n_layers,) of the layers [Pa].
     """
 
     def __init__(self, name, edges, pressure):

@@ -40,48 +40,23 @@ def gas_mixture(mix):
 
 @dataclass(frozen=True)
 class Atmosphere:
-    """The layers of one planet, from the bottom to the top.
+    """The layers of one planet, from the bottom to the top."""
 
-    Attributes
-    ----------
-    pressure, temperature, density : ndarray (n_layers,)
-        In the middle of each layer: Pa, K, molecules per m3.
-    column : ndarray (n_layers, n_layers)
-        Molecules per m2 that the ray through a layer (row) meets in each layer (column).
-    ring : ndarray (n_layers,)
-        Area over pi of the ring that the ray through each layer stands for [m2].
-    """
-
-    pressure: np.ndarray
-    temperature: np.ndarray
-    density: np.ndarray
-    column: np.ndarray
-    ring: np.ndarray
+    temperature: np.ndarray  # (n_layers,) in the middle of each layer [K]
+    density: np.ndarray  # (n_layers,) molecules per m3
+    column: np.ndarray  # (n_layers, n_layers) molecules per m2 that the ray through a layer (row) meets in each layer
+    ring: np.ndarray  # (n_layers,) area over pi of the ring that the ray through each layer stands for [m2]
 
     def above(self, first):
         """Return the layers from number `first` on, with the rays through them."""
-        return Atmosphere(
-            self.pressure[first:],
-            self.temperature[first:],
-            self.density[first:],
-            self.column[first:, first:],
-            self.ring[first:],
-        )
+        one = slice(first, None)
+        return Atmosphere(self.temperature[one], self.density[one], self.column[one, one], self.ring[one])
 
 
 def hydrostatic(boundaries, pressure, temperature, weight, mass, radius):
-    """Return the `Atmosphere` of a planet; heights are infinite where the gas is not bound.
+    """Return the `Atmosphere` of a planet of `mass` [kg] and `radius` [m] of the bottom; heights may be infinite.
 
-    Parameters
-    ----------
-    boundaries, pressure : ndarray (n_layers + 1,), (n_layers,)
-        As of `layer_pressures`.
-    temperature : ndarray (n_layers,)
-        In K.
-    weight : float
-        Mean mass of a molecule [kg].
-    mass, radius : float
-        Of the planet [kg] and of the bottom [m].
+    Pressures are those of `layer_pressures`, `temperature` (n_layers,) [K], `weight` the mean mass of a molecule [kg].
     """
     thickness = np.log(boundaries[:-1] / boundaries[1:]).tolist()
     height_factor = (BOLTZMANN * temperature / (weight * GRAVITATIONAL_CONSTANT * mass)).tolist()  # 1 / m
@@ -97,7 +72,7 @@ def hydrostatic(boundaries, pressure, temperature, weight, mass, radius):
         outer = (tangent + step / 2) ** 2
         half_chord = np.sqrt(np.maximum(outer - tangent[:, None] ** 2, 0.0))  # (n_rays, n_layers)
         path = 2 * np.diff(half_chord, axis=1, prepend=0.0)
-        return Atmosphere(pressure, temperature, density, path * density, 2 * distance[:-1] * step)
+        return Atmosphere(temperature, density, path * density, 2 * distance[:-1] * step)
 
 
 def upper_product(column, values, block=50):

@@ -3,6 +3,10 @@
 Everything here says which part of the light a ray lets through, for all rays (rows) at all wavenumbers (columns).
 """
 
+import importlib.util
+import logging
+from pathlib import Path
+
 import numpy as np
 
 from simulation import cia
@@ -97,20 +101,13 @@ def covered(boundaries, cloud_top):
 
 
 class LineAbsorption:
-    """Absorption by the molecules, lines and all: correlated k with band transmissions that multiply.
+    """Absorption by the molecules: correlated k with transmissions that multiply.
 
     A ray through several layers meets the same wavelengths in the same order of strength (correlated k), so the
     optical depth of each ordinate adds up along it; each layer has the k of its own temperature and pressure. Lines of
     different molecules fall where they may: within a part of a cell the transmissions of the molecules multiply (random
-    overlap).
-
-    Parameters
-    ----------
-    opacities : simulation.opacities.Opacities
-    parts : ndarray of int
-        Parts of the cells that make the wavenumber grid, from the blue to the red.
-    pressure : ndarray (n_layers,)
-        Of the layers [Pa].
+    overlap). `parts` of the cells (n_parts,) make the wavenumber grid, from the blue to the red; `pressure` (n_layers,)
+    is that of the layers [Pa].
     """
 
     def __init__(self, opacities, parts, pressure):
@@ -139,18 +136,11 @@ class LineAbsorption:
         return np.exp((1 - part) * log_k(name, cold) + part * log_k(f"{name}_hot", temperature))
 
     def light(self, mix, temperature, reference, column):
-        """Part of the light let through, (n_rays, n_parts), by ascending wavenumber.
+        """Part of the light let through by `mix` {molecule: mixing ratio}, (n_rays, n_parts), by ascending wavenumber.
 
-        Parameters
-        ----------
-        mix : dict
-            {molecule: volume mixing ratio}.
-        temperature : ndarray (n_layers,)
-            Of the layers of ``column``, the highest of those that this was made for.
-        reference : float
-            Temperature that says which share of a part has which cross-section [K].
-        column : ndarray (n_rays, n_layers)
-            Molecules of air per m2, float32.
+        `temperature` (n_layers,) is that of the layers of `column` (n_rays, n_layers), molecules of air per m2 in
+        float32, the highest of those that this was made for; `reference` [K] says which share of a part has which
+        cross-section.
         """
         result = np.ones((len(column), len(self._parts)), np.float32)
         n_rays, n_g = len(column), len(self._opacities.distributions.weights)
@@ -172,3 +162,76 @@ class LineAbsorption:
                 else:
                     result[:, parts] *= shares[:, parts].sum(axis=0)  # 1 within 1e-5, as `couple` leaves it
         return result
+
+
+# --- tables of the user's own, in the layouts that TauREx 3 reads ---
+
+
+class TableAbsorption:
+    """Absorption by the molecules from tables {molecule: TauREx opacity}, at the wavenumbers (n,) of a grid [cm-1]."""
+
+    def __init__(self, tables, grid, pressure):
+        self._tables, self._grid, self._pressure = tables, grid, pressure
+        self._uniform = all(np.array_equal(table.xsecGrid[0], table.xsecGrid[-1]) for table in tables.values())
+
+    def light(self, mix, temperature, reference, column):
+        """Part of the light let through, (n_rays, n); arguments as of `LineAbsorption.light`."""
+        pressure = self._pressure[-len(temperature) :]
+        if self._uniform and np.ptp(temperature) == 0:  # one cross-section in all layers
+            depth = np.outer(column.sum(axis=1), self._cross_section(mix, temperature[0], pressure[0]))
+        else:
+            rows = [self._cross_section(mix, *layer) for layer in zip(temperature, pressure, strict=True)]
+            depth = upper_product(column, np.array(rows))
+        return np.exp(-depth)
+
+    def _cross_section(self, mix, temperature, pressure):
+        """Sum over molecules of mixing ratio times cross-section [m2], (n,) float32."""
+        total = np.zeros(len(self._grid))
+        for name, ratio in mix.items():
+            total += ratio * self._tables[name].opacity(temperature, pressure, self._grid)
+        return total.astype(np.float32)
+
+
+def load_tables(folder, molecules):
+    """Load {molecule: TauREx opacity} of `molecules` from `folder`; ValueError if one, the folder or TauREx is missing.
+
+    A table is interpolated exponentially in temperature, or linearly if it has zeros.
+    """
+    if importlib.util.find_spec("taurex") is None:
+        raise ValueError("opacities: tables of your own need TauREx 3: pip install taurex")
+    import taurex.log
+
+    taurex.log.setLogLevel(logging.CRITICAL)
+    from taurex.cache import GlobalCache, OpacityCache
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"opacities: expected a folder of TauREx tables, received {folder}")
+    cache = OpacityCache()
+    cache.clear_cache()
+    GlobalCache()["xsec_interpolation"] = "exp"
+    cache.set_opacity_path(str(folder))
+    missing = sorted(set(molecules) - set(cache.find_list_of_molecules()))
+    if missing:
+        raise ValueError(f"opacities: {folder} has no table for {', '.join(missing)}")
+    tables = {name: cache[name] for name in molecules}
+    for table in tables.values():
+        if not np.min(table.xsecGrid) > 0:  # "exp" interpolates the logarithm in temperature: no zeros allowed
+            table.set_interpolation_mode("linear")
+    return tables
+
+
+def native_grid(tables, edges):
+    """Wavenumber grid [cm-1] of the finest table, cut to the bins with `edges` (n_bins, 2) [micron]."""
+    finest = max((table.wavenumberGrid for table in tables.values()), key=len)
+    edges = 1e4 / edges
+    margin = 1.01
+    grid = finest[(finest > edges.min() / margin) & (finest < edges.max() * margin)]
+    for name, table in tables.items():
+        covered = table.wavenumberGrid
+        if covered.min() > edges.min() or covered.max() < edges.max():
+            raise ValueError(
+                f"opacities: the table of {name} covers {1e4 / covered.max():.2f}-{1e4 / covered.min():.2f} micron, "
+                f"expected at least {1e4 / edges.max():.2f}-{1e4 / edges.min():.2f}"
+            )
+    return np.sort(grid)

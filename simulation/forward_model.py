@@ -10,10 +10,19 @@ from constants import SUN_RADIUS
 from simulation.alkali import ALKALIS, AlkaliLines
 from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture, hydrostatic, layer_pressures, temperature_profile
-from simulation.contributions import SCATTERERS, Collisions, LineAbsorption, covered, haze, rayleigh
+from simulation.contributions import (
+    SCATTERERS,
+    Collisions,
+    LineAbsorption,
+    TableAbsorption,
+    covered,
+    haze,
+    load_tables,
+    native_grid,
+    rayleigh,
+)
 from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
-from simulation.tables import TableAbsorption, load_tables, native_grid
 
 LAYERS = 200
 PRESSURE_RANGE = (1e-4, 1e6)  # Pa, top and bottom; the planet's radius is that of the bottom

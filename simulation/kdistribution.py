@@ -45,15 +45,9 @@ def basis(temperature, pressure):
 class KDistributions:
     """The fitted k-distributions.
 
-    Parameters
-    ----------
-    edges : array-like, shape (n_cells + 1,)
-        Edges of the cells, ascending [micron].
-    weights : array-like, shape (n_g,)
-        Share of a cell that each ordinate stands for; their sum is 1.
-    coefficients : dict
-        {molecule: array (n_cells, n_g, 4, 4)}, of ln k with k in cm2 per molecule; a molecule may have a second
-        surface, "<molecule>_hot".
+    `edges` (n_cells + 1,) of the cells, ascending [micron]; `weights` (n_g,), the share of a cell that each ordinate
+    stands for, of sum 1; `coefficients` {molecule: (n_cells, n_g, 4, 4)} of ln k, k in cm2 per molecule; a molecule may
+    have a second surface, "<molecule>_hot".
     """
 
     def __init__(self, edges, weights, coefficients):
@@ -76,20 +70,7 @@ class KDistributions:
             return cls(file["edges"], file["weights"], {name: file[name] for name in names})
 
     def cross_sections(self, molecule, temperature, pressure):
-        """Cross-sections k_g [cm2 per molecule].
-
-        Parameters
-        ----------
-        molecule : str
-        temperature : float
-            In K; 450 to 2500, beyond that the value at the edge.
-        pressure : float or ndarray (n,)
-            In Pa.
-
-        Returns
-        -------
-        ndarray, shape (n_cells, n_g) or (n, n_cells, n_g)
-        """
+        """Cross-sections k_g [cm2 per molecule], (n_cells, n_g) at one pressure [Pa], (n, n_cells, n_g) at (n,)."""
         part, cold = hot_share(self.coefficients, molecule, temperature)
         log_k = 0.0
         if part < 1:

@@ -27,70 +27,34 @@ REFERENCE_TEMPERATURE = 296.0  # K, of the band intensities (HITRAN's convention
 
 @dataclass(frozen=True)
 class Band:
-    """One cold vibrational band, from the ground state.
+    """One cold vibrational band, from the ground state."""
 
-    Attributes
-    ----------
-    origin : float
-        Band centre [cm-1].
-    intensity : float
-        Integrated intensity at 296 K [cm/molecule].
-    quanta : tuple of int
-        Quanta gained per normal mode, in the order of `Molecule.modes`.
-    branches : str
-        Selection rule: "parallel" or "perpendicular" ("a-type" or "b-type" for the asymmetric top).
-    smoothing : float
-        Standard deviation of the Gaussian laid over the band [cm-1].
-    herman_wallis : float
-        Slope of the line strengths with distance from the origin [dex per cm-1]; vibration-rotation coupling
-        moves intensity between the branches. APPROXIMATE: set by hand.
-    """
-
-    origin: float
-    intensity: float
-    quanta: tuple
-    branches: str
-    smoothing: float
+    origin: float  # band centre [cm-1]
+    intensity: float  # integrated, at 296 K [cm/molecule]
+    quanta: tuple  # gained per normal mode, in the order of `Molecule.modes`
+    branches: str  # selection rule: "parallel" or "perpendicular", for the asymmetric top "a-type" or "b-type"
+    smoothing: float  # standard deviation of the Gaussian laid over the band [cm-1]
+    # Slope of the line strengths with distance from the origin [dex per cm-1]: vibration-rotation coupling moves
+    # intensity between the branches. APPROXIMATE: set by hand.
     herman_wallis: float = 0.0
 
 
 @dataclass(frozen=True)
 class Molecule:
-    """Constants of one molecule, all in cm-1.
+    """Constants of one molecule, all in cm-1."""
 
-    Attributes
-    ----------
-    name : str
-        Chemical formula, TauREx's name of the gas.
-    rotor : str
-        "linear", "spherical", "symmetric", "prolate" (nearly) or "asymmetric".
-    rotational_constants : tuple of float
-        Ground-state (B,); (B, C) of the symmetric, ((B + C) / 2, A) of the prolate, (A, B, C) of the asymmetric top.
-    rotation_vibration : tuple of tuple of float
-        Per normal mode, what one quantum takes off each rotational constant.
-    modes : tuple of (float, int)
-        Fundamental frequency and degeneracy of each normal mode.
-    anharmonicity : tuple of tuple of float
-        Upper triangle of the matrix x_ij, row by row.
-    bands : tuple of Band
-        Cold bands.
-    coriolis : tuple of float
-        First-order Coriolis constant zeta per mode (degenerate modes only).
-    """
-
-    name: str
-    rotor: str
+    rotor: str  # "linear", "spherical", "symmetric", "prolate" (nearly) or "asymmetric"
+    # Ground state: (B,); (B, C) of the symmetric, ((B + C) / 2, A) of the prolate, (A, B, C) of the asymmetric top.
     rotational_constants: tuple
-    rotation_vibration: tuple
-    modes: tuple
-    anharmonicity: tuple
-    bands: tuple
-    coriolis: tuple = ()
+    rotation_vibration: tuple  # per normal mode, what one quantum takes off each rotational constant
+    modes: tuple  # (fundamental frequency, degeneracy) of each normal mode
+    anharmonicity: tuple  # upper triangle of the matrix x_ij, row by row
+    bands: tuple  # of `Band`
+    coriolis: tuple = ()  # first-order constant zeta per mode, for tops with degenerate modes
 
 
 MOLECULES = {
     "H2O": Molecule(
-        name="H2O",
         rotor="asymmetric",
         rotational_constants=(27.881, 14.522, 9.278),
         rotation_vibration=((0.75, 0.22, 0.18), (-3.25, -0.16, 0.14), (1.23, 0.08, 0.14)),
@@ -129,7 +93,6 @@ MOLECULES = {
         ),
     ),
     "CH4": Molecule(
-        name="CH4",
         rotor="spherical",
         rotational_constants=(5.241,),
         rotation_vibration=((0.037,), (-0.09,), (0.037,), (0.06,)),
@@ -170,7 +133,6 @@ MOLECULES = {
         ),
     ),
     "CO": Molecule(
-        name="CO",
         rotor="linear",
         rotational_constants=(1.9225,),
         rotation_vibration=((0.0175,),),
@@ -184,7 +146,6 @@ MOLECULES = {
         ),
     ),
     "CO2": Molecule(
-        name="CO2",
         rotor="linear",
         rotational_constants=(0.39022,),
         rotation_vibration=((0.00121,), (-0.00072,), (0.00309,)),
@@ -212,7 +173,6 @@ MOLECULES = {
         ),
     ),
     "NH3": Molecule(
-        name="NH3",
         rotor="symmetric",
         rotational_constants=(9.9443, 6.228),
         rotation_vibration=((0.08, 0.05), (-0.08, 0.09), (0.17, 0.07), (-0.25, 0.03)),
@@ -249,7 +209,6 @@ MOLECULES = {
         ),
     ),
     "SO2": Molecule(
-        name="SO2",
         rotor="prolate",
         rotational_constants=(0.31886, 2.02736),
         rotation_vibration=((0.0016, -0.0011), (0.0003, -0.039), (0.0012, 0.0207)),

@@ -42,19 +42,18 @@ def part_edges(edges, resolution=PART_RESOLUTION):
     return np.concatenate([*pieces, [1e4 / edges[-1]]]), np.repeat(np.arange(len(counts)), counts)
 
 
-def couple(strength, width, k, weights, smallest_scatter=SMALLEST_SCATTER):
+def couple(strength, width, k, weights):
     """Return which share of each part of a cell has which cross-section (formula above), (n_parts, n_g).
 
     `strength` (n_parts,) of the band model in any unit, `width` (n_parts,) with sum 1, `k` and `weights` (n_g,) of the
-    cell; the lines keep at least the fraction `smallest_scatter` of the variance of ln k. Rows sum to 1, and the mean
-    over parts, weighted by `width`, is `weights`.
+    cell. Rows sum to 1, and the mean over parts, weighted by `width`, is `weights`.
     """
     log_k, log_f = np.log(k), np.log(strength)
     log_k, log_f = log_k - weights @ log_k, log_f - width @ log_f
     variance = weights @ log_k**2
     if len(width) == 1 or variance < 1e-12 or width @ log_f**2 < 1e-12:
         return np.tile(weights, (len(width), 1))
-    scatter = max(variance - width @ log_f**2, smallest_scatter * variance)
+    scatter = max(variance - width @ log_f**2, SMALLEST_SCATTER * variance)
     exponent = -((log_k - log_f[:, None]) ** 2) / (2 * scatter)
     joint = weights * np.exp(exponent - exponent.max(axis=1, keepdims=True))
     for _ in range(200):
@@ -85,15 +84,8 @@ def couple_cells(strength, opacities, k):
 class Opacities:
     """Cross-sections of all molecules on the parts of the cells.
 
-    Attributes
-    ----------
-    distributions : KDistributions
-    edges : ndarray (n_parts + 1,)
-        Edges of the parts, descending [cm-1].
-    cell : ndarray (n_parts,)
-    temperatures : ndarray (n_temperatures,)
-    couplings : dict
-        {molecule: (n_temperatures, n_parts, n_g) float32}.
+    `distributions` are those of the cells, `cell` (n_parts,) the cell of each part, `edges` (n_parts + 1,) of the parts
+    descending [cm-1], `couplings` {molecule: (n_temperatures, n_parts, n_g) float32}.
     """
 
     def __init__(
@@ -167,45 +159,25 @@ class Opacities:
         inside = np.clip(inside, 0, None)
         return inside / inside.sum(axis=1, keepdims=True)
 
+    def effective(self, k, shares, low, high):
+        """Effective cross-section (n_bins,) of bins in the unit of `k` (n_cells, n_g); `shares` (n_parts, n_g)."""
+        found = []
+        for row in self.overlap(low, high):
+            parts = row > 0
+            found.append(effective(k[self.cell[parts]].ravel(), (row[parts, None] * shares[parts]).ravel()))
+        return np.array(found)
+
 
 def effective_cross_section(molecule, low, high, temperature, pressure):
-    """Effective cross-section of a molecule in spectral bins: that of a grey gas as dark as the bin to a ray.
+    """Effective cross-section (n,) [m2 per molecule] of a molecule in bins: that of a grey gas as dark to a ray.
 
-    The mean of exp(-k u) over the bin is exp(-0.56) at the column u = 0.56 / s; 0.56 is the optical depth along the
-    line of sight at the apparent edge of a planet.
-
-    Parameters
-    ----------
-    molecule : str
-        "H2O", "CH4", "CO", "CO2", "NH3" or "SO2".
-    low, high : array-like, shape (n,)
-        Edges of the bins [micron], within 0.39 to 9.03.
-    temperature : float
-        In K, 500 to 2500.
-    pressure : float
-        In Pa.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        m2 per molecule.
-
-    Raises
-    ------
-    ValueError
-        If the molecule is unknown or a bin is not covered.
+    `low` and `high` (n,) are the edges of the bins [micron], within 0.39 to 9.03; temperature in K, pressure in Pa.
     """
     if molecule not in MOLECULES:
         raise ValueError(f"molecule: expected one of {', '.join(MOLECULES)}, received {molecule!r}")
     opacities = Opacities.load()
     k = opacities.distributions.cross_sections(molecule, temperature, pressure)  # (n_cells, n_g)
-    weights = opacities.overlap(np.atleast_1d(low), np.atleast_1d(high))  # (n, n_parts)
-    shares = opacities.shares(molecule, temperature)
-    found = []
-    for row in weights:
-        parts = row > 0
-        found.append(effective(k[opacities.cell[parts]].ravel(), (row[parts, None] * shares[parts]).ravel()))
-    return np.array(found) * 1e-4  # cm2 to m2
+    return opacities.effective(k, opacities.shares(molecule, temperature), low, high) * 1e-4  # cm2 to m2
 
 
 def _means(sigma, edges):
@@ -223,5 +195,5 @@ def load_sharing():
 
 def code_version():
     """Short hash of the files that decide what the opacities are."""
-    files = ("opacities.py", "bandmodel.py", "molecules.py", "rotors.py", "kdistribution.py")
+    files = ("opacities.py", "bandmodel.py", "molecules.py", "kdistribution.py")
     return digest(*(Path(__file__).with_name(name) for name in files), STORED, STORED_SHARING)[:12]

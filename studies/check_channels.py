@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from simulation import cia
-from simulation.bandmodel import FINE_GRID, STEP, cross_section
+from simulation.bandmodel import FINE_GRID, STEP, asymmetric_levels, cross_section
 from simulation.kdistribution import effective
 from simulation.molecules import MOLECULES, REFERENCE_TEMPERATURE
 from simulation.opacities import effective_cross_section
-from simulation.rotors import asymmetric_levels
 from studies.command import study_parser
 
 CHANNEL_WIDTH = {True: 0.0350, False: 0.75}  # micron; WFC3 channels (below 2 micron) and Spitzer IRAC

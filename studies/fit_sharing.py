@@ -2,15 +2,16 @@
 
     python -m studies.fit_sharing --exomolop DIR [--out data/sharing.npz]
 
---exomolop: H2O.kta, CH4.kta and CO2.kta, correlated-k tables of ExoMolOP (Chubb et al. 2021, A&A 646, A21; line
-lists POKAZATEL, YT34to10, UCL-4000) on the bins of the shipped data set, public in the history of
+--exomolop: H2O.kta, CH4.kta, CO.kta and CO2.kta, correlated-k tables of ExoMolOP (Chubb et al. 2021, A&A 646, A21; line
+lists POKAZATEL, YT34to10, Li2015, UCL-4000) on the bins of the shipped data set, public in the history of
 github.com/Jingxuan97/nemesispy (commit ea2e1bc, nemesispy/data/ktables/*_Katy_ARIEL_test.kta). They are no part of the
 repository.
 
 A cell of the k-distributions holds up to five of the 33 bins of resolution 50 between 1.95 and 3.76 micron. The band
 model's strength is multiplied by a factor for every bin, changed step by step until the bins of a cell have the same
-ratios of effective cross-sections (at 10 mbar) as the table. The k-distribution of the whole cell stays as it is. CO is
-left to the band model: its lines are few, and a correction makes it worse below the band head at 2.29 micron.
+ratios of effective cross-sections (at 10 mbar) as the table. The k-distribution of the whole cell stays as it is. Bins
+five decades weaker than the strongest are only lowered: blueward of its band head at 2.29 micron CO has no lines, and
+what is left there are the wings of those beyond.
 
 In the 4.3 micron band of CO2 the tables have one bin, and the band model, which knows mean cross-sections, is wrong
 about what a ray feels: hot bands lie on the red side, so there lines leave fewer gaps. `band_4_3` counts the lines of
@@ -26,6 +27,7 @@ import numpy as np
 
 from common.files import written_whole
 from simulation.alkali import ATMOSPHERE, DOPPLER, voigt
+from simulation.bandmodel import boltzmann
 from simulation.kdistribution import KDistributions, effective
 from simulation.molecules import MOLECULES, WEIGHTS
 from simulation.opacities import (
@@ -36,7 +38,6 @@ from simulation.opacities import (
     band_strength,
     couple_cells,
 )
-from simulation.rotors import boltzmann
 from studies.check_opacities import read_exomolop, table_at
 from studies.command import study_parser
 
@@ -95,7 +96,6 @@ def fit(molecule, edges, target, temperature, opacities):
     `target` (n_bins,) is ln of the effective cross-section, of which only ratios within a cell count.
     """
     distributions, middle = opacities.distributions, edges.mean(axis=1)
-    weights = opacities.overlap(*edges.T)
     shows = target > target.max() - WEAKEST
     cell = np.searchsorted(distributions.edges, middle) - 1
     fitted = np.isin(cell, cell[shows])
@@ -106,11 +106,7 @@ def fit(molecule, edges, target, temperature, opacities):
     for _ in range(STEPS):
         factor = np.exp(np.interp(opacities.wavelength, middle, correction))
         shares = couple_cells(strength * factor, opacities, k)
-        found = [
-            effective(k[opacities.cell[row > 0]].ravel(), (row[row > 0, None] * shares[row > 0]).ravel())
-            for row in weights
-        ]
-        error = target - np.log(found)
+        error = target - np.log(opacities.effective(k, shares, *edges.T))
         error = np.where(shows, error, np.clip(error, -PUSH, 0.0))
         for c in np.unique(cell):  # what all bins of a cell have in common is the business of the k-distribution
             inside = (cell == c) & shows

@@ -17,7 +17,7 @@ pytest.importorskip("taurex")
 import taurex_reference
 
 from simulation import __main__ as command
-from simulation import bandmodel, rotors, survey
+from simulation import bandmodel, survey
 from simulation.ariel import ariel_grid, noise
 from simulation.design import PRIORS, REFERENCE_PLANET
 from simulation.forward_model import NAMES, ForwardModel, binning_matrix
@@ -355,12 +355,14 @@ def test_noise_has_floor_and_stated_median():
 
 
 def test_water_levels_of_j_1_are_the_observed_ones():
-    energy = rotors.asymmetric_levels(CONSTANTS["H2O"].rotational_constants)[1][0]
+    energy = bandmodel.asymmetric_levels(CONSTANTS["H2O"].rotational_constants)[1][0]
     np.testing.assert_allclose(energy, [23.79, 37.14, 42.37], atol=0.1)  # cm-1, Herzberg 1945
 
 
 def test_b_type_lines_from_the_ground_level_reach_1_11_alone():
-    offset, strength, lower = rotors.asymmetric_transitions((27.881, 14.522, 9.278), (27.881, 14.522, 9.278), "b-type")
+    offset, strength, lower = bandmodel.asymmetric_transitions(
+        (27.881, 14.522, 9.278), (27.881, 14.522, 9.278), "b-type"
+    )
     from_ground = offset[lower == 0]
     assert len(strength[lower == 0]) == 1
     np.testing.assert_allclose(from_ground, 37.14, atol=0.1)
@@ -371,4 +373,4 @@ def test_cold_cross_section_integrates_to_the_band_intensities(name):
     sigma = bandmodel.cross_section(name, REFERENCE_TEMPERATURE)
     total = sum(band.intensity for band in CONSTANTS[name].bands)
     assert (sigma >= 0).all()
-    np.testing.assert_allclose(sigma.sum() * rotors.STEP, total, rtol=0.03)
+    np.testing.assert_allclose(sigma.sum() * bandmodel.STEP, total, rtol=0.03)
