@@ -88,10 +88,15 @@ STEPS = (
         (
             "-m studies.leave_one_out",
             f"-m studies.explanations WORK/mlp --shap --page docs/explanations.md --others {OTHERS}",
-            "-m studies.blindness --shap --page docs/explanations.md --figure docs/blindness.png",
+            "-m studies.blindness --shap --page docs/explanations.md --figure docs/blindness.png --work WORK/blindness",
         ),
     ),
-    Step("verdicts", 8, "thresholds in docs/method.md", ("-m studies.verdicts --train --page docs/method.md",)),
+    Step(
+        "verdicts",
+        8,
+        "thresholds in docs/method.md",
+        ("-m studies.verdicts --train --page docs/method.md --work WORK/verdicts",),
+    ),
     Step(
         "pooling",
         5,

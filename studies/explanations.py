@@ -167,8 +167,8 @@ def truths(information=INFORMATION, removals=REMOVALS):
     return loo["index"], reaction, shift[:, 0] * shift[:, 1], loo["leverage"], free
 
 
-def spectra_alike(covariance):
-    """Line of text: correlation of bins over spectra with this covariance, on which `dragged` depends."""
+def correlation_note(covariance):
+    """Line of text: how strongly bins are correlated over spectra with this covariance, on which `dragged` depends."""
     spread = np.sqrt(np.diag(covariance))
     least, modes = (covariance / spread / spread[:, None]).min(), np.linalg.eigvalsh(covariance)
     share = modes[-1] / modes.sum()
@@ -299,7 +299,7 @@ def main():
             add(name, maps, evaluations, of=folder.name)
     table = data_frame(rows)
     print("\n".join(markdown(table)))
-    print(spectra_alike(scene.covariance))
+    print(correlation_note(scene.covariance))
     if not arguments.quick:
         write_csv(arguments.out, table)
         write_page(arguments.out.with_suffix(".md"), TITLE, all_tables(table))

@@ -1,4 +1,4 @@
-"""Does a network look where the best estimator looks? Its maps beside the optimal map, per AMP.
+"""Is a network sensitive to the same bins as the best estimator? Its maps beside the optimal map, per AMP.
 
     python -m studies.map_agreement RUN_DIR [RUN_DIR ...] --figure docs/optimal_map.png
     python -m studies.map_agreement --methods RUN_DIR [RUN_DIR ...] --ensemble RUN_DIR [RUN_DIR ...]

@@ -1,4 +1,4 @@
-"""Why do networks with pooling look in the wrong bins? One cnn with max-pooling and one without, otherwise the same.
+"""Why are networks with pooling sensitive to the wrong bins? Two cnns, one with max-pooling.
 
     python -m studies.pooling --epochs 30 --figure docs/pooling.png  # some five minutes on one core
     python -m studies.pooling --quick                                # shows that it runs
@@ -49,7 +49,7 @@ def recovered(features, bins, other_features, other_bins, penalty=1e-3):
     return 1 - rest.var(axis=0) / other_bins.var(axis=0)
 
 
-def likeness(convolutions, spectra, step=0.1, distances=DISTANCES):
+def similarity(convolutions, spectra, step=0.1, distances=DISTANCES):
     """Cosine between the changes of the features by two bins, by their distance (distances,), mean over whitened
     spectra.
     """
@@ -81,8 +81,8 @@ def measure(network, split, n_spectra=100, n_fit=8000):
     )
     return {
         "map": values.mean,
-        "left": recovered(features[0], bins[0], features[1], bins[1]),
-        "likeness": likeness(convolutions, bins[1][:n_spectra]),
+        "kept": recovered(features[0], bins[0], features[1], bins[1]),
+        "similarity": similarity(convolutions, bins[1][:n_spectra]),
     }
 
 
@@ -95,7 +95,7 @@ def optimal_map():
 
 
 def plot(path, measured, optimal, wavelength, k, name):
-    """Draw the maps of AMP ``k``, what is left of each bin, and how alike neighbours are seen."""
+    """Draw the maps of AMP ``k``, how much of each bin is kept, and how similar neighbours appear."""
     import matplotlib
 
     from common.files import written_whole
@@ -114,11 +114,11 @@ def plot(path, measured, optimal, wavelength, k, name):
             colour, values = COLOURS[what], network["map"][k]
             label = f"{what} ({spearman(values, optimal[k]):.2f})"
             axes[0].stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=label)
-            axes[1].stairs(100 * network["left"], bin_edges(wavelength), color=colour, lw=1.1, label=what)
-            axes[2].plot(network["likeness"], "o-", color=colour, ms=3, lw=1.1, label=what)
+            axes[1].stairs(100 * network["kept"], bin_edges(wavelength), color=colour, lw=1.1, label=what)
+            axes[2].plot(network["similarity"], "o-", color=colour, ms=3, lw=1.1, label=what)
         axes[0].set(title=f"{amp(name).label}: single-bin map", ylabel="share of the map (%)", ylim=(0, None))
-        axes[1].set(title="Left of each bin behind the convolutions", ylabel="variance (%)", ylim=(0, 103))
-        axes[2].set(title="How alike two bins are seen", xlabel="distance (bins)", ylabel="cosine", ylim=(-0.05, 1.05))
+        axes[1].set(title="Kept of each bin by the convolutions", ylabel="variance (%)", ylim=(0, 103))
+        axes[2].set(title="Similarity of two bins", xlabel="distance (bins)", ylabel="cosine", ylim=(-0.05, 1.05))
         for ax in axes[:2]:
             ax.set_xlabel(WAVELENGTH)
             wavelength_axis(ax, wavelength)
@@ -149,8 +149,8 @@ def main():
     optimal = optimal_map()
     names = split.data.amp_names
     for what, network in measured.items():
-        print(f"{what}: left of a bin, mean {network['left'].mean():.3f}, least {network['left'].min():.3f}")
-        print("  likeness by distance:", " ".join(f"{value:.2f}" for value in network["likeness"]))
+        print(f"{what}: variance kept of a bin, mean {network['kept'].mean():.3f}, least {network['kept'].min():.3f}")
+        print("  similarity by distance:", " ".join(f"{value:.2f}" for value in network["similarity"]))
         ranks = [spearman(a, b) for a, b in zip(network["map"], optimal)]
         totals = network["map"].sum(axis=1) / optimal.sum(axis=1)
         print("  map, Spearman with the optimal one:", " ".join(f"{n} {r:.2f}" for n, r in zip(names, ranks)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runio.config import load_config
-from studies.pooling import likeness, recovered
+from studies.pooling import recovered, similarity
 from studies.tables import data_frame
 from studies.tuning import COLUMNS, MORE_PLANETS, RESIDUAL, ROOT, TOLD, VARIANTS, markdown, write_rows
 
@@ -59,9 +59,9 @@ def test_what_features_hold_of_each_bin_is_found():
     np.testing.assert_allclose(left, [1, 0.5, 0.5, 0], atol=0.05)
 
 
-def test_bins_are_alike_where_features_move_the_same_way():
+def test_bins_are_similar_where_features_move_the_same_way():
     spectra = np.random.default_rng(0).standard_normal((5, 8))
-    apart = likeness(lambda x: x[..., 0], spectra, distances=3)
+    apart = similarity(lambda x: x[..., 0], spectra, distances=3)
     np.testing.assert_allclose(apart, [1, 0, 0], atol=1e-6)
-    pairs = likeness(lambda x: x[:, 0::2, 0] + x[:, 1::2, 0], spectra, distances=3)
+    pairs = similarity(lambda x: x[:, 0::2, 0] + x[:, 1::2, 0], spectra, distances=3)
     np.testing.assert_allclose(pairs, [1, 4 / 7, 0], atol=1e-6)
