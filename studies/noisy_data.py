@@ -1,14 +1,18 @@
-"""How much noise should training add to spectra that already hold noise (training.extra_noise)? Measured on HELA.
+"""How should a network be trained on spectra that already hold noise? Settings compared on HELA's public spectra.
 
-    python -m studies.noisy_data FOLDER            # some minutes; FOLDER holds HELA's JSON and its .npy files
-    python -m studies.noisy_data FOLDER --quick    # shows that it runs
+    python -m studies.noisy_data FOLDER            # each of `VARIANTS` on spectra set aside for choosing
+    python -m studies.noisy_data FOLDER --test     # config.yaml and the plain network on the test spectra
+    python -m studies.noisy_data FOLDER --quick    # shows that it runs, nothing written
 
-HELA's example data set (github.com/exoclime/HELA, example_dataset/) has the layout of data/FORMATS.md. Trains the mlp
-on one fold with the settings of RECIPE, evaluates it on the spectra as they are, and writes
-``studies/results/noisy_data.csv``: R2 per AMP on the test spectra and their mean, the mean on the training spectra and
-the epoch that was kept, one row per size of the noise and seed.
+HELA (Marquez-Neila et al. 2018; github.com/exoclime/HELA, example_dataset/) has 13 bins and five parameters, and the
+layout of data/FORMATS.md. Its testing.npy suffices: with that file as training_data and no testing_data in the JSON,
+16,000 spectra are trained on and 4,000 tested. Of the training spectra a fifth is set aside for choosing. Each variant
+changes config.yaml and trains the mlp on five folds of the others; the mean of their predictions is scored on the
+spectra as they are. Writes ``studies/results/noisy_data.csv``, a row per variant: R2 per AMP and its mean.
 """
 
+import dataclasses
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,71 +20,71 @@ from pathlib import Path
 import numpy as np
 
 from common.metrics import scores
+from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow, train_network
-from runio.config import load_config
-from runio.results import read_history
-from studies.command import RESULTS, ROOT, study_parser
-from studies.tables import data_frame, write_csv
+from studies.command import RESULTS, settings_of, study_parser
+from studies.tables import data_frame, replaced_rows, write_csv
 
-SIZES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)  # in units of the errors
-
-RECIPE = {  # Adam, plateaus, no average of the weights
-    "model.mlp.activation": "relu",
-    "training.cv": 1,
-    "training.epochs": 60,
-    "training.lr": 0.01,
-    "training.copies": 5,
-    "training.weight_decay": 0.0,
-    "training.average_epochs": 0.0,
-    "training.stop_patience": 8,
+PLAIN = {  # Adam with plateaus, mean squared error, no added noise
+    "model.whiten": False, "model.mlp.activation": "relu", "model.mlp.dropout": 0.1, "training.batch_size": 128,
+    "training.lr": 0.0007, "training.loss": "mse", "training.extra_noise": 0.0, "training.weight_decay": 0.0,
+    "training.average_epochs": 0.0, "training.clipnorm": None, "training.schedule": "plateau",
+}  # fmt: skip
+VARIANTS = {
+    "config.yaml": {},
+    **{f"extra_noise {size}": {"training.extra_noise": size} for size in (0.0, 0.5, 1.0)},
+    "plain network": PLAIN,
 }
+TESTED = ("config.yaml", "plain network")
 
 
-def r2(network, data, rows):
-    """R2 of each AMP (n_amps,) on the given rows, without added noise."""
-    prediction = network.predict(data.spectra[rows])
-    return scores(data.amps[rows], prediction, network.scaler.y_std)["R2"]
+def without_test(split, config):
+    """Return the split of the training spectra alone: a fifth of them takes the place of the test spectra."""
+    from preprocessing import Fold, split_folds
+
+    rest = np.setdiff1d(np.arange(len(split.data)), split.test)
+    order = np.random.default_rng(stream(config.seed, Stream.STUDY_PLANETS)).permutation(rest)
+    chosen, rest = np.sort(order[: len(order) // 5]), np.sort(order[len(order) // 5 :])
+    folds = split_folds(rest, config.training.cv, "kfold", config.data.valid_fraction, config.seed)
+    return dataclasses.replace(split, test=chosen, folds=[Fold.of(split.data, *rows) for rows in folds])
 
 
-def measure(folder, size, seed, quick=False):
-    """Train and evaluate one network; return a row of the table."""
+def measure(folder, variant, test=False, quick=False):
+    """Train the folds of a variant and score the mean of their predictions; return a row (dict) of the table."""
     from pipeline.network import TrainedNetwork
 
-    changes = {"training.extra_noise": size, "seed": seed}
-    if quick:
-        changes |= {"data.size": 1000, "training.epochs": 2}
-    config = load_config(ROOT / "config.yaml", {**RECIPE, **changes})
+    config = settings_of(changes=VARIANTS[variant], quick=quick)
     config.data.path, config.data.format = str(folder), "hela"
     split, start = load_split(config), time.perf_counter()
-    with tempfile.TemporaryDirectory() as results:
-        model = train_network(config, split, Path(results), 0)
-        losses = read_history(Path(results) / "history_0.csv")["val_loss"]
-    network = TrainedNetwork(model, split.folds[0].scaler, split.data.amp_names)
-    test, training = (r2(network, split.data, rows) for rows in (split.test, split.folds[0].train))
-    row = {"extra_noise": size, "seed": seed, **{k: f"{v:.4f}" for k, v in zip(split.data.amp_names, test)}}
-    row |= {"mean": f"{test.mean():.4f}", "training_mean": f"{training.mean():.4f}"}
-    row |= {"epoch": int(np.argmin(losses)) + 1, "minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
-    return row
+    split = split if test else without_test(split, config)
+    data, predictions = split.data, []
+    for k, fold in enumerate(split.folds):
+        with tempfile.TemporaryDirectory() as results:
+            model = train_network(config, split, Path(results), k)
+        network = TrainedNetwork(model, fold.scaler, data.amp_names)
+        predictions.append(network.predict(data.spectra[split.test]))
+    found = scores(data.amps[split.test], np.mean(predictions, axis=0), split.folds[0].scaler.y_std)["R2"]
+    row = {"variant": variant, "spectra": "test" if test else "chosen on", "folds": len(predictions)}
+    row |= {name: f"{value:.4f}" for name, value in zip(data.amp_names, found)}
+    return row | {"mean": f"{found.mean():.4f}", "minutes": f"{(time.perf_counter() - start) / 60:.1f}"}
 
 
 def main():
     """Run the command line."""
     parser = study_parser("noisy_data", __doc__)
     parser.add_argument("folder", type=Path, help="of HELA's JSON and .npy files")
-    parser.add_argument("--sizes", type=float, nargs="+", default=SIZES, help="of the added noise, in errors")
-    parser.add_argument("--seeds", type=int, default=2, help="each has a split of its own (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="1000 spectra, 2 epochs; nothing written")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all, with --test two")
+    parser.add_argument("--test", action="store_true", help="score the test spectra")
+    parser.add_argument("--quick", action="store_true", help="1500 spectra, 2 epochs; nothing written")
     parser.add_argument("--output", type=Path, default=RESULTS / "noisy_data.csv")
     arguments = parser.parse_args()
     prepare_tensorflow()
-    rows = []
-    for seed in range(arguments.seeds):
-        for size in arguments.sizes:
-            rows.append(measure(arguments.folder, size, seed, arguments.quick))
-            print(rows[-1], flush=True)
-            if not arguments.quick:
-                write_csv(arguments.output, data_frame(rows))
+    for variant in arguments.variants or (TESTED if arguments.test else VARIANTS):
+        row = measure(arguments.folder, variant, arguments.test, arguments.quick)
+        print(row, flush=True)
+        if not arguments.quick:
+            write_csv(arguments.output, replaced_rows(arguments.output, data_frame([row]), ["variant", "spectra"]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

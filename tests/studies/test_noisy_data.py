@@ -1,19 +1,34 @@
-"""The study of noise that is added to noisy spectra, on a small survey of HELA's layout."""
+"""The study of training on noisy spectra, on a small survey of HELA's layout."""
 
 import layouts
+import numpy as np
 import pytest
 
 pytest.importorskip("keras")
 
-from studies import noisy_data
+from studies import command, noisy_data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return layouts.write_hela(tmp_path_factory.mktemp("hela"), layouts.Truth(n=1000, n_bins=8), n_test=200)
+
+
+def test_settings_are_chosen_without_the_test_spectra(folder):
+    config = noisy_data.settings_of(changes={})
+    config.data.path, config.data.format = str(folder), "hela"
+    split = noisy_data.load_split(config)
+    chosen = noisy_data.without_test(split, config)
+    used = [rows for fold in chosen.folds for rows in (fold.train, fold.valid)]
+    assert len(chosen.test) == 160 and not np.isin(split.test, np.concatenate([chosen.test, *used])).any()
+    assert not np.isin(chosen.test, np.concatenate(used)).any()
 
 
 @pytest.mark.slow
-def test_a_row_holds_the_scores_of_the_size_that_was_added(tmp_path):
-    truth = layouts.Truth(n=1000, n_bins=8)
-    folder = layouts.write_hela(tmp_path / "hela", truth, n_test=200)
-    without, with_noise = (noisy_data.measure(folder, size, 0, quick=True) for size in (0.0, 1.0))
-    assert without.keys() == with_noise.keys() >= {"extra_noise", "seed", "mean", "training_mean", "epoch", "minutes"}
-    assert with_noise["extra_noise"] == 1.0 and without["mean"] != with_noise["mean"]
-    for row in (without, with_noise):
-        assert -1 < float(row["mean"]) < 1 and row["epoch"] in (1, 2)
+def test_a_row_holds_the_scores_of_its_variant(folder, monkeypatch):
+    monkeypatch.setitem(command.QUICK, "training.cv", 2)
+    monkeypatch.setitem(command.QUICK, "data.size", -1)
+    plain, none = (noisy_data.measure(folder, name, quick=True) for name in ("plain network", "extra_noise 0.0"))
+    assert plain.keys() == none.keys() >= {"variant", "spectra", "mean", "minutes"} and plain["folds"] == 2
+    assert plain["mean"] != none["mean"]
+    assert all(-1 < float(row["mean"]) < 1 for row in (plain, none))
