@@ -18,7 +18,7 @@ from h5py import h5d, h5l, h5s, h5t
 
 from common.files import written_whole
 from constants import AMPS, JUPITER_RADIUS
-from loaders.dataset import Survey, Target, rows_text
+from loaders.dataset import Survey, Target, refuse_rows
 from loaders.tables import read_csv
 from runio.log import InputError
 
@@ -26,16 +26,14 @@ logger = logging.getLogger(__name__)
 
 FIELDS = ("instrument_wlgrid", "instrument_spectrum", "instrument_noise", "instrument_width")
 CACHE_VERSION = 2
-CACHED = ("labels", "spectra", "errors", "wavelength", "bin_width")
+CACHED, TABLES = ("labels", "spectra", "errors", "wavelength", "bin_width"), ("truth", "auxiliary")
 
-# Columns that are AMPs: name in the table, key, factor to the unit of constants.AMPS, what is stored.
-LEVEL_2 = (
-    ("planet_temp", "Tp", 1.0, "linear"),
-    ("planet_radius", "Rp", JUPITER_RADIUS, "linear"),
-    ("planet_radius_m", "Rp", 1.0, "linear"),
-    ("planet_mass_kg", "Mp", 1.0, "linear"),
-)
-KNOWN = {row[0] for row in LEVEL_2}
+LEVEL_2 = {  # columns that are AMPs: key, and factor to the unit of constants.AMPS
+    "planet_temp": ("Tp", 1.0),
+    "planet_radius": ("Rp", JUPITER_RADIUS),
+    "planet_radius_m": ("Rp", 1.0),
+    "planet_mass_kg": ("Mp", 1.0),
+}
 LEVEL_1_NAMES = {"t": "Tp", "temp": "Tp", "temperature": "Tp", "planet_temp": "Tp"}
 
 
@@ -52,22 +50,20 @@ class Planets:
     auxiliary: dict  # those of the other table
 
 
-def _folder(path, name):
-    for folder in (path, path / "TrainingData", path / "Level1Data"):
-        if (folder / name).is_file():
-            return folder
-    return None
+def _folder(path, *names):
+    """Return the folder that holds these files: ``path``, or the one of a download that is in it; None if it is not."""
+    folders = (path, path / "TrainingData", path / "Level1Data")
+    return next((folder for folder in folders if all((folder / name).is_file() for name in names)), None)
 
 
 def detect_level_2(path):
     """Look for a folder (or its TrainingData) with SpectralData.hdf5."""
-    return path.is_dir() and _folder(path, "SpectralData.hdf5") is not None
+    return _folder(path, "SpectralData.hdf5") is not None
 
 
 def detect_level_1(path):
     """Look for a folder (or its Level1Data) with observations.hdf5 and all_data.csv."""
-    folder = _folder(path, "observations.hdf5") if path.is_dir() else None
-    return folder is not None and (folder / "all_data.csv").is_file()
+    return _folder(path, "observations.hdf5", "all_data.csv") is not None
 
 
 def load_level_2(path):
@@ -111,7 +107,7 @@ def _survey(path, planets, targets):
 
 
 def _need(path, name):
-    folder = _folder(path, name) if path.is_dir() else None
+    folder = _folder(path, name)
     if folder is None:
         raise InputError(f"{path}: expected a folder that holds {name}")
     return folder
@@ -121,12 +117,11 @@ def _level_2_targets(columns, known_only=False):
     """Return targets by AMP key: log_X is log10 of an abundance, ``LEVEL_2`` holds the planet's, others stay."""
     targets = {}
     for name, values in columns.items():
-        known = next((row for row in LEVEL_2 if row[0] == name), None)
-        if known:
-            targets[known[1]] = Target(values * known[2], AMPS[known[1]].unit, None, known[3])
+        if name in LEVEL_2:
+            key, factor = LEVEL_2[name]
+            targets[key] = Target(values * factor, AMPS[key].unit, None, "linear")
         elif name.startswith("log_") and not known_only:
-            key = name[4:]
-            targets[key] = Target(values, "", "log10", "log10")
+            targets[name[4:]] = Target(values, "", "log10", "log10")
         elif not known_only:
             targets[name] = Target(values)
     return targets
@@ -168,30 +163,23 @@ def _table_ids(table):
 
 
 def _refuse_duplicates(ids, where):
-    if len(set(ids)) != len(ids):
-        seen, bad = set(), []
-        for value in ids:
-            bad.append(value in seen)
-            seen.add(value)
-        raise InputError(f"{where} repeats IDs in {rows_text(np.array(bad), ids)}")
+    first = {value: i for i, value in reversed(list(enumerate(ids)))}
+    refuse_rows([first[value] != i for i, value in enumerate(ids)], f"{where} repeats IDs", ids)
 
 
 def _match(wanted, stored, wanted_path, stored_path):
     """Return the row of each wanted ID among the stored ones; refuse two sets that are not the same."""
     place = {value: i for i, value in enumerate(stored)}
-    for ids, others, here, there in (
-        (wanted, place, wanted_path, stored_path),
-        (stored, set(wanted), stored_path, wanted_path),
-    ):
-        bad = np.array([value not in others for value in ids])
-        if bad.any():
-            raise InputError(f"{here}: planets that {there} does not hold: {rows_text(bad, ids)}")
+    refuse_rows([i not in place for i in wanted], f"{wanted_path}: {stored_path} does not hold the planets", wanted)
+    known = set(wanted)
+    refuse_rows([i not in known for i in stored], f"{stored_path}: {wanted_path} does not hold the planets", stored)
     return np.array([place[value] for value in wanted])
 
 
 def _cached(spectra, truth, extra):
     """Read a folder's files, or their cached copy if there is a good one of these very files."""
-    key = " ".join([str(CACHE_VERSION), *(_stamp(path) for path in (spectra, truth, extra) if path is not None)])
+    states = [(path.resolve(), path.stat()) for path in (spectra, truth, extra) if path is not None]
+    key = " ".join([str(CACHE_VERSION), *(f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states)])
     for cache in _cache_places(spectra):
         planets = _read_cache(cache, key)
         if planets is not None:
@@ -205,11 +193,6 @@ def _cached(spectra, truth, extra):
         except OSError as error:
             logger.info("%s: no cached copy there (%s)", cache, error)
     return planets
-
-
-def _stamp(path):
-    state = path.stat()
-    return f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
 
 
 def _read_folder(spectra, truth, extra):
@@ -228,7 +211,7 @@ def _read_folder(spectra, truth, extra):
 def _numeric_columns(table):
     """Return the columns of numbers; columns of text are left out, but refused if they should hold a target."""
     names = [name for name in table.columns if name not in ("", "Unnamed: 0", "planet_ID")]
-    must = [name for name in names if name.startswith("log_") or name.endswith("_model") or name in KNOWN]
+    must = [name for name in names if name.startswith("log_") or name.endswith("_model") or name in LEVEL_2]
     return {name: table.numbers(name) for name in names if name in must or table.is_numeric(name)}
 
 
@@ -245,7 +228,7 @@ def _write_cache(cache, key, planets):
             file,
             key=np.array(key),
             **{name: getattr(planets, name) for name in CACHED},
-            **{f"{kind} {n}": v for kind in ("truth", "auxiliary") for n, v in getattr(planets, kind).items()},
+            **{f"{kind} {name}": v for kind in TABLES for name, v in getattr(planets, kind).items()},
         )
 
 
@@ -259,7 +242,7 @@ def _read_cache(cache, key):
                 return None
             tables = {
                 kind: {name.removeprefix(kind + " "): file[name] for name in file if name.startswith(kind + " ")}
-                for kind in ("truth", "auxiliary")
+                for kind in TABLES
             }
             return Planets(*(file[name] for name in CACHED), **tables)
     except Exception as error:  # a zip reader fails on a broken file in many ways; the copy can always be made again
@@ -279,38 +262,31 @@ def _read_planets(path):
         shape = _opened(file.id, names[0], FIELDS[0], path).shape
         if len(shape) != 1 or shape == (0,):
             raise InputError(f"{path}: {names[0]}/{FIELDS[0]} has shape {shape}, expected a list of wavelengths")
-        values = {name: np.empty((len(names), *shape)) for name in FIELDS[1:3]}
-        first = dict.fromkeys((FIELDS[0], FIELDS[3]))
-        buffer = np.empty(shape)
-        different = {name: np.zeros(len(names), dtype=bool) for name in first}
+        values = {field: np.empty((len(names), *shape)) for field in FIELDS}
         for row, name in enumerate(names):  # the low-level calls: three times as fast as file[name][()]
-            for field_name in FIELDS:
-                out = values[field_name][row] if field_name in values else buffer
-                _read_into(file.id, name, field_name, out, path)
-                if field_name in first:
-                    if row == 0:
-                        first[field_name] = buffer.copy()
-                    different[field_name][row] = not np.array_equal(buffer, first[field_name], equal_nan=True)
-    for field_name, bad in different.items():
-        if bad.any():
-            raise InputError(f"{path}: {field_name} differs from that of {names[0]} in {rows_text(bad, names)}")
-    return names, values[FIELDS[1]], values[FIELDS[2]], first[FIELDS[0]], first[FIELDS[3]]
+            for field, rows in values.items():
+                _read_into(file.id, name, field, rows[row], path)
+    wavelength, depth, error, width = values.values()
+    for field, rows in ((FIELDS[0], wavelength), (FIELDS[3], width)):
+        same = (rows == rows[0]) | (np.isnan(rows) & np.isnan(rows[0]))
+        refuse_rows(~same.all(axis=1), f"{path}: {field} differs from that of {names[0]}", names)
+    return names, depth, error, wavelength[0], width[0]
 
 
-def _opened(file, name, field_name, path):
+def _opened(file, name, field, path):
     """Open an array of a planet; a link is refused by its class, without following it."""
     try:
-        for link in (name, f"{name}/{field_name}"):
+        for link in (name, f"{name}/{field}"):
             if file.links.get_info(link.encode()).type != h5l.TYPE_HARD:
                 raise InputError(f"{path}: {link} is a link, expected its values in this place")
-        return h5d.open(file, f"{name}/{field_name}".encode())
+        return h5d.open(file, f"{name}/{field}".encode())
     except (KeyError, OSError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: {name} has no readable {field_name} ({error})") from error
+        raise InputError(f"{path}: {name} has no readable {field} ({error})") from error
 
 
-def _read_into(file, name, field_name, out, path):
+def _read_into(file, name, field, out, path):
     """Read an array of a planet into ``out``; refuse one of another shape, or whose values are not in this file."""
-    stored, where = _opened(file, name, field_name, path), f"{path}: {name}/{field_name}"
+    stored, where = _opened(file, name, field, path), f"{path}: {name}/{field}"
     if stored.shape != out.shape:
         raise InputError(f"{where} has shape {stored.shape}, expected {out.shape}")
     if stored.get_offset() is None:  # the values are not in one place of this file
@@ -322,4 +298,4 @@ def _read_into(file, name, field_name, out, path):
     try:
         stored.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {name} has no readable {field_name} ({error})") from error
+        raise InputError(f"{path}: {name} has no readable {field} ({error})") from error

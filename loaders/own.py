@@ -8,14 +8,7 @@ import h5py
 import numpy as np
 
 from common.files import opened_hdf5
-from loaders.dataset import (
-    DEPTH_UNITS,
-    MICRON,
-    Survey,
-    Target,
-    numbers,
-    wavelength_order,
-)
+from loaders.dataset import DEPTH_UNITS, MICRON, Survey, Target, numbers, wavelength_order
 from runio.log import InputError
 
 FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
@@ -42,9 +35,11 @@ def load_own(path):
                 raise InputError(f"{path}: no dataset /{name}; expected /spectra, /errors, /wavelength and /amps")
         spectra = numbers(file["spectra"], f"{path}: /spectra", 2)
         amps = numbers(file["amps"], f"{path}: /amps", 2)
-        keys = _texts(file["amps"].attrs, "names", amps.shape[1], path)
-        units = _texts(file["amps"].attrs, "units", len(keys), path, optional=True)
-        scales = _texts(file["amps"].attrs, "scale", len(keys), path, optional=True)
+        keys = _texts(file["amps"], "names", amps.shape[1], path)
+        units, scales = (
+            _texts(file["amps"], name, len(keys), path) if name in file["amps"].attrs else [None] * len(keys)
+            for name in ("units", "scale")
+        )
         targets = {}
         for i, (key, unit, scale) in enumerate(zip(keys, units, scales)):
             if scale not in (None, "log10", "linear"):
@@ -53,16 +48,16 @@ def load_own(path):
         auxiliary = {}
         if "auxiliary" in file:
             values = numbers(file["auxiliary"], f"{path}: /auxiliary", 2)
-            names = _texts(file["auxiliary"].attrs, "names", values.shape[1], path, where="/auxiliary")
+            names = _texts(file["auxiliary"], "names", values.shape[1], path)
             auxiliary = {name: values[:, i] for i, name in enumerate(names)}
-        curves = file.get("molecule_curves", {})
+        curves, unit = file.get("molecule_curves", {}), _depth_unit(file, path)
         return Survey(
             spectra=spectra,
             errors=numbers(file["errors"], f"{path}: /errors", 2),
             wavelength=_micron(file, "wavelength", path),
             bin_width=_micron(file, "bin_width", path) if "bin_width" in file else None,
-            depth_unit=_depth_unit(file, path) or "fraction",
-            states_unit=_depth_unit(file, path) is not None,
+            depth_unit=unit or "fraction",
+            states_unit=unit is not None,
             targets=targets,
             auxiliary=auxiliary,
             noisy=_flag(file.attrs, "noisy", path),
@@ -75,24 +70,26 @@ def load_own(path):
 def read_grid(path):
     """Return the number of spectra in a file of this layout, and its wavelengths (n_bins,), micron, ascending."""
     with _opened(path) as file:
-        _check_shapes(file, path)
-        wavelength = _micron(file, "wavelength", path)
-        order = wavelength_order(wavelength, file["spectra"].shape[1], str(path))
+        order, wavelength = _order(file, path)
         return len(file["spectra"]), wavelength[order]
 
 
 def read_rows(path, start, stop):
-    """Return the spectra and errors (stop - start, n_bins) of the rows from ``start`` to ``stop``; read no others.
-
-    They are fractions, and wavelengths ascend.
-    """
+    """Return the spectra and errors (stop - start, n_bins) of some rows as fractions, by ascending wavelength."""
     with _opened(path) as file:
-        _check_shapes(file, path)
-        factor = DEPTH_UNITS[_depth_unit(file, path) or "fraction"]
-        order = wavelength_order(_micron(file, "wavelength", path), file["spectra"].shape[1], str(path))
+        order, factor = _order(file, path)[0], DEPTH_UNITS[_depth_unit(file, path) or "fraction"]
         return tuple(
             numbers(file[name][start:stop], f"{path}: /{name}", 2)[:, order] * factor for name in ("spectra", "errors")
         )
+
+
+def _order(file, path):
+    """Return the slice in which the wavelengths (n_bins,) ascend, and these; refuse shapes that do not match."""
+    shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
+    if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
+        raise InputError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
+    wavelength = _micron(file, "wavelength", path)
+    return wavelength_order(wavelength, len(wavelength), str(path)), wavelength
 
 
 @contextlib.contextmanager
@@ -109,31 +106,26 @@ def _opened(path):
         raise InputError(f"{path}: {error}") from error
 
 
-def _check_shapes(file, path):
-    """Refuse a file without spectra, errors and wavelengths of matching shapes."""
-    shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
-    if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
-        raise InputError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
+def _values(attribute):
+    """Return an attribute of any shape as a list of Python values, with bytes as text."""
+    values = np.ravel(np.asarray(attribute)).tolist()
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
 
 
-def _text(value, where):
-    """Return an attribute that is one text, as a str; refuse any other."""
-    value = value[0] if isinstance(value, np.ndarray) and value.shape == (1,) else value
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
-        raise InputError(f"{where}: expected one text, received {value}")
-    return value.strip()
+def _unit(item, path):
+    """Return what the attribute "unit" of an array says, in lower case, "" if it is absent; and words for messages."""
+    where, values = f"{path}: {item.name} attribute 'unit'", _values(item.attrs.get("unit", ""))
+    if len(values) != 1 or not isinstance(values[0], str):
+        raise InputError(f"{where}: expected one text, received {values}")
+    return values[0].strip().lower(), where
 
 
 def _flag(attributes, name, path):
     """Return an attribute that is true or false, or a clear word for it; without the attribute, false."""
-    value = attributes.get(name, False)
-    value = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
-    word = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    word = word.strip().lower()
+    values = _values(attributes.get(name, False))
+    word = str(values[0]).strip().lower() if len(values) == 1 else ""
     if word not in FLAGS:
-        raise InputError(f"{path}: attribute {name!r} is {value}, expected true or false (1 or 0)")
+        raise InputError(f"{path}: attribute {name!r} is {values}, expected true or false (1 or 0)")
     return FLAGS[word]
 
 
@@ -141,8 +133,7 @@ def _depth_unit(file, path):
     """Return the unit that /spectra states, or None; /errors must state the same unit, or none."""
     units = {}
     for name in ("spectra", "errors"):
-        where = f"{path}: /{name} attribute 'unit'"
-        stated = _text(file[name].attrs.get("unit", ""), where).lower()
+        stated, where = _unit(file[name], path)
         found = {unit for unit, words in DEPTH_WORDS.items() if any(re.search(word, stated) for word in words)}
         if len(found) > 1 or (stated and not found):
             raise InputError(f"{where} is {stated!r}, expected fraction, percent or ppm")
@@ -154,23 +145,19 @@ def _depth_unit(file, path):
 
 def _micron(file, name, path):
     """Return wavelengths or widths in micron; without a stated unit they are in micron."""
-    where = f"{path}: /{name} attribute 'unit'"
-    unit = _text(file[name].attrs.get("unit", ""), where).lower()
+    unit, where = _unit(file[name], path)
     if unit not in MICRON:
         raise InputError(f"{where} is {unit!r}, expected micron, nm, angstrom or m")
     return numbers(file[name], f"{path}: /{name}", 1) * MICRON[unit]
 
 
-def _texts(attributes, name, size, path, optional=False, where="/amps"):
-    if name not in attributes:
-        if optional:
-            return [None] * size
-        raise InputError(f"{path}: {where} has no attribute {name!r}, expected {size} texts, one per column")
-    values = attributes[name]
-    if not isinstance(values, np.ndarray):
-        values = [values]  # one text: of the only column, never its letters
-    good = np.ndim(values) == 1 and all(isinstance(v, str | bytes) for v in values)
-    values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values] if good else str(values)
-    if not good or len(values) != size or (len(set(values)) != size and name == "names"):
-        raise InputError(f"{path}: {where} attribute {name!r} is {values}, expected {size} texts, one per column")
+def _texts(item, name, size, path):
+    """Return an attribute of an array that has one text for each of ``size`` columns."""
+    where, expected = f"{path}: {item.name}", f"expected {size} texts, one per column"
+    if name not in item.attrs:
+        raise InputError(f"{where} has no attribute {name!r}, {expected}")
+    values = _values(item.attrs[name])
+    repeats = name == "names" and len(set(values)) != size
+    if len(values) != size or repeats or not all(isinstance(value, str) for value in values):
+        raise InputError(f"{where} attribute {name!r} is {values}, {expected}")
     return values

@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from constants import AMPS, PAPER_AMPS
-from loaders.dataset import Survey, Target, numbers, rows_text
+from loaders.dataset import Survey, Target, numbers, refuse_rows
 from loaders.tables import EMPTY, read_csv, read_npy, read_text
 from runio.log import InputError
 
@@ -19,18 +19,14 @@ MAX_JSON_BYTES = 1_000_000
 
 
 def _pair(path):
-    """Return the .npy and the CSV of the paper's layout, or None for what is not there."""
-    if path.is_file() and path.suffix == ".npy":
-        spectra = path
-    else:
-        files = sorted(path.glob("*spectra.npy")) if path.is_dir() else []
-        if len(files) != 1:
-            return None, None
-        spectra = files[0]
-    prefix = spectra.name.removesuffix("spectra.npy") if spectra.name.endswith("spectra.npy") else ""
-    tables = sorted(spectra.parent.glob("*.csv"))
-    tables = [t for t in tables if prefix and t.name.startswith(prefix)] or tables
-    return spectra, tables[0] if len(tables) == 1 else None
+    """Return the .npy and the CSV of the paper's layout, None for what is not there or not unique."""
+    files = [path] if path.is_file() and path.suffix == ".npy" else sorted(path.glob("*spectra.npy"))
+    if len(files) != 1:
+        return None, None
+    prefix, found, _ = files[0].name.rpartition("spectra.npy")
+    tables = sorted(files[0].parent.glob("*.csv"))
+    tables = [table for table in tables if found and table.name.startswith(prefix)] or tables
+    return files[0], tables[0] if len(tables) == 1 else None
 
 
 def detect_paper(path):
@@ -47,18 +43,15 @@ def load_paper(path):
     if values.shape[1] != 3 or values.size == 0:
         raise InputError(f"{spectra_path}: shape {values.shape}, expected (N, 3, n_bins): spectrum, error, wavelength")
     bad = (values[:, 2] != values[0, 2]).any(axis=1) & ~(np.isnan(values[:, 2]).all(axis=1))
-    if bad.any():
-        raise InputError(f"{spectra_path}: wavelengths differ from those of row 0 in {rows_text(bad)}")
+    refuse_rows(bad, f"{spectra_path}: wavelengths differ from those of row 0")
     table = read_csv(table_path)
     if len(table) != len(values):
         raise InputError(f"{table_path}: {len(table)} rows for the {len(values)} spectra of {spectra_path.name}")
-    targets, auxiliary = {}, {}
-    for key, name in _paper_columns(table).items():
-        column = table.numbers(name)
-        if key not in AMPS:
-            targets[key], auxiliary[key] = Target(column), column
-            continue
-        targets[key] = Target(column, AMPS[key].unit, AMPS[key].scale, "linear")
+    columns = {key: table.numbers(name) for key, name in _paper_columns(table).items()}
+    targets = {
+        key: Target(column, AMPS[key].unit, AMPS[key].scale, "linear") if key in AMPS else Target(column)
+        for key, column in columns.items()
+    }
     return Survey(
         spectra=values[:, 0],
         errors=values[:, 1],
@@ -66,7 +59,7 @@ def load_paper(path):
         depth_unit="fraction",
         targets=targets,
         default_targets=tuple(key for key in targets if key in AMPS),
-        auxiliary=auxiliary,
+        auxiliary={key: column for key, column in columns.items() if key not in AMPS},
         name=str(spectra_path),
     )
 
@@ -127,10 +120,10 @@ def load_hela(path):
         raise InputError(f"{source}: error_bars.npy has shape {per_bin['error_bars'].shape}, expected ({n_bins},)")
     targets = {}
     for i, (name, limits) in enumerate(zip(names, ranges)):
-        key, unit = _hela_key(name)
+        key, target = _hela_target(name, values[:, n_bins + i], limits)
         if key in targets:
             raise InputError(f"{source}: two parameters called {key} in metadata names")
-        targets[key] = _hela_target(key, unit, values[:, n_bins + i], limits)
+        targets[key] = target
     return Survey(
         spectra=spectra,
         errors=np.broadcast_to(per_bin["error_bars"], spectra.shape),
@@ -166,18 +159,15 @@ def _hela_block(path, width):
     return values
 
 
-def _hela_key(name):
-    """Return the AMP key and the unit (or None) of a parameter's name, which may hold LaTeX."""
+def _hela_target(name, values, limits):
+    """Return the AMP key and the `Target` (N,) of a parameter, whose name may hold LaTeX and a unit in brackets.
+
+    HELA stores abundances as log10 (ranges such as -13 to 0); a range above zero means linear values.
+    """
     plain = re.sub(r"[$_{}\\ ]", "", name)
     match = re.fullmatch(r"(.+?)\((.*)\)", plain)
-    key, unit = (match[1], match[2]) if match else (plain, None)
-    key = COLUMN_NAMES.get(key.lower(), key)
-    return key, None if unit is None or unit.lower() in EMPTY else unit
-
-
-def _hela_target(key, unit, values, limits):
-    """HELA stores abundances as log10 (ranges such as -13 to 0); a range above zero means linear values."""
-    if key in AMPS and AMPS[key].scale == "log10":
-        stored = "linear" if limits[0] >= 0 and limits[1] > 0 else "log10"
-        return Target(values, unit, "log10", stored)
-    return Target(values, unit)
+    key, unit = match.groups() if match else (plain, "")
+    key, unit = COLUMN_NAMES.get(key.lower(), key), None if unit.lower() in EMPTY else unit
+    if key not in AMPS or AMPS[key].scale != "log10":
+        return key, Target(values, unit)
+    return key, Target(values, unit, "log10", "linear" if limits[0] >= 0 and limits[1] > 0 else "log10")
