@@ -15,36 +15,16 @@ BAR = 1e5  # Pa
 
 @dataclass(frozen=True)
 class AMP:
-    """One atmospheric model parameter.
+    """One atmospheric model parameter."""
 
-    Attributes
-    ----------
-    key : str
-        Plain name, used in files, configuration and code.
-    label : str
-        Name for plots (may hold LaTeX).
-    unit : str
-        Unit of the linear quantity; empty for a volume mixing ratio.
-    scale : {"log10", "linear"}
-        How the linear quantity is learnt.
-    kind : {"molecule", "planet"}
-        A molecule has an absorption signature and may have an abundance cut; a planet parameter has neither.
-    plot_unit : str
-        Unit shown in figures.
-    plot_factor : float
-        Linear quantity in ``unit`` divided by this gives ``plot_unit``.
-    colour : str
-        Colour-blind-safe colour of the AMP in every figure (Okabe and Ito 2008, extended).
-    """
-
-    key: str
-    label: str
-    unit: str = ""
-    scale: str = "linear"
-    kind: str = "planet"
-    plot_unit: str = ""
-    plot_factor: float = 1.0
-    colour: str = "#595959"
+    key: str  # plain name, used in files, settings and code
+    label: str  # for plots, may hold LaTeX
+    unit: str = ""  # of the linear quantity; empty for a volume mixing ratio
+    scale: str = "linear"  # how it is learnt: "log10" or "linear"
+    kind: str = "planet"  # or "molecule", which has an absorption signature and may have an abundance cut
+    plot_unit: str = ""  # unit shown in figures
+    plot_factor: float = 1.0  # linear quantity in ``unit`` divided by this gives ``plot_unit``
+    colour: str = "#595959"  # in every figure, colour-blind-safe (Okabe and Ito 2008, extended)
 
     @property
     def retrieval_unit(self):
@@ -102,8 +82,12 @@ def amp(key, unit=None, scale=None):
     known = AMPS.get(key, AMP(key, key.replace("$", r"\$"), plot_unit=plain))
     if unit is not None and unit != known.unit:  # the table's conversion holds for the table's unit only
         known = replace(known, plot_unit=plain, plot_factor=1.0)
-    return replace(
-        known,
-        unit=known.unit if unit is None else unit,
-        scale=known.scale if scale is None else scale,
-    )
+    return replace(known, unit=known.unit if unit is None else unit, scale=known.scale if scale is None else scale)
+
+
+BY_NAME = {text.lower(): amp for amp in AMPS.values() for text in (amp.key, amp.label)}
+
+
+def find_amp(name):
+    """Look an AMP up by key or plot label, in any case; a plain one if the table has none of that name."""
+    return name if isinstance(name, AMP) else BY_NAME.get(str(name).strip().lower()) or amp(str(name))

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perturbation import amps as table
+from perturbation.amps import AMPS, PAPER_AMPS, find_amp
 from perturbation.engine import halving_sizes
 from perturbation.quadrature import MAX_NODES, RULES, make_rule
 
 SCHEMES = ("halving", "single")
 DEFAULT_NODES = 5
-BY_NAME = {text.lower(): amp for amp in table.AMPS.values() for text in (amp.key, amp.label)}
 
 
 def float_array(name, value, expected, ndim=None, length=None, finite=True):
@@ -228,18 +227,11 @@ def seed_of(rng):
     return int.from_bytes(words.tobytes(), "little")
 
 
-def find_amp(name):
-    """Look an AMP up by key or plot label, in any case; a plain one if the table has none of that name."""
-    if isinstance(name, table.AMP):
-        return name
-    return BY_NAME.get(str(name).strip().lower()) or table.amp(str(name))
-
-
 def find_amps(gases, n_amps):
     """Return the AMP of each column; an empty list where they are unknown."""
     if gases is None:
-        return [find_amp(key) for key in table.PAPER_AMPS] if n_amps == len(table.PAPER_AMPS) else []
-    if isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:
+        gases = PAPER_AMPS if n_amps == len(PAPER_AMPS) else []
+    elif isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:
         raise ValueError(f"gases: expected the names of the model's {n_amps} AMPs, received {gases!r}")
     return [find_amp(gas) for gas in gases]
 
@@ -252,7 +244,7 @@ def abundance_cuts(abundance, amps):
         raise ValueError("gases: expected the name of each AMP, as abundance is given, received None")
     keys = [amp.key for amp in amps]
     if not isinstance(abundance, Mapping):
-        unknown = [amp.key for amp in amps if amp.kind != "molecule" and amp.key not in table.AMPS]
+        unknown = [amp.key for amp in amps if amp.kind != "molecule" and amp.key not in AMPS]
         if unknown:
             warnings.warn(
                 f"abundance: no cut for {', '.join(unknown)}, which the table of AMPs does not list as molecules;"

@@ -161,8 +161,8 @@ def _labels(channel_of_bin):
     """Return the channel of each bin as an array that can be sorted, (n_bins,)."""
     items = np.array(channel_of_bin, dtype=object)
     kinds = {next((k for k in (str, bytes, Real) if isinstance(item, k)), type(item)) for item in items.flat}
-    alike = len(kinds) == 1 and kinds <= {str, bytes, Real} and all(item == item for item in items.flat)  # no NaN
-    if items.ndim != 1 or not alike or np.ma.is_masked(channel_of_bin):
+    sortable = len(kinds) == 1 and kinds <= {str, bytes, Real} and all(item == item for item in items.flat)  # no NaN
+    if items.ndim != 1 or not sortable or np.ma.is_masked(channel_of_bin):
         raise ValueError(
             "channel_of_bin: expected numbers, or names, of shape (n_bins,), none missing, received shape "
             f"{items.shape} of {', '.join(sorted(kind.__name__ for kind in kinds)) or 'nothing'}"

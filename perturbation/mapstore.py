@@ -42,7 +42,7 @@ class MapStore(Mapping):
         self.path, self.key = Path(path), key
         self._settle((2, n_amps, n_bins))
         self._places = np.zeros(0, np.int64)  # record of each row, counted from 1; 0: not there
-        self._count = self._records = 0
+        self._records = 0
         self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
         try:
             self._read()
@@ -57,7 +57,7 @@ class MapStore(Mapping):
         self._header = MAGIC + hashlib.sha256(f"{shape} {self.key}".encode()).digest()
 
     def _read(self):
-        """Find the records of an earlier run; drop a truncated one."""
+        """Find the records of an earlier run; drop a truncated one, and all records of another key or shape."""
         self._file.seek(0)
         header = self._file.read(len(self._header))
         if not (header.startswith(MAGIC) or MAGIC.startswith(header)):
@@ -69,12 +69,9 @@ class MapStore(Mapping):
         else:
             self._begin(2)
             return
-        while True:
-            record = self._file.read(self._record.itemsize)
-            if len(record) < self._record.itemsize or not self._is_whole(record):
-                break
+        while self._is_whole(record := self._file.read(self._record.itemsize)):
             self._note(int(np.frombuffer(record, self._record)["row"][0]))
-        self._cut()
+        self._drop_rest()
 
     def _begin(self, n_arrays):
         """Empty the file, for maps of that many arrays."""
@@ -87,19 +84,19 @@ class MapStore(Mapping):
         while left:
             left = left[self._file.write(left) :]
 
-    def _cut(self):
-        """Drop what stands behind the last whole record."""
+    def _drop_rest(self):
+        """Truncate the file behind the last whole record."""
         self._file.truncate(len(self._header) + self._records * self._record.itemsize)
 
     def _is_whole(self, record):
-        return zlib.crc32(record[:-4]) == int.from_bytes(record[-4:], "little")
+        length = self._record.itemsize
+        return len(record) == length and zlib.crc32(record[:-4]) == int.from_bytes(record[-4:], "little")
 
     def _note(self, row):
         """Remember that the next record is that of ``row``; a later record replaces an earlier one."""
         if row >= len(self._places):
             self._places = np.concatenate([self._places, np.zeros(row + 1 + len(self._places) // 2, np.int64)])
         self._records += 1
-        self._count += self._places[row] == 0
         self._places[row] = self._records
 
     def update(self, items):
@@ -117,7 +114,7 @@ class MapStore(Mapping):
         try:
             self._append(table.tobytes())
         except OSError:  # the disk is full
-            self._cut()
+            self._drop_rest()
             raise
         for row, _ in items:
             self._note(row)
@@ -130,7 +127,7 @@ class MapStore(Mapping):
             raise KeyError(row)
         offset = len(self._header) + (self._places[row] - 1) * self._record.itemsize
         record = os.pread(self._file.fileno(), self._record.itemsize, int(offset))
-        if len(record) < self._record.itemsize or not self._is_whole(record):
+        if not self._is_whole(record):
             raise OSError(f"{self.path}: the map of spectrum {row} has changed on disk")
         return np.frombuffer(record, self._record)["maps"][0].astype(np.float64)
 
@@ -141,7 +138,7 @@ class MapStore(Mapping):
         return iter(np.flatnonzero(self._places).tolist())
 
     def __len__(self):
-        return int(self._count)
+        return np.count_nonzero(self._places)
 
     def close(self):
         """Close the file and leave it where it is."""

@@ -1,5 +1,6 @@
-"""What a sensitivity test returns: the map with its error bars, saved and read back; and the signed response map."""
+"""What a sensitivity test returns: the map with its error bars, shown, saved and read back; and the response map."""
 
+import html
 import json
 import os
 from dataclasses import dataclass
@@ -7,40 +8,36 @@ from pathlib import Path
 
 import numpy as np
 
-from perturbation import show
-from perturbation.arguments import find_amp
+from perturbation.amps import BANDS, amp, find_amp
+from perturbation.arguments import float_array
 from perturbation.quadrature import changes, moved_spectra
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
 ROWS_PER_CALL = 65536  # spectra per call of the network: 27 MB of 52-bin spectra
+TOP = 3  # bins of each AMP that ``print`` names
+OVER_BINS = ("mean", "standard_error", "repeat_error", "quadrature_error", "slope", "curvature")
+ARRAYS = (*OVER_BINS, "share_error", "per_spectrum", "spectra", "groups", "wavelength")  # data sets of a saved map
+SCHEMES = {
+    "halving": "published test, groups halved at random",
+    "single": "each bin alone",
+    "groups": "groups of bins",
+    "directions": "directions",
+}
 
 
 @dataclass(frozen=True)
 class ResponseMap:
-    """Change of each AMP when one bin at a time is pushed by a few standard errors.
+    """Change of each AMP when one bin at a time is pushed by a few standard errors."""
 
-    Attributes
-    ----------
-    deviations : ndarray of shape (n_deviations,)
-        Pushes, in standard errors.
-    change : ndarray of shape (n_AMPs, n_bins, n_deviations)
-        Mean over spectra of f(x + push) - f(x), retrieval-space units.
-    spread : ndarray of shape (n_AMPs, n_bins, n_deviations)
-        Standard deviation of the change over the spectra; zero for one spectrum.
-    n_spectra : int
-        Spectra that were averaged over.
-    """
-
-    deviations: np.ndarray
-    change: np.ndarray
-    spread: np.ndarray
+    deviations: np.ndarray  # (n_deviations,) pushes, in standard errors
+    change: np.ndarray  # (n_AMPs, n_bins, n_deviations) mean over spectra of f(x + push) - f(x), retrieval-space units
+    spread: np.ndarray  # (n_AMPs, n_bins, n_deviations) standard deviation of it over the spectra; zero for one
     n_spectra: int
 
     def save(self, group):
         """Write deviations, change and spread into an open ``h5py.Group``."""
-        group["deviations"] = self.deviations
-        group["change"] = self.change
-        group["spread"] = self.spread
+        for name in ("deviations", "change", "spread"):
+            group[name] = getattr(self, name)
 
     @classmethod
     def load(cls, group):
@@ -80,12 +77,6 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
     mean = total / len(spectra)
     spread = np.sqrt(np.maximum(squares / len(spectra) - mean**2, 0))
     return ResponseMap(deviations, mean.T, spread.T, len(spectra))
-
-
-ARRAYS = (  # data sets of a saved map
-    "mean", "standard_error", "repeat_error", "quadrature_error", "slope", "curvature", "share_error", "per_spectrum",
-    "spectra", "groups", "wavelength",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,10 +175,43 @@ class SensitivityMap:
         return self.mean[self.rows.index(key)]
 
     def __repr__(self):
-        return show.text(self)
+        width = max(map(len, self.rows))
+        lines = [f"  {name:{width}}  {', '.join(parts)}" for name, parts in self._largest()]
+        return "\n".join([f"SensitivityMap: {self._title()}", *lines])
 
     def _repr_html_(self):
-        return show.html(self)
+        lines = [
+            f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{part}</td>' for part in parts)}</tr>"
+            for name, parts in self._largest()
+        ]
+        return f"<table><caption>{html.escape(self._title())}</caption>{''.join(lines)}</table>"
+
+    def _title(self):
+        """Return one line that says what was mapped and how."""
+        n_amps, n_columns = self.mean.shape
+        work = f"{self.nodes} nodes" if self.nodes else f"{self.repeat} repeats"
+        few, many = np.min(self.n_spectra), np.max(self.n_spectra)
+        spectra = f"{few} to {many} spectra" if few < many else f"{many} spectr{'um' if many == 1 else 'a'}"
+        unit = ", scaled units" if self.scaled else ""
+        columns = "directions" if self.scheme == "directions" else "bins"
+        return f"{n_amps} AMPs, {n_columns} {columns}; {SCHEMES[self.scheme]}, {work}; {spectra}{unit}"
+
+    def _largest(self):
+        """Yield the name of each AMP and its largest columns in words."""
+        tested = np.isfinite(self.mean).any(axis=0).sum()
+        what = "direction" if self.scheme == "directions" else "bin"
+        shares, errors = (None, None) if self.share_error is None else self.shares()
+        for row, (name, columns) in enumerate(zip(self.rows, self.top(min(TOP, tested)))):
+            parts = []
+            for column in columns:
+                place = f"{what} {column}" if self.wavelength is None else f"{self.wavelength[column]:.4g} micron"
+                if errors is None or not np.isfinite(shares[row, column]):
+                    parts.append(f"{place}: {self.mean[row, column]:.3g}")
+                else:
+                    error = errors[row, column]
+                    known = f" ± {100 * error:.1f}" if np.isfinite(error) else ""
+                    parts.append(f"{place}: {100 * shares[row, column]:.1f}{known} %")
+            yield name, parts
 
     def shares(self):
         """Share of each bin in the sum of its AMP's row, with standard errors: how bins differ.
@@ -243,11 +267,43 @@ class SensitivityMap:
         wavelength : array of shape (n_bins,), optional
             Micron; becomes a column. Default: that of the map, if it has one.
         """
-        return show.frame(self, self._checked(wavelength))
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install pandas") from error
+        wavelength, (n_amps, n_columns) = self._checked(wavelength), self.mean.shape
+        columns = {"amp": np.repeat(self.rows, n_columns), "bin": np.tile(np.arange(n_columns), n_amps)}
+        if wavelength is not None:
+            columns["wavelength"] = np.tile(wavelength, n_amps)
+        return pd.DataFrame(columns | {name: array.ravel() for name, array in self._over_bins().items()})
 
     def to_xarray(self, wavelength=None):
         """Arrays of the map as an ``xarray.Dataset`` over AMPs and wavelengths, or bins; else as `to_frame`."""
-        return show.dataset(self, self._checked(wavelength))
+        try:
+            import xarray as xr
+        except ImportError as error:
+            raise ImportError("to_xarray needs xarray: pip install xarray") from error
+        wavelength = self._checked(wavelength)
+        column = "bin" if wavelength is None else "wavelength"
+        places = np.arange(self.mean.shape[1]) if wavelength is None else wavelength
+        arrays = {name: (("amp", column), array) for name, array in self._over_bins().items()}
+        arrays["n_spectra"] = ("amp", self.n_spectra)
+        coordinates = {"amp": list(self.rows), column: places}
+        if self.per_spectrum is not None:
+            arrays["per_spectrum"] = (("spectrum", "amp", column), self.per_spectrum)
+            coordinates["spectrum"] = self.spectra
+        about = {"scheme": self.scheme, "repeat": self.repeat, "seed": str(self.seed), "scaled": int(self.scaled)}
+        found = xr.Dataset(arrays, coordinates, about)
+        if wavelength is not None:
+            found["wavelength"].attrs["units"] = "micron"
+        return found
+
+    def _over_bins(self):
+        """Return every array of the map over AMPs and columns, by name, and the shares."""
+        arrays = {name: getattr(self, name) for name in OVER_BINS if getattr(self, name) is not None}
+        if self.share_error is not None:
+            arrays["share"], arrays["share_error"] = self.shares()
+        return arrays
 
     def plot(self, wavelength=None, bands=True, ax=None, best=None):
         """Draw the share of every bin in each AMP's row, with its standard error, against wavelength.
@@ -268,7 +324,36 @@ class SensitivityMap:
         matplotlib.figure.Figure
             A panel for each AMP.
         """
-        return show.plot(self, self._checked(wavelength), bands, ax, best)
+        axes = _panels(len(self.mean)) if ax is None else list(np.ravel(np.array(ax, dtype=object)))
+        if len(axes) != len(self.mean):
+            raise ValueError(f"ax: expected one for each of {len(self.mean)} AMPs, received {len(axes)}")
+        wavelength = self._checked(wavelength)
+        position = np.arange(self.mean.shape[1]) if wavelength is None else wavelength
+        shares, errors = self.shares()
+        if best is not None:
+            best = best.mean if isinstance(best, SensitivityMap) else best
+            best = float_array("best", best, f"{self.mean.shape}", finite=False)
+            if best.shape != self.mean.shape:
+                raise ValueError(f"best: expected shape {self.mean.shape}, received {best.shape}")
+            best = best / np.nansum(best, axis=1, keepdims=True)
+        for row, (panel, name) in enumerate(zip(axes, self.rows)):
+            about = amp(name)
+            if bands and wavelength is not None:
+                for low, high in BANDS.get(name, ()):
+                    panel.axvspan(low, high, color="0.9", lw=0)
+            if best is not None:
+                panel.plot(position, 100 * best[row], color="black", lw=1, drawstyle="steps-mid")
+            error = np.where(np.isfinite(errors[row]), errors[row], 0)
+            panel.errorbar(position, 100 * shares[row], 100 * error, fmt="o", ms=2.5, lw=0.8, color=about.colour)
+            panel.set_title(about.label)
+            panel.set_ylim(bottom=0)
+            if wavelength is not None:
+                _log_wavelength(panel, position)
+        figure = axes[0].figure
+        if ax is None:
+            figure.supxlabel("Bin or direction" if wavelength is None else "Wavelength (micron)")
+            figure.supylabel("Share of the AMP's sensitivity (%)")
+        return figure
 
     def _checked(self, wavelength):
         """Return the wavelengths of the columns (n_columns,), None where they are not known."""
@@ -302,15 +387,12 @@ class SensitivityMap:
             target.pop(name, None)
             if getattr(self, name) is not None:
                 target[name] = getattr(self, name)
-        target.attrs["scheme"] = self.scheme
-        target.attrs["repeat"] = self.repeat
-        target.attrs["n_spectra"] = self.n_spectra
+        for name in ("scheme", "repeat", "n_spectra", "scaled"):
+            target.attrs[name] = getattr(self, name)
         target.attrs["seed"] = str(self.seed)  # up to 128 bits
-        target.attrs["scaled"] = self.scaled
         target.attrs["abundance"] = json.dumps(self.abundance)
         target.attrs["amp_names"] = json.dumps(self.amp_names)
-        target.attrs["nodes"] = self.nodes or 0
-        target.attrs["rule"] = self.rule or ""
+        target.attrs["nodes"], target.attrs["rule"] = self.nodes or 0, self.rule or ""
 
     @classmethod
     def load(cls, source):
@@ -345,3 +427,26 @@ class SensitivityMap:
             nodes=int(source.attrs.get("nodes", 0)) or None,
             rule=source.attrs.get("rule") or None,
         )
+
+
+def _panels(n):
+    """Return n axes of a new figure, three in a row."""
+    from matplotlib.figure import Figure
+
+    n_wide = min(3, n)
+    n_high = -(-n // n_wide)
+    figure = Figure(figsize=(3.2 * n_wide, 1.9 * n_high), layout="constrained")
+    axes = figure.subplots(n_high, n_wide, sharex=True, squeeze=False).ravel()
+    for empty in axes[n:]:
+        empty.set_axis_off()
+    return list(axes[:n])
+
+
+def _log_wavelength(panel, wavelength):
+    """Draw wavelengths in micron on a log axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter
+
+    panel.set_xscale("log")
+    panel.set_xlim(wavelength.min() * 0.97, wavelength.max() * 1.03)
+    for set_formatter in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+        set_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "1235" else ""))
