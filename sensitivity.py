@@ -18,13 +18,12 @@ The engine is the package `perturbation`. NumPy is all that is imported.
 
 import numpy as np
 
-from perturbation.accumulate import accumulate, map_arrays, warn_of_rounding
+from perturbation.accumulate import accumulate, warn_of_rounding
 from perturbation.arguments import float_array, plain_abundance, positive_number, truth
 from perturbation.directions import dragged, modes, offsets, tilt
 from perturbation.engine import halving_sizes
 from perturbation.plan import finish_plan, plan_spectra
-from perturbation.posterior import posterior_summary
-from perturbation.predictors import ModelLoader, load_keras
+from perturbation.predictors import ModelLoader, load_keras, posterior_summary
 from perturbation.quadrature import MAX_NODES
 from perturbation.result import SensitivityMap
 
@@ -345,7 +344,7 @@ def _maps(
     keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
     totals = accumulate(models, plan, executor, store, keep_spectra, tolerance, progress)
     warn_of_rounding(plan, totals.moments.mean)
-    arrays = map_arrays(plan, totals) | {"n_spectra": totals.moments.count[:, 0]}
+    arrays = totals.arrays()
     return [
         SensitivityMap(
             **{name: array[..., rows, :] if array.ndim > 1 else array[rows] for name, array in arrays.items()},

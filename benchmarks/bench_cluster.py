@@ -23,6 +23,7 @@ from constants import NETWORKS
 from perturbation.accumulate import merge_maps
 from perturbation.engine import Chunk, run_chunk
 from perturbation.plan import CHUNK_BYTES, CHUNK_SECONDS, Plan
+from perturbation.predictors import Predictor
 from perturbation.quadrature import make_rule
 from pipeline.cluster import open_scheduler, portable_task
 from pipeline.survey_map import BLOCK
@@ -78,8 +79,8 @@ def bytes_of_chunk(chunk_size, kind):
     rule = make_rule("auto", 5) if kind == "exact" else None
     scale = np.ones((1, N_BINS))
     plan = Plan(
-        None, None, False, scale, scale, None, kind, np.arange(N_BINS), True, rule, REPEAT, n_amps=N_AMPS,
-        batch_size=5120,
+        None, None, False, scale, scale, None, kind, np.arange(N_BINS), True, rule, REPEAT,
+        calls=(Predictor(None, N_AMPS, "flat"),), batch_size=5120,
     )  # fmt: skip
     chunk = Chunk(np.arange(chunk_size), x, x.copy(), None)  # the same array twice would be pickled once
     task = portable_task(run_chunk, ([ModelLoader(Constant)], chunk, plan), {})

@@ -1,8 +1,8 @@
-"""From a plan to sums over spectra: run the chunks, read the store, add up in the order of the spectra."""
+"""From a plan to sums over spectra: run chunks, read the store, add up in the order of the spectra; and merge maps."""
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,14 +19,19 @@ class RunningMoments:
         self.mean = np.zeros((n_amps, n_bins))
         self._spread = np.zeros((n_amps, n_bins))  # sum over spectra of (map - mean)^2
 
-    def add(self, spectrum_map, wanted):
-        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,)."""
-        if not wanted.all():
+    def add(self, spectrum_map, wanted=None):
+        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,), or to all."""
+        if wanted is None:
+            self.count += 1
+            count = self.count
+        else:
             spectrum_map = np.where(wanted[:, None], spectrum_map, self.mean)  # no change to these rows
-        self.count += wanted[:, None]
+            self.count += wanted[:, None]
+            count = np.maximum(self.count, 1)
         delta = spectrum_map - self.mean
-        self.mean += delta / np.maximum(self.count, 1)
-        self._spread += delta * (spectrum_map - self.mean)
+        self.mean += delta / count
+        delta *= spectrum_map - self.mean
+        self._spread += delta
 
     @property
     def standard_error(self):
@@ -39,19 +44,6 @@ class RunningMoments:
         return self.count.min() >= fewest and bool(np.all(self.standard_error <= tolerance * self.mean))
 
 
-class RunningSums:
-    """Plain sums over spectra of some arrays (n_arrays, n_AMPs, n_bins)."""
-
-    def __init__(self, n_arrays, n_amps, n_bins):
-        self.total = np.zeros((n_arrays, n_amps, n_bins))
-
-    def add(self, arrays, wanted):
-        """Add one spectrum's arrays to the AMPs ``wanted`` (n_AMPs,)."""
-        if not wanted.all():
-            arrays = np.where(wanted[:, None], arrays, 0.0)
-        self.total += arrays
-
-
 class RunningShares:
     """Share of each bin in its AMP's sum, with jackknife errors: sums of spectra in a fixed number of groups.
 
@@ -62,22 +54,25 @@ class RunningShares:
     def __init__(self, n_amps, n_bins, n_groups=JACKKNIFE_GROUPS):
         self._sums = np.zeros((n_groups, n_amps, n_bins))
         self._count = np.zeros(n_amps, int)
+        self._is_common = True  # all AMPs have the same spectra
 
-    def add(self, spectrum_map, wanted):
-        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,)."""
-        if wanted.all() and (self._count == self._count[0]).all():
+    def add(self, spectrum_map, wanted=None):
+        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,), or to all."""
+        self._is_common &= wanted is None
+        if self._is_common:
             self._sums[self._count[0] % len(self._sums)] += spectrum_map
+            self._count += 1
         else:
-            rows = np.flatnonzero(wanted)
+            rows = np.arange(len(self._count)) if wanted is None else np.flatnonzero(wanted)
             self._sums[self._count[rows] % len(self._sums), rows] += spectrum_map[rows]
-        self._count += wanted
+            self._count[rows] += 1
 
     def result(self):
         """Return the shares and their standard errors, (n_AMPs, n_bins) each; NaN where the sum is zero.
 
         The standard error is NaN for one spectrum.
         """
-        if (self._count == self._count[0]).all():
+        if self._is_common:
             return self._jackknife(self._sums, self._count[0])
         each = [self._jackknife(self._sums[:, k], count) for k, count in enumerate(self._count)]
         return tuple(np.stack(arrays) for arrays in zip(*each))
@@ -97,96 +92,49 @@ class RunningShares:
             return shares, np.sqrt(variance)
 
 
-SETTINGS = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
-SUMS = ("quadrature_error", "slope", "curvature")  # means over spectra
-
-
-def merge_maps(maps):
-    """Return the map of all spectra, a `SensitivityMap`, from the maps of parts that share no spectrum.
-
-    ``maps`` are read one at a time and in order; they must have been made with the same settings. The result has no
-    ``per_spectrum`` and ``spectra``, and the seed of the first part.
-
-    Except for rounding the numbers do not depend on how the spectra were divided, with two exceptions. ``share_error``
-    adds the errors of the parts in quadrature, weighted by the size of their maps, which is right to first order; it is
-    NaN if a part is a single spectrum. With random repeats ``standard_error`` may be too large, where that of a part is
-    the noise of its repeats and not the spread over its spectra.
-    """
-    first, sums = None, None
-    for part in maps:
-        if first is None:
-            first, sums = part, _Sums(part)
-        _check_same_settings(first, part)
-        sums.add(part)
-    if first is None:
-        raise ValueError("maps: expected at least one, received none")
-    return replace(first, per_spectrum=None, spectra=None, **sums.arrays())
-
-
-def _check_same_settings(first, part):
-    for name in SETTINGS:
-        if getattr(part, name) != getattr(first, name):
-            raise ValueError(
-                f"maps: expected the {name} {getattr(first, name)!r} of the first, received {getattr(part, name)!r}"
-            )
-    if part.mean.shape != first.mean.shape:
-        raise ValueError(f"maps: expected the shape {first.mean.shape} of the first, received {part.mean.shape}")
-    if not np.array_equal(*(np.zeros(0) if one.groups is None else one.groups for one in (first, part))):
-        raise ValueError("maps: expected the groups of the first, received others")
-
-
-class _Sums:
-    """Running sums over parts, each of ``n`` spectra (n_AMPs, 1)."""
-
-    def __init__(self, first):
-        self.count = np.zeros((len(first.mean), 1), int)
-        self.mean = np.zeros_like(first.mean)
-        self.spread = np.zeros_like(first.mean)  # sum over spectra of (map - mean)^2
-        self.repeats = np.zeros_like(first.mean)  # of the variances of sums over spectra
-        self.totals = {name: np.zeros_like(first.mean) for name in SUMS if getattr(first, name) is not None}
-        self.shares = None if first.share_error is None else np.zeros_like(first.mean)
-        self.single = first.standard_error  # of a single spectrum, which has no spread over spectra
-
-    def add(self, part):
-        """Add a part: means and spreads as Chan, Golub & LeVeque (1983) update them."""
-        n = np.asarray(part.n_spectra)[:, None]
-        spread = np.where(n > 1, part.standard_error**2 * n * (n - 1), 0.0)
-        delta, self.count = part.mean - self.mean, self.count + n
-        self.mean = self.mean + delta * (n / self.count)
-        self.spread = self.spread + spread + delta**2 * (n * (self.count - n) / self.count)
-        self.repeats = self.repeats + (n * part.repeat_error) ** 2
-        for name, total in self.totals.items():
-            total += n * getattr(part, name)
-        if self.shares is not None:
-            size = n * np.nansum(part.mean, axis=1, keepdims=True)
-            self.shares = None if part.share_error is None else self.shares + (size * part.share_error) ** 2
-
-    def arrays(self):
-        """Return the arrays of the map of all parts, by name."""
-        n, repeat_error = self.count, np.sqrt(self.repeats) / self.count
-        with np.errstate(invalid="ignore", divide="ignore"):
-            spread = np.sqrt(self.spread / (n - 1) / n)
-            size = n * np.nansum(self.mean, axis=1, keepdims=True)
-            share_error = None if self.shares is None else np.sqrt(self.shares) / size
-        return {
-            "mean": self.mean,
-            "n_spectra": n[:, 0],
-            "repeat_error": repeat_error,
-            "standard_error": np.where(n > 1, np.fmax(spread, repeat_error), self.single),
-            "share_error": share_error,
-            **{name: total / n for name, total in self.totals.items()},
-        }
-
-
-@dataclass
 class Totals:
     """Sums over the spectra of a plan, in scaled units."""
 
-    moments: RunningMoments  # of the maps
-    shares: RunningShares  # of the maps
-    others: RunningSums  # of the other arrays that the engine returns for a spectrum
-    used: np.ndarray  # (n_used,) rows of the spectra that were added
-    per_spectrum: np.ndarray | None  # (n_used, n_AMPs, n_columns) maps, NaN where a spectrum does not enter an AMP
+    def __init__(self, plan, keep_spectra):
+        self.plan, self.used, shape = plan, plan.used, plan.shape
+        self.moments = RunningMoments(*shape)
+        self.shares = RunningShares(*shape, min(len(self.used), JACKKNIFE_GROUPS))
+        self.others = np.zeros((plan.n_arrays - 1, *shape))  # of the arrays beside the map
+        # Maps of the spectra that were added, NaN where one does not enter an AMP
+        self.per_spectrum = np.full((len(self.used), *shape), np.nan) if keep_spectra else None
+
+    def add(self, k, arrays, wanted):
+        """Add the arrays (n_arrays, n_rows, n_columns) of the k-th spectrum to the rows ``wanted``; None: all."""
+        self.moments.add(arrays[0], wanted)
+        self.shares.add(arrays[0], wanted)
+        self.others += arrays[1:] if wanted is None else np.where(wanted[:, None], arrays[1:], 0.0)
+        if self.per_spectrum is not None:
+            self.per_spectrum[k] = arrays[0] if wanted is None else np.where(wanted[:, None], arrays[0], np.nan)
+
+    def stop_at(self, n):
+        """Leave the other spectra out, as the first ``n`` are enough."""
+        self.used = self.used[:n]
+        self.per_spectrum = None if self.per_spectrum is None else self.per_spectrum[:n]
+
+    def arrays(self):
+        """Return the arrays of a `SensitivityMap`, by name, in the units of the plan."""
+        plan, unit, square = self.plan, self.plan.unit, self.plan.unit**2
+        count, standard_error = self.moments.count, self.moments.standard_error
+        arrays = {"mean": self.moments.mean * square, "repeat_error": np.zeros(plan.shape)}
+        if plan.rule is None:
+            arrays["repeat_error"] = np.sqrt(self.others[0]) / count * square
+            # The noise of the repeats is a lower bound (the spread over spectra cannot be negative)
+            arrays["standard_error"] = np.fmax(standard_error * square, arrays["repeat_error"])
+        else:
+            distance, slope, curvature = self.others / count
+            arrays |= {"quadrature_error": distance * square, "slope": slope * unit, "curvature": curvature * unit}
+            arrays["standard_error"] = np.where(count > 1, standard_error * square, arrays["quadrature_error"])
+        _, arrays["share_error"] = self.shares.result()
+        if self.per_spectrum is not None:
+            arrays["per_spectrum"] = self.per_spectrum * square
+        for array in arrays.values():
+            array[..., plan.labels < 0] = np.nan  # these bins never moved
+        return arrays | {"n_spectra": count[:, 0]}
 
 
 def accumulate(models, plan, executor=None, store=None, keep_spectra=True, tolerance=None, progress=False):
@@ -194,39 +142,27 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
 
     The arguments after ``plan`` are those of ``sensitivity_map``.
     """
-    used, shape = plan.used, plan.shape
+    totals, used, expected = Totals(plan, keep_spectra), plan.used, (plan.n_arrays, *plan.shape)
     if store is not None and not (hasattr(store, "keys") and hasattr(store, "update")):
         raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
-    stored = np.array([store is not None and int(row) in store for row in used], dtype=bool)
-    expected = (plan.n_arrays, *shape)
-    for row in used[stored][:1].tolist():
+    stored = {row for row in used.tolist() if row in store} if store is not None else set()
+    for row in sorted(stored)[:1]:
         stored_arrays(store, row, expected)
-    maps = in_order(used[~stored], run_chunks(models, plan, used[~stored], executor), store, expected)
+    missing = np.array([row for row in used.tolist() if row not in stored], int) if stored else used
+    maps = in_order(missing, run_chunks(models, plan, missing, executor), store, expected)
 
-    totals = Totals(
-        RunningMoments(*shape),
-        RunningShares(*shape, min(len(used), JACKKNIFE_GROUPS)),
-        RunningSums(plan.n_arrays - 1, *shape),
-        used,
-        np.full((len(used), *shape), np.nan) if keep_spectra else None,
-    )
-    row_sums = RunningMoments(shape[0], 1)  # of each AMP's map over all bins
+    row_sums = RunningMoments(len(plan.unit), 1)  # of each AMP's map over all bins
+    enters_all = plan.wanted.all(axis=1)
     with progress_bar(len(used), progress, executor) as advance:
         for k, row in enumerate(used.tolist()):
-            arrays = stored_arrays(store, row, expected) if stored[k] else next(maps)
-            spectrum_map = arrays[0]
-            wanted = plan.wanted[row]
-            totals.moments.add(spectrum_map, wanted)
-            totals.shares.add(spectrum_map, wanted)
-            totals.others.add(arrays[1:], wanted)
-            if keep_spectra:
-                totals.per_spectrum[k, wanted] = spectrum_map[wanted]
+            arrays = stored_arrays(store, row, expected) if row in stored else next(maps)
+            wanted = None if enters_all[row] else plan.wanted[row]
+            totals.add(k, arrays, wanted)
             advance()
             if tolerance is not None:
-                row_sums.add(spectrum_map.sum(axis=1, keepdims=True), wanted)
+                row_sums.add(arrays[0].sum(axis=1, keepdims=True), wanted)
                 if row_sums.within(tolerance):
-                    totals.used = used[: k + 1]
-                    totals.per_spectrum = totals.per_spectrum[: k + 1] if keep_spectra else None
+                    totals.stop_at(k + 1)
                     break
     return totals
 
@@ -267,24 +203,6 @@ def in_order(rows, results, store, expected):
         yield waiting.pop(row)
 
 
-def warn_of_rounding(plan, spectrum_maps):
-    """Warn of AMPs whose changes are as small as the steps between the numbers that the model returns.
-
-    ``spectrum_maps`` are the mean maps (n_rows, n_columns) in scaled units. Rounding adds a sixth of the step squared.
-    """
-    moved = (spectrum_maps > 0) & (plan.labels >= 0)
-    small = moved & (spectrum_maps < (4 * plan.resolution) ** 2)
-    lost = [k for k, row in enumerate(small) if 2 * row.sum() > moved[k].sum()] if small.any() else []
-    if lost:
-        names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in lost]
-        warnings.warn(
-            f"model: expected predictions finer than their changes, received {', '.join(dict.fromkeys(names))} in steps"
-            f" of about {plan.resolution[lost].max():.1g} (scaled units) while half of the bins change them by four"
-            " steps at most: return float32 or float64, and AMPs scaled to numbers of order one",
-            stacklevel=4,
-        )
-
-
 @contextmanager
 def progress_bar(total, shown, executor):
     """Yield a function to call after each spectrum; the bar shows the executor's workers where it counts them."""
@@ -303,21 +221,100 @@ def progress_bar(total, shown, executor):
         yield advance
 
 
-def map_arrays(plan, totals):
-    """Return the arrays of a `SensitivityMap`, by name, in the units of the plan."""
-    unit, square = plan.unit, plan.unit**2
-    count, standard_error = totals.moments.count, totals.moments.standard_error
-    tested = np.where(plan.labels >= 0, 1.0, np.nan)
-    arrays = {"mean": totals.moments.mean * square, "repeat_error": np.zeros(plan.shape)}
-    if plan.rule is None:
-        arrays["repeat_error"] = np.sqrt(totals.others.total[0]) / count * square
-        # The noise of the repeats is a lower bound (the spread over spectra cannot be negative)
-        arrays["standard_error"] = np.fmax(standard_error * square, arrays["repeat_error"])
-    else:
-        distance, slope, curvature = totals.others.total / count
-        arrays |= {"quadrature_error": distance * square, "slope": slope * unit, "curvature": curvature * unit}
-        arrays["standard_error"] = np.where(count > 1, standard_error * square, arrays["quadrature_error"])
-    _, arrays["share_error"] = totals.shares.result()
-    if totals.per_spectrum is not None:
-        arrays["per_spectrum"] = totals.per_spectrum * square
-    return {name: array * tested for name, array in arrays.items()}
+def warn_of_rounding(plan, spectrum_maps):
+    """Warn of AMPs whose changes are as small as the steps between the numbers that the model returns.
+
+    ``spectrum_maps`` are the mean maps (n_rows, n_columns) in scaled units. Rounding adds a sixth of the step squared.
+    """
+    moved = (spectrum_maps > 0) & (plan.labels >= 0)
+    small = moved & (spectrum_maps < (4 * plan.resolution) ** 2)
+    lost = [k for k, row in enumerate(small) if 2 * row.sum() > moved[k].sum()] if small.any() else []
+    if lost:
+        names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in lost]
+        warnings.warn(
+            f"model: expected predictions finer than their changes, received {', '.join(dict.fromkeys(names))} in steps"
+            f" of about {plan.resolution[lost].max():.1g} (scaled units) while half of the bins change them by four"
+            " steps at most: return float32 or float64, and AMPs scaled to numbers of order one",
+            stacklevel=4,
+        )
+
+
+SETTINGS = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
+MEANS = ("quadrature_error", "slope", "curvature")  # over spectra
+
+
+def merge_maps(maps):
+    """Return the map of all spectra, a `SensitivityMap`, from the maps of parts that share no spectrum.
+
+    ``maps`` are read one at a time and in order; they must have been made with the same settings. The result has no
+    ``per_spectrum`` and ``spectra``, and the seed of the first part.
+
+    Except for rounding the numbers do not depend on how the spectra were divided, with two exceptions. ``share_error``
+    adds the errors of the parts in quadrature, weighted by the size of their maps, which is right to first order; it is
+    NaN if a part is a single spectrum. With random repeats ``standard_error`` may be too large, where that of a part is
+    the noise of its repeats and not the spread over its spectra.
+    """
+    first = sums = None
+    for part in maps:
+        if first is None:
+            first, sums = part, _SumsOfParts(part)
+        _check_same_settings(first, part)
+        sums.add(part)
+    if first is None:
+        raise ValueError("maps: expected at least one, received none")
+    return replace(first, per_spectrum=None, spectra=None, **sums.arrays())
+
+
+def _check_same_settings(first, part):
+    for name in SETTINGS:
+        if getattr(part, name) != getattr(first, name):
+            raise ValueError(
+                f"maps: expected the {name} {getattr(first, name)!r} of the first, received {getattr(part, name)!r}"
+            )
+    if part.mean.shape != first.mean.shape:
+        raise ValueError(f"maps: expected the shape {first.mean.shape} of the first, received {part.mean.shape}")
+    if not np.array_equal(*([] if one.groups is None else one.groups for one in (first, part))):
+        raise ValueError("maps: expected the groups of the first, received others")
+
+
+class _SumsOfParts:
+    """Running sums over parts, each of ``n`` spectra (n_AMPs, 1)."""
+
+    def __init__(self, first):
+        self.count = np.zeros((len(first.mean), 1), int)
+        self.mean = np.zeros_like(first.mean)
+        self.spread = np.zeros_like(first.mean)  # sum over spectra of (map - mean)^2
+        self.repeats = np.zeros_like(first.mean)  # of the variances of sums over spectra
+        self.totals = {name: np.zeros_like(first.mean) for name in MEANS if getattr(first, name) is not None}
+        self.shares = None if first.share_error is None else np.zeros_like(first.mean)
+        self.single = first.standard_error  # of a single spectrum, which has no spread over spectra
+
+    def add(self, part):
+        """Add a part: means and spreads as Chan, Golub & LeVeque (1983) update them."""
+        n = np.asarray(part.n_spectra)[:, None]
+        spread = np.where(n > 1, part.standard_error**2 * n * (n - 1), 0.0)
+        delta, self.count = part.mean - self.mean, self.count + n
+        self.mean = self.mean + delta * (n / self.count)
+        self.spread = self.spread + spread + delta**2 * (n * (self.count - n) / self.count)
+        self.repeats = self.repeats + (n * part.repeat_error) ** 2
+        for name, total in self.totals.items():
+            total += n * getattr(part, name)
+        if self.shares is not None:
+            size = n * np.nansum(part.mean, axis=1, keepdims=True)
+            self.shares = None if part.share_error is None else self.shares + (size * part.share_error) ** 2
+
+    def arrays(self):
+        """Return the arrays of the map of all parts, by name."""
+        n, repeat_error = self.count, np.sqrt(self.repeats) / self.count
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = np.sqrt(self.spread / (n - 1) / n)
+            size = n * np.nansum(self.mean, axis=1, keepdims=True)
+            share_error = None if self.shares is None else np.sqrt(self.shares) / size
+        return {
+            "mean": self.mean,
+            "n_spectra": n[:, 0],
+            "repeat_error": repeat_error,
+            "standard_error": np.where(n > 1, np.fmax(spread, repeat_error), self.single),
+            "share_error": share_error,
+            **{name: total / n for name, total in self.totals.items()},
+        }

@@ -16,15 +16,13 @@ from perturbation.quadrature import MAX_NODES, RULES, make_rule
 
 SCHEMES = ("halving", "single")
 DEFAULT_NODES = 5
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def float_array(name, value, expected, ndim=None, length=None, finite=True):
     """Return ``value`` as a float64 array, finite if asked; ``expected`` is its shape in words."""
     refuse_no_numbers(name, value, expected)
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
+    array = _array(name, value, expected, float)
     if array.size == 0 or (ndim and array.ndim != ndim) or (length and len(array) != length):
         raise ValueError(f"{name}: expected shape {expected}, received {array.shape}")
     if finite and not np.isfinite(array).all():
@@ -32,30 +30,35 @@ def float_array(name, value, expected, ndim=None, length=None, finite=True):
     return array
 
 
-def float32_array(name, values):
-    """Return values as float32, as networks take them; one that is too large would arrive as infinity."""
-    if np.abs(values).max() > np.finfo(np.float32).max:
-        raise ValueError(f"{name}: expected numbers below {np.finfo(np.float32).max:.2g}, received larger ones")
-    return values.astype(np.float32)
+def refuse_beyond_float32(name, sizes):
+    """Refuse sizes that float32, which networks read, would hold as infinity."""
+    if sizes.max() > MAX_FLOAT32:
+        raise ValueError(f"{name}: expected numbers below {MAX_FLOAT32:.2g}, received larger ones")
 
 
 def refuse_no_numbers(name, value, expected):
     """Refuse what NumPy would turn into numbers with a loss: units, masks, dates, complex numbers, text, records."""
-    if isinstance(value, list | tuple):
-        for part in value:
-            if type(part) is not float:  # the usual case, which needs no check
-                _refuse_unit_or_mask(name, part)
+    if (type(value) is np.ndarray and value.dtype.kind in "fiu") or type(value) in (float, int):
+        return
+    for part in value if isinstance(value, list | tuple) else ():
+        if type(part) is not float:  # the usual case, which needs no check
+            _refuse_unit_or_mask(name, part)
     _refuse_unit_or_mask(name, value)
-    try:
-        array = value if isinstance(getattr(value, "dtype", None), np.dtype) else np.asarray(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
-    kind = array.dtype
+    kind = getattr(value, "dtype", None)
+    if not isinstance(kind, np.dtype):
+        kind = _array(name, value, expected).dtype
     if kind.kind == "O":
-        odd = [type(item).__name__ for item in np.ravel(array) if isinstance(item, str | bytes | complex | bool)]
+        odd = [type(item).__name__ for item in np.ravel(value) if isinstance(item, str | bytes | complex | bool)]
         kind = odd[0] if odd else kind
     if isinstance(kind, str) or kind.kind in "bcMmSUV":
         raise ValueError(f"{name}: expected real numbers of shape {expected}, received {str(kind)[:40]}")
+
+
+def _array(name, value, expected, dtype=None):
+    try:
+        return np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
 
 
 def _refuse_unit_or_mask(name, value):

@@ -14,6 +14,7 @@ of the mean of their predictions, are stacked: n_rows = n_AMPs for one network, 
 
 import time
 from dataclasses import dataclass
+from itertools import zip_longest
 from queue import SimpleQueue
 
 import numpy as np
@@ -71,7 +72,7 @@ def sum_over_repeats(change, mask, again=None):
     """Give each bin the squared change of its group; sums over repeats of that and of its square.
 
     ``change`` (rows, n_AMPs) is f(x') - f(x), ``mask`` (rows, n_bins) tells which bins moved. ``again`` is the change
-    when asked again; for models that predict at random, the product of the two takes the place of the square. As every
+    in a second call; for models that predict at random, the product of the two takes the place of the square. As every
     bin is in one group per repeat, both sums are one matrix product: (2, n_AMPs, n_bins), float64.
     """
     squares = np.multiply(change.T, change.T if again is None else again.T, dtype=np.float64, order="C")
@@ -203,11 +204,12 @@ def _map_by_repeats(predictors, chunk, k, plan):
             perturbed[n:] = spectrum
             auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[network, k]
             for kept in (changes, again)[: 1 + plan.asks_twice]:
-                asked = rows.copy() if plan.asks_twice else rows  # a model may write on what it is given
-                predictions = predict(asked, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
+                given = rows.copy() if plan.asks_twice else rows  # a model may write on what it is given
+                predictions = predict(given, auxiliary, f"spectrum {index}")  # (rows, n_AMPs)
                 kept.append(predictions[1 : 1 + n * n_groups] - predictions[0])
         mask = mask.reshape(-1, n_bins)
-        by_network = [sum_over_repeats(first, mask, second) for first, second in plan.with_mean(changes, again)]
+        pairs = zip_longest(plan.with_mean(changes), plan.with_mean(again))
+        by_network = [sum_over_repeats(change, mask, second) for change, second in pairs]
         sums = sums + np.concatenate(by_network, axis=1)
     mean, mean_square = sums / plan.repeat
     with np.errstate(invalid="ignore"):

@@ -1,5 +1,6 @@
 """From checked arguments to a plan: which spectra are perturbed how, in which chunks and calls of the model."""
 
+import functools
 import warnings
 from dataclasses import dataclass, replace
 
@@ -10,11 +11,11 @@ from perturbation.arguments import (
     direction_array,
     errors_or_covariances,
     find_amps,
-    float32_array,
     float_array,
     group_labels,
     positive_integer,
     quadrature_rule,
+    refuse_beyond_float32,
     scaling,
     seed_of,
     select_spectra,
@@ -36,75 +37,39 @@ CHUNK_BYTES = 4e6  # of maps that come back from it, so that those that wait for
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is settled before the first spectrum is perturbed, for K networks (K = 1 but for the folds of a run).
+    """All that is settled before the first spectrum is perturbed, for K networks (K = 1 but for the folds of a run)."""
 
-    Attributes
-    ----------
-    spectra, noise : ndarray
-        Transit depths (N, n_bins); errors (N, n_bins), covariances (N or 1, n_bins, n_bins) or directions
-        (N or 1, n_directions, n_bins) of them. None in the copy that travels to workers.
-    is_covariance : bool
-    x_mean, x_std : ndarray of shape (K, n_bins)
-        How each network wants its spectra scaled.
-    auxiliary : ndarray of shape (K, N, k) or None
-    scheme : {"halving", "single", "groups", "directions"}
-    labels : ndarray of shape (n_columns,)
-        Group of each bin in one repeat, -1 for a bin that never moves; the number of each direction.
-    shuffle : bool
-        New random groups in every repeat.
-    rule : quadrature.Rule or None
-        Quadrature along directions; None: random repeats.
-    repeat : int
-        Random repeats; 0 with quadrature.
-    seed : int
-    layouts : tuple of str
-        Input layout of each network.
-    n_amps : int
-    weights : ndarray of shape (K, n_AMPs) or None
-        Weight of each network's scaled prediction in their mean, which is scaled as the first is. None for one.
-    amps : list of amps.AMP
-        Empty where nothing names them.
-    wanted : ndarray of shape (N, n_rows) of bool
-        Which spectra enter which row of the map.
-    unit : ndarray of shape (n_rows, 1)
-        Standard deviation of each AMP; ones for a map in scaled units.
-    batch_size, chunk_size : int
-        Rows in a call of a network, spectra in a chunk.
-    call_shape : (int, int)
-        Spectra, and directions of each, in a call of a network by quadrature.
-    output, auxiliary_first
-        As of `predictors.Predictor`.
-    stochastic : "subtract", int or None
-        What is done about predictions that are random.
-    resolution : ndarray of shape (n_rows, 1)
-        Distance of neighbouring numbers among predictions, scaled units.
-    """
-
+    # What moves: transit depths (N, n_bins), and their errors (N, n_bins), covariances (N or 1, n_bins, n_bins) or
+    # directions (N or 1, n_directions, n_bins). None in the copy that travels to workers
     spectra: np.ndarray | None
     noise: np.ndarray | None
     is_covariance: bool
-    x_mean: np.ndarray
+    x_mean: np.ndarray  # (K, n_bins), how each network wants its spectra scaled
     x_std: np.ndarray
-    auxiliary: np.ndarray | None
-    scheme: str
-    labels: np.ndarray
-    shuffle: bool
-    rule: Rule | None
-    repeat: int
+    auxiliary: np.ndarray | None  # (K, N, k)
+    # How it moves
+    scheme: str  # "halving", "single", "groups" or "directions"
+    labels: np.ndarray  # (n_columns,) group of each bin, -1 for one that never moves; the number of each direction
+    shuffle: bool  # new random groups in every repeat
+    rule: Rule | None  # quadrature along directions; None: random repeats
+    repeat: int  # random repeats; 0 with quadrature
     seed: int = 0
-    layouts: tuple = ("flat",)
-    n_amps: int = 0
-    weights: np.ndarray | None = None
-    amps: tuple = ()
-    wanted: np.ndarray | None = None
-    unit: np.ndarray | None = None
-    batch_size: int = 1
-    chunk_size: int = 1
-    call_shape: tuple = (1, 1)
-    output: object = None
-    auxiliary_first: bool | None = None
-    stochastic: object = None
-    resolution: np.ndarray | None = None
+    # What is called, and for which spectra
+    calls: tuple = (Predictor(None, None, "flat"),)  # how to call each network, without the network itself
+    weights: np.ndarray | None = None  # (K, n_AMPs) of the scaled predictions in their mean, scaled as the first is
+    amps: tuple = ()  # of the columns; empty where nothing names them
+    wanted: np.ndarray | None = None  # (N, n_rows) of bool: which spectra enter which row of the map
+    unit: np.ndarray | None = None  # (n_rows, 1) standard deviation of each AMP; ones for a map in scaled units
+    batch_size: int = 1  # rows in a call of a network
+    chunk_size: int = 1  # spectra in a chunk
+    call_shape: tuple = (1, 1)  # spectra, and directions of each, in a call of a network by quadrature
+    asks_twice: bool = False  # the product of two changes takes the place of the square, as the model is random
+    resolution: np.ndarray | None = None  # (n_rows, 1) distance of neighbouring numbers among predictions, scaled
+
+    @property
+    def n_amps(self):
+        """Columns of the output of each network."""
+        return self.calls[0].n_amps
 
     @property
     def n_rows(self):
@@ -121,15 +86,14 @@ class Plan:
         """Shape of a map, (n_rows, n_columns): a column is a bin or a direction."""
         return self.n_rows, len(self.labels)
 
-    @property
+    @functools.cached_property
     def used(self):
         """Rows of the spectra that enter any AMP, ascending."""
         return np.flatnonzero(self.wanted.any(axis=1))
 
-    @property
-    def asks_twice(self):
-        """Whether the product of two changes takes the place of the square, as the model predicts at random."""
-        return self.stochastic == "subtract"
+    def whole_calls(self, chunk_size):
+        """Return the next number of spectra that fills whole calls of a network."""
+        return -(-chunk_size // self.call_shape[0]) * self.call_shape[0]
 
     def first(self):
         """Return three scaled spectra and their auxiliary inputs for each network, to try it with.
@@ -138,35 +102,20 @@ class Plan:
         """
         rows = np.minimum(np.arange(TRIED), len(self.spectra) - 1)
         larger = 1 + 1e-3 * (np.arange(TRIED) - rows)[:, None]
-        return [
-            (
-                (self.spectra[rows] - mean) / std * larger,
-                None if self.auxiliary is None else self.auxiliary[network, rows],
-            )
-            for network, (mean, std) in enumerate(zip(self.x_mean, self.x_std))
-        ]
+        auxiliary = [None] * len(self.x_mean) if self.auxiliary is None else self.auxiliary[:, rows]
+        scaled = [(self.spectra[rows] - mean) / std * larger for mean, std in zip(self.x_mean, self.x_std)]
+        return list(zip(scaled, auxiliary))
 
     def without_data(self):
         """Return the plan without its spectra, small enough to travel to a worker with every chunk."""
         return replace(self, spectra=None, noise=None, auxiliary=None, wanted=None)
 
     def predictors(self, models):
-        """Return how to call each of the models."""
-        askings = self.stochastic if isinstance(self.stochastic, int) else 1
-        return [
-            Predictor(model, self.n_amps, layout, self.output, self.auxiliary_first, askings)
-            for model, layout in zip(models, self.layouts, strict=True)
-        ]
+        """Return how to call each of the models, with the models."""
+        return [replace(call, model=model) for model, call in zip(models, self.calls, strict=True)]
 
-    def with_mean(self, changes, again):
-        """Return the changes of each network's predictions (..., n_AMPs), and of their mean if there are several.
-
-        Each is a pair with what changed when asked ``again``, or with None if that is empty.
-        """
-        pairs = [self._and_of_mean(changes), self._and_of_mean(again)]
-        return list(zip(pairs[0], pairs[1] or [None] * len(pairs[0])))
-
-    def _and_of_mean(self, changes):
+    def with_mean(self, changes):
+        """Return the changes of each network's predictions (..., n_AMPs), and of their mean if there are several."""
         if self.weights is None or not changes:
             return changes
         return [*changes, sum(change * weight for change, weight in zip(changes, self.weights))]
@@ -182,29 +131,24 @@ def plan_spectra(
     """
     spectra = float_array("org_spectrum", spectra, "(N, n_bins)", ndim=2)
     n, n_bins = spectra.shape
-    noise, is_covariance = None, False
+    noise, is_covariance, name = None, False, "org_error"
     if errors is not None or directions is None:
         noise, is_covariance = errors_or_covariances(errors, n, n_bins, covariance)
     if directions is not None:
         if groups is not None:
             raise ValueError("groups: expected None, as directions are given, received both")
-        noise, is_covariance = direction_array(directions, n, n_bins), False
+        noise, is_covariance, name = direction_array(directions, n, n_bins), False, "directions"
     scalings = [scaling("x_mean", mean, "x_std", std, (1, n_bins)) for mean, std in scalings]
-    x_mean, x_std = (np.stack([np.broadcast_to(array, n_bins) for array in arrays]) for arrays in zip(*scalings))
+    x_mean, x_std = (np.array([np.broadcast_to(one, n_bins) for one in several]) for several in zip(*scalings))
     if auxiliary[0] is None:
         auxiliary = None
     else:
         given = [float_array("auxiliary", array, f"({n}, k)", ndim=2, length=n) for array in auxiliary]
-        auxiliary = np.stack([float32_array("auxiliary", array) for array in given])
-    with np.errstate(over="ignore"):
-        extremes = (np.stack([spectra.min(axis=0), spectra.max(axis=0)])[:, None] - x_mean) / x_std
-        moves = None if is_covariance else _greatest(noise.reshape(-1, n_bins)) / x_std
-    float32_array("org_spectrum, scaled by x_mean and x_std", extremes)
-    name = "org_error" if directions is None else "directions"
-    if moves is not None:
-        float32_array(f"{name}, scaled by x_std", moves)
+        for array in given:
+            refuse_beyond_float32("auxiliary", np.abs(array))
+        auxiliary = np.stack(given).astype(np.float32)
     for mean, std in zip(x_mean, x_std):
-        _refuse_small_moves(name, spectra, noise, is_covariance, mean, std)
+        _refuse_what_float32_loses(name, spectra, noise, is_covariance, mean, std)
 
     labels, shuffle, scheme = group_labels(scheme, groups, n_bins)
     if directions is not None:
@@ -217,33 +161,33 @@ def plan_spectra(
     )  # fmt: skip
 
 
-def _refuse_small_moves(name, spectra, noise, is_covariance, x_mean, x_std):
-    """Refuse displacements that float32, which networks read, cannot resolve; block by block, as they may be many."""
+def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_std):
+    """Refuse scaled spectra and displacements that float32, which networks read, cannot hold, or cannot resolve.
+
+    Block by block, as they may be many. ``name`` is that of the argument behind ``noise``.
+    """
     for start in range(0, len(spectra), 4096):
         some = slice(start, start + 4096)
-        step = np.abs((spectra[some] - x_mean) / x_std) * np.finfo(np.float32).eps
         moves = noise[some] if len(noise) == len(spectra) else noise  # the same for all spectra
         if is_covariance:
             moves = np.sqrt(np.maximum(np.diagonal(moves, axis1=1, axis2=2), 0))
-        moves = np.abs(moves) / x_std
+        with np.errstate(over="ignore"):
+            sizes, moves = np.abs((spectra[some] - x_mean) / x_std), np.abs(moves) / x_std
+        refuse_beyond_float32("org_spectrum, scaled by x_mean and x_std", sizes)
+        refuse_beyond_float32(f"{name}, scaled by x_std", moves)
         if moves.ndim == 3:  # of a direction, the bin that moves most
             most = moves.argmax(axis=2)  # (n or 1, n_directions)
-            step = step[np.arange(len(step))[:, None], most]
-            moves = moves.max(axis=2)
-        small = (moves > 0) & (moves < LEAST_STEPS * step)
+            sizes, moves = sizes[np.arange(len(sizes))[:, None], most], moves.max(axis=2)
+        steps = sizes * np.finfo(np.float32).eps
+        small = (moves > 0) & (moves < LEAST_STEPS * steps)
         if small.any():
             where = np.unravel_index(np.argmax(small), small.shape)
-            ratio = np.broadcast_to(moves, small.shape)[where] / np.broadcast_to(step, small.shape)[where]
+            ratio = np.broadcast_to(moves, small.shape)[where] / np.broadcast_to(steps, small.shape)[where]
             raise ValueError(
                 f"{name}: expected at least {LEAST_STEPS} steps between the float32 numbers that networks read,"
                 f" received {ratio:.2g} steps at the scaled spectrum {start + where[0]}: give x_mean and x_std near the"
                 " mean and spread of the spectra"
             )
-
-
-def _greatest(values):
-    """Return the greatest size in each column, (n,), of (N, n): without a copy of what may be a large survey."""
-    return np.maximum(values.max(axis=0), -values.min(axis=0))
 
 
 def finish_plan(
@@ -259,47 +203,48 @@ def finish_plan(
     y_std = n_amps = None
     if not (scaled and y_scalings[0][1] is None):
         y_std = [scaling("y_data_mean", mean, "y_data_std", std)[1] for mean, std in y_scalings]
-        n_amps = None if np.ndim(y_std[0]) == 0 else len(y_std[0])  # one number holds for all AMPs
+        n_amps = None if y_std[0].ndim == 0 else len(y_std[0])  # one number holds for all AMPs
     batch_size = None if batch_size is None else positive_integer("batch_size", batch_size)
     is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
     chunk_size = CHUNK_SIZE if is_auto else positive_integer("chunk_size", chunk_size, ' or "auto"')
     if no_spectra is not None:
         no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     seed = seed_of(rng)
-
     auxiliary_first = None if auxiliary_first is None else truth("auxiliary_first", auxiliary_first)
     stochastic = None if stochastic is None else way_with_random_models(stochastic)
+
     probes = []
     for model, (spectra, auxiliary) in zip(models, plan.first(), strict=True):
         trial = model, spectra, n_amps, auxiliary, input_layout, output, auxiliary_first
         probes.append(probe_model(*trial) if executor is None else executor.submit(probe_model, *trial).result())
-        n_amps = probes[0].n_amps
+        n_amps = probes[0].predictor.n_amps
     if stochastic is None:
         _warn_of_random(probes, plan.rule)
+    n_calls = stochastic if isinstance(stochastic, int) else 1
     amps = find_amps(gases, n_amps)
     wanted = select_spectra(y_test, abundance_cuts(abundance, amps), amps, no_spectra, len(plan.spectra), n_amps)
-    unit = np.stack([np.ones(n_amps) if scaled else np.broadcast_to(std, n_amps) for std in y_std or [1] * len(models)])
-    weights, resolution = None, np.stack([probe.resolution * probe.size for probe in probes])
+    unit = np.array([np.ones(n_amps) if scaled else np.broadcast_to(std, n_amps) for std in y_std or [1] * len(models)])
+    weights, resolution = None, np.array([probe.resolution * probe.size for probe in probes])
     if len(models) > 1:
         weights = np.stack([np.broadcast_to(std / y_std[0], n_amps) for std in y_std]) if y_std else np.ones_like(unit)
         weights = weights / len(models)
         wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
         resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
-    if plan.rule is not None:
-        plan = _along_directions(plan, np.flatnonzero(wanted.any(axis=1)))
     plan = replace(
-        plan, seed=seed, layouts=tuple(probe.layout for probe in probes), n_amps=n_amps, weights=weights, amps=amps,
-        wanted=wanted, unit=unit.reshape(-1, 1), batch_size=batch_size or min(probe.batch_size for probe in probes),
-        chunk_size=chunk_size, output=output, auxiliary_first=auxiliary_first, stochastic=stochastic,
-        resolution=resolution.reshape(-1, 1),
+        plan, seed=seed, calls=tuple(replace(probe.predictor, n_calls=n_calls) for probe in probes), weights=weights,
+        amps=amps, wanted=wanted, unit=unit.reshape(-1, 1), resolution=resolution.reshape(-1, 1),
+        batch_size=batch_size or min(probe.batch_size for probe in probes), chunk_size=chunk_size,
+        asks_twice=stochastic == "subtract",
     )  # fmt: skip
     if plan.rule is not None:
-        plan = replace(plan, call_shape=call_shape(plan.rule, len(plan.labels), plan.batch_size, len(plan.used)))
+        noise = _errors_alone(plan) if plan.is_covariance else plan.noise
+        shape = call_shape(plan.rule, len(plan.labels), plan.batch_size, len(plan.used))
+        plan = replace(plan, noise=noise, is_covariance=False, call_shape=shape)
     if is_auto and executor is not None:
         chunk_size = _good_size(models, plan, executor)
     elif is_auto and plan.rule is not None:
-        chunk_size = max(chunk_size, min(4 * CALLS_AT_ONCE * _whole_calls(plan, 1), EXACT_CHUNK_SIZE))
-    return replace(plan, chunk_size=_whole_calls(plan, chunk_size))
+        chunk_size = max(chunk_size, min(4 * CALLS_AT_ONCE * plan.whole_calls(1), EXACT_CHUNK_SIZE))
+    return replace(plan, chunk_size=plan.whole_calls(chunk_size))  # of one spectrum with random repeats
 
 
 def _warn_of_random(probes, rule):
@@ -316,16 +261,9 @@ def _warn_of_random(probes, rule):
         )
 
 
-def _whole_calls(plan, chunk_size):
-    """Return the next number of spectra that fills whole calls of the network."""
-    if plan.rule is None:
-        return chunk_size
-    return -(-chunk_size // plan.call_shape[0]) * plan.call_shape[0]
-
-
 def _good_size(models, plan, executor):
     """Return how many spectra a task gets: `CHUNK_SECONDS` of work, as a worker measures it, but tasks for all."""
-    few = _whole_calls(plan, 1)
+    few = plan.whole_calls(1)
     trial = next(make_chunks(replace(plan, chunk_size=few), plan.used[:few]))
     seconds = executor.submit(time_chunk, models, trial, plan.without_data()).result()
     fair = -(-len(plan.used) // getattr(executor, "chunks_ahead", CHUNKS_AHEAD))
@@ -333,15 +271,12 @@ def _good_size(models, plan, executor):
     return max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / map_bytes)))
 
 
-def _along_directions(plan, rows):
-    """Return the plan with covariances turned into the error of each bin alone; those of ``rows`` are checked."""
-    if not plan.is_covariance:
-        return plan
+def _errors_alone(plan):
+    """Return the error of each bin, (N, n_bins), from covariances; those of the spectra in use are checked."""
     if len(plan.noise) == 1:
         covariance_root(plan.noise[0], "all spectra")
     else:
-        for row in rows:
+        for row in plan.used:
             covariance_root(plan.noise[row], f"spectrum {row}")
     variances = np.diagonal(plan.noise, axis1=1, axis2=2)
-    errors = np.sqrt(np.maximum(variances, 0))
-    return replace(plan, noise=np.broadcast_to(errors, plan.spectra.shape), is_covariance=False)
+    return np.broadcast_to(np.sqrt(np.maximum(variances, 0)), plan.spectra.shape)

@@ -1,8 +1,8 @@
 """One way to call any network: (rows, n_bins) float32 in, (rows, n_AMPs) out, checked.
 
 Keras models, objects with ``.predict`` (scikit-learn), PyTorch modules and plain callables (JAX, a lambda) all
-become a `Predictor`. No framework is imported here: what a model can do is asked of the model itself. What has to be
-found out by trying a model is in ``probe``.
+become a `Predictor`; `posterior_summary` is for models that predict a distribution. No framework is imported here: what
+a model can do is asked of the model itself. What has to be found out by trying a model is in ``probe``.
 """
 
 import functools
@@ -69,20 +69,8 @@ def load_keras(path):
     """Load a Keras network for prediction: a ``.keras`` file, or an ``.h5`` file that Keras 2 or 3 wrote.
 
     Losses, metrics and the optimiser are left out: Keras 3 cannot read those of many files of Keras 2. So is the
-    setting ``time_major`` of recurrent layers, which Keras 3 does not know; a network that used it is refused.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    keras.Model
-
-    Raises
-    ------
-    ValueError
-        If Keras cannot read the file, or the network expects time before the rows.
+    setting ``time_major`` of recurrent layers, which Keras 3 does not know; a network that used it is refused by a
+    ValueError.
     """
     import keras
 
@@ -106,30 +94,15 @@ def load_keras(path):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with everything settled that is needed to call it.
+    """A model with everything settled that is needed to call it; ``probe`` settles it, and leaves the model out."""
 
-    Attributes
-    ----------
-    model : object
-        Keras model, object with ``.predict``, PyTorch module, callable, or a `ModelLoader` of one of these.
-    n_amps : int or None
-        Columns the output must have; None accepts any.
-    layout : {"channel", "flat", "channel_first"}
-        Whether the model reads (rows, n_bins, 1), (rows, n_bins) or (rows, 1, n_bins).
-    output : str, int or list of these, optional
-        Which of several outputs of the model are meant; those of a list are put side by side.
-    auxiliary_first : bool, optional
-        Order of the two inputs of a two-input model. Default: as its declared shapes say, else the spectrum first.
-    askings : int
-        Number of predictions whose mean is taken, for models that predict at random.
-    """
-
-    model: object
-    n_amps: int | None
-    layout: str
-    output: object = None
-    auxiliary_first: bool | None = None
-    askings: int = 1
+    model: object  # Keras model, object with ``.predict``, PyTorch module, callable, or a `ModelLoader` of one of these
+    n_amps: int | None  # columns the output must have; None accepts any
+    layout: str  # one of `LAYOUTS`
+    output: object = None  # which of several outputs are meant: str, int or a list of these, put side by side
+    auxiliary_first: bool | None = None  # order of two inputs; None: as their declared shapes say, else spectrum first
+    n_calls: int = 1  # predictions whose mean is taken, for models that predict at random
+    declared: tuple | None = None  # what `declared_inputs` says of the model; None: it is asked
 
     @functools.cached_property
     def loaded(self):
@@ -157,38 +130,32 @@ class Predictor:
         raise ValueError(f"model: expected .predict, or a callable, received {type(model).__name__}")
 
     @functools.cached_property
+    def inputs_declared(self):
+        """Name or None and shape of each input, as far as the model declares them."""
+        return declared_inputs(self.loaded) if self.declared is None else self.declared
+
+    @property
     def fixed_rows(self):
         """Rows that each call must have, where the model was built for one number of rows; else None."""
-        shapes = [shape for _, shape in declared_inputs(self.loaded)]
-        rows = shapes[0][0] if shapes else None
+        rows = self.inputs_declared[0][1][0] if self.inputs_declared else None
         return rows if isinstance(rows, int) else None
-
-    @functools.cached_property
-    def input_names(self):
-        """Names of the inputs of a model that wants them in a dict, else None."""
-        names = [name for name, _ in declared_inputs(self.loaded)]
-        return names if names and names[0] is not None else None
 
     def __call__(self, rows, auxiliary=None, name="the rows"):
         """Return the model's predictions for ``rows`` (rows, n_bins) as an array (rows, n_amps), scaled units.
 
-        ``auxiliary`` is the second input of a two-input model, (rows, k), or (k,) for the same in all rows.
-
-        Raises
-        ------
-        ValueError
-            If the output is not (rows, n_amps) or not finite; ``name`` says in the message where.
+        ``auxiliary`` is the second input of a two-input model, (rows, k), or (k,) for the same in all rows. An output
+        that is not (rows, n_amps) or not finite is a ValueError, and ``name`` says in the message where.
         """
         return self.with_resolution(rows, auxiliary, name)[0]
 
     def with_resolution(self, rows, auxiliary=None, name="the rows"):
         """Return the predictions and the relative distance of neighbouring numbers of their type; else as a call."""
-        if self.askings == 1:
-            return self._ask(rows, auxiliary, name)
-        asked = [self._ask(rows.copy(), auxiliary, name) for _ in range(self.askings)]  # a model may write on its rows
-        return sum(predictions.astype(float) for predictions, _ in asked) / self.askings, asked[0][1]
+        if self.n_calls == 1:
+            return self._call_once(rows, auxiliary, name)
+        several = [self._call_once(rows.copy(), auxiliary, name) for _ in range(self.n_calls)]  # it may write on them
+        return sum(predictions.astype(float) for predictions, _ in several) / self.n_calls, several[0][1]
 
-    def _ask(self, rows, auxiliary, name):
+    def _call_once(self, rows, auxiliary, name):
         """Call the model once, in blocks where it was built for a number of rows."""
         if auxiliary is not None:
             auxiliary = np.array(np.broadcast_to(auxiliary, (len(rows), auxiliary.shape[-1])))  # (rows, k)
@@ -213,18 +180,15 @@ class Predictor:
             output = self.function(self.inputs(rows, auxiliary))
         except StopIteration:  # it would end a loop over chunks as if all were done
             raise ValueError(f"model: expected predictions for {name}, received StopIteration") from None
-        arrays = [as_floats(part) for part in chosen_outputs(output, self.output, len(rows))]
-        for k, (array, _) in enumerate(arrays):
-            if array.shape == (len(rows),) and (len(arrays) > 1 or self.n_amps in (None, 1)):
-                arrays[k] = array[:, None], arrays[k][1]
-        shapes = [array.shape for array, _ in arrays]
-        n_columns = sum(shape[1] for shape in shapes) if all(len(shape) == 2 for shape in shapes) else -1
-        if n_columns < 0 or any(shape[0] != len(rows) for shape in shapes) or self.n_amps not in (None, n_columns):
+        arrays, resolutions = zip(*(as_floats(part) for part in chosen_outputs(output, self.output)))
+        if len(arrays) > 1 or self.n_amps in (None, 1):  # one number for each row may be a column
+            arrays = [array[:, None] if array.shape == (len(rows),) else array for array in arrays]
+        fits = all(array.ndim == 2 and len(array) == len(rows) for array in arrays)
+        if not fits or self.n_amps not in (None, sum(array.shape[1] for array in arrays)):
             columns = "n_AMPs" if self.n_amps is None else self.n_amps
-            received = " and ".join(map(str, shapes))
+            received = " and ".join(str(array.shape) for array in arrays)
             raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {received}")
-        predictions = arrays[0][0] if len(arrays) == 1 else np.concatenate([array for array, _ in arrays], axis=1)
-        return predictions, max(resolution for _, resolution in arrays)
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1), max(resolutions)
 
     def inputs(self, rows, auxiliary=None):
         """Return what the model is given: (rows, n_bins) in its layout, with the second input if there is one."""
@@ -232,11 +196,13 @@ class Predictor:
             rows = rows[:, :, None] if self.layout == "channel" else rows[:, None, :]
         if auxiliary is None:
             return rows
+        names = [name for name, _ in self.inputs_declared]
         first = self.auxiliary_first
         if first is None:
-            first = _declares_auxiliary_first(declared_inputs(self.loaded), rows.shape[1:], auxiliary.shape[1:])
+            declared, shapes = [shape[1:] for _, shape in self.inputs_declared], (auxiliary.shape[1:], rows.shape[1:])
+            first = declared == list(shapes) and shapes[0] != shapes[1]
         pair = [auxiliary, rows] if first else [rows, auxiliary]
-        return dict(zip(self.input_names, pair)) if self.input_names else pair
+        return dict(zip(names, pair)) if names and names[0] is not None else pair
 
 
 def is_keras(model):
@@ -261,15 +227,7 @@ def declared_inputs(model):
     return [(None, tuple(shape))] if isinstance(shape, tuple | list) else []
 
 
-def _declares_auxiliary_first(declared, spectrum_shape, auxiliary_shape):
-    """Whether a model of two inputs declares the auxiliary one first."""
-    if len(declared) != 2:
-        return False
-    found = [shape[1:] for _, shape in declared]
-    return found == [auxiliary_shape, spectrum_shape] and auxiliary_shape != spectrum_shape
-
-
-def chosen_outputs(output, choice, n_rows):
+def chosen_outputs(output, choice):
     """Return the outputs that are meant, as a list; for a model with several, ``output`` must name them."""
     if isinstance(output, Mapping):
         names = list(output)
@@ -345,3 +303,91 @@ def _settle(predict, spectrum, auxiliary):
         for rows in (2, 3):
             predict(np.repeat(spectrum[None], rows, axis=0), auxiliary)
         SETTLED.add(predict.loaded)
+
+
+def posterior_summary(model):
+    """Turn a model that predicts a distribution into one that predicts its mean and log standard deviation.
+
+    The map of the means says which bins the estimates come from; the map of the log standard deviations says which bins
+    the certainty comes from. The logarithm is natural: a rise of 0.1 is a width that is 10 % larger.
+
+    Parameters
+    ----------
+    model : object
+        Keras model, PyTorch module, object with ``.predict`` or function. For (rows, n_bins) it returns one of
+
+        - samples, an array (rows, n_samples, n_AMPs);
+        - a pair (mean, spread): means (rows, n_AMPs), and standard deviations (rows, n_AMPs) or covariances
+          (rows, n_AMPs, n_AMPs);
+        - a distribution with ``mean`` and ``stddev`` or ``variance``, as those of ``torch.distributions``.
+
+    Returns
+    -------
+    PosteriorSummary
+        A function that returns (rows, 2 n_AMPs): the means, then the log standard deviations. Give it to `exact_map`
+        with twice as many ``amp_names``, and with ones for the second half of ``y_data_std``.
+
+    Notes
+    -----
+    Means and widths of random samples are random. Say ``stochastic="subtract"`` to take that out of the map, or let
+    the samples use the same random numbers in each call and row.
+
+    Examples
+    --------
+    A mean of 100 times the first bin, and a width that grows with the second:
+
+    >>> import numpy as np
+    >>> from sensitivity import exact_map
+    >>> model = posterior_summary(lambda x: (100 * x[:, :1], np.exp(300 * x[:, 1:2])))
+    >>> spectra, errors = np.full((1, 3), 0.01), np.full(3, 1e-4)
+    >>> exact_map(model, spectra, errors, amp_names=["Tp", "ln width of Tp"], input_layout="flat").mean.round(6)
+    array([[0.0001, 0.    , 0.    ],
+           [0.    , 0.0009, 0.    ]])
+    """
+    return PosteriorSummary(model)
+
+
+class PosteriorSummary:
+    """A function from spectra to means and log standard deviations, (rows, 2 n_AMPs): see `posterior_summary`."""
+
+    def __init__(self, model):
+        self.model = model
+
+    @property
+    def input_shape(self):
+        """The shapes of inputs that the model declares, if it does."""
+        return [shape for _, shape in declared_inputs(self.model)] or None
+
+    def __call__(self, inputs):
+        """Return the means and log standard deviations of the predictions for ``inputs``."""
+        mean, width = _moments(Predictor(self.model, None, "flat").function(inputs))
+        if mean.shape != width.shape or mean.ndim != 2:
+            raise ValueError(
+                f"model: expected means and standard deviations (rows, n_AMPs), received {mean.shape} and {width.shape}"
+            )
+        if not np.all(width > 0):
+            raise ValueError(f"model: expected positive standard deviations, received {width.min():.3g}")
+        return np.concatenate([mean, np.log(width)], axis=1)
+
+
+def _moments(output):
+    """Return mean and standard deviation (rows, n_AMPs) of any output that `posterior_summary` takes."""
+    if isinstance(output, list | tuple):
+        if len(output) != 2:
+            raise ValueError(f"model: expected a pair (mean, spread), received {len(output)} outputs")
+        mean, spread = (_doubles(part) for part in output)
+        if spread.ndim == 3:
+            spread = np.sqrt(np.maximum(np.diagonal(spread, axis1=1, axis2=2), 0))
+        return mean, spread
+    if hasattr(output, "mean") and (hasattr(output, "stddev") or hasattr(output, "variance")):
+        spread = _doubles(output.stddev) if hasattr(output, "stddev") else np.sqrt(_doubles(output.variance))
+        return _doubles(output.mean), spread
+    samples = _doubles(output)
+    if samples.ndim != 3 or samples.shape[1] < 2:
+        raise ValueError(f"model: expected samples (rows, n_samples, n_AMPs), received {samples.shape}")
+    return samples.mean(axis=1), samples.std(axis=1, ddof=1)
+
+
+def _doubles(output):
+    """Return numbers of any type, or what a function of no arguments (TensorFlow Probability) returns, as float64."""
+    return as_floats(output() if callable(output) else output)[0].astype(float)

@@ -1,4 +1,4 @@
-"""What has to be found out about a model by asking it about a few spectra, before the sensitivity test begins."""
+"""What has to be found out about a model by a few calls, before the sensitivity test begins."""
 
 import math
 import sys
@@ -14,60 +14,26 @@ MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LS
 ROUNDING = 1e-5  # relative difference between predictions for the same spectrum that may be rounding
 COMPANY = 1e-3  # relative difference between predictions for a spectrum alone and among others that may be rounding
 SMALL = 0.1  # added to the size of predictions: those near zero are sums of larger numbers, which were rounded, too
-KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models that were asked before
+KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models that were called before
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few calls of a model reveal.
+    """What a few calls of a model reveal."""
 
-    Attributes
-    ----------
-    layout : str
-        Its input layout.
-    n_amps : int
-        Number of its outputs.
-    batch_size : int
-        A good number of rows per call.
-    size : ndarray of shape (n_amps,)
-        Greatest prediction, without its sign.
-    resolution : float
-        Relative distance of neighbouring numbers of the type of its predictions.
-    scatter : ndarray of shape (n_amps,)
-        Standard deviation of predictions for the same spectrum: zero unless the model predicts at random.
-    """
-
-    layout: str
-    n_amps: int
-    batch_size: int
-    size: np.ndarray
-    resolution: float
-    scatter: np.ndarray
+    predictor: Predictor  # how to call the model, without the model itself
+    batch_size: int  # a good number of rows per call
+    size: np.ndarray  # (n_amps,) greatest prediction, without its sign
+    resolution: float  # relative distance of neighbouring numbers of the type of its predictions
+    scatter: np.ndarray  # (n_amps,) standard deviation of predictions for the same spectrum: zero unless it is random
 
 
 def probe_model(model, spectra, n_amps=None, auxiliary=None, layout=None, output=None, auxiliary_first=None):
-    """Find out how a model wants its input, and whether it predicts each row on its own.
+    """Find out how a model wants its input, and whether it predicts each row on its own: a `Probe`.
 
-    ``layout`` is taken if given; else what the model declares (Keras ``input_shape``, scikit-learn
-    ``n_features_in_``); else (rows, n_bins, 1) and (rows, n_bins) are tried, and (rows, 1, n_bins) if neither works.
-    Where both work they have to give the same predictions.
-
-    Parameters
-    ----------
-    model : object
-        See `Predictor`, also for ``n_amps``, ``output`` and ``auxiliary_first``.
-    spectra : ndarray of shape (rows, n_bins)
-        A few scaled spectra to try.
-    auxiliary : ndarray of shape (rows, k) or None
-        Second input of those spectra.
-    layout : str or None
-        The user's own choice.
-
-    Raises
-    ------
-    ValueError
-        If ``layout`` is unknown, the model takes none, it takes two and gives different predictions, it declares
-        another number of bins, or its prediction for a row depends on the other rows of the call.
+    ``spectra`` (rows, n_bins) are a few scaled ones to try, ``auxiliary`` (rows, k) their second input; the rest is as
+    for `Predictor`. ``layout`` is taken if given; else what the model declares; else (rows, n_bins, 1) and
+    (rows, n_bins) are tried, which have to give the same predictions, and (rows, 1, n_bins) if neither works.
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
@@ -77,9 +43,10 @@ def probe_model(model, spectra, n_amps=None, auxiliary=None, layout=None, output
     key = n_bins, n_amps, auxiliary is None, layout, str(output), auxiliary_first
     known = KNOWN.setdefault(whole, {}) if is_keras(whole) else {}
     if key not in known:
-        rows = spectra.astype(np.float32)
-        predict = Predictor(whole, n_amps, LAYOUTS[0], output, auxiliary_first)
-        known[key] = _probe(predict, rows, auxiliary, [layout] if layout else _declared_layouts(whole, n_bins))
+        declared = tuple(declared_inputs(whole))
+        predict = Predictor(whole, n_amps, LAYOUTS[0], output, auxiliary_first, declared=declared)
+        layouts = [layout] if layout else _declared_layouts(declared, n_bins)
+        known[key] = _probe(predict, spectra.astype(np.float32), auxiliary, layouts)
     return known[key]
 
 
@@ -114,7 +81,8 @@ def _probe(predict, rows, auxiliary, layouts):
                 f"input_layout: expected one of {LAYOUTS}, as the model takes {layout!r} and {other!r} and gives"
                 f" different predictions (up to {np.abs(others - predictions).max():.2g}), received None"
             )
-    return Probe(layout, predictions.shape[1], _good_batch_size(predict), size.astype(float), resolution, scatter)
+    settled = replace(predict, model=None, n_amps=predictions.shape[1], layout=layout)
+    return Probe(settled, _good_batch_size(predict), size.astype(float), resolution, scatter)
 
 
 def _without_graph(predict):
@@ -127,33 +95,13 @@ def _without_graph(predict):
         keras = sys.modules["keras"]
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
-    return replace(predict, model=_Eager(run, predict.loaded))
-
-
-class _Eager:
-    """A function that declares the inputs of the model it runs."""
-
-    def __init__(self, run, model):
-        self.run, self.declared = run, declared_inputs(model)
-
-    def __call__(self, inputs):
-        return self.run(inputs)
-
-    @property
-    def input_shape(self):
-        if not self.declared:
-            return None
-        named = self.declared[0][0] is not None
-        return dict(self.declared) if named else [shape for _, shape in self.declared]
+    return replace(predict, model=run)
 
 
 def _check_each_row(predict, rows, auxiliary, predictions, size):
-    """Ask about one row alone; return the scatter of the predictions, zero where they are not random.
+    """Return the scatter of the predictions (n_amps,), zero where they are not random.
 
-    Raises
-    ------
-    ValueError
-        If a model that is not random predicts a row alone otherwise than among others.
+    A model that is not random and predicts a row alone otherwise than among others is refused.
     """
     last = slice(len(rows) - 1, None)
     try:
@@ -189,9 +137,9 @@ def _good_batch_size(predict):
     return max(rows // fixed, 1) * fixed if fixed else rows
 
 
-def _declared_layouts(model, n_bins):
-    """Layouts to try for a model, only one when the model says what it takes."""
-    shapes = [shape for _, shape in declared_inputs(model) if len(shape) in (2, 3)]
+def _declared_layouts(declared, n_bins):
+    """Layouts to try for a model, only one where the declared inputs say what it takes."""
+    shapes = [shape for _, shape in declared if len(shape) in (2, 3)]
     fitting = [shape for shape in shapes if n_bins in shape[1:]]
     if len(shapes) == 1 or not fitting:
         fitting = shapes[:1]  # the spectrum, of any number of bins or of another

@@ -6,6 +6,7 @@ the direction d.
 
 import functools
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import NormalDist
 
 import numpy as np
@@ -21,32 +22,25 @@ DENSITY = np.exp(-(GRID**2) / 2) / np.exp(-(GRID**2) / 2).sum()
 
 @dataclass(frozen=True)
 class Rule:
-    """A quadrature rule: its nodes, and how the values of g there become means over z, a standard normal variable.
-
-    Attributes
-    ----------
-    name : str
-    n_nodes : int
-        Number of nodes, the centre (z = 0) included if the number is odd.
-    nodes : ndarray of shape (n,)
-        In standard deviations, ascending, in pairs of opposite sign, without the centre, where g is zero.
-    root : ndarray of shape (n_terms, n)
-        E[g^2] is approximated by the sum of ``(root @ g)**2``.
-    lower_root : ndarray of shape (n_terms, n)
-        The same for a rule of lower degree on the same nodes; the difference estimates the error.
-    slope : ndarray of shape (n,)
-        E[g'(z)] = E[z g(z)] (Stein's lemma) is approximated by ``slope @ g``.
-    curvature : ndarray of shape (n,)
-        E[g''(z)] = E[(z^2 - 1) g(z)] is approximated by ``curvature @ g``.
-    """
+    """A quadrature rule: its nodes, and how the values of g there become means over z, a standard normal variable."""
 
     name: str
-    n_nodes: int
-    nodes: np.ndarray
-    root: np.ndarray
-    lower_root: np.ndarray
-    slope: np.ndarray
-    curvature: np.ndarray
+    n_nodes: int  # the centre (z = 0) included if the number is odd
+    nodes: np.ndarray  # (n,) standard deviations, ascending, in pairs of opposite sign, without the centre, where g = 0
+    root: np.ndarray  # (n_terms, n): E[g^2] is approximated by the sum of (root @ g)^2
+    lower_root: np.ndarray  # the same for a rule of lower degree on the same nodes; the difference estimates the error
+    slope: np.ndarray  # (n,): E[g'(z)] = E[z g(z)] (Stein's lemma) is approximated by slope @ g
+    curvature: np.ndarray  # (n,): E[g''(z)] = E[(z^2 - 1) g(z)] is approximated by curvature @ g
+
+    @functools.cached_property
+    def terms(self):
+        """The four as lists of (node, weight) without zeros: two lists of lists, and two lists."""
+        forms = [[_terms(weights) for weights in root if weights.any()] for root in (self.root, self.lower_root)]
+        return *forms, _terms(self.slope), _terms(self.curvature)
+
+
+def _terms(weights):
+    return [(node, float(weights[node])) for node in np.flatnonzero(weights)]
 
 
 @functools.lru_cache(maxsize=16)
@@ -180,12 +174,24 @@ def moved_spectra(spectra, displacements, nodes):
 
     ``spectra`` is (n, n_bins), ``displacements`` (K, n or 1, n_bins) one standard deviation along each of K directions.
     """
-    n_nodes, n_directions = len(nodes), len(displacements)
-    rows = np.empty((1 + n_nodes * n_directions, *spectra.shape), spectra.dtype)
+    rows = np.empty((1 + len(nodes) * len(displacements), *spectra.shape), spectra.dtype)
     rows[0] = spectra
-    moved = rows[1:].reshape(n_nodes, n_directions, *spectra.shape)  # a view
+    moved = rows[1:].reshape(len(nodes), len(displacements), *spectra.shape)  # a view
     np.multiply(nodes.astype(spectra.dtype)[:, None, None, None], displacements, out=moved)
     moved += spectra
+    return rows
+
+
+def moved_bins(spectra, errors, bins, n_at_once, nodes):
+    """Return the same, with ``bins`` moved one at a time by ``errors`` (n, n_bins), for ``n_at_once`` bins at least.
+
+    Where there are fewer bins the other rows are copies of the spectra.
+    """
+    rows = np.empty((1 + len(nodes) * n_at_once, *spectra.shape), spectra.dtype)
+    rows[:] = spectra
+    moved = rows[1:].reshape(len(nodes), n_at_once, *spectra.shape)  # a view
+    along = nodes.astype(spectra.dtype)[:, None] * errors.T[bins, None]  # (n_bins, n_nodes, n)
+    moved[:, np.arange(len(bins)), :, bins] = along + spectra.T[bins, None]
     return rows
 
 
@@ -198,33 +204,35 @@ def changes(predictions, n_nodes):
 def summed(change, rule, again=None):
     """Return mean square, its distance to that of the lower rule, slope and curvature: (4, K, n, n_AMPs).
 
-    ``change`` is (n_nodes, K, n, n_AMPs). ``again`` is the change when asked again; for models that predict at random,
+    ``change`` is (n_nodes, K, n, n_AMPs). ``again`` is the change in a second call; for models that predict at random,
     the product of the two takes the place of the square. Node by node, so that the last bit of a number does not depend
     on how many numbers there are.
     """
-    mean_square, lower = _mean_square(change, rule.root, again), _mean_square(change, rule.lower_root, again)
+    root, lower_root, slope, curvature = rule.terms
+    out = np.empty((N_ARRAYS, *change.shape[1:]))
+    out[0] = _mean_square(change, root, again)
+    np.abs(out[0] - _mean_square(change, lower_root, again), out=out[1])
     if again is not None:
         change = (change + again) / 2
-    slope, curvature = _weighted(change, rule.slope), _weighted(change, rule.curvature)
-    return np.stack([mean_square, np.abs(mean_square - lower), slope, curvature])
+    out[2], out[3] = _weighted(change, slope), _weighted(change, curvature)
+    return out
 
 
 def _mean_square(change, root, again):
     """Return the sum of the squares of ``root @ change``, or of its products with ``root @ again``."""
     total = 0.0
-    for weights in root:
-        if weights.any():
-            term = _weighted(change, weights)
-            total = total + term * (term if again is None else _weighted(again, weights))
+    for terms in root:
+        first = _weighted(change, terms)
+        total += first * (first if again is None else _weighted(again, terms))
     return total
 
 
-def _weighted(change, weights):
+def _weighted(change, terms):
     """Return the sum over nodes of weight times change."""
-    total = np.zeros(change.shape[1:])
-    for weight, at_node in zip(weights, change):
-        if weight:
-            total += weight * at_node
+    (node, weight), *others = terms
+    total = weight * change[node]
+    for node, weight in others:
+        total += weight * change[node]
     return total
 
 
@@ -253,56 +261,43 @@ def map_chunk(predictors, chunk, plan):
 
     Every call has the same shape: short ones are filled up with the last spectrum, and with directions of no length.
     """
-    n = len(chunk.indices)
-    displacements = [all_directions(noise, n) for noise in chunk.noise]  # of each network, (K, n, n_bins)
-    n_directions = len(displacements[0])
+    n, n_directions, nodes = len(chunk.indices), len(plan.labels), plan.rule.nodes
     n_spectra, n_at_once = plan.call_shape
     results = np.empty((n, N_ARRAYS, plan.n_rows, n_directions))
 
     def one_call(corner):
         start, first = corner
-        filled = np.minimum(np.arange(start, start + n_spectra), n - 1)
-        here = slice(first, min(first + n_at_once, n_directions))
-        changes, again = [], []
+        some = np.minimum(np.arange(start, start + n_spectra), n - 1)
+        here = np.arange(first, min(first + n_at_once, n_directions))
+        name = f"the call for spectra {chunk.indices[some[0]]} to {chunk.indices[some[-1]]}"
+        changed, again = [], []
         for network, predict in enumerate(predictors):
-            along = _filled(displacements[network][here], filled, n_at_once)
-            for kept in (changes, again)[: 1 + plan.asks_twice]:
-                kept.append(_changes_of(predict, chunk, network, filled, along, plan))
-        pairs = plan.with_mean(changes, again)
-        sums = np.concatenate([summed(first, plan.rule, second) for first, second in pairs], axis=-1)
-        part = results[start : start + n_spectra, :, :, here]
-        part[:] = sums[:, : here.stop - first, : len(part)].transpose(2, 0, 3, 1)
+            rows = _rows_of_a_call(chunk.spectra[network][some], chunk.noise[network], some, here, n_at_once, nodes)
+            auxiliary = None if chunk.auxiliary is None else np.tile(chunk.auxiliary[network][some], (len(rows), 1))
+            for kept in (changed, again)[: 1 + plan.asks_twice]:
+                given = rows.copy() if plan.asks_twice else rows  # a model may write on what it is given
+                predictions = predict(given.reshape(-1, rows.shape[-1]), auxiliary, name)
+                kept.append(changes(predictions.reshape(*rows.shape[:2], -1), len(nodes)))
+        pairs = zip_longest(plan.with_mean(changed), plan.with_mean(again))
+        sums = [summed(change, plan.rule, second) for change, second in pairs]  # (4, K, n, n_AMPs) of each network
+        part = results[start : start + n_spectra]
+        for k, of_network in enumerate(sums):
+            rows = slice(k * plan.n_amps, (k + 1) * plan.n_amps)
+            part[:, :, rows, first : first + n_at_once] = of_network[:, : len(here), : len(part)].transpose(2, 0, 3, 1)
 
     corners = [(start, first) for start in range(0, n, n_spectra) for first in range(0, n_directions, n_at_once)]
     side_by_side(predictors, one_call, corners, chunk)
     return results
 
 
-def _filled(directions, rows, n_at_once):
-    """Return some directions (K, n, n_bins) for the spectra in ``rows``, filled up to ``n_at_once`` with zeros."""
-    along = np.zeros((n_at_once, len(rows), directions.shape[-1]), np.float32)
-    along[: len(directions)] = directions[:, rows]
-    return along
+def _rows_of_a_call(spectra, noise, some, directions, n_at_once, nodes):
+    """Return spectra as they are and moved, (1 + n_nodes * n_at_once, n, n_bins), from the noise of a chunk.
 
-
-def _changes_of(predict, chunk, network, rows, along, plan):
-    """Return the `changes` of some spectra of a chunk, moved along directions (K, len(rows), n_bins): one call."""
-    moved = moved_spectra(chunk.spectra[network][rows], along, plan.rule.nodes)  # (1 + n_nodes K, len(rows), n_bins)
-    auxiliary = None if chunk.auxiliary is None else np.tile(chunk.auxiliary[network][rows], (len(moved), 1))
-    name = f"the call for spectra {chunk.indices[rows[0]]} to {chunk.indices[rows[-1]]}"
-    predictions = predict(moved.reshape(-1, moved.shape[-1]), auxiliary, name)
-    return changes(predictions.reshape(*moved.shape[:2], -1), len(plan.rule.nodes))
-
-
-def all_directions(noise, n):
-    """Return one standard deviation along each direction, (K, n, n_bins): a view where there is one for all spectra.
-
-    ``noise`` is (n, n_bins), errors of bins that move one at a time, or (n or 1, K, n_bins).
+    ``noise`` holds the errors (n, n_bins) of bins that move one at a time, or directions (n or 1, K, n_bins), which are
+    filled up with zeros.
     """
     if noise.ndim == 2:
-        n_bins = noise.shape[1]
-        directions = np.zeros((n_bins, n, n_bins), noise.dtype)
-        bins = np.arange(n_bins)
-        directions[bins, :, bins] = noise.T
-        return directions
-    return np.broadcast_to(noise.transpose(1, 0, 2), (noise.shape[1], n, noise.shape[2]))
+        return moved_bins(spectra, noise[some], directions, n_at_once, nodes)
+    along = np.zeros((n_at_once, *spectra.shape), np.float32)
+    along[: len(directions)] = noise[some % len(noise)][:, directions].swapaxes(0, 1)
+    return moved_spectra(spectra, along, nodes)

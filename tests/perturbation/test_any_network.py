@@ -54,7 +54,7 @@ def test_models_of_channels_first_are_found():
 
     np.testing.assert_allclose(run(convolution).mean, TRUTH, rtol=1e-3)
     convolution.input_shape = (None, 1, N_BINS)
-    assert probe_model(convolution, SPECTRA[:3]).layout == "channel_first"
+    assert probe_model(convolution, SPECTRA[:3]).predictor.layout == "channel_first"
 
 
 # Models that predict at random, or look at other rows

@@ -22,6 +22,7 @@ from perturbation.engine import (
     time_chunk,
 )
 from perturbation.plan import Plan
+from perturbation.predictors import Predictor
 
 N_BINS, N_AMPS = 6, 2
 X_STD = np.linspace(0.5, 2, N_BINS)
@@ -31,7 +32,7 @@ def plan_of(repeat=7, batch_size=10, labels=(0, 0, 0, 1, 1, 2), spectra=None, no
     """Plan of random repeats for one network that reads (rows, n_bins)."""
     how = {
         "is_covariance": False, "x_mean": np.zeros((1, N_BINS)), "x_std": np.ones((1, N_BINS)), "auxiliary": None,
-        "scheme": "halving", "shuffle": True, "rule": None, "seed": 3, "n_amps": N_AMPS,
+        "scheme": "halving", "shuffle": True, "rule": None, "seed": 3, "calls": (Predictor(None, N_AMPS, "flat"),),
     } | options  # fmt: skip
     return Plan(spectra, noise, labels=np.array(labels), repeat=repeat, batch_size=batch_size, **how)
 

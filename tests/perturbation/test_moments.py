@@ -1,9 +1,11 @@
 """Sums over spectra against NumPy on the whole survey: means, spreads and shares, where AMPs use different spectra."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from perturbation.accumulate import RunningMoments, RunningShares, RunningSums
+from perturbation.accumulate import RunningMoments, RunningShares, Totals
 
 N_AMPS, N_BINS = 3, 4
 
@@ -18,7 +20,7 @@ def survey(n, seed=0, all_wanted=False):
 
 def added(sums, maps, wanted):
     for spectrum_map, some in zip(maps, wanted):
-        sums.add(spectrum_map, some)
+        sums.add(spectrum_map, None if some.all() else some)
     return sums
 
 
@@ -50,10 +52,13 @@ def test_within_asks_for_ten_spectra_unless_told():
 @pytest.mark.parametrize("all_wanted", [True, False])
 def test_sums_hold_the_wanted_spectra_alone(all_wanted):
     maps, wanted = survey(9, all_wanted=all_wanted)
-    arrays = np.stack([maps, 2 * maps], axis=1)  # (n, 2, n_AMPs, n_bins)
-    total = added(RunningSums(2, N_AMPS, N_BINS), arrays, wanted).total
+    plan = SimpleNamespace(used=np.arange(9), shape=(N_AMPS, N_BINS), n_arrays=3)
+    totals = Totals(plan, keep_spectra=True)
+    for k in range(9):
+        totals.add(k, np.stack([maps[k], 2 * maps[k], 3 * maps[k]]), None if wanted[k].all() else wanted[k])
     expected = (maps * wanted[:, :, None]).sum(axis=0)
-    np.testing.assert_allclose(total, np.stack([expected, 2 * expected]), rtol=1e-12)
+    np.testing.assert_allclose(totals.others, np.stack([2 * expected, 3 * expected]), rtol=1e-12)
+    assert np.array_equal(totals.per_spectrum, np.where(wanted[:, :, None], maps, np.nan), equal_nan=True)
 
 
 @pytest.mark.parametrize("all_wanted", [True, False])

@@ -105,7 +105,7 @@ def test_plans_of_bins_groups_and_directions():
 def test_a_plan_holds_what_was_settled():
     plan = plan_of(scaled=False, y_data_mean=[0, 0], y_data_std=[3, 4], gases=["H2O", "Tp"], batch_size=50)
     assert plan.unit.tolist() == [[3], [4]] and [amp.key for amp in plan.amps] == ["H2O", "Tp"]
-    assert (plan.batch_size, plan.seed, plan.layouts, plan.n_amps) == (50, 5, ("flat",), N_AMPS)
+    assert (plan.batch_size, plan.seed, plan.calls[0].layout, plan.n_amps) == (50, 5, "flat", N_AMPS)
     assert plan.shape == (N_AMPS, N_BINS) and plan.used.tolist() == list(range(N)) and plan.wanted.all()
     scaled = plan_of(y_data_mean=[0, 0], y_data_std=[3, 4])
     assert scaled.unit.tolist() == [[1], [1]] and scaled.amps == [] and scaled.batch_size == MAX_BATCH

@@ -148,10 +148,10 @@ def only(ndim, **attributes):
 
 
 def test_layouts_are_tried_in_turn_and_the_first_that_works_is_taken():
-    assert probe(only(3)).layout == "channel" and probe(only(2)).layout == "flat"
-    assert probe(summed).layout == "channel"
-    assert probe(summed, "flat").layout == "flat"
-    assert probe(ModelLoader(only, 2)).layout == "flat"
+    assert probe(only(3)).predictor.layout == "channel" and probe(only(2)).predictor.layout == "flat"
+    assert probe(summed).predictor.layout == "channel"
+    assert probe(summed, "flat").predictor.layout == "flat"
+    assert probe(ModelLoader(only, 2)).predictor.layout == "flat"
     with pytest.raises(ValueError) as refusal:
         probe(only(5))
     message = str(refusal.value)
@@ -184,7 +184,7 @@ def test_what_the_user_says_is_tried_alone():
 )
 def test_what_a_model_declares_is_tried_alone(declared, layout):
     ndim = {"channel": 3, "flat": 2}[layout]
-    assert probe(only(ndim, **declared)).layout == layout
+    assert probe(only(ndim, **declared)).predictor.layout == layout
     with pytest.raises(AssertionError, match="takes 5 dimensions"):
         probe(only(5, **declared))
     if declared != {"input_shape": (None, None)}:  # any number
@@ -194,12 +194,14 @@ def test_what_a_model_declares_is_tried_alone(declared, layout):
 
 @pytest.mark.parametrize("declared", [{"input_shape": (None, 1, N_BINS, 1)}, {"n_features_in_": "four"}])
 def test_a_declaration_that_says_nothing_is_passed_over(declared):
-    assert probe(only(2, **declared)).layout == "flat" and probe(only(3, **declared)).layout == "channel"
+    assert probe(only(2, **declared)).predictor.layout == "flat"
+    assert probe(only(3, **declared)).predictor.layout == "channel"
 
 
 def test_a_probe_tells_the_number_of_outputs_and_gives_the_second_input():
-    assert probe(summed, n_amps=None).n_amps == N_AMPS
-    assert probe(lambda inputs: summed(inputs[0]) + inputs[1][:, :1], auxiliary=np.ones((3, 1))).n_amps == N_AMPS
+    assert probe(summed, n_amps=None).predictor.n_amps == N_AMPS
+    of_two = probe(lambda inputs: summed(inputs[0]) + inputs[1][:, :1], auxiliary=np.ones((3, 1)))
+    assert of_two.predictor.n_amps == N_AMPS
 
 
 def layer(*shape):
@@ -266,7 +268,7 @@ def test_keras_on_threads_is_traced_before_and_answers_as_alone(keras, auxiliary
     )
     plan = Plan(
         None, None, False, np.zeros((1, 4)), np.ones((1, 4)), None, "halving", np.array([0, 0, 1, 1]), True, None, 6,
-        n_amps=N_AMPS, batch_size=7,
+        calls=(Predictor(None, N_AMPS, "flat"),), batch_size=7,
     )  # fmt: skip
     model = keras.Model()
     maps = run_chunk([model], chunk, plan)
