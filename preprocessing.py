@@ -18,47 +18,20 @@ MAX_INPUT = 1e9  # inputs beyond this many training standard deviations are reje
 
 @dataclass(frozen=True)
 class Dataset:
-    """Spectra with their errors and the AMPs they were made from.
+    """Spectra with their errors and the AMPs they were made from."""
 
-    Attributes
-    ----------
-    spectra : ndarray (N, n_bins)
-        Transit depth (Rp/Rs)^2, dimensionless.
-    errors : ndarray (N, n_bins)
-        1-sigma error of each depth, dimensionless, positive.
-    wavelength : ndarray (n_bins,)
-        Bin centres, micron, ascending.
-    amps : ndarray (N, n_amps)
-        Targets in retrieval space (log10 or linear, see ``amp_table``).
-    amp_table : tuple of AMP
-        Name, unit and scale of each column of ``amps``.
-    bin_width : ndarray (n_bins,) or None
-        Full widths, micron.
-    auxiliary : ndarray (N, n_auxiliary) or None
-        Further inputs of the network, in ``auxiliary_names`` order.
-    noisy : bool
-        True when the spectra already hold noise. Networks are validated and evaluated on them as they are, and what
-        is added in training is a setting, ``training.extra_noise``.
-    test_rows : ndarray of int or None
-        Rows that the data set itself sets aside for testing; None leaves the split to the seed.
-    molecule_curves : dict of str to ndarray (n_bins,)
-        Depth of a reference planet with one molecule alone, for figures; may be empty.
-    name : str
-        Where the data came from, for messages and reports.
-    """
-
-    spectra: np.ndarray
-    errors: np.ndarray
-    wavelength: np.ndarray
-    amps: np.ndarray
-    amp_table: tuple[AMP, ...]
-    bin_width: np.ndarray | None = None
-    auxiliary: np.ndarray | None = None
+    spectra: np.ndarray  # (N, n_bins) transit depth (Rp/Rs)^2, dimensionless
+    errors: np.ndarray  # (N, n_bins) 1-sigma error of each depth, dimensionless, positive
+    wavelength: np.ndarray  # (n_bins,) bin centres, micron, ascending
+    amps: np.ndarray  # (N, n_amps) targets in retrieval space (log10 or linear, see ``amp_table``)
+    amp_table: tuple[AMP, ...]  # name, unit and scale of each column of ``amps``
+    bin_width: np.ndarray | None = None  # (n_bins,) full widths, micron
+    auxiliary: np.ndarray | None = None  # (N, n_auxiliary) further inputs of the network
     auxiliary_names: tuple[str, ...] = ()
-    noisy: bool = False
-    test_rows: np.ndarray | None = None
-    molecule_curves: dict = field(default_factory=dict)
-    name: str = "data"
+    noisy: bool = False  # the spectra hold noise already: networks are validated and evaluated on them as they are
+    test_rows: np.ndarray | None = None  # rows that the data set itself sets aside; None leaves the split to the seed
+    molecule_curves: dict = field(default_factory=dict)  # depth (n_bins,) of a planet with one molecule alone, by name
+    name: str = "data"  # where the data came from, for messages and reports
 
     def __len__(self):
         return len(self.spectra)
@@ -81,12 +54,11 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def rows_text(bad, labels=None, limit=5):
+def rows_text(bad, labels=None):
     """Say which rows are bad: '3 rows (0, 7, 9)', by label where there are labels."""
     index = np.flatnonzero(bad)
-    shown = ", ".join(str(i if labels is None else labels[i]) for i in index[:limit])
-    more = ", ..." if len(index) > limit else ""
-    return f"{len(index)} row{'s' if len(index) != 1 else ''} ({shown}{more})"
+    shown = ", ".join(str(i if labels is None else labels[i]) for i in index[:5])
+    return f"{len(index)} row{'s' if len(index) != 1 else ''} ({shown}{', ...' if len(index) > 5 else ''})"
 
 
 def take(data, size):
@@ -183,49 +155,30 @@ def split_folds(rest, number, kind, valid_fraction, seed):
 
 @dataclass(frozen=True)
 class Scaler:
-    """Shift and scale of the networks' inputs and targets, from training rows alone.
+    """Shift and scale of the networks' inputs and targets, from training rows alone."""
 
-    Attributes
-    ----------
-    x_mean, x_std : float
-        One mean and one standard deviation for all bins (paper, Section 3).
-    y_mean, y_std : ndarray (n_amps,)
-        Of each AMP, in retrieval space.
-    auxiliary_mean, auxiliary_std : ndarray (n_auxiliary,) or None
-    """
-
-    x_mean: float
+    x_mean: float  # one mean and one standard deviation for all bins (paper, Section 3)
     x_std: float
-    y_mean: np.ndarray
+    y_mean: np.ndarray  # (n_amps,) of each AMP, in retrieval space
     y_std: np.ndarray
-    auxiliary_mean: np.ndarray | None = None
+    auxiliary_mean: np.ndarray | None = None  # (n_auxiliary,)
     auxiliary_std: np.ndarray | None = None
 
     @classmethod
     def fit(cls, data, rows):
-        """Measure the scaler on the given rows of a data set.
-
-        Raises
-        ------
-        ValueError
-            If an AMP, an auxiliary input or every spectrum is constant over these rows.
-        """
+        """Measure the scaler on the given rows of a data set; a ValueError names what is constant over them."""
         x, y = data.spectra[rows], data.amps[rows]
-        columns = [("AMP", data.amp_names, y)]
-        if data.auxiliary is not None:
-            columns.append(("auxiliary input", data.auxiliary_names, data.auxiliary[rows]))
-        for what, names, values in columns:
-            constant = [n for n, column in zip(names, values.T) if np.ptp(column) == 0]
+        extra = () if data.auxiliary is None else data.auxiliary[rows]
+        for what, names, values in (("AMP", data.amp_names, y), ("auxiliary input", data.auxiliary_names, extra)):
+            constant = [name for name, column in zip(names, np.transpose(values)) if np.ptp(column) == 0]
             if constant:
                 raise ValueError(
                     f"{data.name}: {what} {', '.join(constant)} is constant over {len(rows)} training spectra"
                 )
         if np.ptp(x) == 0:
             raise ValueError(f"{data.name}: all {len(rows)} training spectra are the same constant")
-        extra = ()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            if data.auxiliary is not None:
-                extra = (data.auxiliary[rows].mean(axis=0), data.auxiliary[rows].std(axis=0))
+            extra = () if data.auxiliary is None else (extra.mean(axis=0), extra.std(axis=0))
             scaler = cls(float(x.mean()), float(x.std()), y.mean(axis=0), y.std(axis=0), *extra)
         for name, value in scaler.to_dict().items():
             if not np.isfinite(value).all() or (name.endswith("_std") and not np.min(value) > 0):
@@ -235,13 +188,10 @@ class Scaler:
         return scaler
 
     def inputs(self, spectra, auxiliary=None):
-        """Scale spectra (N, n_bins) to network input (N, n_bins, 1), or [that, auxiliary (N, k)].
+        """Scale spectra (N, n_bins) to network input (N, n_bins, 1), or [that, auxiliary (N, n_auxiliary)].
 
-        Raises
-        ------
-        ValueError
-            If an input is NaN, infinite or absurdly far from the training spectra. It has to be found here: a ReLU
-            of TensorFlow returns 0 for NaN, so that the prediction would look valid.
+        A ValueError names inputs that are NaN, infinite or absurdly far from the training spectra. They have to be
+        found here: a ReLU of TensorFlow returns 0 for NaN, so that the prediction would look valid.
         """
         x = _network_input("spectra", spectra, self.x_mean, self.x_std)[..., None]
         return x if auxiliary is None else [x, self.scaled_auxiliary(auxiliary)]
