@@ -301,7 +301,7 @@ def _draw_map(estimate, run, path):
     seen = estimate.observation
     curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
     figure = map_figures.sensitivity_curves(
-        seen.wavelength, estimate.sensitivity, run.amp_table, curves, seen.depth, bin_width=seen.bin_width
+        seen.wavelength, seen.bin_width, estimate.sensitivity, run.amp_table, curves, seen.depth
     )
     for kind in ("png", "pdf"):
         with our_style(), written_whole(path.with_suffix(f".{kind}")) as part:

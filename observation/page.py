@@ -1,6 +1,5 @@
 """The page of one observation: estimates, their errors, consistency with the training set, and sensitivity."""
 
-import base64
 import html
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,10 @@ from constants import AMP
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, Consistency
-from report.page import figure_section, pairs, plain, png_of, style_sheet
+from report.best_estimator import half_of_the_map
+from report.page import figure_section, pairs, plain, style_sheet
 from report.pictures import Picture
-from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted, unit_text
-from report.verdict import half_of_the_map
+from report.style import DPI, amount, bin_ends, difference_scale, our_style, plotted, png_of, unit_text
 from runio.config import flatten
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
@@ -188,7 +187,7 @@ def _table(name, caption, head, rows):
 def _estimates(estimate):
     """Return the table of estimates and errors."""
     e, rows = estimate, []
-    edges, shares = bin_edges(e.observation.wavelength), e.shares
+    bins, shares = bin_ends(e.observation.wavelength, e.observation.bin_width), e.shares
     for k, amp in enumerate(e.amp_table):
         ends, unit, _ = plotted(amp, e.intervals[:, :, k])
         value = plotted(amp, e.values[k])[0]
@@ -199,18 +198,18 @@ def _estimates(estimate):
         cells += ["not known" if np.isnan(pair).any() else f"{pair[0]:{form}} to {pair[1]:{form}}" for pair in ends]
         cells += [plain(unit), constraint(e, k)]
         if shares is not None:
-            cells.append(_half_text(shares[k], edges))
+            cells.append(_half_text(shares[k], bins))
         rows.append([plain(amp.label), *(cell.replace("-", "−") if k < 3 else cell for k, cell in enumerate(cells))])
     head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint"]
     head += [] if shares is None else ["Most sensitive at"]
     return _table("answers", "Estimates and prediction intervals", head, rows)
 
 
-def _half_text(shares, edges):
+def _half_text(shares, bins):
     """Name the wavelengths that hold half of an AMP's sensitivity (n_bins,)."""
     if not np.isfinite(shares).all():
         return "not sensitive to any bin"
-    ranges = half_of_the_map(shares, edges)
+    ranges = half_of_the_map(shares, bins)
     text = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in ranges[:MAX_RANGES]) + " µm"
     return text + (" …" if len(ranges) > MAX_RANGES else "")
 
@@ -287,21 +286,12 @@ def build_page(estimate, rendered):
         estimates=_estimates(e),
         status=f'<p class="status {judged.status}" role="status">{headline}</p>',
         reasons=reasons,
-        first=_figure(first[0], *first[1]),
-        figures="\n".join(_figure(name, *one) for name, one in rest),
+        first=figure_section(first[0], *first[1]),
+        figures="\n".join(figure_section(name, *one) for name, one in rest),
         systematics=_systematics(e),
         removals=_removals(e),
         made_from=pairs(flatten(e.made_from)) if e.made_from else "<p>Not recorded.</p>",
     )
-
-
-def _figure(name, picture, wide, narrow):
-    """Return a figure with its words, in a narrow version for phones, where the text of the wide one is too small."""
-    data = base64.b64encode(narrow).decode("ascii")
-    source = f'<source media="(max-width: 40rem)" srcset="data:image/png;base64,{data}">'
-    return figure_section(name, picture, wide).replace("<img ", f"<picture>{source}<img ").replace(
-        "<figcaption>", "</picture><figcaption>"
-    )  # fmt: skip
 
 
 def write_page(folder, estimate):

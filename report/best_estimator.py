@@ -1,42 +1,47 @@
-"""What the best possible estimator achieves on a data set, and how close a run comes to it.
+"""Should a prediction be believed? How good it is, where the network looks, and the best possible estimator beside it.
 
 No estimator has a smaller mean squared error over the prior than the mean variance of the posterior, and the posterior
 mean reaches it. ``information.h5`` beside a data set holds sampled posteriors of some of its planets, written by
 `studies.information` and `studies.posterior`, and the sensitivity map of the posterior mean.
+
+``RULES`` holds every threshold of the verdicts. `studies.verdicts` tests them on networks whose quality is known;
+docs/method.md shows how often they are right.
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from common.files import opened_hdf5
-from common.metrics import spearman
+from common.metrics import band_share, scores, shares, spearman
+from constants import AMP, BANDS
 from loaders import load_dataset
 from preprocessing import take
+from report.style import NBSP, TOUCH, bin_ends, minus, percent, score, with_error
 
 RESAMPLES = 1000  # of the bootstrap
 SETTINGS = ("format", "targets", "auxiliary", "depth_unit", "width")  # of config.yaml, section data: how it is read
+HALF = 0.5  # of a map, held by the wavelengths that a verdict names
+MAX_RANGES = 2  # wavelength ranges that a sentence names
+MAX_REASONS = 2  # reasons that a conclusion names
+SIGMA = 3  # standard errors by which a share must differ from the best estimator's
+LEAST_SHARE = 0.02  # and the least difference worth naming
+BLUE = 0.8  # micron: bins below constrain the Rayleigh slope and the cloud-free radius
+WHY_BLUE = (
+    "The bluest bins (0.55 µm) matter for every abundance: their depth and the slope of Rayleigh scattering anchor the"
+    " planet's radius and pressure, and without this anchor the depth of a molecular band does not give an abundance."
+)
 
 
-@dataclass(frozen=True)
-class BestEstimator:
+class BestEstimator(NamedTuple):
     """The posterior mean of a data set, known from sampled posteriors of some of its planets.
 
-    Attributes
-    ----------
-    amp_names : tuple of str
-    seed : int
-        Seed of the test noise that the posteriors were sampled for.
-    rows : ndarray (n,)
-        Rows of the data set.
-    mean, variance : ndarray (n, n_amps)
-        Of each posterior, retrieval space.
-    optimal_map : ndarray (n_amps, n_bins)
-        Mean squared change of the posterior mean when a bin is redrawn within its error, AMP units squared.
-    share_error : ndarray (n_amps, n_bins)
-        Standard error of each bin's share in ``optimal_map``, from the spread over the planets.
+    ``seed`` is that of the test noise that the posteriors were sampled for, ``rows`` (n,) are those of the data set.
+    ``mean`` and ``variance`` (n, n_amps) are of each posterior, in retrieval space. ``optimal_map`` (n_amps, n_bins) is
+    the mean squared change of the posterior mean when a bin is redrawn within its error; ``share_error`` is the
+    standard error of each bin's share in it, from the spread over the planets.
     """
 
     amp_names: tuple
@@ -82,10 +87,6 @@ class BestEstimator:
                  for values in (squared, self.variance)]  # fmt: skip
         return ratio, ratio * np.hypot(*parts)
 
-    def agreement(self, sensitivity):
-        """Rank correlation over bins of a map (n_amps, n_bins) with the optimal one, (n_amps,)."""
-        return spearman(sensitivity, self.optimal_map)
-
 
 def best_estimator_of(run):
     """Return the `BestEstimator` of a run's data set; None where there is none, or it belongs to another data set.
@@ -129,3 +130,194 @@ def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), resamples)  # (resamples, n)
     return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
+
+
+class Rule(NamedTuple):
+    """A threshold for care and one for distrust; ``below`` says on which side of them a value is bad."""
+
+    quantity: str
+    below: bool
+    care: float
+    distrust: float
+    meaning: str
+    reason: str
+
+
+RULES = (
+    Rule("r2", True, 0.7, 0.3, "R² on the test spectra", "only {:.0%} of the variance is recovered"),
+    Rule("error_ratio", False, 1.4, 2.5, "squared error / limit", "its squared error is {:.2f} times the limit"),
+    Rule(
+        "below_limit", False, 3.0, 5.0, "standard errors by which the squared error is below the limit",
+        "its squared error is {:.0f} standard errors below the limit, so something in the data gives the AMP away",
+    ),
+    Rule("agreement", True, 0.8, 0.55, "agreement with the best estimator", "its agreement is only {:.2f}"),
+    Rule(
+        "misplaced", False, 0.15, 0.3, "share of the map in other bins than the best estimator's",
+        "{:.0%} of its sensitivity is in other bins than the best estimator's",
+    ),
+    Rule(
+        "reaction", False, 1.3, 2.0, "sum of the map / sum of the best estimator's",
+        "noise changes it {:#.3g} times as much (mean square) as the best estimator",
+    ),
+    Rule(
+        "enrichment", True, 1.35, 1.0, "share of the map in the molecule's bands / share of the bins there; used where"
+        " the best estimator is not known", "a bin in its bands has only {:.2f} times the share of an average bin",
+    ),
+)  # fmt: skip
+TRUST, CARE, DISTRUST = range(3)
+WORDS = ("Trust it", "Trust it with care", "Do not trust it")
+UNKNOWN = "without the best estimator nothing shows whether it looks at the right bins"
+
+
+class Verdict(NamedTuple):
+    """What a report says of one AMP; a quantity that is not known is None.
+
+    ``ranges`` are the wavelengths (low, high, share), micron, that together hold half of the map, the largest share
+    first; ``enrichment`` is the share of the map in a molecule's known bands over the share of the bins there.
+    ``error_ratio`` is the squared error over the limit, ``unknowable`` the limit over the variance of the AMP.
+    ``agreement`` is the rank correlation with the optimal map, ``reaction`` the sum of the map over that of the optimal
+    one, ``misplaced`` the share of the map in other bins than the optimal one. ``differing`` are the bins (low, high,
+    share, best) whose share differs from the best estimator's by more than the errors, the largest difference first.
+    """
+
+    amp: AMP
+    r2: float
+    ranges: list
+    in_bands: float | None = None
+    enrichment: float | None = None
+    error_ratio: float | None = None
+    error_ratio_error: float | None = None
+    unknowable: float | None = None
+    agreement: float | None = None
+    reaction: float | None = None
+    misplaced: float | None = None
+    best_in_bands: float | None = None
+    differing: tuple = ()
+
+    @property
+    def below_limit(self):
+        """Standard errors by which the squared error lies below the limit, which no valid estimator can achieve."""
+        if self.error_ratio is None or not self.error_ratio_error:
+            return None
+        return (1 - self.error_ratio) / self.error_ratio_error
+
+    @property
+    def broken(self):
+        """(level, reason) of each rule that the AMP breaks, in the order of ``RULES``."""
+        found = []
+        for rule in RULES:
+            value = getattr(self, rule.quantity)
+            if value is None or (rule.quantity == "enrichment" and self.agreement is not None):
+                continue
+            passed = [np.isfinite(value) and (value >= t if rule.below else value <= t) for t in rule[2:4]]
+            if not all(passed):
+                reason = rule.reason.format(value).replace("%", f"{NBSP}%")
+                found.append((CARE if passed[1] else DISTRUST, reason))
+        return found if self.agreement is not None else [*found, (CARE, UNKNOWN)]
+
+    @property
+    def level(self):
+        """``TRUST``, ``CARE`` or ``DISTRUST``: that of the worst rule broken."""
+        return max((level for level, _ in self.broken), default=TRUST)
+
+    @property
+    def conclusion(self):
+        """The conclusion as a sentence with its reasons."""
+        reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
+        return minus(WORDS[self.level] + (f", because {' and '.join(reasons)}." if reasons else "."))
+
+    @property
+    def how_good(self):
+        """How good the predictions are, as a sentence."""
+        text = f"R² {score(self.r2, 2)}"
+        if self.error_ratio is not None:
+            text += f", squared error {with_error(self.error_ratio, self.error_ratio_error)} times the limit"
+            if self.unknowable >= 0.1:
+                text += f"; {percent(self.unknowable)} of its variance cannot be known from these spectra"
+        return text + "."
+
+    @property
+    def where(self):
+        """Where the network looks, as sentences."""
+        if not self.ranges:
+            return "No bin changes this prediction."
+        named = self.ranges[:MAX_RANGES]
+        wavelengths = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in named)
+        text = f"{percent(sum(share for *_, share in named))} of its sensitivity is at {wavelengths} µm"
+        if self.agreement is None:
+            return text + ("." if self.in_bands is None else f"; {percent(self.in_bands)} is in the molecule's bands.")
+        text += f"; agreement with the best estimator {minus(f'{self.agreement:.2f}')}"
+        if self.differing:
+            low, high, share, best = self.differing[0]
+            text += f". Largest difference: {low:.3g}–{high:.3g} µm, {percent(share)} instead of {percent(best)}"
+        return text + "."
+
+
+def verdicts(run, best=None):
+    """Return a `Verdict` for each AMP of a ``results.Run``.
+
+    It is about the exact map of its best network, or else the published one; ``best`` is the `BestEstimator` of its
+    data set, if there is one.
+    """
+    judged, ends, found = run.best, bin_ends(run.wavelength, run.bin_width), []
+    kept = judged.sensitivity_single or judged.sensitivity
+    r2 = scores(run.y_test, judged.y_pred, judged.scaler.y_std)["R2"]
+    beside = _beside(run, kept, ends, best) if best else [{}] * len(r2)
+    for k, amp in enumerate(run.amp_table):
+        values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept.mean[k])
+        known, bands = {}, BANDS.get(amp.key)
+        if values.sum() > 0 and bands:
+            known["in_bands"] = band_share(values, run.wavelength, bands)
+            covered = band_share(np.ones(len(values)), run.wavelength, bands)
+            known["enrichment"] = known["in_bands"] / covered if covered else None
+        ranges = half_of_the_map(values, ends) if values.sum() > 0 else []
+        found.append(Verdict(amp, float(r2[k]), ranges, **known, **beside[k]))
+    return found
+
+
+def _beside(run, kept, ends, best):
+    """Return what the best estimator adds to the verdict on each AMP, a dict each."""
+    ratio, error = best.error_ratio(run, run.best.y_pred)
+    limit = best.variance.mean(axis=0) / run.y_test.var(axis=0)
+    rows = [{"error_ratio": r, "error_ratio_error": e, "unknowable": min(u, 1.0)}
+            for r, e, u in zip(ratio.tolist(), error.tolist(), limit.tolist())]  # fmt: skip
+    if kept is None or kept.scheme != "single":
+        return rows
+    own, optimal = shares(kept.mean), shares(best.optimal_map)
+    agreement = spearman(kept.mean, best.optimal_map)
+    reaction = kept.mean.sum(axis=1) / best.optimal_map.sum(axis=1)
+    difference = np.nan_to_num(own - optimal)
+    error = np.hypot(0 if kept.share_error is None else kept.share_error, best.share_error)
+    beyond = (np.abs(difference) > SIGMA * error) & (np.abs(difference) > LEAST_SHARE)
+    for k, (row, amp) in enumerate(zip(rows, run.amp_table)):
+        order = [b for b in np.argsort(-np.abs(difference[k])) if beyond[k, b]]
+        row |= {
+            "agreement": float(agreement[k]),
+            "reaction": float(reaction[k]),
+            "misplaced": float(np.abs(difference[k]).sum() / 2),
+            "differing": tuple((*ends[b].tolist(), float(own[k, b]), float(optimal[k, b])) for b in order),
+        }
+        if amp.key in BANDS:
+            row["best_in_bands"] = band_share(best.optimal_map[k], run.wavelength, BANDS[amp.key])
+    return rows
+
+
+def half_of_the_map(values, ends):
+    """Return the wavelength ranges (low, high, share) of the fewest bins that hold half of a map, largest share first.
+
+    ``values`` (n_bins,) is the map of one AMP, not negative; ``ends`` (n_bins, 2) are those of its bins, micron. A
+    range does not cross a gap between bins.
+    """
+    share = values / values.sum()
+    order = np.argsort(-share, kind="stable")
+    chosen = np.sort(order[: int(np.searchsorted(np.cumsum(share[order]), HALF - 1e-12)) + 1])
+    apart = (np.diff(chosen) > 1) | (ends[chosen[1:], 0] > ends[chosen[:-1], 1] * (1 + TOUCH))
+    parts = np.split(chosen, np.flatnonzero(apart) + 1)
+    return sorted(
+        ((*ends[[p[0], p[-1]], [0, 1]].tolist(), float(share[p].sum())) for p in parts), key=lambda one: -one[2]
+    )
+
+
+def looks_blue(found, wavelength):
+    """Say whether an AMP's named wavelengths, or bins that differ, lie in the blue of the spectrum."""
+    return wavelength[0] < BLUE and any(low < BLUE for v in found for low, *_ in (*v.ranges[:MAX_RANGES], *v.differing))

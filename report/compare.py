@@ -13,11 +13,10 @@ import numpy as np
 from common import metrics
 from common.files import read_bounded, written_whole
 from constants import BANDS
-from report.best_estimator import best_estimator_of
-from report.page import NO_BEST, as_text, pairs, plain, style_sheet, table
-from report.share_panels import INK, Steps, panel
-from report.style import bin_edges
-from report.verdict import WORDS, verdicts
+from report.best_estimator import WORDS, best_estimator_of, verdicts
+from report.page import NO_BEST, as_text, grid, pairs, plain, style_sheet, table
+from report.share_panels import Steps, panel
+from report.style import INK, bin_ends, minus, score
 from runio.results import load_run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -74,44 +73,32 @@ def _is_comparison(path):
 
 def _page(runs):
     """Return the page as text."""
-    names = _names(runs)
+    models = [run.model for run in runs]
+    names = models if len(set(models)) == len(models) else [Path(run.folder).name for run in runs]
     bests = [best_estimator_of(run) for run in runs]
     found = [verdicts(run, best) for run, best in zip(runs, bests)]
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
     best = next(filter(None, bests), None)
     r2 = [np.nanmean([one.r2 for one in v]) for v in found]
-    winner = html.escape(names[int(np.nanargmax(r2))])
     title = f"{len(runs)} runs compared: {len(runs[0].amp_table)} parameters from {len(runs[0].wavelength)} bins"
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    start = template.index('<main id="main"')
-    body = "\n".join(
-        [
-            '<main id="main" tabindex="-1">',
-            f'<section aria-label="Networks">{_networks(runs, names, found)}</section>',
-            f'<section aria-label="Maps">{_panels(runs, names, found, colours, best)}',
-            f"<p class='key'>{KEY.format(lines=_legend(names, colours, best))}</p></section>",
-            f'<section aria-labelledby="scores"><h2 id="scores">R² of each parameter</h2>{_r2(runs, names, found)}',
-            f"<p class='key'>{'' if best else NO_BEST}</p></section>",
-            f'<section aria-labelledby="folders"><h2 id="folders">Folders</h2>{_folders(runs, names)}</section>',
-            "</main></body></html>",
-        ]
-    )
     result = (
-        f"<strong>{winner}</strong> has the highest mean R², {np.nanmax(r2):.3f}; the lowest is {np.nanmin(r2):.3f}."
+        f"<strong>{html.escape(names[int(np.nanargmax(r2))])}</strong> has the highest mean R², {score(np.nanmax(r2))};"
+        f" the lowest is {score(np.nanmin(r2))}."
     )
-    head = Template(template[:start]).substitute(style=style_sheet(), title=html.escape(title), result=result)
-    return head + body + "\n"
-
-
-def _names(runs):
-    """Name each run by its network, or by its folder where networks repeat."""
-    models = [run.model for run in runs]
-    return models if len(set(models)) == len(models) else [Path(run.folder).name for run in runs]
-
-
-def _folders(runs, names):
-    """Return the table of the folders; runs of the same name are numbered."""
-    return pairs({f"{i}. {name}": run.folder for i, (name, run) in enumerate(zip(names, runs), 1)})
+    head, _ = Path(__file__).with_name("page.html").read_text(encoding="utf-8").split('<main id="main"')
+    head = Template(head).substitute(style=style_sheet(), title=html.escape(title), result=result)
+    scores = [[plain(a.label), *(score(v[k].r2) for v in found)] for k, a in enumerate(runs[0].amp_table)]
+    return f"""{head}<main id="main" tabindex="-1">
+<section aria-label="Networks">{_networks(runs, names, found)}</section>
+<section aria-label="Maps">{_panels(runs, names, found, best)}</section>
+<section aria-labelledby="scores"><h2 id="scores">R² of each parameter</h2>
+{table("R² on the test spectra", ["AMP", *map(html.escape, names)], scores, "R2", "numbers")}
+<p class="key">{"" if best else NO_BEST}</p></section>
+<section aria-labelledby="folders"><h2 id="folders">Folders</h2>
+{pairs({f"{i}. {name}": run.folder for i, (name, run) in enumerate(zip(names, runs), 1)})}</section>
+</main>
+</body>
+</html>
+"""
 
 
 def _networks(runs, names, found):
@@ -124,9 +111,9 @@ def _networks(runs, names, found):
         columns.append(
             (
                 str(len(run.folds)),
-                f"{np.nanmean([v.r2 for v in one]):.3f}",
+                score(np.nanmean([v.r2 for v in one])),
                 "not known" if None in ratios else f"{np.median(ratios):.2f}",
-                "not known" if None in agreement else f"{np.mean(agreement):.2f} ({np.min(agreement):.2f})",
+                "not known" if None in agreement else minus(f"{np.mean(agreement):.2f} ({np.min(agreement):.2f})"),
                 *(str(levels.count(level)) for level in range(len(WORDS))),
                 "not recorded" if seconds is None else f"{seconds / 60:.1f}",
                 "not recorded" if parameters is None else f"{parameters:,}",
@@ -137,39 +124,34 @@ def _networks(runs, names, found):
     return table("The networks", ["", *map(html.escape, names)], rows, "networks", "numbers")
 
 
-def _panels(runs, names, found, colours, best):
-    """Return a panel per AMP with the maps of all runs."""
+def _panels(runs, names, found, best):
+    """Return a panel per AMP with the maps of all runs, and what the lines are."""
     maps = [run.best.sensitivity_single for run in runs]
     own = [None if one is None else 100 * metrics.shares(one.mean) for one in maps]
     optimal = None if best is None else 100 * metrics.shares(best.optimal_map)
-    edges, articles = bin_edges(runs[0].wavelength), []
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
+    ends, articles = bin_ends(runs[0].wavelength, runs[0].bin_width), []
     for k, amp in enumerate(runs[0].amp_table):
         known = [(n, c, s[k]) for n, c, s in zip(names, colours, own) if s is not None and np.isfinite(s[k]).any()]
         lines = [] if optimal is None else [Steps(optimal[k], None, INK, "3 2")]
         lines += [Steps(values, None, colour) for _, colour, values in known]
         if not lines:
             continue
-        texts = []
-        for b in range(len(edges) - 1):
-            numbers = [f"{name} {values[b]:.1f} %" for name, _, values in known]
-            numbers += [] if optimal is None else [f"best estimator {optimal[k, b]:.1f} %"]
-            texts.append(f"{edges[b]:.3g}–{edges[b + 1]:.3g} µm: {', '.join(numbers)}")
+        labelled = [(name, values) for name, _, values in known]
+        labelled += [] if optimal is None else [("best estimator", optimal[k])]
+        texts = [
+            f"{low:.3g}–{high:.3g} µm: " + ", ".join(f"{name} {values[b]:.1f} %" for name, values in labelled)
+            for b, (low, high) in enumerate(ends)
+        ]
         words = "; ".join(f"{html.escape(name)}: {WORDS[one[k].level].lower()}" for name, one in zip(names, found))
         label = f"{as_text(amp.label)}: share of each bin in the sensitivity of {len(known)} networks"
-        drawing = panel(edges, lines, texts, label, BANDS.get(amp.key, ()))
-        articles.append(f'<article class="amp"><h3>{plain(amp.label)}</h3>\n{drawing}\n<p>{words}.</p></article>')
-    return '<div class="amps">' + "\n".join(articles) + "</div>" if articles else "<p>No run has an exact map.</p>"
-
-
-def _legend(names, colours, best):
-    entries = [f'<span style="color:{c}" aria-hidden="true">■</span> {html.escape(n)}' for n, c in zip(names, colours)]
-    return ", ".join([*entries, "dashed the best possible estimator"] if best else entries)
-
-
-def _r2(runs, names, found):
-    """Return R2 of each AMP, a column per run."""
-    rows = [[plain(amp.label), *(f"{one[k].r2:.3f}" for one in found)] for k, amp in enumerate(runs[0].amp_table)]
-    return table("R² on the test spectra", ["AMP", *map(html.escape, names)], rows, "R2", "numbers")
+        drawing = panel(ends, lines, texts, label, BANDS.get(amp.key, ()))
+        articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n<p>{words}.</p>")
+    if not articles:
+        return "<p>No run has an exact map.</p>"
+    legend = [f'<span style="color:{c}" aria-hidden="true">■</span> {html.escape(n)}' for n, c in zip(names, colours)]
+    legend += ["dashed the best possible estimator"] if best else []
+    return grid(articles) + f"<p class='key'>{KEY.format(lines=', '.join(legend))}</p>"
 
 
 def seconds_of_run(folder):

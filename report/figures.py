@@ -1,24 +1,25 @@
 """Figures of the predictions: errors, credibility, training (Yip et al. 2021, Section 5).
 
-A function takes arrays, with rows in the order of ``amp_table``, and returns the Figure or Axes that it drew; it
-computes nothing and writes nothing. A figure with a panel per AMP takes an optional ``figure`` (a Figure or SubFigure),
-one with a single panel an optional ``ax``. Without one, a new figure of journal width is made. Maps over wavelength are
-in `report.map_figures`.
+A function takes arrays, with rows in the order of ``amp_table``, and returns the Figure that it drew, ``width`` inches
+wide; it computes nothing and writes nothing. Maps over wavelength are in `report.map_figures`.
 """
 
 import numpy as np
 
 from report.style import (
     INK,
+    ONE_COLUMN,
+    TWO_COLUMNS,
     amount,
     difference_scale,
     log_axis,
+    new_figure,
     note,
     panel_grid,
     panel_title,
     panel_width,
     plotted,
-    single_axes,
+    score,
     styled,
     tint,
     value_axis,
@@ -29,17 +30,15 @@ DENSE = 1500  # points in a panel above which their density is shown instead of 
 
 
 @styled
-def true_vs_predicted(y_test, y_pred, amp_table, scores=None, figure=None):
-    """Predicted against true, a panel per AMP, with the 1:1 line, and R2 from ``scores`` if given."""
-    y_pred = np.asarray(y_pred)
-    n_folds = y_pred.shape[0] if y_pred.ndim == 3 else 1
-    predicted = y_pred.reshape(-1, len(amp_table))
-    truth = np.tile(y_test, (n_folds, 1))
-    figure, axes = panel_grid(len(amp_table), figure, row_height=2.15 if len(amp_table) <= 12 else 1.75)
+def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=TWO_COLUMNS):
+    """Predicted ([n_folds,] n_test, n_amps) against true, with the 1:1 line, and R2 (n_amps,) if given."""
+    n = len(amp_table)
+    figure, axes = panel_grid(n, row_height=1.75 if n > 12 or width < TWO_COLUMNS else 2.15, width=width)
+    truth, predicted = np.broadcast_to(y_test, np.shape(y_pred)).reshape(-1, n), np.reshape(y_pred, (-1, n))
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         _true_vs_predicted(ax, truth[:, i], predicted[:, i], amp)
-        if scores is not None and np.isfinite(scores["R2"][i]):
-            note(ax, f"R² = {scores['R2'][i]:.3f}")
+        if r2 is not None and np.isfinite(r2[i]):
+            note(ax, f"R² = {score(r2[i])}")
     figure.supxlabel("True")
     figure.supylabel("Predicted")
     return figure
@@ -55,15 +54,10 @@ def _true_vs_predicted(ax, truth, predicted, amp):
         value_axis(axis, amp, low, high, panel_width(ax))
     inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
     if inside.sum() > DENSE:
-        scale = "log" if log else "linear"
-        limits = (
-            np.concatenate([np.log10(ax.get_xlim()), np.log10(ax.get_ylim())])
-            if log
-            else (*ax.get_xlim(), *ax.get_ylim())
-        )
+        scale, limits = "log" if log else "linear", np.concatenate([ax.get_xlim(), ax.get_ylim()])
         ax.hexbin(
             x[inside], y[inside], gridsize=36, bins="log", mincnt=1, cmap=tint(amp.colour), linewidths=0.1,
-            xscale=scale, yscale=scale, extent=tuple(limits), rasterized=True,
+            xscale=scale, yscale=scale, extent=tuple(np.log10(limits) if log else limits), rasterized=True,
         )  # fmt: skip
         for axis in (ax.xaxis, ax.yaxis):
             value_axis(axis, amp, low, high, panel_width(ax))
@@ -77,9 +71,9 @@ def _true_vs_predicted(ax, truth, predicted, amp):
 
 
 @styled
-def bias_variance(result, amp_table, figure=None):
+def bias_variance(result, amp_table, width=TWO_COLUMNS):
     """Median error along the truth with its central 68 %, from a `diagnostics.BiasVariance`."""
-    figure, axes = panel_grid(len(amp_table), figure)
+    figure, axes = panel_grid(len(amp_table), width=width)
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         factor, unit = difference_scale(amp)
         x, x_unit, _ = plotted(amp, result.truth[i])
@@ -100,14 +94,15 @@ def _title(ax, amp, x_unit, y_unit):
 
 
 @styled
-def deviation(results, amp_table, figure=None):
+def deviation(results, amp_table, width=TWO_COLUMNS):
     """Error against the prediction from a `diagnostics.Deviation` per AMP: median, 95 % interval, spectra per bin."""
-    figure, axes = panel_grid(len(amp_table), figure)
+    figure, axes = panel_grid(len(amp_table), width=width)
     for ax, amp, one in zip(axes, amp_table, results):
         factor, unit = difference_scale(amp)
         x, x_unit, _ = plotted(amp, one.predicted)
         _title(ax, amp, x_unit, unit)
         if not _enough(ax, x):
+            ax.set_yticks([])
             continue
         y = one.median / factor
         error = [y - one.low / factor, one.high / factor - y]
@@ -122,12 +117,10 @@ def deviation(results, amp_table, figure=None):
 
 def _enough(ax, x):
     """Return whether a panel has a bin with enough spectra; if not, say so in it."""
-    if len(x):
-        return True
-    note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    return False
+    if not len(x):
+        note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
+        ax.set_xticks([])
+    return len(x) > 0
 
 
 def _counts(ax, x, count):
@@ -141,36 +134,31 @@ def _counts(ax, x, count):
 
 
 @styled
-def credibility(results, amp_table, delta=None, figure=None):
+def credibility(results, amp_table, delta, width=TWO_COLUMNS):
     """Probability that the truth is within eps of the prediction, from a `diagnostics.Credibility` per AMP.
 
-    ``delta`` is a threshold to mark.
+    ``delta`` is the threshold to mark.
     """
-    figure, axes = panel_grid(len(amp_table), figure, share_y=True)
+    figure, axes = panel_grid(len(amp_table), share_y=True, width=width)
     axes[0].set_ylim(0, 1.04)
     for ax, amp, one in zip(axes, amp_table, results):
         factor, unit = difference_scale(amp)
         x, x_unit, _ = plotted(amp, one.predicted)
-        eps = f"{amount(one.eps / factor)} {unit}".strip()
-        panel_title(ax, amp, with_unit("", x_unit) + f"; ε = {eps}")
-        if len(x):
+        panel_title(ax, amp, with_unit("", x_unit) + f"; ε = {amount(one.eps / factor)} {unit}".rstrip())
+        if _enough(ax, x):
             error = [one.probability - one.low, one.high - one.probability]
             ax.errorbar(x, one.probability, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
             value_axis(ax.xaxis, amp, x.min(), x.max(), panel_width(ax))
-        else:
-            note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
-            ax.set_xticks([])
-        if delta is not None:
-            ax.axhline(delta, color=INK, lw=0.6, ls="--")
+        ax.axhline(delta, color=INK, lw=0.6, ls="--")
     figure.supxlabel("Predicted")
     figure.supylabel("P(|predicted − true| < ε)")
     return figure
 
 
 @styled
-def calibration(result, amp_table, figure=None):
+def calibration(result, amp_table, width=TWO_COLUMNS):
     """Fraction of truths within k standard deviations of the mean of the folds, from a `diagnostics.Calibration`."""
-    figure, axes = panel_grid(len(amp_table), figure, share_x=True, share_y=True, row_height=1.45)
+    figure, axes = panel_grid(len(amp_table), share_x=True, share_y=True, row_height=1.45, width=width)
     axes[0].set_ylim(0, 1.04)
     axes[0].set_xlim(result.k.min(), result.k.max())
     for ax, amp, inside in zip(axes, amp_table, result.inside):
@@ -183,20 +171,20 @@ def calibration(result, amp_table, figure=None):
 
 
 @styled
-def loss_curves(training, validation=None, best_epochs=(), ax=None, label="Loss"):
-    """Training and validation loss from `diagnostics.LossBand`s, with the epochs (n_folds,) that were kept.
+def loss_curves(training, validation, best_epochs, label):
+    """Training and validation loss from `diagnostics.LossBand`s (the latter may be None), one column wide.
 
-    ``label`` names the loss on the vertical axis.
+    ``best_epochs`` (n_folds,) are those that were kept; ``label`` names the loss on the vertical axis.
     """
-    ax = single_axes(ax)
-    for band, name, colour in ((training, "training", "#0072B2"), (validation, "validation", "#D55E00")):
-        if band is None:
-            continue
-        marker = "o" if len(band.epoch) == 1 else None
-        ax.plot(band.epoch, band.mean, color=colour, label=name, marker=marker)
+    figure = new_figure(ONE_COLUMN, 2.4)
+    ax = figure.subplots()
+    bands = [("training", training, "#0072B2"), ("validation", validation, "#D55E00")]
+    bands = [one for one in bands if one[1] is not None]
+    for name, band, colour in bands:
+        ax.plot(band.epoch, band.mean, color=colour, label=name, marker="o" if len(band.epoch) == 1 else None)
         if band.folds.max() > 1:
             ax.fill_between(band.epoch, band.low, band.high, color=colour, alpha=0.2, lw=0)
-    values = np.concatenate([v for b in (training, validation) if b is not None for v in (b.low, b.high)])
+    values = np.concatenate([v for _, band, _ in bands for v in (band.low, band.high)])
     low, high = np.nanmin(values), np.nanmax(values)
     if 0 < low < high:
         log_axis(ax.yaxis, low / (high / low) ** 0.12, high * (high / low) ** 0.05, 0.6 * panel_width(ax))
@@ -208,4 +196,4 @@ def loss_curves(training, validation=None, best_epochs=(), ax=None, label="Loss"
     ax.set_xlabel("Epoch")
     ax.set_ylabel(label, wrap=True)
     ax.legend()
-    return ax
+    return figure

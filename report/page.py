@@ -12,21 +12,34 @@ import numpy as np
 from common import metrics
 from common.files import csv_text, written_whole
 from constants import BANDS
-from report import verdict
-from report.best_estimator import best_estimator_of
+from report.best_estimator import WHY_BLUE, best_estimator_of, looks_blue, verdicts
 from report.diagnostics import calibration
-from report.drawing import all_drawn, png_of
-from report.pictures import make_figures
-from report.share_panels import INK, Steps, panel
-from report.style import DPI, amount, bin_edges, difference_scale, our_style, plotted
-from report.words import among, noise_of_test
+from report.pictures import among, make_figures, noise_of_test
+from report.share_panels import Steps, panel
+from report.style import (
+    DPI,
+    INK,
+    ONE_COLUMN,
+    all_drawn,
+    amount,
+    bin_ends,
+    difference_scale,
+    minus,
+    percent,
+    plotted,
+    score,
+    with_error,
+)
 from runio.config import flatten
 
 MAX_WHOLE = 24  # letters of a header
 MAX_FOLDS = 5  # that a score table lists
 MAX_COVERED = 500  # test spectra whose intervals are made
 LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
+UNRECORDED = "<p>Not recorded.</p>"
+NO_MAP = "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
 FIRST = "sensitivity_shares"  # shown as inline SVG at the top of the page
+THREE = "{:#.3g}".format  # digits
 CLASSES = ("trust", "care", "distrust")
 KEY = (
     "The sensitivity of a parameter to a bin is the mean squared change of its prediction when this bin alone is"
@@ -64,46 +77,41 @@ def write_figures(run, folder=None, figures="report", processes=1):
 
     Returns
     -------
-    dict of str to (Picture, bytes)
-        Name to picture and PNG, for ``write_report``.
+    dict of str to (Picture, bytes, bytes or None)
+        Name to picture, its PNG, and a PNG for telephones where it is wider than one of their screens.
     """
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
-    made = make_figures(run, figures)
-    rendered = {}
-    for (name, picture), (png, pdf) in zip(made.items(), all_drawn([one.figure for one in made.values()], processes)):
+    wide, narrow = make_figures(run, figures), make_figures(run, figures, ONE_COLUMN)
+    again = [n for n, one in wide.items() if n != FIRST and one.figure.get_figwidth() > ONE_COLUMN]
+    tasks = [(one.figure, DPI, True) for one in wide.values()] + [(narrow[n].figure, 1.5 * DPI, False) for n in again]
+    files = all_drawn(tasks, processes)
+    small = dict(zip(again, (png for png, _ in files[len(wide) :])))
+    for name, (png, pdf) in zip(wide, files):
         folder.mkdir(parents=True, exist_ok=True)
-        rendered[name] = picture, png
         for kind, content in (("png", png), ("pdf", pdf)):
             with written_whole(folder / f"{name}.{kind}") as part:
                 part.write_bytes(content)
-    return rendered
+    return {name: (picture, files[i][0], small.get(name)) for i, (name, picture) in enumerate(wide.items())}
 
 
-def write_report(run, path=None, rendered=None, command=None, versions=None):
+def write_report(run, rendered, path=None):
     """Write the report: one HTML file without any outside reference.
 
     Parameters
     ----------
     run : results.Run
+    rendered : dict
+        What ``write_figures`` returned.
     path : path-like, optional
         ``report.html`` in the run's folder by default.
-    rendered : dict, optional
-        What ``write_figures`` returned; drawn again when missing.
-    command : str, optional
-    versions : dict of str to str, optional
-        The command line, and versions of packages; by default the run's own record.
 
     Returns
     -------
     Path
     """
     path = Path(run.folder) / "report.html" if path is None else Path(path)
-    if rendered is None:
-        with our_style():
-            rendered = {name: (picture, png_of(picture.figure, DPI)) for name, picture in make_figures(run).items()}
-    page = build_page(run, rendered, command or run.config.get("command"), versions or run.config.get("versions"))
     with written_whole(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(build_page(run, rendered), encoding="utf-8")
     return path
 
 
@@ -112,33 +120,27 @@ def style_sheet():
     return Path(__file__).with_name("page.css").read_text(encoding="utf-8").rstrip()
 
 
-def build_page(run, rendered, command, versions):
+def build_page(run, rendered):
     """Return the report as text."""
     title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
     settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
-    shown = {name: one for name, one in rendered.items() if name != FIRST}
-    links = "".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in shown.items())
-    missing = "" if run.best.sensitivity or run.best.sensitivity_single else (
-        "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
-    )  # fmt: skip
+    command, shown = run.config.get("command"), {name: one for name, one in rendered.items() if name != FIRST}
     best = best_estimator_of(run)
-    found = verdict.verdicts(run, best)
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
+    found = verdicts(run, best)
+    return Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).substitute(
         style=style_sheet(),
         title=html.escape(title),
         result=result(run, found),
-        panels=panels(run, found, best),
+        panels=_panels(run, found, best),
         notes=_notes(run, found, best),
-        links=links,
+        links="".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in shown.items()),
         summary=pairs(summary(run)),
         scores=_scores(run) + _in_numbers(found) + _errors(run),
-        figures=missing + "\n".join(figure_section(name, *one) for name, one in shown.items()),
-        command=f"<pre tabindex='0'><code>{html.escape(str(command))}</code></pre>"
-        if command
-        else "<p>Not recorded.</p>",
-        versions=pairs(versions) if versions else "<p>Not recorded.</p>",
-        settings=pairs(settings) if settings else "<p>Not recorded.</p>",
+        figures=("" if run.best.sensitivity or run.best.sensitivity_single else NO_MAP)
+        + "\n".join(figure_section(name, *one) for name, one in shown.items()),
+        command=f"<pre tabindex='0'><code>{html.escape(command)}</code></pre>" if command else UNRECORDED,
+        versions=pairs(run.config.get("versions")),
+        settings=pairs(settings),
         targets=_targets(run),
     )
 
@@ -147,7 +149,7 @@ def result(run, found):
     """Return the result of a run as one sentence of HTML."""
     who = f"The mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"The {run.model} network"
     mean = np.nanmean([v.r2 for v in found])
-    text = f"{html.escape(who)} has R² {mean:.2f} on {len(run.y_test)} test spectra (mean over the parameters)"
+    text = f"{html.escape(who)} has R² {score(mean, 2)} on {len(run.y_test)} test spectra (mean over the parameters)"
     if found[0].error_ratio is not None:
         text += (
             f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
@@ -161,9 +163,9 @@ def result(run, found):
     return f"{text}: {'; '.join(clauses)}."
 
 
-def panels(run, found, best=None):
+def _panels(run, found, best):
     """Return a panel per AMP with its verdict below, as a grid."""
-    exact, edges = run.best.sensitivity_single, bin_edges(run.wavelength)
+    exact, ends = run.best.sensitivity_single, bin_ends(run.wavelength, run.bin_width)
     own = None if exact is None else 100 * metrics.shares(exact.mean)
     optimal = None if best is None else 100 * metrics.shares(best.optimal_map)
     articles = []
@@ -173,29 +175,32 @@ def panels(run, found, best=None):
             error = 100 * exact.share_error[k]
             lines = [Steps(optimal[k], 100 * best.share_error[k], INK, "3 2")] if best else []
             lines.append(Steps(own[k], error, one.amp.colour))
-            texts = _texts(one.amp, edges, own[k], error, exact.mean[k], None if best is None else optimal[k])
+            texts = _texts(one.amp, ends, own[k], error, exact.mean[k], None if best is None else optimal[k])
             label = f"{one.amp.key}: share of each bin in its sensitivity. {one.where}"
-            drawing = panel(edges, lines, texts, label, BANDS.get(one.amp.key, ()))
-        words = f"{html.escape(one.how_good)} {_unbroken(html.escape(one.where))}"
+            drawing = panel(ends, lines, texts, label, BANDS.get(one.amp.key, ()))
+        words = f"{html.escape(one.how_good)} {html.escape(one.where).replace('–', '&#8288;–&#8288;')}"  # unbroken
         articles.append(
-            f'<article class="amp"><h3>{plain(one.amp.label)}</h3>\n{drawing}\n<p class="{CLASSES[one.level]}">'
-            f"{html.escape(one.conclusion)}</p><p>{words}</p></article>"
+            f"<h3>{plain(one.amp.label)}</h3>\n{drawing}\n"
+            f'<p class="{CLASSES[one.level]}">{html.escape(one.conclusion)}</p><p>{words}</p>'
         )
-    return '<div class="amps">' + "\n".join(articles) + "</div>"
+    return grid(articles)
 
 
-def _unbroken(text):
-    """Return a text whose ranges, such as 1.34–1.48, do not break at the end of a line."""
-    return text.replace("–", "&#8288;–&#8288;")
+def grid(articles):
+    """Return articles of HTML as a grid whose rows, with one to five columns, are as equally long as they can be."""
+    n = len(articles)
+    columns = ";".join(f"--c{most}:{-(-n // -(-n // most))}" for most in range(2, 6))
+    inner = "\n".join(f'<article class="amp">{one}</article>' for one in articles)
+    return f'<div class="amps" style="{columns}">{inner}</div>'
 
 
-def _texts(amp, edges, own, error, values, optimal):
+def _texts(amp, ends, own, error, values, optimal):
     """Return what is shown of each bin of a panel, (n_bins,) texts; shares in per cent, values in AMP units squared."""
     factor, unit = difference_scale(amp)
     unit = f" {as_text(unit)}²" if unit else ""
     texts = []
-    for b in range(len(own)):
-        text = f"{edges[b]:.3g}–{edges[b + 1]:.3g} µm: {own[b]:.1f} ± {error[b]:.1f} %"
+    for b, (low, high) in enumerate(ends):
+        text = f"{low:.3g}–{high:.3g} µm: {own[b]:.1f} ± {error[b]:.1f} %"
         text += "" if optimal is None else f", best estimator {optimal[b]:.1f} %"
         texts.append(text + f", {amount(values[b] / factor**2)}{unit}")
     return texts
@@ -204,7 +209,7 @@ def _texts(amp, edges, own, error, values, optimal):
 def _notes(run, found, best):
     """Return the notes under the panels: what the lines are, and what the words of the verdicts mean."""
     key = KEY.format(best="dashed: the best possible estimator; " if best else "")
-    blue = f"<p class='key'>{verdict.WHY_BLUE}</p>" if verdict.looks_blue(found, run.wavelength) else ""
+    blue = f"<p class='key'>{WHY_BLUE}</p>" if looks_blue(found, run.wavelength) else ""
     shown = f"<p class='key'>{key}</p>" if run.best.sensitivity_single else ""
     return f"{shown}{blue}<p class='key'>{BEST.format(n=len(best.rows)) if best else NO_BEST}</p>"
 
@@ -275,6 +280,8 @@ def _long(cell):
 
 def pairs(values):
     """Return a dict as a table of two columns, headed by its keys."""
+    if not values:
+        return UNRECORDED
     rows = "\n".join(
         f'<tr><th scope="row">{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in values.items()
     )
@@ -283,11 +290,10 @@ def pairs(values):
 
 def _scores(run):
     """Return R2.csv and MSE.csv as tables with a row per AMP and three digits."""
-    tables = []
-    labels = {csv_text(a.key): plain(a.label) for a in run.amp_table}
+    tables, labels = [], {csv_text(a.key): plain(a.label) for a in run.amp_table}
     for name, caption, form in (
-        ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", "{:.3f}"),
-        ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", "{:#.3g}"),
+        ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", score),
+        ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", THREE),
     ):
         path = Path(run.folder) / f"{name}.csv"
         if not path.is_file():
@@ -298,13 +304,13 @@ def _scores(run):
         single = [row for row in rows if row[0].isdigit()]
         if len(single) > MAX_FOLDS:
             caption += f"; the scores of all {len(single)} folds are in {name}.csv"
-        kept = [row for row in rows if row not in single or len(single) <= MAX_FOLDS]
-        if len(single) == 1:
-            kept = single
+            rows = rows[len(single) :]
+        elif len(single) == 1:
+            rows = single
         titles = {"mean": "Average of the folds", "mean of folds": "Mean prediction"}
-        columns = [titles.get(row[0], f"Fold {html.escape(row[0])}") for row in kept]
+        columns = [titles.get(row[0], f"Fold {html.escape(row[0])}") for row in rows]
         body = [
-            [labels.get(key, html.escape(key)), *(form.format(float(row[i])) for row in kept)]
+            [labels.get(key, html.escape(key)), *(form(float(row[i])) for row in rows)]
             for i, key in enumerate(head[1:], 1)
         ]
         tables.append(table(caption, ["AMP", *columns], body, name, "numbers"))
@@ -318,31 +324,25 @@ def _scores(run):
 
 def _in_numbers(found):
     """Return the numbers behind the verdicts as a table."""
-    known = found[0].error_ratio is not None
-    beside = (
-        ["Error / limit", "Limit / vari&shy;ance", "Agree&shy;ment", "In other bins", "Sum / best"] if known else []
-    )
-    head = ["AMP", "R²", *beside]
-    rows = []
+    known, rows = found[0].error_ratio is not None, []
     for one in found:
-        row = [plain(one.amp.label), f"{one.r2:.3f}"]
+        row = [plain(one.amp.label), score(one.r2)]
         if known:
-            row += [f"{one.error_ratio:#.3g} ±&nbsp;{one.error_ratio_error:.2g}", f"{one.unknowable:.2f}"]
+            row += [with_error(one.error_ratio, one.error_ratio_error), f"{one.unknowable:.2f}"]
             row += ["", "", ""] if one.agreement is None else [
-                f"{one.agreement:.2f}", f"{one.misplaced:.0%}", f"{one.reaction:#.3g}"
+                minus(f"{one.agreement:.2f}"), percent(one.misplaced), f"{one.reaction:#.3g}"
             ]  # fmt: skip
-        bands = "" if one.in_bands is None else f"{one.in_bands:.0%}"
-        rows.append([*row, bands + ("" if one.best_in_bands is None else f" ({one.best_in_bands:.0%})")])
-    head.append("In bands (best)" if known else "In bands")
-    text = table("The numbers behind the verdicts", head, rows, "verdicts", "numbers")
-    if known:
-        text += (
-            "<p>In other bins: the share of the sensitivity that lies in other bins than that of the best estimator."
-            " Sum / best: the sensitivity summed over all bins, divided by the same sum of the best estimator. In"
-            " bands: the share of the sensitivity in the molecule's known bands, and in brackets that of the best"
-            " estimator.</p>"
-        )
-    return text
+        bands = ("" if share is None else percent(share) for share in (one.in_bands, one.best_in_bands))
+        rows.append([*row, "{} ({})".format(*bands).replace(" ()", "")])
+    if not known:
+        return table("The numbers behind the verdicts", ["AMP", "R²", "In bands"], rows, "verdicts", "numbers")
+    head = ["AMP", "R²", "Error / limit", "Limit / vari&shy;ance", "Agree&shy;ment", "In other bins", "Sum / best"]
+    return table("The numbers behind the verdicts", [*head, "In bands (best)"], rows, "verdicts", "numbers") + (
+        "<p>In other bins: the share of the sensitivity that lies in other bins than that of the best estimator."
+        " Sum / best: the sensitivity summed over all bins, divided by the same sum of the best estimator. In"
+        " bands: the share of the sensitivity in the molecule's known bands, and in brackets that of the best"
+        " estimator.</p>"
+    )
 
 
 def _errors(run):
@@ -357,7 +357,7 @@ def _errors(run):
         return "<p>There are too few test spectra for intervals of the predictions.</p>"
     inside = ((ends[:, 0] <= truth[some]) & (truth[some] <= ends[:, 1])).mean(axis=1)  # (n_levels, n_amps)
     head = ["AMP", *(f"{level} % interval" for level in LEVELS)]
-    rows = [[plain(a.label), *(f"{share:.1%}" for share in column)] for a, column in zip(run.amp_table, inside.T)]
+    rows = [[plain(a.label), *(percent(share, 1) for share in column)] for a, column in zip(run.amp_table, inside.T)]
     caption = (
         f"Truths inside the prediction intervals: {len(truth[some])} test spectra; the intervals are made from {half}"
         " others, as for an observation"
@@ -367,13 +367,10 @@ def _errors(run):
         folds = np.stack([fold.y_pred for fold in run.folds.values()])
         share = calibration(run.y_test, folds, [1.0]).inside.mean()
         text += (
-            f"<p>Is the spread of the folds an error bar? No: only {share:.0%} of the truths lie within one standard"
-            " deviation of the folds, where it would be 68 % for an error bar."
-            if share < LEAST_HONEST
-            else f"<p>Is the spread of the folds an error bar? {share:.0%} of the truths lie within one standard"
-            " deviation of the folds; it would be 68 % for an error bar."
+            f"<p>Is the spread of the folds an error bar? {'No: only ' if share < LEAST_HONEST else ''}{percent(share)}"
+            f" of the truths lie within one standard deviation of the folds; it would be {percent(0.68)} for an error"
+            " bar. It reflects the training and not the photon noise.</p>"
         )
-        text += " It reflects the training and not the photon noise.</p>"
     return text
 
 
@@ -383,19 +380,20 @@ def _targets(run):
     for a, truth in zip(run.amp_table, run.y_test.T):
         values, unit, _ = plotted(a, [truth.min(), np.median(truth), truth.max()])
         learnt = "logarithm" if a.scale == "log10" else "value"
-        rows.append([plain(a.label), plain(unit) or "none", *(f"{value:.4g}" for value in values), learnt])
+        rows.append([plain(a.label), plain(unit) or "none", *(minus(f"{value:.4g}") for value in values), learnt])
     head = ["AMP", "Unit", "Least", "Median", "Greatest", "Learnt as"]
     return table("Targets in the test set", head, rows, "targets", "numbers")
 
 
-def figure_section(name, picture, png):
-    """Return a figure with its title and its words; ``png`` is bytes."""
-    data = base64.b64encode(png).decode("ascii")
+def figure_section(name, picture, png, narrow=None):
+    """Return a figure with its title and its words; ``png`` is bytes, as is its ``narrow`` version for telephones."""
+    data, small = (base64.b64encode(one or b"").decode("ascii") for one in (png, narrow))
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
     title, shows, read = html.escape(picture.title), html.escape(picture.shows), html.escape(picture.read)
+    source = f'<source media="(max-width: 40rem)" srcset="data:image/png;base64,{small}">' if small else ""
     return (
         f'<section id="{name}" aria-labelledby="{name}-title"><h3 id="{name}-title">{title}</h3>\n'
-        f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}"'
-        f' alt="{title} (described below)">\n'
+        f'<figure><picture>{source}<img src="data:image/png;base64,{data}" width="{width}" height="{height}"'
+        f' alt="{title} (described below)"></picture>\n'
         f"<figcaption>{shows} <strong>How to read it:</strong> {read}</figcaption></figure></section>"
     )

@@ -1,4 +1,4 @@
-"""The figures of a run, each with the words that go with it: what it shows and how to read it."""
+"""The figures of a run, each with its words: what it shows and how to read it. Nothing unrecorded is said."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,19 @@ from matplotlib.figure import Figure
 from common import metrics
 from report import diagnostics, figures, map_figures
 from report.best_estimator import best_estimator_of
-from report.words import among, draws, loss, map_spectra, noise_of_test, setting, span, why_below
+from report.style import TWO_COLUMNS, bin_ends
+
+LOSS = {  # training.loss in words, and as short as an axis label has to be
+    "mse": ("mean squared error of the scaled AMPs", "mean squared error, scaled"),
+    "log_mse": (
+        "mean over the AMPs of the natural logarithm of each scaled AMP's mean squared error in a batch",
+        "mean log of squared error, scaled",
+    ),
+}
+SHARE = (
+    "The sensitivity to a bin is the mean squared change of the prediction when this bin alone is redrawn within its"
+    " error; it is divided by the sum over all bins"
+)
 
 
 class Picture(NamedTuple):
@@ -20,7 +32,7 @@ class Picture(NamedTuple):
     read: str
 
 
-def make_figures(run, which="report"):
+def make_figures(run, which="report", width=TWO_COLUMNS):
     """Draw the figures that a run has the numbers for.
 
     Parameters
@@ -28,6 +40,8 @@ def make_figures(run, which="report"):
     run : results.Run
     which : {"none", "report", "all"}
         "report": the figures of report.html; "all": also those that show the same numbers in another way.
+    width : float
+        Inches; ``style.ONE_COLUMN`` for a telephone.
 
     Returns
     -------
@@ -35,47 +49,63 @@ def make_figures(run, which="report"):
         File name (without suffix) to picture, in the order of the report: what the predictions are sensitive to, then
         how good they are, then how the networks were trained.
     """
-    if which not in FIGURES:
-        raise ValueError(f"figures: expected {', '.join(FIGURES)}, received {which!r}")
-    names = set(FIGURES[which])
-    if which != "none" and run.best.sensitivity_single is None:
-        names.add("sensitivity_profiles")  # in place of the shares
-    made = ((name, make(run)) for name, make in MAKERS.items() if name in names)
+    if which not in ("none", "report", "all"):
+        raise ValueError(f"figures: expected none, report, all, received {which!r}")
+    only_all = (
+        ONLY_ALL if run.best.sensitivity_single else ONLY_ALL - {"sensitivity_profiles"}
+    )  # in place of the shares
+    names = [name for name in MAKERS if which == "all" or (which == "report" and name not in only_all)]
+    made = ((name, MAKERS[name](run, width)) for name in names)
     return {name: picture for name, picture in made if picture is not None}
 
 
-def _shares(run):
-    exact = run.best.sensitivity_single
-    if exact is None:
-        return None
-    best = best_estimator_of(run)
-    bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
-    kind = map_spectra(run, "sensitivity_single")
-    shows = (
-        f"The share of each wavelength bin in the sensitivity of an AMP. {SHARE}"
-        f" ({_whose(run)}, exact map of {span(np.ravel(exact.n_spectra))} {kind}test spectra, {exact.nodes} nodes)."
-        " Shaded: one standard error of a share (jackknife over spectra)."
-    )
-    shows += " Grey: the molecule's known bands." if bands else ""
-    shows += " Dashed: the best possible estimator of this data set." if best else ""
-    read = (
-        "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
-        " distinguish it from other molecules."
-    )
-    read += (
-        " Where it leaves the dashed line, it weights these bins differently from the best estimator." if best else ""
-    )
-    figure = map_figures.share_panels(
-        run.wavelength, metrics.shares(exact.mean), exact.share_error, run.amp_table,
-        metrics.shares(best.optimal_map) if best else None,
-    )  # fmt: skip
-    return Picture(figure, "Which wavelengths each prediction is sensitive to", shows, read)
+# --- words for how a run was made ---
 
 
-SHARE = (
-    "The sensitivity to a bin is the mean squared change of the prediction when this bin alone is redrawn within its"
-    " error; it is divided by the sum over all bins"
-)
+def setting(run, dotted):
+    """Return a setting of a run, "training.loss" for example; None where it was not recorded."""
+    value = run.config
+    for name in dotted.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def among(names):
+    """Return names as "a", "a and b" or "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def span(values):
+    """Return whole numbers as "30", or as "12 to 30" where they differ."""
+    low, high = int(np.min(values)), int(np.max(values))
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def noise_of_test(run):
+    """Say which noise the test spectra had: "noisy" alone where it was not recorded."""
+    own = run.data.get("noisy")
+    return "noisy" if own is None else "noisy as in the data set" if own else "with noise drawn from their errors"
+
+
+def _map_spectra(run, name):
+    """Return "noisy " or "noise-free " for the spectra of the maps of this name; "" where it is not known."""
+    own = run.data.get("noisy")
+    noisy = next(one.noisy.get(name) for one in run.networks.values() if getattr(one, name) is not None)
+    if own or noisy:
+        return "noisy "
+    return "" if own is None or noisy is None else "noise-free "
+
+
+def _why_below(run):
+    """Say why the validation loss of a run can lie below its training loss."""
+    extras = ["dropout"] if setting(run, f"model.{run.model}.dropout") else []
+    if run.data.get("noisy") and setting(run, "training.noise") != "none" and setting(run, "training.extra_noise"):
+        extras.append("extra noise")  # training spectra have it, validation spectra do not
+    text = "Training loss is an average over an epoch in which the weights still change"
+    text += f", with {among(extras)}" if extras else ""
+    text += ", on spectra with fresh noise" if setting(run, "training.noise") == "fresh" else ""
+    text += "; validation loss is that of averaged weights" if setting(run, "training.average_epochs") else ""
+    return text + "."
 
 
 def _whose(run):
@@ -90,6 +120,47 @@ def _folds_text(run):
     return "" if n == 1 else f" The {n} folds are pooled."
 
 
+def _settings_of(run, maps):
+    """Say how maps of the published test were made."""
+    one, number = maps[0], span([n for m in maps for n in np.ravel(m.n_spectra)])
+    drawn = f"{one.nodes} nodes of quadrature ({one.rule})" if one.nodes else f"{one.repeat} repeats"
+    return f"scheme {one.scheme}, {drawn}, {number} {_map_spectra(run, 'sensitivity')}test spectra"
+
+
+# --- what the predictions are sensitive to ---
+
+
+def _shares(run, width):
+    exact = run.best.sensitivity_single
+    if exact is None:
+        return None
+    best = best_estimator_of(run)
+    shows = (
+        f"The share of each wavelength bin in the sensitivity of an AMP. {SHARE}"
+        f" ({_whose(run)}, exact map of {span(exact.n_spectra)} {_map_spectra(run, 'sensitivity_single')}test"
+        f" spectra, {exact.nodes} nodes)."
+        " Shaded: one standard error of a share (jackknife over spectra)."
+    )
+    shows += " Grey: the molecule's known bands." if _has_bands(run) else ""
+    shows += " Dashed: the best possible estimator of this data set." if best else ""
+    read = (
+        "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
+        " distinguish it from other molecules."
+    )
+    read += (
+        " Where it leaves the dashed line, it weights these bins differently from the best estimator." if best else ""
+    )
+    figure = map_figures.share_panels(
+        run.wavelength, run.bin_width, metrics.shares(exact.mean), exact.share_error, run.amp_table,
+        metrics.shares(best.optimal_map) if best else None, width,
+    )  # fmt: skip
+    return Picture(figure, "Which wavelengths each prediction is sensitive to", shows, read)
+
+
+def _has_bands(run):
+    return bool(map_figures.bands_in_range(bin_ends(run.wavelength, run.bin_width), run.amp_table))
+
+
 def _published(run):
     """Return the published map that is shown (n_amps, n_bins), how it was made, and whether it has a floor."""
     folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
@@ -101,20 +172,13 @@ def _published(run):
     return np.mean([one.mean for one in kept], axis=0), settings, folds[0].scheme != "single"
 
 
-def _settings_of(run, maps):
-    """Say how maps of the published test were made."""
-    number = span(n for one in maps for n in np.ravel(one.n_spectra))
-    kind = map_spectra(run, "sensitivity")
-    return f"scheme {maps[0].scheme}, {draws(maps[0])}, {number} {kind}test spectra"
-
-
-def _curves(run):
+def _curves(run, width):
     published = _published(run)
     if published is None:
         return None
     shown, settings, floor = published
     figure = map_figures.sensitivity_curves(
-        run.wavelength, shown, run.amp_table, run.molecule_curves, run.test_spectrum, bin_width=run.bin_width
+        run.wavelength, run.bin_width, shown, run.amp_table, run.molecule_curves, run.test_spectrum, width
     )
     return Picture(
         figure,
@@ -144,13 +208,13 @@ def _lines_of(run):
     return text + (rest if len(on_curve) < len(run.amp_table) else ".")
 
 
-def _heatmap(run):
+def _heatmap(run, width):
     published = _published(run)
     if published is None:
         return None
-    bands = map_figures.bands_in_range(run.wavelength, run.amp_table)
+    bands = _has_bands(run)
     return Picture(
-        map_figures.sensitivity_heatmap(run.wavelength, published[0], run.amp_table),
+        map_figures.sensitivity_heatmap(run.wavelength, run.bin_width, published[0], run.amp_table, width),
         "The published test, all parameters",
         f"The same map, a row per AMP, each from its own least to its greatest value ({published[1]})."
         + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
@@ -164,7 +228,7 @@ def _heatmap(run):
     )
 
 
-def _profiles(run):
+def _profiles(run, width):
     folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
     if not folds:
         return None
@@ -173,7 +237,7 @@ def _profiles(run):
     over = f", mean of {mean.folds} folds" if several else ""
     redrawn = "alone" if folds[0].scheme == "single" else "together with its group"
     return Picture(
-        map_figures.sensitivity_profiles(run.wavelength, mean, run.amp_table, bin_width=run.bin_width),
+        map_figures.sensitivity_profiles(run.wavelength, run.bin_width, mean, run.amp_table, width),
         "The published test in numbers",
         f"Mean squared change of the AMP ({_settings_of(run, folds)}{over}). Bars are one standard error"
         + (", as if the folds were independent; the band spans the lowest to the highest fold." if several else "."),
@@ -185,35 +249,39 @@ def _profiles(run):
     )
 
 
-def _by_abundance(run):
+def _by_abundance(run, width):
     rows = [k for k, a in enumerate(run.amp_table) if a.kind == "molecule"]
     if run.best.thirds is None or not rows:
         return None
     maps, limits = (values[rows] for values in run.best.thirds)
+    grouped = map_figures.bins_averaged(run.wavelength)
     return Picture(
-        map_figures.abundance_panels(run.wavelength, maps, limits, [run.amp_table[k] for k in rows]),
+        map_figures.abundance_panels(
+            run.wavelength, run.bin_width, maps, limits, [run.amp_table[k] for k in rows], width
+        ),
         "How the map of a molecule changes with its abundance",
         "Sensitivity of each molecule's prediction, with each bin redrawn alone, for the third of the test spectra with"
         f" the lowest, the middle and the highest abundance ({_whose(run)}). The legend gives the range of the"
-        " abundance (log10 of the mixing ratio).",
+        " abundance (log10 of the mixing ratio)."
+        + (f" {grouped} neighbouring bins are averaged." if grouped > 1 else ""),
         "A molecule that is too scarce to be seen leaves little to be sensitive to, so the lowest third can be weaker"
         " than the middle one. Strong bands saturate at high abundance, and weaker bands take over.",
     )
 
 
-def _slopes(run):
+def _slopes(run, width):
     exact, shifted = run.best.sensitivity_single, run.best.response
     if exact is not None:
         slope, curvature = exact.slope, exact.curvature
-        number = span(np.ravel(exact.n_spectra))
-        how = f"averaged over {number} {map_spectra(run, 'sensitivity_single')}test spectra ({_whose(run)}, exact map)"
+        spectra = f"{span(exact.n_spectra)} {_map_spectra(run, 'sensitivity_single')}test spectra"
+        how = f"averaged over {spectra} ({_whose(run)}, exact map)"
     elif shifted is not None:
         slope, curvature = shifted.slope, shifted.curvature
         how = f"fitted to the response map ({_whose(run)})"
     else:
         return None
     return Picture(
-        map_figures.response_slopes(run.wavelength, slope, curvature, run.amp_table),
+        map_figures.response_slopes(run.wavelength, run.bin_width, slope, curvature, run.amp_table, width),
         "The sign of each bin's effect",
         f"Slope and curvature of each prediction as a function of the depth of one bin, {how}. Each row is"
         " divided by its greatest absolute value, which is printed at the right.",
@@ -223,17 +291,17 @@ def _slopes(run):
     )
 
 
-def _response_map(run):
+def _response_map(run, width):
     response = run.best.response
     if response is None:
         return None
-    deviations, spectra = response.deviations, f"{map_spectra(run, 'response')}test spectra"
+    deviations, spectra = response.deviations, f"{_map_spectra(run, 'response')}test spectra"
     if response.n_spectra is not None:
         spectra = f"the first {response.n_spectra} {spectra}"
     inputs = among(setting(run, "data.auxiliary") or [])
     held = f", with {inputs} at the training mean" if inputs else ""
     return Picture(
-        map_figures.response_map(run.wavelength, deviations, response.change, run.amp_table),
+        map_figures.response_map(run.wavelength, run.bin_width, deviations, response.change, run.amp_table, width),
         "The response to a shift of one bin",
         f"Change of each AMP when one bin is shifted by {deviations.min():g} to {deviations.max():g} of its standard"
         f" errors, averaged over {spectra}{held} ({_whose(run)}). The numbers above the panels are the ends of the"
@@ -241,6 +309,9 @@ def _response_map(run):
         "A column that goes from blue below to red above is a bin whose greater depth raises the prediction. The"
         " sensitivity test squares these changes and loses their sign.",
     )
+
+
+# --- how good the predictions are ---
 
 
 def _evaluated(run):
@@ -253,12 +324,11 @@ def _predictions(run):
     return np.stack([fold.y_pred for fold in _evaluated(run)])
 
 
-def _true_vs_predicted(run):
-    each = [metrics.scores(run.y_test, f.y_pred, f.scaler.y_std) for f in _evaluated(run)]
-    scores = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
-    mean = ", the mean over folds" if len(each) > 1 else ""
+def _true_vs_predicted(run, width):
+    r2 = np.array([metrics.r2(run.y_test, one.y_pred) for one in _evaluated(run)])
+    mean = ", the mean over folds" if len(r2) > 1 else ""
     return Picture(
-        figures.true_vs_predicted(run.y_test, _predictions(run), run.amp_table, scores),
+        figures.true_vs_predicted(run.y_test, _predictions(run), run.amp_table, r2.mean(axis=0), width),
         "True and predicted values",
         f"Predictions for {len(run.y_test)} test spectra, {noise_of_test(run)}, that were not used in training, and"
         f" their R²{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a perfect"
@@ -268,10 +338,10 @@ def _true_vs_predicted(run):
     )
 
 
-def _bias_variance(run):
+def _bias_variance(run, width):
     binned = diagnostics.bias_variance(run.y_test, _predictions(run))
     return Picture(
-        figures.bias_variance(binned, run.amp_table),
+        figures.bias_variance(binned, run.amp_table, width),
         "Error along the true value",
         "Median and central 68 % of predicted − true in bins of equal count along the true value (about"
         f" {np.mean(binned.count):.0f} spectra each)." + _folds_text(run),
@@ -294,10 +364,10 @@ def _widths(run):
     return diagnostics.binning(run.amp_table, std), diagnostics.tolerance(run.amp_table, std)
 
 
-def _deviation(run):
+def _deviation(run, width):
     found = diagnostics.deviation(run.y_test, _predictions(run), _widths(run)[0])
     return Picture(
-        figures.deviation(found, run.amp_table),
+        figures.deviation(found, run.amp_table, width),
         "Error along the predicted value",
         f"Median and central 95 % of predicted − true in {_bins_text()}; grey: spectra per bin." + _folds_text(run),
         "Of a real planet only the prediction is known: find it on the axis and read off how far away the truth is"
@@ -305,11 +375,11 @@ def _deviation(run):
     )
 
 
-def _credibility(run):
-    width, eps = _widths(run)
-    found = diagnostics.credibility(run.y_test, _predictions(run), eps, width)
+def _credibility(run, width):
+    along, eps = _widths(run)
+    found = diagnostics.credibility(run.y_test, _predictions(run), eps, along)
     return Picture(
-        figures.credibility(found, run.amp_table, diagnostics.CREDIBILITY_DELTA),
+        figures.credibility(found, run.amp_table, diagnostics.CREDIBILITY_DELTA, width),
         "Credibility",
         f"Probability that the truth is within ε of the prediction, in {_bins_text()}, with 95 % intervals. ε is"
         f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} standard"
@@ -320,12 +390,12 @@ def _credibility(run):
     )
 
 
-def _calibration(run):
+def _calibration(run, width):
     if len(run.folds) < 2:
         return None
     folds = np.stack([fold.y_pred for fold in run.folds.values()])
     return Picture(
-        figures.calibration(diagnostics.calibration(run.y_test, folds), run.amp_table),
+        figures.calibration(diagnostics.calibration(run.y_test, folds), run.amp_table, width),
         "Is the spread of the folds an error bar?",
         f"Fraction of the truths within k standard deviations (of the {len(run.folds)} folds) of their mean; dashed:"
         " a normal distribution.",
@@ -334,24 +404,25 @@ def _calibration(run):
     )
 
 
-def _loss_curves(run):
+def _loss_curves(run, width):
     histories = [fold.history for fold in run.folds.values()]
     training, validation = (diagnostics.loss_band(histories, column) for column in ("loss", "val_loss"))
     if training is None:
         return None
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
-    name, label = loss(run)
+    words, label = LOSS.get(setting(run, "training.loss"), ("", ""))
     return Picture(
-        figures.loss_curves(training, validation, best, label=label).figure,
+        figures.loss_curves(training, validation, best, f"Loss ({label})" if label else "Loss"),
         "Training",
-        f"{name} against epoch"
+        (f"Loss ({words})" if words else "Loss")
+        + " against epoch"
         + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
         + (
             " Triangles mark the epoch with the least validation loss of each network, from which it was kept."
             if best
             else ""
         ),
-        f"Validation loss can lie below training loss. {why_below(run)} A validation loss that rises while training"
+        f"Validation loss can lie below training loss. {_why_below(run)} A validation loss that rises while training"
         " loss falls is a sign of over-fitting.",
     )
 
@@ -372,4 +443,3 @@ MAKERS = {
     "loss_curves": _loss_curves,
 }
 ONLY_ALL = {"sensitivity_heatmap", "sensitivity_profiles", "response_map", "calibration"}
-FIGURES = {"none": (), "report": tuple(name for name in MAKERS if name not in ONLY_ALL), "all": tuple(MAKERS)}

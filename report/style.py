@@ -1,7 +1,9 @@
-"""What all figures share: one style, panel grids, units and axes."""
+"""What all figures share: one style, panel grids, units, numbers in words, axes, and how they become files."""
 
 import contextlib
 import functools
+import io
+import logging
 import math
 import re
 
@@ -21,9 +23,16 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
+from common.processes import process_count, process_pool
+
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.1  # inches, widths of an AAS journal
 DPI = 160  # of PNG files; figures are laid out at it too, so that text is measured once
+MAX_TALL = 3  # panels of a narrow figure below each other; more stand in two columns
 INK, FAINT = "#222222", "#9A9A9A"
+WAVELENGTH = "Wavelength (µm)"
+TOUCH = 1e-6  # of a wavelength: a smaller gap between two bins is rounding
+NBSP = "\N{NO-BREAK SPACE}"
+MEMORY = 3e8  # bytes of a process that draws
 
 STYLE = {
     "font.size": 7.5,
@@ -103,6 +112,37 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def all_drawn(tasks, processes):
+    """Return `drawn` of each task; this process draws from the end of the list what the others have not begun."""
+    n = process_count(processes, len(tasks) // 3, MEMORY)  # fewer than three figures are no work for a process
+    if n < 2:
+        return [drawn(*task) for task in tasks]
+    with process_pool(n - 1, 1) as pool:
+        there = [pool.submit(drawn, *task) for task in tasks]
+        here = {i: drawn(*tasks[i]) for i in reversed(range(len(tasks))) if there[i].cancel()}
+        return [here[i] if i in here else one.result() for i, one in enumerate(there)]
+
+
+def drawn(figure, dpi, with_pdf):
+    """Return a figure as PNG and as PDF, bytes each; without a date, so that the same run gives the same files."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table that it cuts
+    with our_style(), small_fonts():
+        png, file = png_of(figure, dpi), io.BytesIO()
+        if with_pdf:
+            figure.savefig(file, format="pdf", dpi=200, metadata={"CreationDate": None})
+    return png, file.getvalue()
+
+
+def png_of(figure, dpi):
+    """Lay a figure out once and for all, and return it as PNG; with a layout engine every file would be drawn twice."""
+    engine, file = figure.get_layout_engine(), io.BytesIO()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
 class PlainNumbers(ScalarFormatter):
     """Tick labels as plain text, which is drawn many times faster than mathtext, with an offset as a power of ten."""
 
@@ -115,28 +155,17 @@ class PlainNumbers(ScalarFormatter):
             self._useMathText = False
 
 
-def single_axes(ax, height=2.4):
-    """Return ``ax``, or the Axes of a new one-column figure."""
-    return new_figure(ONE_COLUMN, height).subplots() if ax is None else ax
-
-
-def columns_for(n):
-    """Columns of a grid of ``n`` panels."""
-    return n if n <= 3 else 2 if n == 4 else 3 if n <= 12 else 4
-
-
-def panel_grid(n, figure=None, row_height=1.75, share_x=False, share_y=False):
+def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUMNS):
     """Return a figure and exactly ``n`` panels in it, row by row; shared ticks are labelled at the left and the foot.
 
-    ``row_height`` (inches) is that of a new figure.
+    ``row_height`` and ``width`` are in inches; a narrow figure has one panel in a row, or two where that is too long.
     """
-    columns = columns_for(n)
+    columns = n if n <= 3 else 2 if n == 4 else 3 if n <= 12 else 4
+    if width < TWO_COLUMNS:
+        columns = 1 if n <= MAX_TALL else 2
     rows = math.ceil(n / columns)
-    if figure is None:
-        width = ONE_COLUMN if n == 1 else TWO_COLUMNS
-        figure = new_figure(width, max(rows * row_height + 0.35, 2.2))
-    grid = figure.add_gridspec(rows, columns)
-    axes = []
+    figure = new_figure(ONE_COLUMN if n == 1 else width, max(rows * row_height + 0.35, 2.2))
+    grid, axes = figure.add_gridspec(rows, columns), []
     for i in range(n):
         shared = axes[0] if axes else None
         ax = figure.add_subplot(
@@ -156,8 +185,7 @@ def panel_width(ax):
     """Width that a panel will have, roughly, in inches (layout is not done yet)."""
     spec = ax.get_subplotspec()
     columns = spec.get_gridspec().ncols if spec is not None else 1
-    page = ax.figure.figure  # the whole figure, also where the panel is in a SubFigure
-    return max(page.get_figwidth() / columns - 0.5, 0.8)
+    return max(ax.figure.get_figwidth() / columns - 0.5, 0.8)
 
 
 def plain_ticks(low, high, inches):
@@ -203,13 +231,44 @@ def log_axis(axis, low, high, inches):
     axis.set_minor_formatter(NullFormatter())
 
 
-def bin_edges(wavelength):
-    """Edges of bins between their centres on a log axis, (n_bins + 1,), micron."""
+def bin_ends(wavelength, width=None):
+    """Lower and upper end of bins (n_bins, 2) from their centres and full widths (n_bins,), micron.
+
+    Without widths the ends lie between the centres on a log axis.
+    """
+    if width is not None:
+        half = np.asarray(width, float) / 2
+        return np.stack([wavelength - half, wavelength + half], axis=1)
     centre = np.log(np.asarray(wavelength, float))
     if len(centre) == 1:
-        return np.exp(centre[0] + np.array([-0.05, 0.05]))
+        return np.exp(centre + np.array([[-0.05, 0.05]]))
     middle = (centre[1:] + centre[:-1]) / 2
-    return np.exp(np.concatenate([[2 * centre[0] - middle[0]], middle, [2 * centre[-1] - middle[-1]]]))
+    edges = np.exp([2 * centre[0] - middle[0], *middle, 2 * centre[-1] - middle[-1]])
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def joined(ends):
+    """Return edges (n_bins + 1,) without gaps from the ends of bins (n_bins, 2): a gap or an overlap is halved."""
+    return np.concatenate([ends[:1, 0], (ends[:-1, 1] + ends[1:, 0]) / 2, ends[-1:, 1]])
+
+
+def bin_edges(wavelength):
+    """Return the edges between bins of these centres on a log axis, (n_bins + 1,), micron."""
+    return joined(bin_ends(wavelength))
+
+
+def blocks(ends):
+    """Return slices of neighbouring bins without a gap between their ``ends`` (n_bins, 2)."""
+    gaps = np.flatnonzero(ends[1:, 0] > ends[:-1, 1] * (1 + TOUCH)) + 1
+    return [slice(a, b) for a, b in zip([0, *gaps], [*gaps, len(ends)])]
+
+
+def steps(ax, ends, values, baseline=None, label=None, **kwargs):
+    """Draw values (n_bins,) as steps that break at gaps between bins; with a ``baseline``, the area above it."""
+    for part in blocks(ends):
+        foot = None if baseline is None else baseline[part]
+        ax.stairs(values[part], joined(ends[part]), baseline=foot, label=label, **kwargs)
+        label = None  # once in a legend
 
 
 def broken_at_gaps(wavelength, bin_width, *values):
@@ -226,13 +285,10 @@ def broken_at_gaps(wavelength, bin_width, *values):
     return [np.insert(column, gaps, np.nan) for column in columns]
 
 
-def wavelength_axis(ax, wavelength):
-    """Give ``ax`` a logarithmic wavelength axis with plain numbers in micron."""
-    edges = bin_edges(wavelength)
-    log_axis(ax.xaxis, edges[0], edges[-1], panel_width(ax))
-
-
-WAVELENGTH = "Wavelength (µm)"
+def wavelength_axis(ax, bins):
+    """Give ``ax`` a logarithmic axis in micron for bins, given by their ends (n_bins, 2) or their centres."""
+    ends = bins if np.ndim(bins) == 2 else bin_ends(bins)
+    log_axis(ax.xaxis, ends[0, 0], ends[-1, 1], panel_width(ax))
 
 
 def depth_unit(depth):
@@ -270,8 +326,35 @@ def difference_scale(amp):
 
 
 def amount(value):
-    """Print a number with two digits, never as 1e+02."""
-    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
+    """Print a number with two digits, never as 1e+02, and a small one with a power of ten."""
+    if abs(value) >= 99.5:
+        return f"{value:.0f}"
+    digits, _, exponent = f"{value:.2g}".partition("e")
+    return f"{digits}×{power_of_ten(10.0 ** int(exponent))}" if exponent else digits
+
+
+def minus(text):
+    """Return a text whose hyphens are minus signs."""
+    return text.replace("-", "−")
+
+
+def percent(share, digits=0):
+    """Print a share in per cent, with a space that does not break."""
+    return f"{100 * share:.{digits}f}{NBSP}%"
+
+
+def score(r2, digits=3):
+    """Print R2 with so many decimals, or with as many as it needs not to be rounded to 1."""
+    if 0 < 1 - r2 < 0.5 * 10.0**-digits:
+        digits = min(math.ceil(-math.log10(1 - r2)), 9)
+    return minus(f"{r2:.{digits}f}")
+
+
+def with_error(value, error):
+    """Print a value and its error with the same decimals, at most four: two digits of an error up to 0.354, else one."""
+    place = math.floor(math.log10(error)) if 0 < error < np.inf else -2
+    decimals = min(max((0 if error / 10.0**place > 3.54 else 1) - place, 0), 4)
+    return minus(f"{value:.{decimals}f} ±{NBSP}{error:.{decimals}f}")
 
 
 def with_unit(text, unit):

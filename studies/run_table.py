@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from common.files import written_whole
-from report.best_estimator import best_estimator_of
+from report.best_estimator import best_estimator_of, verdicts
 from report.compare import seconds_of_run
-from report.verdict import verdicts
 from runio.results import ENSEMBLE, load_run
 from studies.command import study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, write_csv

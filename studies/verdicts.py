@@ -11,7 +11,7 @@ the paper's cnn with pooling. First fold each, the same test planets and noise, 
 A case is an AMP of a network. It is *unsound* if its squared error is more than twice that of the healthy network of
 the same seed, or if it has a shortcut; *worse* if the error is 1.2 to 2 times that; *sound* if it is smaller and
 nothing is known to be wrong with the network (healthy, 12 epochs, other AMPs of a shortcut). Others are left out: a
-network whose bands were hidden looks elsewhere for every AMP. The thresholds of `report.verdict.RULES` were chosen on
+network whose bands were hidden looks elsewhere for every AMP. The thresholds of `best_estimator.RULES` were chosen on
 seed 0; the other seed tests them. Each case is judged with the best estimator and without it.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from report.verdict import RULES, WORDS, Verdict
+from report.best_estimator import RULES, WORDS, BestEstimator, Verdict, verdicts
 from studies import defects
 from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
 from studies.tables import as_markdown, data_frame, put_between_marks, read_csv, write_csv
@@ -80,8 +80,6 @@ def cases(kind, seed, epochs, work, quick, healthy=None):
 
 def _verdicts(data, test, y_pred, network, exact, same_spectra):
     """Return the verdicts on a network; spectra other than those of the posteriors are compared without pairing."""
-    from report.best_estimator import BestEstimator
-    from report.verdict import verdicts
     from runio.results import NetworkResult, Run
 
     fold = NetworkResult(y_pred, network.scaler, sensitivity_single=exact)

@@ -7,8 +7,7 @@ from example_runs import write_run
 
 from constants import amp
 from report import map_figures, page
-from report.pictures import make_figures
-from report.words import LOSS
+from report.pictures import LOSS, make_figures
 from runio.config import Config, TrainingConfig
 from runio.results import load_run
 
@@ -133,7 +132,8 @@ def test_marks_of_the_kept_epoch_are_named_only_where_there_are_any(tmp_path):
 def test_one_sensitive_bin_of_many_is_not_called_insensitive():
     sensitivity = np.zeros((1, 52))
     sensitivity[0, 7] = 4.0
-    figure = map_figures.sensitivity_curves(np.geomspace(1, 5, 52), sensitivity, [amp("Tp")], {}, np.full(52, 0.01))
+    wavelength, depth = np.geomspace(1, 5, 52), np.full(52, 0.01)
+    figure = map_figures.sensitivity_curves(wavelength, None, sensitivity, [amp("Tp")], {}, depth)
     assert not figure.axes[0].texts
     np.testing.assert_array_equal(figure.axes[0].collections[0].get_array(), np.arange(52) == 7)
 

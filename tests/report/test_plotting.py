@@ -127,7 +127,7 @@ def test_dots_saturate_at_the_95th_percentile():
     sensitivity = np.linspace(1, 100, 50)[None]
     wavelength = np.geomspace(1, 5, 50)
     depth = np.full(50, 0.01)
-    figure = map_figures.sensitivity_curves(wavelength, sensitivity, [amp("H2O")], {}, depth)
+    figure = map_figures.sensitivity_curves(wavelength, None, sensitivity, [amp("H2O")], {}, depth)
     dots = figure.axes[0].collections[0]
     np.testing.assert_allclose(dots.get_array(), (sensitivity[0] - 1) / (np.percentile(sensitivity, 95) - 1))
     assert dots.norm.vmax == 1
@@ -138,7 +138,7 @@ def test_molecules_lie_on_their_own_curve_and_planets_on_the_spectrum():
     wavelength = np.geomspace(1, 5, 8)
     spectrum, curve = np.full(8, 5e-4), np.linspace(0.010, 0.011, 8)
     table = [amp("H2O"), amp("Tp")]
-    figure = map_figures.sensitivity_curves(wavelength, np.ones((2, 8)), table, {"H2O": curve}, spectrum)
+    figure = map_figures.sensitivity_curves(wavelength, None, np.ones((2, 8)), table, {"H2O": curve}, spectrum)
     first, second = panels(figure)
     np.testing.assert_allclose(first.lines[0].get_ydata(), curve * 100)
     np.testing.assert_allclose(second.lines[0].get_ydata(), 500)
@@ -150,13 +150,13 @@ def test_unknown_and_zero_sensitivity_are_said_not_hidden():
     wavelength = np.geomspace(1, 5, 8)
     table = [amp("H2O"), amp("CO"), amp("Tp"), amp("Rp")]
     values = np.stack([np.full(8, np.nan), np.zeros(8), np.ones(8), np.arange(8.0)])
-    figure = map_figures.sensitivity_curves(wavelength, values, table, {}, np.full(8, 0.01))
+    figure = map_figures.sensitivity_curves(wavelength, None, values, table, {}, np.full(8, 0.01))
     assert [[t.get_text() for t in ax.texts] for ax in panels(figure)] == [
         ["no spectra"], ["not sensitive"], ["all equal"], [],
     ]  # fmt: skip
-    map_figures.sensitivity_heatmap(wavelength, values, table)
+    map_figures.sensitivity_heatmap(wavelength, None, values, table)
     result = diagnostics.mean_map([values], [values])
-    map_figures.sensitivity_profiles(wavelength, result, table)
+    map_figures.sensitivity_profiles(wavelength, None, result, table)
 
 
 def test_units_are_those_of_the_field():
@@ -195,17 +195,10 @@ def test_a_constant_truth_and_a_single_spectrum_can_be_drawn():
         figures.bias_variance(diagnostics.bias_variance(truth, truth * 1.01), table).draw_without_rendering()
 
 
-def test_loss_curves_draw_into_the_given_axes_and_mark_the_checkpoints():
+def test_loss_curves_mark_the_checkpoints():
     band = diagnostics.loss_band([{"loss": np.array([1.0, 0.5])}, {"loss": np.array([0.9, 0.6, 0.4])}], "loss")
-    ax = Figure().subplots()
-    assert figures.loss_curves(band, best_epochs=[2, 3], ax=ax) is ax
-    np.testing.assert_array_equal(ax.lines[-1].get_xdata(), [2, 3])
-
-
-def test_panels_can_be_drawn_into_a_subfigure():
-    sub = Figure(layout="constrained").subfigures(1, 2)[0]
-    assert figures.true_vs_predicted(np.zeros((3, 1)), np.ones((3, 1)), [amp("H2O")], figure=sub) is sub
-    assert len(sub.axes) == 1
+    figure = figures.loss_curves(band, None, [2, 3], "Loss")
+    np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), [2, 3])
 
 
 def test_figures_leave_the_callers_settings_and_pyplot_alone():
@@ -220,7 +213,7 @@ def test_figures_leave_the_callers_settings_and_pyplot_alone():
 def test_rounding_is_not_drawn_as_curvature():
     slope = np.array([[0.2, -0.1], [0.2, -0.1]])
     curvature = np.array([[1e-9, -1e-9], [0.01, 0.02]])
-    figure = map_figures.response_slopes(np.array([1.0, 2.0]), slope, curvature, [amp("H2O"), amp("CO")])
+    figure = map_figures.response_slopes(np.array([1.0, 2.0]), None, slope, curvature, [amp("H2O"), amp("CO")])
     drawn = figure.axes[1].collections[0].get_array()
     assert np.ma.getmaskarray(drawn)[0].all()
     np.testing.assert_allclose(drawn[1], [0.5, 1.0])
@@ -232,8 +225,9 @@ def test_the_floor_of_the_halving_scheme_does_not_blacken_the_maps():
     bare = np.linspace(0, 1, 20)[None] ** 3
     shown = []
     for values in (bare, bare + 50):
-        dots = map_figures.sensitivity_curves(wavelength, values, table, {}, np.full(20, 0.01)).axes[0].collections[0]
-        cells = map_figures.sensitivity_heatmap(wavelength, values, table).axes[0].collections[0]
+        curves = map_figures.sensitivity_curves(wavelength, None, values, table, {}, np.full(20, 0.01))
+        dots = curves.axes[0].collections[0]
+        cells = map_figures.sensitivity_heatmap(wavelength, None, values, table).axes[0].collections[0]
         shown.append((dots.get_array(), cells.get_array()))
     for a, b in zip(*shown):
         np.testing.assert_allclose(a, b, atol=1e-9)
@@ -244,8 +238,8 @@ def test_no_line_is_drawn_across_a_gap_between_bins():
     depth, six = np.full(6, 0.02), np.ones((1, 6))
     mean = diagnostics.mean_map([six], [six])
     drawn = [
-        map_figures.sensitivity_curves(wavelength, six, [amp("Tp")], {}, depth, bin_width=width),
-        map_figures.sensitivity_profiles(wavelength, mean, [amp("Tp")], bin_width=width),
+        map_figures.sensitivity_curves(wavelength, width, six, [amp("Tp")], {}, depth),
+        map_figures.sensitivity_profiles(wavelength, width, mean, [amp("Tp")]),
         observation_figures.expectation(
             Observation(wavelength, width, depth, 0.01 * depth, "x"), expected=depth, residuals=np.zeros(6)
         ),
