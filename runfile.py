@@ -206,22 +206,22 @@ def networks(config, arguments):
 
 def study_planet(config, arguments, command, log):
     """Simulate planets like an observed one, train on them, apply the networks: three resumable steps in one folder."""
+    from loaders.observation import read_observation
     from observation import planet
     from observation.apply import apply_run
     from runio.folder import new_folder
     from simulation.design import survey_design
 
-    files = arguments.observation, arguments.planet
-    design = survey_design(*files, config.data.depth_unit, config.data.width, config.data.columns)
+    files, data = (arguments.observation, arguments.planet), config.data
+    seen = read_observation(arguments.observation, data.depth_unit, data.width, data.columns)
+    design = survey_design(seen, arguments.planet)
     folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
     with planet.Study(folder, *files, arguments.n, config, arguments.overwrite, arguments.resume) as study:
         survey = study.survey(design, arguments.quiet)
         run(planet.settings_for(config, survey), study.training(arguments), command, log, study.digest)
         answer = folder / planet.ESTIMATE
         if not study.estimated():
-            apply_run(
-                folder / planet.RUN, arguments.observation, config, {}, answer, arguments.quiet, True, study.digest
-            )
+            apply_run(folder / planet.RUN, seen, config, {}, answer, arguments.quiet, True, study.digest)
     logger.info("the estimate for %s: %s", arguments.observation, answer)
 
 

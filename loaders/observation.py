@@ -64,7 +64,8 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or Observation
+        An observation that was read before is returned as it is.
     depth_unit : {"auto", "fraction", "percent", "ppm"}
         "auto" takes the unit that the file states, and guesses only if it states none.
     width : {"auto", "full", "half"}
@@ -83,6 +84,8 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
         With one line: missing columns; values that are missing or not numbers; wavelengths out of order; errors that
         are not positive; columns, units or widths that are ambiguous; settings that contradict the file.
     """
+    if isinstance(path, Observation):
+        return path
     if width not in ("auto", "full", "half"):
         raise InputError(f"width must be auto, full or half; received {width!r}")
     table = read_table(path, parse_columns(columns))

@@ -35,7 +35,7 @@ FILES = re.compile(  # that an application writes
 
 
 def apply_run(
-    run_folder, observation_path, config, auxiliary=None, output=None, quiet=False, overwrite=False, study=None,
+    run_folder, observation, config, auxiliary=None, output=None, quiet=False, overwrite=False, study=None,
     unverified=False,
 ):  # fmt: skip
     """Estimate the AMPs of one observation with every fold of a run, with their errors, and map their sensitivity.
@@ -48,7 +48,7 @@ def apply_run(
     ----------
     run_folder : path-like
         Folder of a finished run.
-    observation_path : path-like
+    observation : path-like or loaders.observation.Observation
         Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
     config : runio.config.Config
         ``sensitivity_single``, ``seed`` and the ``depth_unit``, ``width`` and ``columns`` of ``data`` are used.
@@ -79,7 +79,7 @@ def apply_run(
     with as_input_error():
         run = load_run(run_folder, unverified)
         chosen = config.data
-        seen = read_observation(observation_path, chosen.depth_unit, chosen.width, chosen.columns)
+        seen = read_observation(observation, chosen.depth_unit, chosen.width, chosen.columns)
         seen = match_grid(seen, run.wavelength, run.bin_width)
         inputs = _auxiliary(run, auxiliary or {})
     refuse_closed(run.folder / "applied" if output is None else output)
@@ -93,7 +93,7 @@ def apply_run(
     folds = [fold.predict(seen.depth[None], inputs)[0] for fold in folds]
     made_from = {
         "run": str(Path(run_folder).resolve()),
-        "observation": str(Path(observation_path).resolve()),
+        "observation": str(Path(seen.name).resolve()),
         "auxiliary": auxiliary or {},
         "settings": config.to_dict(),
         "versions": log.versions(),
@@ -102,7 +102,7 @@ def apply_run(
     estimate = assess(run, network, seen, values, config.seed, made_from)
     rows = table_rows(estimate, noisy, folds)
     if output is None:
-        output = unique_folder(run.folder / "applied", folder_name(Path(observation_path).stem))
+        output = unique_folder(run.folder / "applied", folder_name(Path(seen.name).stem))
     with RunFolder(output, made_from, overwrite, marker="amps.csv", names=FILES, resumable=False) as folder:
         _write_table(folder.work / "amps.csv", rows)
         judged = estimate.consistency

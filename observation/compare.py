@@ -8,7 +8,7 @@ so that the coverage holds near the estimate and not only on average. ``studies/
 with three others.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,27 +24,12 @@ BLOCK = 256  # estimates at once, so that memory stays small
 
 
 def intervals(predictions, truths, estimates, quantiles=None):
-    """Return prediction intervals for the truths behind some estimates.
+    """Return prediction intervals (n_levels, 2, m, n_amps) for the truths behind ``estimates`` (m, n_amps).
 
-    Parameters
-    ----------
-    predictions, truths : ndarray (n, n_amps)
-        Of simulated planets that the network was not trained on, in retrieval space.
-    estimates : ndarray (m, n_amps)
-        Estimates for which intervals are wanted.
-    quantiles : callable, optional
-        Another rule than `local_neighbours`, with the same arguments and result.
-
-    Returns
-    -------
-    ndarray (n_levels, 2, m, n_amps)
-        Low and high end for each of `LEVELS`; NaN where there are fewer than `MIN_PLANETS` planets. No end lies
-        outside the range of the truths, unless the estimate itself does.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, or a number is not finite.
+    ``predictions`` and ``truths`` (n, n_amps) are of simulated planets that the network was not trained on, all in
+    retrieval space; ``quantiles`` is another rule than `local_neighbours`. There is a low and a high end for each of
+    `LEVELS`, NaN with fewer than `MIN_PLANETS` planets. No end lies outside the range of the truths, unless the
+    estimate itself does. Wrong shapes, NaN and infinity raise a ValueError.
     """
     predictions, truths, estimates = (np.asarray(values, float) for values in (predictions, truths, estimates))
     if predictions.ndim != 2 or predictions.shape != truths.shape or estimates.shape[1:] != predictions.shape[1:]:
@@ -57,8 +42,7 @@ def intervals(predictions, truths, estimates, quantiles=None):
             raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
     if len(predictions) < MIN_PLANETS:
         return np.full((len(LEVELS), 2, *estimates.shape), np.nan)
-    tails = np.array([(1 - level) / 2 for level in LEVELS.values()])
-    quantiles = quantiles or local_neighbours
+    tails, quantiles = np.array([(1 - level) / 2 for level in LEVELS.values()]), quantiles or local_neighbours
     blocks = [quantiles(predictions, truths - predictions, block, tails) for block in _blocks(estimates)]
     ends = estimates + np.concatenate(blocks, axis=2)
     low, high = truths.min(axis=0), truths.max(axis=0)
@@ -129,19 +113,15 @@ MAX_NAMED = 5  # bins in a sentence
 
 @dataclass(frozen=True)
 class TestPlanets:
-    """Simulated planets that no network was trained on, with the noise of an observation.
-
-    ``truths`` and ``predictions`` are (n, n_amps); ``clean`` and ``spectra`` (n, n_bins) are without and with the
-    noise whose 1-sigma ``error`` is (n_bins,). Where the data set is ``noisy`` itself, the two are the same.
-    """
+    """Simulated planets that no network was trained on, with the noise of an observation."""
 
     __test__ = False  # not a test case of pytest
 
-    truths: np.ndarray
+    truths: np.ndarray  # (n, n_amps), as are the predictions
     predictions: np.ndarray
-    clean: np.ndarray
-    spectra: np.ndarray
-    error: np.ndarray
+    clean: np.ndarray  # (n, n_bins) without noise; the same as ``spectra`` where the data set is noisy itself
+    spectra: np.ndarray  # (n, n_bins)
+    error: np.ndarray  # (n_bins,) 1-sigma of the noise
     noisy: bool
 
     def residuals(self, spectra, predictions, rows=None):
@@ -201,23 +181,18 @@ def planets_as_seen(run, network, error, seed):
 
 @dataclass(frozen=True)
 class Comparison:
-    """An observed spectrum beside simulated test planets.
+    """An observed spectrum beside simulated test planets."""
 
-    Mahalanobis ``distance``, ``largest`` absolute standardised residual, and ``misfit`` in units of the errors; beside
-    each the share of ``n`` test planets in which it is smaller. ``standardised`` residuals and ``expected`` depths,
-    as predicted from the other bins, are (n_bins,). ``beyond`` is the share of bins outside the range of all planets.
-    """
-
-    distance: float
-    share_nearer: float
-    largest: float
+    distance: float  # Mahalanobis
+    share_nearer: float  # of the test planets; the other two shares likewise
+    largest: float  # absolute standardised residual
     share_smaller: float
-    misfit: float
+    misfit: float  # in units of the errors
     share_better: float
-    standardised: np.ndarray
+    standardised: np.ndarray  # (n_bins,) residuals from the ``expected`` depths, which the other bins predict
     expected: np.ndarray
-    n: int
-    beyond: float = 0.0
+    n: int  # test planets
+    beyond: float = 0.0  # share of the bins outside the range of all planets
 
     @property
     def outside(self):
@@ -283,17 +258,12 @@ def error_level(run, error):
     return ErrorLevel(float(np.median(error / run.reference["error"])), float(low), float(high))
 
 
-@dataclass(frozen=True)
-class Consistency:
-    """Whether an observation is like the spectra that were trained on.
+class Consistency(NamedTuple):
+    """Whether an observation is like the spectra that were trained on."""
 
-    ``status`` is "inside", "outside" or "unknown"; ``sentences`` give the result and its reasons; ``numbers`` go into
-    verdict.yaml.
-    """
-
-    status: str
-    sentences: list
-    numbers: dict = field(default_factory=dict)
+    status: str  # "inside", "outside" or "unknown"
+    sentences: list  # the result and its reasons
+    numbers: dict  # for verdict.yaml
 
 
 def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets=0, deviations=0.0):
@@ -304,12 +274,10 @@ def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets
     are made from ``n_planets``; ``deviations`` is the largest distance of a bin from the mean training depth, in
     standard deviations of all training depths.
     """
-    if comparison is not None and not comparison.outside:
-        deviations = 0.0  # the comparison is the sharper test: wide priors do hold such depths
-    extrapolates = deviations > OUTSIDE_DEVIATIONS
+    unlike = comparison is not None and comparison.outside
+    extrapolates = deviations > OUTSIDE_DEVIATIONS and (unlike or comparison is None)  # else compared more sharply
     status = UNKNOWN if comparison is None else INSIDE
-    too_large = level is not None and level.too_large
-    if beyond or extrapolates or too_large or (comparison is not None and comparison.outside):
+    if beyond or extrapolates or unlike or (level is not None and level.too_large):
         status = OUTSIDE
     sentences, numbers = [_headline(status, level)], {"status": status, "test_planets": int(n_planets)}
     if comparison is not None:

@@ -32,20 +32,9 @@ MEMORY_PER_PROCESS = 3e8  # bytes: twice what a forward model of 109 bins was me
 class Study(RunFolder):
     """A folder for one set of inputs and for one command at a time.
 
-    The inputs (content of the observation and of the planet file, number of planets, all settings) are written to
+    The inputs (content of the observation and of the planet file, ``n`` planets, all settings) are written to
     ``study.yaml`` before anything else. A command with ``resume`` has to give the same ones. What a step finds in the
     folder from other inputs, after an ``overwrite`` that was interrupted, is made again.
-
-    Parameters
-    ----------
-    path : path-like
-    observation, planet : path-like
-        The two input files.
-    n : int
-        Number of planets.
-    config : runio.config.Config
-    overwrite, resume : bool
-        Start again, or continue, where the folder holds a study.
     """
 
     def __init__(self, path, observation, planet, n, config, overwrite=False, resume=False):
@@ -54,12 +43,8 @@ class Study(RunFolder):
         settings = {**contents, "n": n, **config.to_dict(), "versions": versions()}
         super().__init__(path, settings, overwrite, resume, NO_INPUT)
         self.n, self.config = n, config
-        left_out = ("versions", *NO_INPUT)
-        inputs = {
-            key: value
-            for key, value in flatten(self.settings).items()
-            if not any(key == one or key.startswith(f"{one}.") for one in left_out)
-        }
+        no_input = tuple(f"{name}." for name in ("versions", *NO_INPUT))
+        inputs = {key: v for key, v in flatten(self.settings).items() if not f"{key}.".startswith(no_input)}
         self.digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
     def _start(self):
@@ -88,8 +73,8 @@ class Study(RunFolder):
     def __exit__(self, kind, error, traceback):
         super().__exit__(kind, error, traceback)
         if error is not None and not isinstance(error, InputError):
-            again = "continue with the same command and --resume --output"
-            logger.info("%s: not finished; %s %s", self.path, again, self.path)
+            again = f"continue with the same command and --resume --output {self.path}"
+            logger.info("%s: not finished; %s", self.path, again)
 
     def survey(self, design, quiet=False):
         """Simulate the survey of a ``simulation.design.Design``, or continue with the one there; return its path."""

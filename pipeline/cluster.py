@@ -364,7 +364,7 @@ class Workers(concurrent.futures.Executor):
         if any(map(can_work, self._workers)):
             self._seen = self._looked
         elif self._looked > self._seen + self.patience:
-            self._broken = f"{self.address}: {standstill(self._workers, self.patience)}; go on with --resume"
+            self._broken = f"{self.address}: {standstill(self._workers, self.patience)}; continue with --resume"
 
     def _hand_over(self, future, function, args, kwargs):
         if not future.set_running_or_notify_cancel():
@@ -409,4 +409,4 @@ class Workers(concurrent.futures.Executor):
 
     @property
     def _gone(self):
-        return f"{self.address}: the scheduler is gone; start it again and go on with --resume"
+        return f"{self.address}: the scheduler is gone; start it again and continue with --resume"

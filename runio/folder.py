@@ -208,7 +208,7 @@ class RunFolder:
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
         elif error is not None and self.work.exists():
-            logger.info("%s: not finished; go on with --resume --output %s", self.path, self.path)
+            logger.info("%s: not finished; continue with --resume --output %s", self.path, self.path)
         self._refuse_full_disk(error)
 
     def _refuse_full_disk(self, error):
@@ -218,7 +218,7 @@ class RunFolder:
             stated = re.search(r"errno = (\d+)", str(cause))  # HDF5
             number = getattr(cause, "errno", None) or (int(stated[1]) if stated else None)
             if number in NO_ROOM:
-                message = f"{self.path}: {os.strerror(number)}; make room there and go on with --resume"
+                message = f"{self.path}: {os.strerror(number)}; make room there and continue with --resume"
                 raise RuntimeError(message) from error
             cause = cause.__cause__ or cause.__context__
 
@@ -352,7 +352,7 @@ class RunFolder:
     def _go_on(self):
         if not self.resume:
             raise RunFolderError(
-                f"{self.path}: holds an unfinished run; --resume to go on with it, --overwrite to start again"
+                f"{self.path}: holds an unfinished run; --resume to continue with it, --overwrite to start again"
             )
         self._check_same(self.work / "config.yaml", "an unfinished run")
         self.resumed = True

@@ -161,7 +161,7 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
 
     Parameters
     ----------
-    observation : path-like
+    observation : path-like or loaders.observation.Observation
         Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
     planet : path-like
         Planet file; see ``simulation.planetfile``.
@@ -182,12 +182,12 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
         seen = read_observation(observation, depth_unit, width, columns)
     if seen.bin_width is None:
         raise InputError(
-            f"{observation}: one bin and no width, expected a column of widths: a survey needs the edges of the bins"
+            f"{seen.name}: one bin and no width, expected a column of widths: a survey needs the edges of the bins"
         )
     edges = np.column_stack([seen.wavelength - seen.bin_width / 2, seen.wavelength + seen.bin_width / 2])
-    _check_covered(edges, observation)
+    _check_covered(edges, seen.name)
     text, too_fine = resolution_text(edges)
-    logger.log(logging.WARNING if too_fine else logging.INFO, "%s: %s", observation, text)
+    logger.log(logging.WARNING if too_fine else logging.INFO, "%s: %s", seen.name, text)
     design = Design(
         title=f"Transmission spectra of planets like {config.name}, on the bins of an observation",
         edges=edges,
@@ -198,14 +198,14 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
         errors=seen.error,
         error_scale=tuple(config.errors),
         offsets=_instrument_offsets(config.offsets, seen, planet),
-        sources={"observation": str(observation), "planet": str(planet), "resolution": text},
+        sources={"observation": seen.name, "planet": str(planet), "resolution": text},
     )
     _warn_if_out_of_reach(design, seen)
     _warn_if_unseen(design, planet)
     return design
 
 
-def _check_covered(edges, observation):
+def _check_covered(edges, name):
     from simulation.kdistribution import KDistributions
 
     first, last = KDistributions.load().edges[[0, -1]]
@@ -213,7 +213,7 @@ def _check_covered(edges, observation):
     if outside.any():
         low, high = edges[outside][0]
         raise InputError(
-            f"{observation}: {outside.sum()} of {len(edges)} bins lie outside of the opacities, the first from "
+            f"{name}: {outside.sum()} of {len(edges)} bins lie outside of the opacities, the first from "
             f"{low:.4g} to {high:.4g} micron; expected bins within {first:.2f} to {last:.2f} micron"
         )
 

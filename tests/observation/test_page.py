@@ -41,7 +41,7 @@ def estimate_of(n_bins=13, n_amps=5, **changes):
         "values": centre,
         "intervals": np.array([[centre - 0.3 * width, centre + 0.2 * width], [centre - width, centre + width]]),
         "limits": np.array([centre - 2 * width, centre + 2 * width]),
-        "consistency": Consistency("outside", ["Out of distribution <b>", "Errors & more."]),
+        "consistency": Consistency("outside", ["Out of distribution <b>", "Errors & more."], {}),
         "expected": np.full(n_bins, 0.02),
         "residuals": np.sin(np.arange(n_bins)),
         "sensitivity": sensitivity,
@@ -114,7 +114,7 @@ def test_what_is_not_known_is_said_and_not_drawn():
     nothing = np.full((2, 2, 5), np.nan)
     values = estimate_of(
         intervals=nothing, expected=None, residuals=None, sensitivity=None, systematics={}, redrawn=None, replaced=None,
-        observation=spectrum(instrument=None), consistency=Consistency("unknown", ["Unknown: why."]), made_from={},
+        observation=spectrum(instrument=None), consistency=Consistency("unknown", ["Unknown: why."], {}), made_from={},
     )  # fmt: skip
     pictures = make_pictures(values)
     assert set(pictures) == {"answer_intervals", "expectation"}

@@ -76,7 +76,7 @@ class Steps:
         rules = {"marker": "amps.csv", "names": planet_files(), "resumable": False}
         with RunFolder(output, {"study": study}, overwrite, **rules) as folder:
             self.die("estimate")
-            found = {"run": (Path(run) / "results.h5").read_text(), "observation": Path(observation).read_text()}
+            found = {"run": (Path(run) / "results.h5").read_text(), "observation": Path(observation.name).read_text()}
             (folder.work / "amps.csv").write_text(json.dumps(found))
             folder.finish()
 

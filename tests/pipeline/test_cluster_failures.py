@@ -111,7 +111,7 @@ def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_s
     assert re.fullmatch(
         r"tcp://\S+: all workers that are left have been paused for 0\.3 s \(2 of 2, with up to [0-9.]+ [GM]B of a "
         r"limit of 50 MB\); a worker takes about 1\.\d GB with TensorFlow, and the data set: raise its limit "
-        r"\(--memory-limit of dask worker, memory= of SLURMCluster\); go on with --resume",
+        r"\(--memory-limit of dask worker, memory= of SLURMCluster\); continue with --resume",
         str(raised.value),
     )
     assert "workers are paused (2 of 2" in caplog.text

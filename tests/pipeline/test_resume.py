@@ -241,7 +241,7 @@ def test_killed_overwriting_leaves_the_old_results_until_it_is_resumed(runs, who
     assert runs.run("over", "--overwrite", kill_at_change=20).status == -9
     assert (runs.folder("over") / "results.h5").read_bytes() == old
     refused = runs.run("over")
-    assert refused.status == 2 and "--resume to go on with it, --overwrite to start again" in refused.stderr
+    assert refused.status == 2 and "--resume to continue with it, --overwrite to start again" in refused.stderr
     refused = runs.run("over", "--resume", "--seed", "6")
     assert refused.status == 2 and "seed = 0, received 6" in refused.stderr
     assert (runs.folder("over") / "results.h5").read_bytes() == old
@@ -280,7 +280,7 @@ def test_disk_full_at_one_file_is_one_clear_line_and_the_run_is_resumed(runs, wh
         runs.begin(f"full {name}", first_copy(copies, begun))
     stopped = runs.run(f"full {name}", *(["--resume"] if begun else []), full_at=name)
     assert stopped.status == 1
-    assert "No space left on device; make room there and go on with --resume" in stopped.stderr
+    assert "No space left on device; make room there and continue with --resume" in stopped.stderr
     assert not (runs.folder(f"full {name}") / "results.h5").exists()
     assert runs.run(f"full {name}", "--resume").status == 0
     assert_equal(runs.folder(f"full {name}"), whole[1])
@@ -296,7 +296,7 @@ def test_small_disk_is_one_clear_line_and_the_run_is_resumed_on_a_larger_one(run
     try:
         stopped = runs.run(f"disk {size}", output=disk / "out")
         assert stopped.status == 1
-        assert "No space left on device; make room there and go on with --resume" in stopped.stderr
+        assert "No space left on device; make room there and continue with --resume" in stopped.stderr
         assert not (disk / "out/results.h5").exists()
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
         assert runs.run(f"disk {size}", "--resume", output=disk / "out").status == 0
@@ -307,7 +307,7 @@ def test_small_disk_is_one_clear_line_and_the_run_is_resumed_on_a_larger_one(run
 
 def test_file_size_limit_is_one_clear_line(runs):
     stopped = runs.run("limit", file_limit=20_000)  # what a quota may do; met by HDF5 and Keras, not by Python
-    assert stopped.status == 1 and "File too large; make room there and go on with --resume" in stopped.stderr
+    assert stopped.status == 1 and "File too large; make room there and continue with --resume" in stopped.stderr
 
 
 def test_disk_full_while_the_figures_are_drawn_is_one_clear_line(runs, whole, copies):
