@@ -232,7 +232,7 @@ class Workers(concurrent.futures.Executor):
         try:
             self._client = self._open.enter_context(self._connect())
             self._await_workers()
-            self._refuse_strangers()
+            self._check_workers()
         except BaseException:
             self._open.close()
             raise
@@ -306,7 +306,7 @@ class Workers(concurrent.futures.Executor):
         self._n_threads = sum(worker["nthreads"] for worker in self._workers if can_work(worker))
         return bool(self._workers)
 
-    def _refuse_strangers(self):
+    def _check_workers(self):
         """Raise an InputError if a worker cannot import this software, or has another version of it."""
 
         def look():  # sent as code, so it also runs where this module is missing: it must import it by itself

@@ -320,10 +320,10 @@ class RunFolder:
             logger.info("%s: nothing to resume here, so a new run starts", self.path)
         if self.marker not in os.listdir(self.path) and _is_of_software(self.path.resolve()):
             raise RunFolderError(f"{self.path}: a folder of this software; choose another --output, such as runs/new")
-        strangers = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
-        if strangers and self.marker not in strangers:
+        unknown = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
+        if unknown and self.marker not in unknown:
             raise RunFolderError(
-                f"{self.path}: holds {', '.join(strangers[:9])} but no {self.marker}, so these are not replaced; "
+                f"{self.path}: holds {', '.join(unknown[:9])} but no {self.marker}, so these are not replaced; "
                 "choose another --output, or move them away"
             )
         if self.work.exists():
@@ -352,7 +352,7 @@ class RunFolder:
     def _go_on(self):
         if not self.resume:
             raise RunFolderError(
-                f"{self.path}: holds an unfinished run; --resume to continue with it, --overwrite to start again"
+                f"{self.path}: holds an unfinished run; --resume to continue it, --overwrite to start again"
             )
         self._check_same(self.work / "config.yaml", "an unfinished run")
         self.resumed = True

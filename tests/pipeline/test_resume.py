@@ -241,7 +241,7 @@ def test_killed_overwriting_leaves_the_old_results_until_it_is_resumed(runs, who
     assert runs.run("over", "--overwrite", kill_at_change=20).status == -9
     assert (runs.folder("over") / "results.h5").read_bytes() == old
     refused = runs.run("over")
-    assert refused.status == 2 and "--resume to continue with it, --overwrite to start again" in refused.stderr
+    assert refused.status == 2 and "--resume to continue it, --overwrite to start again" in refused.stderr
     refused = runs.run("over", "--resume", "--seed", "6")
     assert refused.status == 2 and "seed = 0, received 6" in refused.stderr
     assert (runs.folder("over") / "results.h5").read_bytes() == old

@@ -320,11 +320,7 @@ def in_out(name, made):
     ("a file in the way", (lambda p: (p / "out").write_text("mine"), ()), "not usable for results"),
     ("a link to nowhere", (lambda p: (p / "out").symlink_to("/nowhere/at/all"), ()), "not usable for results"),
     ("finished results", (finished_run, ()), "out: holds finished results; choose another --output, or --overwrite"),
-    (
-        "an unfinished run",
-        (unfinished_run, ()),
-        "out: holds an unfinished run; --resume to continue with it, --overwrite",
-    ),
+    ("an unfinished run", (unfinished_run, ()), "out: holds an unfinished run; --resume to continue it, --overwrite"),
     ("of other settings", (unfinished_run, ("--resume",)), "holds an unfinished run with seed = 1, received 0"),
     ("a user's settings", (in_out("config.yaml", "mine"), ()), "holds config.yaml but no results.h5"),
     *(
