@@ -26,7 +26,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import constants
-from common.files import read_bounded
+from common.files import digest, read_bounded
 from common.processes import MEMORY_PER_PROCESS, quiet_libraries, usable_memory
 from runio import log
 from runio.log import InputError
@@ -39,7 +39,7 @@ PACKAGES = ("software", "tensorflow", "keras", "numpy")  # must have the same ve
 NOT_RUN = ("tests", "notebooks", "docs")  # folders whose code no worker runs
 START_PATIENCE = 600  # seconds to wait for the first worker, which may have to queue
 CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
-PATIENCE = 60  # seconds without a working worker before the run gives up
+PATIENCE = 60  # seconds without a working worker (gone, or paused because of its memory) before the run gives up
 LOOK_EVERY = 1.0  # seconds between two counts of the workers
 CHUNKS_PER_THREAD = 4  # chunks under way or ready for every worker thread
 # Workers of this machine are not paused, because no other worker would take their task. Beyond the limit they are ended
@@ -48,7 +48,7 @@ CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 STOPPED = "the workers were released before the task ended"
 
 
-def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
+def open_scheduler(address):
     """Return the workers of a scheduler as an executor, to be used as a context manager.
 
     Parameters
@@ -57,15 +57,6 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
         ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the scheduler file of a
         running scheduler; or ``local:N``: N new worker processes of one thread each on this machine, which end with
         the context.
-    patience : float
-        Seconds during which all workers are gone, or paused by Dask because of their memory, before all work fails
-        with a RuntimeError.
-    start_patience : float
-        Seconds to wait for the first worker.
-
-    Returns
-    -------
-    Workers
 
     Raises
     ------
@@ -75,7 +66,7 @@ def open_scheduler(address, patience=PATIENCE, start_patience=START_PATIENCE):
     RuntimeError
         On entering the context, if no worker comes.
     """
-    return Workers(address, patience, start_patience)
+    return Workers(address)
 
 
 def parse_address(address):
@@ -99,23 +90,22 @@ def parse_address(address):
 # Memory of workers; a worker is a dict as ``identity`` of Dask's scheduler describes it
 
 
-def local_limit(n, free=None):
-    """Return the memory limit (bytes) of each of ``n`` workers on this machine: its share of what is ``free``.
+def local_limit(n):
+    """Return the memory limit (bytes) of each of ``n`` workers on this machine: its share of what is free.
 
     Where that is less than a worker needs there is a warning and no limit, which could end workers that would fit.
     """
-    free = usable_memory() if free is None else free
-    share = free / n
-    if share == float("inf"):
+    free = usable_memory()
+    if free == float("inf"):
         return None
-    if share < MEMORY_PER_PROCESS:
+    if free / n < MEMORY_PER_PROCESS:
         fitting = max(1, int(free / MEMORY_PER_PROCESS))
         logger.warning(
             "--scheduler local:%d: a worker takes about %s with TensorFlow, and %s are free; local:%d would fit",
             *(n, gigabytes(MEMORY_PER_PROCESS), gigabytes(free), fitting),
         )
         return None
-    return int(share)
+    return int(free / n)
 
 
 def can_work(worker):
@@ -136,14 +126,14 @@ def limit_words(workers):
     return f"a limit of {gigabytes(min(limits))}" if limits else "no limit"
 
 
-def standstill(workers, seconds):
-    """Say why no worker has worked for so many seconds, and what to do."""
+def standstill(workers):
+    """Say why no worker has worked for ``PATIENCE`` seconds, and what to do."""
     if not workers:
-        return f"all workers are gone, for {seconds:g} s"
+        return f"all workers are gone, for {PATIENCE:g} s"
     return (
-        f"all workers that are left have been paused for {seconds:g} s ({paused_words(workers)}); a worker takes about "
-        f"{gigabytes(MEMORY_PER_PROCESS)} with TensorFlow, and the data set: raise its limit (--memory-limit of dask "
-        "worker, memory= of SLURMCluster)"
+        f"all workers that are left have been paused for {PATIENCE:g} s ({paused_words(workers)}); a worker takes "
+        f"about {gigabytes(MEMORY_PER_PROCESS)} with TensorFlow, and the data set: raise its limit (--memory-limit of "
+        "dask worker, memory= of SLURMCluster)"
     )
 
 
@@ -171,12 +161,8 @@ def project_modules(root):
 
 def code_digest(root):
     """Return a digest of the names and contents of `project_modules`."""
-    digest = hashlib.sha256()
-    for path in project_modules(root):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()[:12]
+    names = "".join(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n" for path in project_modules(root))
+    return hashlib.sha256(f"{names}{digest(*project_modules(root))}".encode()).hexdigest()[:12]
 
 
 def _difference(received, expected):
@@ -212,12 +198,12 @@ def portable_task(function, args, kwargs):
 class Workers(concurrent.futures.Executor):
     """The executor that `open_scheduler` returns; one thread talks to Dask. ``n_workers`` is how many are alive."""
 
-    def __init__(self, address, patience, start_patience):
+    def __init__(self, address):
         try:
             import dask.distributed  # noqa: F401
         except ImportError:
             raise InputError("--scheduler: needs Dask, not installed here: pip install 'dask[distributed]'") from None
-        self.address, self.patience, self.start_patience = address, patience, start_patience
+        self.address = address
         self.n_workers = self._n_threads = self._n_paused = 0
         self._workers, self._limit = [], ""  # as the scheduler describes them; their memory limit as text
         self._target = parse_address(address)
@@ -287,10 +273,10 @@ class Workers(concurrent.futures.Executor):
             raise InputError(f"--scheduler: no scheduler answers at {self.address} ({error}){hint}") from None
 
     def _await_workers(self):
-        end = time.monotonic() + self.start_patience
+        end = time.monotonic() + START_PATIENCE
         while not self._count():
             if time.monotonic() > end:
-                raise RuntimeError(f"{self.address}: no worker came within {self.start_patience:.0f} s")
+                raise RuntimeError(f"{self.address}: no worker came within {START_PATIENCE} s")
             time.sleep(0.2)
 
     def _count(self):
@@ -363,8 +349,8 @@ class Workers(concurrent.futures.Executor):
         self._count()
         if any(map(can_work, self._workers)):
             self._seen = self._looked
-        elif self._looked > self._seen + self.patience:
-            self._broken = f"{self.address}: {standstill(self._workers, self.patience)}; continue with --resume"
+        elif self._looked > self._seen + PATIENCE:
+            self._broken = f"{self.address}: {standstill(self._workers)}; continue with --resume"
 
     def _hand_over(self, future, function, args, kwargs):
         if not future.set_running_or_notify_cancel():

@@ -18,7 +18,6 @@ from pathlib import Path
 from common.processes import process_count, process_pool, usable_cores
 from constants import Stream, stream
 from perturbation.arguments import abundance_cuts, find_amps
-from pipeline.schedule import rate_note
 from runio import log
 from runio.config import DataConfig, build_config
 from runio.folder import FolderInUse, RunFolder
@@ -103,10 +102,8 @@ class EpochWatch:
 
 def data_path(config):
     """Return the path of the data set: relative to the present folder; the shipped one is found from anywhere."""
-    path = config.data.path
-    if path == DataConfig().path and not os.path.exists(path):
-        return str(Path(__file__).parents[1] / path)
-    return path
+    shipped = config.data.path == DataConfig().path and not os.path.exists(config.data.path)
+    return str(Path(__file__).parents[1] / config.data.path) if shipped else config.data.path
 
 
 def load_split(config):
@@ -148,10 +145,9 @@ def prepare_tensorflow():
 
 
 def train_network(config, split, folder, k, on_epoch=None, until=None):
-    """Return the network of fold ``k`` at its best epoch: train it, or go on with, or load, what is there.
+    """Return the network of fold ``k`` at its best epoch: train it, or continue with or load what is there.
 
-    ``on_epoch`` is called with the row of the history after every epoch. After ``until`` epochs the training stops, to
-    be continued, and None is returned.
+    ``on_epoch`` and ``until`` are those of `pipeline.training.train_fold`.
     """
     from models import build_model
     from pipeline import training
@@ -166,17 +162,8 @@ def train_network(config, split, folder, k, on_epoch=None, until=None):
     }
     n_train, n_valid = len(fold.train), len(fold.valid)
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, n_train, n_valid)
-    return training.train_fold(
-        lambda: build_model(name, *shape, **layers),
-        data,
-        fold,
-        config.training,
-        config.seed,
-        folder,
-        k,
-        on_epoch,
-        until,
-    )
+    build = functools.partial(build_model, name, *shape, **layers)
+    return training.train_fold(build, data, fold, config.training, config.seed, folder, k, on_epoch, until)
 
 
 @dataclass(frozen=True)
@@ -289,8 +276,9 @@ def train_networks(config, split, folder, stage=None, executor=None):
     Folds that were trained before are read from ``folder``. ``stage`` (a `runio.log.Stages`) follows the progress.
     """
     from pipeline.network import TrainedNetwork
+    from pipeline.training import rate_note
 
-    folds = range(len(split.folds))
+    n_folds = len(split.folds)
     logger.info("training: %s", rate_note(config.training, len(split.folds[0].train)))
     if config.sensitivity.enabled:
         truth = split.data.amps[split.test]
@@ -299,18 +287,19 @@ def train_networks(config, split, folder, stage=None, executor=None):
                 "sensitivity.abundance: the test spectra have %s from %.3g to %.3g, none is in the range: "
                 "its row of the published map stays empty", split.data.amp_names[k], *span,
             )  # fmt: skip
-    watch = EpochWatch(folder, folds, config.training.epochs, stage)
-    n = process_count(config.training.processes, len(folds))
+    watch = EpochWatch(folder, range(n_folds), config.training.epochs, stage)
+    n = process_count(config.training.processes, n_folds)
     if executor is not None:
         train_folds(executor, config, split, folder, watch)
     elif n > 1:
         with process_pool(n, tensorflow_threads()) as pool:
             train_folds(pool, config, split, folder, watch, n)
-    models = {}
-    for k in folds:
-        models[k] = train_network(config, split, folder, k, lambda row: watch.look())
+    networks = {}
+    for k, fold in enumerate(split.folds):
+        model = train_network(config, split, folder, k, lambda row: watch.look())
+        networks[k] = TrainedNetwork(model, fold.scaler, split.data.amp_names)
         watch.end(k)
-    return {k: TrainedNetwork(model, split.folds[k].scaler, split.data.amp_names) for k, model in models.items()}
+    return networks
 
 
 @contextlib.contextmanager

@@ -22,8 +22,7 @@ UNITS = {  # units in which depths and errors may be given by mistake, and their
     "ppm": lambda values: values / 1e6,
     "radius ratios Rp/Rs": lambda values: values**2,
 }
-ERROR_UNITS = {**UNITS, "variances": np.sqrt}
-del ERROR_UNITS["radius ratios Rp/Rs"]
+ERROR_UNITS = {**{unit: fraction for unit, fraction in UNITS.items() if "Rp/Rs" not in unit}, "variances": np.sqrt}
 MAX_REACH = 3.0  # depths may lie so many times further from the mean than the run's test spectra
 UNIT_REACH = 1.6  # but only so many times, if in another unit they would be within a factor of the usual depth
 UNIT_FACTOR = 4.0  # this factor
@@ -154,15 +153,8 @@ class TrainedNetwork:
     def predict_frame(self, spectra, auxiliary=None):
         """Predict the AMPs of each spectrum, with names and in the units of the report.
 
-        Parameters
-        ----------
-        spectra, auxiliary
-            As for `predict`.
-
-        Returns
-        -------
-        pandas.DataFrame (N, n_amps)
-            Columns such as "H2O (log10 VMR)", "Mp (M_J)" and "Tp (K)".
+        Parameters are those of `predict`. Returns a pandas.DataFrame (N, n_amps) with columns such as
+        "H2O (log10 VMR)", "Mp (M_J)" and "Tp (K)".
         """
         try:
             import pandas
@@ -178,7 +170,7 @@ class TrainedNetwork:
             columns[f"{amp.key} ({unit_text(unit)})" if unit else amp.key] = values
         return pandas.DataFrame(columns)
 
-    def sensitivity(self, spectra, errors, amps=None, auxiliary=None, model=None, **options):
+    def sensitivity(self, spectra, errors, amps=None, auxiliary=None, **options):
         """Map how much each prediction changes when bins are redrawn within their errors.
 
         Parameters
@@ -190,8 +182,6 @@ class TrainedNetwork:
             True AMPs in retrieval space, for an abundance cut.
         auxiliary : ndarray, optional
             As for `predict`.
-        model : object, optional
-            Used in place of the network, which cannot be sent to an executor's processes: a `sensitivity.ModelLoader`.
         **options
             Further arguments of `sensitivity.sensitivity_map`.
 
@@ -211,7 +201,7 @@ class TrainedNetwork:
         rows = self._rows(auxiliary, len(spectra))
         bins = self.wavelength if options.get("directions") is None else None
         return sensitivity_map(
-            self.model if model is None else model,
+            self.model,
             amps,
             spectra,
             errors,
@@ -227,7 +217,8 @@ class TrainedNetwork:
         """Refuse spectra (N, n_bins) that lie far from those of the run, and name the unit that they are likely in."""
         if self.known is None or spectra.ndim != 2 or not spectra.size:  # other checks will refuse these
             return
-        reach, away = self.known.reach, self._distance(spectra)
+        reach = self.known.reach
+        away = np.abs(spectra - self.scaler.x_mean).max(axis=1) / self.scaler.x_std  # (N,)
         away[~np.isfinite(away)] = 0  # rows that other checks will name
         far = away > UNIT_REACH * reach
         if not far.any():
@@ -240,11 +231,6 @@ class TrainedNetwork:
                 f"spectra: expected transit depths as fractions, within {reach:.3g} standard deviations of the mean in "
                 f"training as in this run, received {away.max():.3g}" + _hint(likely)
             )
-
-    def _distance(self, spectra):
-        """Largest distance of a depth of each spectrum from the mean depth in training, (N,), in its deviations."""
-        low, high = spectra.min(axis=1) - self.scaler.x_mean, spectra.max(axis=1) - self.scaler.x_mean
-        return np.maximum(-low, high) / self.scaler.x_std
 
     def _refuse_other_errors(self, errors):
         """Refuse errors (..., n_bins) that another unit would make like those of the run, or larger than the depths."""
@@ -308,13 +294,7 @@ def network_file(folder, fold):
 
 
 def save_mean(networks, folder):
-    """Keep the mean of the networks of all folds in ``folder`` as ``ensemble.keras``, once; return it.
-
-    Parameters
-    ----------
-    networks : dict of int to TrainedNetwork
-    folder : path-like
-    """
+    """Keep the mean of ``networks``, {fold: TrainedNetwork}, in ``folder`` as ``ensemble.keras``, once; return it."""
     path, mean = network_file(folder, ENSEMBLE), mean_network(list(networks.values()))
     if path.is_file():  # an interrupted run goes on with the file that its maps were begun with
         with contextlib.suppress(ValueError):  # damaged

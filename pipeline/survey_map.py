@@ -43,6 +43,9 @@ class Block:
     start: int
     stop: int
 
+    def __len__(self):
+        return self.stop - self.start
+
     @property
     def task_name(self):
         """What a message calls this block."""
@@ -70,28 +73,12 @@ def load_network(run_dir):
 
 
 def map_file(loader, path, folder, key, nodes=5, block_size=BLOCK, executor=None, advance=lambda n: None):
-    """Make the exact map of all spectra of an HDF5 file of this project's layout.
+    """Return the exact map of all spectra of the HDF5 file ``path``, of this project's layout.
 
-    Parameters
-    ----------
-    loader : sensitivity.ModelLoader
-        Of a ``pipeline.network.TrainedNetwork``.
-    path : path-like
-        The data set; with an executor, where all workers see it.
-    folder : path-like
-        Where the maps of finished blocks are kept; an interrupted survey goes on from them.
-    key : str
-        Identifies the network; a folder with blocks of another network or survey raises an InputError.
-    nodes, block_size : int
-        Nodes of the quadrature, and spectra in a block. The size changes the last digits at most.
-    executor : concurrent.futures.Executor, optional
-        Default: this process.
-    advance : callable, optional
-        Called with the number of spectra of each finished block.
-
-    Returns
-    -------
-    sensitivity.SensitivityMap
+    ``loader`` is a `sensitivity.ModelLoader` of a `pipeline.network.TrainedNetwork`, and ``key`` identifies that network.
+    Maps of finished blocks are kept in ``folder``, from which an interrupted survey continues; a folder with blocks of
+    another network or survey raises an InputError. The size of a block, in spectra, changes the last digits at most.
+    ``advance`` is called with the number of spectra of each finished block.
     """
     positive_integer("block_size", block_size), quadrature_rule(nodes, "auto", "single")
     path, folder = Path(path).resolve(), Path(folder)
@@ -100,10 +87,10 @@ def map_file(loader, path, folder, key, nodes=5, block_size=BLOCK, executor=None
     _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, block_size])
     blocks = [Block(str(path), k, min(k + block_size, n_spectra)) for k in range(0, n_spectra, block_size)]
     missing = [block for block in blocks if not _is_kept(folder, block)]
-    advance(n_spectra - sum(block.stop - block.start for block in missing))
+    advance(n_spectra - sum(map(len, missing)))
     for block, result in _map_blocks(loader, missing, nodes, executor):
         result.save(_file(folder, block))
-        advance(block.stop - block.start)
+        advance(len(block))
     return merge_maps(SensitivityMap.load(_file(folder, block)) for block in blocks)
 
 
@@ -138,7 +125,7 @@ def _is_kept(folder, block):
         return False
     try:
         kept = SensitivityMap.load(path)
-        if (kept.n_spectra == block.stop - block.start).all() and np.isfinite(kept.mean).all():
+        if (kept.n_spectra == len(block)).all() and np.isfinite(kept.mean).all():
             return True
         reason = "it is not the map of all its spectra"
     except Exception as error:  # whatever a damaged file provokes in h5py or NumPy
@@ -197,7 +184,7 @@ def main(argv=None):
             log.root.error("%s", error)
             return 1
         except KeyboardInterrupt as stop:
-            log.root.error("%s; the same command goes on from the finished blocks", stopped_by(stop))
+            log.root.error("%s; the same command continues from the finished blocks", stopped_by(stop))
             return stop_status(stop)
         log.root.info("%s: exact map of %d spectra", path, result.n_spectra.max())
     return 0
@@ -220,9 +207,9 @@ def map_survey(arguments):
     """Return the map of the survey that the command line names."""
     n_spectra, wavelength = read_grid(arguments.survey)
     run = load_run(arguments.run)
-    trained_on = run.wavelength
-    if wavelength.shape != trained_on.shape or not np.allclose(wavelength, trained_on, rtol=1e-4):
-        raise InputError(f"{arguments.survey}: expected the {len(trained_on)} wavelengths of the run, received others")
+    if wavelength.shape != run.wavelength.shape or not np.allclose(wavelength, run.wavelength, rtol=1e-4):
+        n_bins = len(run.wavelength)
+        raise InputError(f"{arguments.survey}: expected the {n_bins} wavelengths of the run, received others")
     _compare_depths(run, arguments.survey, n_spectra)
     loader = ModelLoader(load_network, str(Path(arguments.run).resolve()))
     workers = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import functools
 import logging
+import math
 import time
 import zipfile
 from pathlib import Path
@@ -19,7 +20,6 @@ import numpy as np
 from common.files import written_whole
 from constants import Stream, stream
 from models import load_model
-from pipeline.schedule import learning_rate, passes, peak_rate, should_stop, steps_per_epoch
 from preprocessing import add_noise, epoch_chunks
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,11 @@ CHUNK_BATCHES = 64  # batches in memory at a time
 STATE_SECONDS = 5.0  # between two states on disk
 VALIDATION_ROWS = 4096  # in one call of the network
 BETA_BATCH = 512  # training.beta_2 is for batches of this size
+REFERENCE_BATCH = 64  # training.lr is the learning rate for batches of this size
+HIGH_RATE = 0.0035  # for batches of 64; above it the rate grows with the fourth root of lr, or the radius gets worse
+LEAST_TRAVEL = 6.0  # steps times peak rate that a training needs: 12 epochs with a quarter of it lose 0.04 in R2
+FEW_STEPS = 1000  # with fewer, more epochs help more than any other setting
+FEW_SPECTRA, MAX_COPIES = 10_000, 4  # copies: auto: passes of an epoch over a small training set
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 
 
@@ -53,6 +58,82 @@ class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite."""
 
 
+# The learning rate
+
+
+def passes(settings, n_train):
+    """Return how often an epoch shows each training spectrum (``copies``; auto: more often if they are few)."""
+    return min(-(-FEW_SPECTRA // n_train), MAX_COPIES) if settings.copies == "auto" else settings.copies
+
+
+def steps_per_epoch(settings, n_train):
+    """Return the number of batches in an epoch of so many training spectra."""
+    return -(-n_train * passes(settings, n_train) // settings.batch_size)
+
+
+def peak_rate(settings, steps):
+    """Return the highest learning rate, for ``steps`` batches in an epoch.
+
+    ``lr`` is meant for batches of 64. The noise of a gradient falls with the root of the batch size, and Adam's steps
+    may grow by as much. With a cosine the rate is raised where ``lr`` is too low for so few steps (see `LEAST_TRAVEL`),
+    and lowered where it is above `HIGH_RATE`. Both are gradual, so that a higher ``lr`` is always a higher rate.
+    """
+    growth = math.sqrt(settings.batch_size / REFERENCE_BATCH)
+    peak = settings.lr * growth
+    if settings.schedule == "cosine":
+        least = LEAST_TRAVEL / (steps * settings.epochs)
+        peak *= max(least / peak, 1.0) ** 0.8
+        peak *= max(peak / (HIGH_RATE * growth), 1.0) ** -0.75
+    return peak
+
+
+def rate_note(settings, n_train):
+    """Return a line about the learning rate of a training with so many spectra, and about too few steps."""
+    steps = steps_per_epoch(settings, n_train)
+    peak, total = peak_rate(settings, steps), steps * settings.epochs
+    meant = f"training.lr = {settings.lr:g} is for batches of {REFERENCE_BATCH}"
+    line = f"{total} steps at a learning rate of up to {peak:.3g} ({meant})"
+    return line + ("; so few steps leave the network unfinished: more epochs help" if total < FEW_STEPS else "")
+
+
+def learning_rate(step, steps, val_losses, settings, peak):
+    """Return the learning rate of a step (counted from 0 over all epochs), for ``steps`` in an epoch.
+
+    It rises linearly to ``peak`` over ``warmup_epochs``. With ``schedule: cosine`` it falls to ``min_lr`` along half a
+    cosine (Loshchilov & Hutter 2017, arXiv:1608.03983). With ``plateau`` it is multiplied by ``plateau_factor`` each
+    time the validation loss of the finished epochs has not improved for ``plateau_patience`` epochs (0: constant).
+    """
+    floor, rate = min(settings.min_lr, peak), peak
+    if settings.schedule == "cosine":
+        rate = floor + (peak - floor) * (1 + math.cos(math.pi * step / (steps * settings.epochs))) / 2
+    elif settings.plateau_patience:
+        waited = 0
+        for improved in _improvements(val_losses, settings.min_improvement):
+            waited = 0 if improved else waited + 1
+            if waited >= settings.plateau_patience:
+                rate, waited = max(rate * settings.plateau_factor, floor), 0
+    return rate * min(1.0, (step + 1) / max(1, settings.warmup_epochs * steps))
+
+
+def should_stop(val_losses, settings):
+    """Say whether the last epoch that improved lies ``stop_patience`` epochs back; never with 0 or a cosine."""
+    improved = _improvements(val_losses, settings.min_improvement)
+    patience = settings.stop_patience if settings.schedule == "plateau" else 0
+    return 0 < patience < len(improved) and not any(improved[-patience:])
+
+
+def _improvements(val_losses, least):
+    """Say for each epoch whether its loss is below the best one before by more than the fraction ``least``."""
+    best, improved = np.inf, []
+    for loss in val_losses:
+        improved.append(best == np.inf or loss < best - least * abs(best))
+        best = loss if improved[-1] else best
+    return improved
+
+
+# One or several devices
+
+
 def make_optimizer(settings, steps, peak):
     """Return AdamW with a moving average of the weights; without decay and averaging it is Adam.
 
@@ -60,14 +141,9 @@ def make_optimizer(settings, steps, peak):
     et al. 2022, arXiv:2205.10287).
     """
     beta_2 = max(0.0, 1 - (1 - settings.beta_2) * settings.batch_size / BETA_BATCH)
-    average = {}
     horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # at most a tenth of a short training
-    if horizon:
-        average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)}
+    average = {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / horizon)} if horizon else {}
     return keras.optimizers.AdamW(peak, settings.weight_decay, beta_2=beta_2, clipnorm=settings.clipnorm, **average)
-
-
-# One or several devices
 
 
 def scope(strategy):
@@ -165,14 +241,16 @@ def save_whole(model, path):
 class Trainer:
     """A training that can be saved and restored: network, optimiser, history, and the weights of the best epoch."""
 
-    def __init__(self, build, settings, steps, peak, seed, state_path, history_path):
+    def __init__(self, build, settings, n_train, seed, folder, slower):
         import tensorflow as tf
 
-        self.settings, self.steps, self.peak, self.seed = settings, steps, peak, seed
-        self.state_path, self.history_path = state_path, history_path
+        self.settings, self.seed = settings, seed
+        self.state_path, self.history_path = folder / f"state_{seed[1]}.npz", folder / f"history_{seed[1]}.csv"
+        self.steps = steps_per_epoch(settings, n_train)
+        self.peak = peak_rate(settings, self.steps) * slower
         with scope(settings.strategy):
             self.model = build()
-            self.optimizer = make_optimizer(settings, steps, peak)
+            self.optimizer = make_optimizer(settings, self.steps, self.peak)
             self.optimizer.build(self.model.trainable_variables)
             self.train_steps = compiled_steps(self.model, self.optimizer, LOSSES[settings.loss])
         self.predict = tf.function(functools.partial(self.model, training=False), reduce_retracing=True)
@@ -276,36 +354,12 @@ class Trainer:
 
 
 def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=None, until=None):
-    """Train one network on one fold, or go on where an interrupted training stopped.
+    """Train one network on one fold, or continue an interrupted training; return the network of the best epoch.
 
-    Parameters
-    ----------
-    build : callable
-        Returns a new, uncompiled network; with the same initial weights each time (`models.build_model` with a seed)
-        if the training is to be repeatable.
-    data : preprocessing.Dataset
-    fold : preprocessing.Fold
-    settings : runio.config.TrainingConfig
-    seed : int
-        Seed of the run; the fold's own streams are derived from it.
-    folder : path-like
-        Receives ``model_<number>.keras`` (the best epoch) and ``history_<number>.csv``.
-    number : int
-        Of the fold.
-    on_epoch : callable, optional
-        Called with a dict (epoch, loss, val_loss, learning_rate) after every epoch, those already done included.
-    until : int, optional
-        Stop after so many epochs, with the state on disk; the next call goes on.
-
-    Returns
-    -------
-    keras.Model or None
-        The network of the epoch with the lowest validation loss; None if it is not finished.
-
-    Raises
-    ------
-    TrainingDiverged
-        If the loss is NaN or infinite more often than ``settings.retries`` allows.
+    ``build`` returns a new, uncompiled network, with the same initial weights each time. ``folder`` receives
+    ``model_<number>.keras`` and ``history_<number>.csv``. ``on_epoch`` is called with the row of the history of every
+    epoch, those already done included. After ``until`` epochs the training stops, to be continued, and None is
+    returned. Raises `TrainingDiverged` if the loss is not finite more often than ``settings.retries`` allows.
     """
     folder = Path(folder)
     final = folder / f"model_{number}.keras"
@@ -330,10 +384,7 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=Non
 
 def _train(build, data, fold, settings, seed, folder, number, on_epoch, until, slower):
     """Train once, at the usual learning rate times ``slower``; see ``train_fold``."""
-    final, state = folder / f"model_{number}.keras", folder / f"state_{number}.npz"
-    steps = steps_per_epoch(settings, len(fold.train))
-    peak = peak_rate(settings, steps) * slower
-    trainer = Trainer(build, settings, steps, peak, (seed, number), state, folder / f"history_{number}.csv")
+    trainer = Trainer(build, settings, len(fold.train), (seed, number), folder, slower)
     trainer.restore()
     for row in trainer.history if on_epoch else ():
         on_epoch(row)
@@ -346,6 +397,7 @@ def _train(build, data, fold, settings, seed, folder, number, on_epoch, until, s
         if on_epoch:
             on_epoch(row)
     trainer.model.set_weights(trainer.best)
+    final = folder / f"model_{number}.keras"
     save_whole(trainer.model, final)
-    state.unlink(missing_ok=True)
-    return load_model(final)
+    trainer.state_path.unlink(missing_ok=True)
+    return load_model(final)  # on one device, also after a mirrored training

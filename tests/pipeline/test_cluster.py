@@ -182,9 +182,10 @@ def test_scheduler_killed_in_the_middle_loses_no_finished_map(reference, tmp_pat
         assert len(store) == N and store._records == N  # each was computed once
 
 
-def test_all_workers_gone_is_a_clear_end(tmp_path):
+def test_all_workers_gone_is_a_clear_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     with scheduler(tmp_path) as (_, file), worker(file) as only, MapStore(tmp_path / "maps", 3, 13) as store:  # noqa: SIM117
-        with open_scheduler(str(file), patience=1.0) as executor:
+        with open_scheduler(str(file)) as executor:
             when_maps_are_there(store, 4, only.kill)
             start = time.monotonic()
             with pytest.raises(RuntimeError, match=r"all workers are gone.*--resume"):

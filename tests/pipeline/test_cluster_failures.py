@@ -99,12 +99,13 @@ def workers_in_this_process(memory_limit, n=1, protocol="tcp", **options):
         yield running
 
 
-def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_set(tmp_path, caplog):
+def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_set(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
     with workers_in_this_process("50MB", n=2) as running:
         while any(worker.status.name != "paused" for worker in running.workers.values()):
             time.sleep(0.01)
         with (
-            open_scheduler(running.scheduler_address, patience=0.3) as executor,
+            open_scheduler(running.scheduler_address) as executor,
             pytest.raises(RuntimeError) as raised,
         ):
             mapped(tmp_path, executor=executor)
@@ -117,7 +118,9 @@ def test_workers_that_are_all_paused_end_the_run_with_memory_limit_and_what_to_s
     assert "workers are paused (2 of 2" in caplog.text
 
 
-def test_worker_that_is_paused_ends_the_task_that_it_is_at():
+def test_worker_that_is_paused_ends_the_task_that_it_is_at(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+
     def is_at_work():
         counts = [worker.metrics.get("task_counts", {}) for worker in running.scheduler.workers.values()]
         return any(count.get("executing", 0) for count in counts)
@@ -125,7 +128,7 @@ def test_worker_that_is_paused_ends_the_task_that_it_is_at():
     cluster_models.GATE.clear()
     with (
         workers_in_this_process("1TB") as running,
-        open_scheduler(running.scheduler_address, patience=0.3) as executor,
+        open_scheduler(running.scheduler_address) as executor,
     ):
         slow = executor.submit(cluster_models.wait_at_the_gate)
         while not is_at_work():
@@ -140,10 +143,14 @@ def test_worker_that_is_paused_ends_the_task_that_it_is_at():
             executor.submit(len, "ab").result(timeout=60)
 
 
-def test_local_workers_share_the_memory_that_is_free(caplog):
-    assert local_limit(4, 8e9) == 2e9
-    assert local_limit(2, float("inf")) is None and not caplog.text
-    assert local_limit(8, 5e9) is None
+def test_local_workers_share_the_memory_that_is_free(caplog, monkeypatch):
+    def limit(n, free):
+        monkeypatch.setattr(cluster, "usable_memory", lambda: free)
+        return local_limit(n)
+
+    assert limit(4, 8e9) == 2e9
+    assert limit(2, float("inf")) is None and not caplog.text
+    assert limit(8, 5e9) is None
     assert "local:8: a worker takes about 1.5 GB with TensorFlow, and 5 GB are free; local:3 would fit" in caplog.text
 
 

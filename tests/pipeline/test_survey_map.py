@@ -199,5 +199,5 @@ def test_a_signal_ends_the_command_with_one_line(command, monkeypatch, capsys, h
     monkeypatch.setattr(survey_map, "map_block", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(signal.SIGTERM)
     assert command() == status
-    assert capsys.readouterr().err == f"error: {word}; the same command goes on from the finished blocks\n"
+    assert capsys.readouterr().err == f"error: {word}; the same command continues from the finished blocks\n"
     assert signal.getsignal(signal.SIGTERM) is before

@@ -12,7 +12,7 @@ from synthetic import dataset
 pytest.importorskip("keras")
 
 from models import build_model
-from pipeline import schedule, training
+from pipeline import training
 from preprocessing import Fold, Scaler, split_folds, split_test
 from runio.config import TrainingConfig
 from runio.results import read_history
@@ -72,7 +72,7 @@ def weights(model):
 
 def rate(val_losses, settings):
     """The learning rate of the first of 10 steps of the epoch after those with these validation losses."""
-    return schedule.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0), settings.lr)
+    return training.learning_rate(10 * len(val_losses), 10, val_losses, replace(settings, warmup_epochs=0), settings.lr)
 
 
 def test_rate_is_reduced_after_the_patience_and_never_below_its_floor():
@@ -97,36 +97,36 @@ def test_cosine_falls_from_the_rate_to_the_floor():
 
 def test_rate_rises_over_the_warm_up_and_with_the_root_of_the_batch_size():
     settings = replace(SETTINGS, batch_size=256, lr=0.1, warmup_epochs=2)
-    rates = [schedule.learning_rate(step, 10, [], settings, schedule.peak_rate(settings, 10)) for step in range(25)]
+    rates = [training.learning_rate(step, 10, [], settings, training.peak_rate(settings, 10)) for step in range(25)]
     np.testing.assert_allclose(rates, [0.2 * min(1, (step + 1) / 20) for step in range(25)])
 
 
 def test_rate_of_a_cosine_is_raised_for_few_steps_and_lowered_where_it_is_high_but_always_counts():
     settings = replace(SETTINGS, batch_size=64, lr=0.001, schedule="cosine", epochs=10)
-    assert schedule.peak_rate(settings, 1000) == 0.001
-    assert schedule.peak_rate(settings, 200) == pytest.approx(0.001 * 3**0.8)
-    assert schedule.peak_rate(replace(settings, lr=16 * 0.0035), 1000) == pytest.approx(2 * 0.0035)
+    assert training.peak_rate(settings, 1000) == 0.001
+    assert training.peak_rate(settings, 200) == pytest.approx(0.001 * 3**0.8)
+    assert training.peak_rate(replace(settings, lr=16 * 0.0035), 1000) == pytest.approx(2 * 0.0035)
     peaks = [
-        schedule.peak_rate(replace(settings, lr=lr), steps) for steps in (10, 100) for lr in (1e-4, 1e-3, 0.01, 0.1)
+        training.peak_rate(replace(settings, lr=lr), steps) for steps in (10, 100) for lr in (1e-4, 1e-3, 0.01, 0.1)
     ]
     assert peaks[:4] == sorted(set(peaks[:4])) and peaks[4:] == sorted(set(peaks[4:]))
-    assert "100 steps at a learning rate of up to 0.0058" in schedule.rate_note(settings, 320)
-    assert schedule.rate_note(settings, 320).endswith("more epochs help")
-    assert not schedule.rate_note(settings, 19_200).endswith("more epochs help")
+    assert "100 steps at a learning rate of up to 0.0058" in training.rate_note(settings, 320)
+    assert training.rate_note(settings, 320).endswith("more epochs help")
+    assert not training.rate_note(settings, 19_200).endswith("more epochs help")
 
 
 @pytest.mark.parametrize(("n_train", "expected"), [(19_200, 1), (10_000, 1), (9_999, 2), (3_840, 3), (30, 4)])
 def test_an_epoch_shows_few_spectra_more_often(n_train, expected):
-    assert schedule.passes(replace(SETTINGS, copies="auto"), n_train) == expected
-    assert schedule.passes(replace(SETTINGS, copies=10), n_train) == 10
+    assert training.passes(replace(SETTINGS, copies="auto"), n_train) == expected
+    assert training.passes(replace(SETTINGS, copies=10), n_train) == 10
 
 
 def test_training_stops_after_the_patience():
     settings = replace(SETTINGS, stop_patience=2)
-    assert not schedule.should_stop([], settings)
-    assert not schedule.should_stop([3, 1, 2], settings)
-    assert schedule.should_stop([3, 1, 2, 2], settings)
-    assert not schedule.should_stop([3, 1, 2, 2], replace(settings, stop_patience=0))
+    assert not training.should_stop([], settings)
+    assert not training.should_stop([3, 1, 2], settings)
+    assert training.should_stop([3, 1, 2, 2], settings)
+    assert not training.should_stop([3, 1, 2, 2], replace(settings, stop_patience=0))
 
 
 def test_best_epoch_is_returned_and_history_written(tmp_path):
