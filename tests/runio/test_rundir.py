@@ -376,7 +376,7 @@ def test_full_disk_at_the_start_is_one_clear_line_and_old_results_stay(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with (
-            pytest.raises(RuntimeError, match=r"No space left on device; make room there and go on"),
+            pytest.raises(RuntimeError, match=r"No space left on device; make room there and continue"),
             RunFolder(tmp_path, SETTINGS, overwrite=True),
         ):
             pass
