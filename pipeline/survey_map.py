@@ -75,9 +75,9 @@ def load_network(run_dir):
 def map_file(loader, path, folder, key, nodes=5, block_size=BLOCK, executor=None, advance=lambda n: None):
     """Return the exact map of all spectra of the HDF5 file ``path``, of this project's layout.
 
-    ``loader`` is a `sensitivity.ModelLoader` of a `pipeline.network.TrainedNetwork`, and ``key`` identifies that network.
-    Maps of finished blocks are kept in ``folder``, from which an interrupted survey continues; a folder with blocks of
-    another network or survey raises an InputError. The size of a block, in spectra, changes the last digits at most.
+    ``loader`` is a `sensitivity.ModelLoader` of a `pipeline.network.TrainedNetwork`, which ``key`` identifies. Maps of
+    finished blocks are kept in ``folder``, from which an interrupted survey continues; a folder with blocks of another
+    network or survey raises an InputError. The size of a block, in spectra, changes the last digits at most.
     ``advance`` is called with the number of spectra of each finished block.
     """
     positive_integer("block_size", block_size), quadrature_rule(nodes, "auto", "single")

@@ -31,22 +31,11 @@ MAPS = {"sensitivity": SensitivityMap, "sensitivity_single": SensitivityMap, "re
 class NetworkResult:
     """What one network, or the mean of the folds, gave on the test set.
 
-    Attributes
-    ----------
-    y_pred : ndarray (n_test, n_amps)
-        Predictions in retrieval space.
-    scaler : preprocessing.Scaler
-    sensitivity, sensitivity_single : sensitivity.SensitivityMap or None
-        The published map, and the exact map of single bins.
-    response : perturbation.result.ResponseMap or None
-        Written for the mean of the folds, or the only fold.
-    thirds : (ndarray (n_amps, 3, n_bins), ndarray (n_amps, 4)) or None
-        Of the same network: the exact map of the third of its spectra with the lowest, the middle and the highest value
-        of each AMP, and the values that divide them.
-    noisy : dict of str to bool
-        For each map, whether its spectra held noise; a file of an early version does not say.
-    history : dict of str to ndarray (n_epochs,)
-        Columns of history_<fold>.csv: epoch, loss, val_loss, learning_rate.
+    ``y_pred`` (n_test, n_amps) are predictions in retrieval space, ``sensitivity`` and ``sensitivity_single`` the
+    published and the exact map. The mean of the folds, or the only fold, also has the ``response`` and ``thirds``: the
+    exact map (n_amps, 3, n_bins) of the spectra with the lowest, middle and highest values of each AMP, and the values
+    (n_amps, 4) that divide them. ``noisy`` says for each map whether its spectra held noise (a file of an early version
+    does not say). ``history`` holds the columns of history_<fold>.csv, (n_epochs,) each.
     """
 
     y_pred: np.ndarray
@@ -110,17 +99,8 @@ class Run:
 def write_run(folder, data, model, seed, test_rows, networks):
     """Write ``results.h5``, ``MSE.csv`` and ``R2.csv`` of a run into its folder.
 
-    Parameters
-    ----------
-    folder : path-like
-    data : preprocessing.Dataset
-    model : str
-        Name of the network.
-    seed : int
-    test_rows : ndarray (n_test,) of int
-        Rows of the data set that were tested.
-    networks : dict of int or "ensemble" to NetworkResult
-        Of each fold, and of their mean.
+    ``data`` is a `preprocessing.Dataset` of which ``test_rows`` (n_test,) were tested, ``model`` the name of the
+    network, ``networks`` {fold or "ensemble": NetworkResult}.
     """
     folder, y_test = Path(folder), data.amps[test_rows]
     found = {name: scores(y_test, one.y_pred, one.scaler.y_std) for name, one in networks.items()}
@@ -147,17 +127,12 @@ def write_run(folder, data, model, seed, test_rows, networks):
 
 def _write_description(file, data, model, seed, test_rows):
     """Write what the run was about: its AMPs, its data set, its wavelengths."""
-    text = h5py.string_dtype()
-    file.attrs["amp_names"] = np.array(data.amp_names, dtype=text)
-    file.attrs["amp_units"] = np.array([a.retrieval_unit for a in data.amp_table], dtype=text)
-    file.attrs["amp_scales"] = np.array([a.scale for a in data.amp_table], dtype=text)
-    file.attrs["amp_linear_units"] = np.array([a.unit for a in data.amp_table], dtype=text)
-    file.attrs["model"] = model
-    file.attrs["seed"] = seed
-    file.attrs["software_version"] = VERSION
-    file.attrs["data_name"] = data.name
-    file.attrs["n_spectra"] = len(data)
-    file.attrs["noisy"] = data.noisy  # the spectra of the data set hold noise themselves
+    table = data.amp_table
+    texts = [a.key for a in table], [a.retrieval_unit for a in table], [a.unit for a in table], [a.scale for a in table]
+    for name, column in zip(TEXTS, texts):
+        file.attrs[name] = np.array(column, dtype=h5py.string_dtype())
+    about = {"model": model, "seed": seed, "software_version": VERSION, "data_name": data.name, "n_spectra": len(data)}
+    file.attrs.update({**about, "noisy": data.noisy})  # noisy: the spectra of the data set hold noise themselves
     file["wavelength"] = data.wavelength
     file["wavelength"].attrs["unit"] = "micron"
     if data.bin_width is not None:
@@ -243,14 +218,14 @@ def load_run(folder, unverified=False):
 
 def _check_settings(run):
     """Refuse settings that do not belong to the results beside them."""
-    path, settings = run.folder / "config.yaml", run.config if isinstance(run.config, dict) else None
-    sections = {name: settings.get(name, {}) for name in ("data", "model", "training")} if settings is not None else {}
-    if settings is None or not all(isinstance(section, dict) for section in sections.values()):
+    path, settings = run.folder / "config.yaml", run.config
+    data, model = (settings.get(name, {}) if isinstance(settings, dict) else None for name in ("data", "model"))
+    if not (isinstance(data, dict) and isinstance(model, dict)):
         raise ValueError(f"{path}: expected settings as 'name: value'")
-    stated = sections["model"].get("name", run.model)
+    stated = model.get("name", run.model)
     if stated != run.model:
         raise ValueError(one_line(f"{path}: model.name is {stated!r}, but results.h5 is of {run.model!r}"))
-    names, mean = sections["data"].get("auxiliary") or [], run.best.scaler.auxiliary_mean
+    names, mean = data.get("auxiliary") or [], run.best.scaler.auxiliary_mean
     n_auxiliary = 0 if mean is None else len(mean)
     if not isinstance(names, list) or len(names) != n_auxiliary:
         expected = f"expected {n_auxiliary} names, as results.h5 has"
@@ -293,9 +268,18 @@ def _read_network(group, history):
     )
 
 
-FINITE, POSITIVE, SQUARE, ERROR = "finite", "positive", "not negative", "not negative, or NaN"  # kinds of numbers
-JUDGED = r"(fold_\d+|ensemble)"
-MAP = rf"{JUDGED}/(sensitivity|sensitivity_single)"
+FINITE, POSITIVE, SQUARE = "finite numbers", "positive numbers", "not negative numbers"
+ERROR, ROWS = "not negative numbers or NaN", "not negative numbers, or a row of NaN"
+HOLDS = {
+    FINITE: np.isfinite,
+    POSITIVE: lambda values: np.isfinite(values) & (values > 0),
+    SQUARE: lambda values: np.isfinite(values) & (values >= 0),
+    ERROR: lambda values: np.isnan(values) | HOLDS[SQUARE](values),
+    ROWS: lambda values: np.isnan(values).all(axis=1, keepdims=True) | HOLDS[SQUARE](values),
+}
+NETWORK = r"(fold_\d+|ensemble)"
+MAP = rf"{NETWORK}/(sensitivity|sensitivity_single)"
+SCALER, MAP_SHAPE = rf"{NETWORK}/scaler", ("n_amps", "n_bins")
 
 ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be there
     (r"wavelength", ("n_bins",), POSITIVE, True),
@@ -308,42 +292,64 @@ ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be th
     (r"reference/spectra", ("n_reference", "n_bins"), FINITE, False),
     (r"reference/error_level", ("n_reference",), POSITIVE, False),
     (r"reference/auxiliary", ("n_reference", "n_auxiliary"), FINITE, False),
-    (rf"{JUDGED}/y_test", ("n_test", "n_amps"), FINITE, True),
-    (rf"{JUDGED}/y_pred", ("n_test", "n_amps"), FINITE, True),
-    (rf"{JUDGED}/scaler/x_mean", (), FINITE, True),
-    (rf"{JUDGED}/scaler/x_std", (), POSITIVE, True),
-    (rf"{JUDGED}/scaler/y_mean", ("n_amps",), FINITE, True),
-    (rf"{JUDGED}/scaler/y_std", ("n_amps",), POSITIVE, True),
-    (rf"{JUDGED}/scaler/auxiliary_mean", ("n_auxiliary",), FINITE, False),
-    (rf"{JUDGED}/scaler/auxiliary_std", ("n_auxiliary",), POSITIVE, False),
-    (rf"{MAP}/mean", ("n_amps", "n_bins"), ERROR, False),  # NaN: the abundance cut left no spectrum
-    (rf"{MAP}/standard_error", ("n_amps", "n_bins"), ERROR, False),
-    (rf"{MAP}/repeat_error", ("n_amps", "n_bins"), ERROR, False),
-    (rf"{MAP}/share_error", ("n_amps", "n_bins"), ERROR, False),
-    (rf"{MAP}/quadrature_error", ("n_amps", "n_bins"), ERROR, False),
-    (rf"{MAP}/slope", ("n_amps", "n_bins"), FINITE, False),
-    (rf"{MAP}/curvature", ("n_amps", "n_bins"), FINITE, False),
-    (rf"{JUDGED}/thirds/maps", ("n_amps", "n_thirds", "n_bins"), SQUARE, False),
-    (rf"{JUDGED}/thirds/limits", ("n_amps", "n_limits"), FINITE, False),
-    (rf"{JUDGED}/response/deviations", ("n_deviations",), FINITE, False),
-    (rf"{JUDGED}/response/change", ("n_amps", "n_bins", "n_deviations"), FINITE, False),
-    (rf"{JUDGED}/response/spread", ("n_amps", "n_bins", "n_deviations"), SQUARE, False),
+    (rf"{NETWORK}/y_test", ("n_test", "n_amps"), FINITE, True),
+    (rf"{NETWORK}/y_pred", ("n_test", "n_amps"), FINITE, True),
+    (rf"{SCALER}/x_mean", (), FINITE, True),
+    (rf"{SCALER}/x_std", (), POSITIVE, True),
+    (rf"{SCALER}/y_mean", ("n_amps",), FINITE, True),
+    (rf"{SCALER}/y_std", ("n_amps",), POSITIVE, True),
+    (rf"{SCALER}/auxiliary_mean", ("n_auxiliary",), FINITE, False),
+    (rf"{SCALER}/auxiliary_std", ("n_auxiliary",), POSITIVE, False),
+    (rf"{MAP}/mean", MAP_SHAPE, ROWS, False),  # NaN: the abundance cut left no spectrum
+    *((rf"{MAP}/{kind}_error", MAP_SHAPE, ERROR, False) for kind in ("standard", "repeat", "share", "quadrature")),
+    (rf"{MAP}/slope", MAP_SHAPE, FINITE, False),
+    (rf"{MAP}/curvature", MAP_SHAPE, FINITE, False),
+    (rf"{NETWORK}/thirds/maps", ("n_amps", "n_thirds", "n_bins"), SQUARE, False),
+    (rf"{NETWORK}/thirds/limits", ("n_amps", "n_limits"), FINITE, False),
+    (rf"{NETWORK}/response/deviations", ("n_deviations",), FINITE, False),
+    (rf"{NETWORK}/response/change", (*MAP_SHAPE, "n_deviations"), FINITE, False),
+    (rf"{NETWORK}/response/spread", (*MAP_SHAPE, "n_deviations"), SQUARE, False),
 )
 TEXTS = ("amp_names", "amp_units", "amp_linear_units", "amp_scales")  # attributes of the file, one text for each AMP
-HOLDS = {
-    FINITE: np.isfinite,
-    POSITIVE: lambda values: np.isfinite(values) & (values > 0),
-    SQUARE: lambda values: np.isfinite(values) & (values >= 0),
-    ERROR: lambda values: np.isnan(values) | (np.isfinite(values) & (values >= 0)),
-}
 
 
 def check_results(file):
     """Raise a ValueError for an open results file that does not hold what ``ARRAYS`` says."""
-    names = [_texts(file, name) for name in TEXTS]
-    keys, scales = names[0], names[-1]
-    sizes = {"n_amps": len(keys)}
-    for name, texts in zip(TEXTS, names):
+    items = {"/": file}
+    file.visititems(items.__setitem__)
+    sizes = {"n_amps": _check_names(file)}
+    for path, item in items.items():  # any text would be read as true
+        noisy = item.attrs.get("noisy", False)
+        if not (isinstance(noisy, bool | np.bool_ | int | np.integer) and noisy in (0, 1)):
+            raise ValueError(f"/{path}: attribute noisy: expected true or false, received {str(noisy)[:60]}")
+    networks = [name for name in file if name.startswith("fold_") or name == ENSEMBLE]
+    for name in networks:
+        if not re.fullmatch(NETWORK, name):
+            raise ValueError(f"{name}: expected fold_ and a number")
+    if set(networks) <= {ENSEMBLE}:
+        raise ValueError("it holds no fold")
+    arrays = {path: item for path, item in items.items() if isinstance(item, h5py.Dataset)}
+    for pattern, shape, numbers, needed in ARRAYS:
+        found = {path: array for path, array in arrays.items() if re.fullmatch(pattern, path)}
+        for path, array in found.items():
+            _check_array(array, path, shape, numbers, sizes)
+        if needed and len(found) < (len(networks) if pattern.startswith(NETWORK) else 1):
+            raise ValueError(
+                f"{pattern.replace(NETWORK, networks[0])}: expected in the file, and for every fold; missing"
+            )
+    _check_reference(file)
+    _check_scalers(file, networks)
+    if (np.diff(file["wavelength"][()]) <= 0).any():
+        raise ValueError("wavelength: expected ascending numbers")
+    for name in networks[1:]:
+        if not np.array_equal(file[f"{name}/y_test"][()], file[f"{networks[0]}/y_test"][()]):
+            raise ValueError(f"{name}/y_test: expected that of {networks[0]}, received another")
+
+
+def _check_names(file):
+    """Refuse a table of AMPs (`TEXTS`) that cannot be right; return how many AMPs there are."""
+    keys, units, linear_units, scales = (_texts(file, name) for name in TEXTS)
+    for name, texts in zip(TEXTS, (keys, units, linear_units, scales)):
         if len(texts) != len(keys):
             raise ValueError(
                 f"attribute {name}: expected {len(keys)} texts, as many as amp_names, received {len(texts)}"
@@ -352,80 +358,10 @@ def check_results(file):
         raise ValueError(f"attribute amp_names: expected each name once, received {', '.join(keys)}")
     if not set(scales) <= {"log10", "linear"}:
         raise ValueError(f"attribute amp_scales: expected log10 or linear for each AMP, received {', '.join(scales)}")
-    learnt = [amp(key, unit, scale).retrieval_unit for key, unit, scale in zip(keys, names[2], scales)]
-    if learnt != names[1]:
-        raise ValueError(f"attribute amp_units: expected {learnt} after amp_scales, received {names[1]}")
-    _check_flags(file)
-    paths = _arrays(file)
-    odd = [name for name in file if name.startswith("fold_") and not re.fullmatch(JUDGED, name)]
-    if odd:
-        raise ValueError(f"{odd[0]}: expected fold_ and a number")
-    judged = [name for name in file if re.fullmatch(JUDGED, name)]
-    if not any(name.startswith("fold_") for name in judged):
-        raise ValueError("it holds no fold")
-    for pattern, shape, numbers, needed in ARRAYS:
-        found = [path for path in paths if re.fullmatch(pattern, path)]
-        for path in found:
-            _check_array(file[path], path, shape, numbers, sizes)
-            if re.fullmatch(rf"{MAP}/mean", path):
-                _check_rows(file[path][()], path)
-        wanted = len(judged) if pattern.startswith(JUDGED) else 1
-        if needed and len(found) < wanted:
-            raise ValueError(f"{pattern.replace(JUDGED, judged[0])}: expected in the file, and for every fold; missing")
-    _check_reference(file)
-    _check_scalers(file, judged)
-    wavelength = file["wavelength"][()]
-    if (np.diff(wavelength) <= 0).any():
-        raise ValueError("wavelength: expected ascending numbers")
-    for name in judged[1:]:
-        if not np.array_equal(file[f"{name}/y_test"][()], file[f"{judged[0]}/y_test"][()]):
-            raise ValueError(f"{name}/y_test: expected that of {judged[0]}, received another")
-
-
-def _check_rows(values, path):
-    """Refuse a map (n_amps, n_bins) in which a row is NaN in part; a row without spectra is NaN as a whole."""
-    odd = np.isnan(values).any(axis=1) & ~np.isnan(values).all(axis=1)
-    if odd.any():
-        raise ValueError(f"{path}: expected not negative numbers, or a row of NaN, received NaN in a part of a row")
-
-
-def _check_reference(file):
-    """Refuse an incomplete reference, or one that names rows that were not tested."""
-    if "reference" not in file:
-        return
-    names = [pattern.removeprefix("reference/") for pattern, *_ in ARRAYS if pattern.startswith("reference/")]
-    missing = [name for name in names if name not in file["reference"] and name != "auxiliary"]
-    if missing:
-        raise ValueError(f"reference/{missing[0]}: expected in the file, beside the rest of its group; missing")
-    rows, n_test = file["reference/rows"][()], len(file["test_rows"])
-    if rows.dtype.kind not in "iu" or rows.max() >= n_test or len(np.unique(rows)) < len(rows):
-        raise ValueError(f"reference/rows: expected numbers of test spectra below {n_test}, each once")
-
-
-def _check_scalers(file, judged):
-    """Refuse scalers with other arrays than the table has, or auxiliary inputs in a part of the file only."""
-    known = {pattern.rpartition("/")[2] for pattern, *_ in ARRAYS if "/scaler/" in pattern}
-    has_auxiliary = {}
-    for name in judged:
-        held = set(file[f"{name}/scaler"])
-        if held - known:
-            raise ValueError(f"{name}/scaler: expected {', '.join(sorted(known))}, received {', '.join(sorted(held))}")
-        has_auxiliary |= {f"{name}/scaler/{part}": part in held for part in ("auxiliary_mean", "auxiliary_std")}
-    if "reference" in file:
-        has_auxiliary["reference/auxiliary"] = "auxiliary" in file["reference"]
-    if len(set(has_auxiliary.values())) > 1:
-        missing = [path for path, has in has_auxiliary.items() if not has]
-        raise ValueError(f"{missing[0]}: expected in the file, which has auxiliary inputs elsewhere; missing")
-
-
-def _check_flags(file):
-    """Refuse an attribute ``noisy`` that is not true or false: any text would be read as true."""
-    groups = [file]
-    file.visititems(lambda path, item: groups.append(item) if isinstance(item, h5py.Group) else None)
-    for group in groups:
-        noisy = group.attrs.get("noisy", False)
-        if not (isinstance(noisy, bool | np.bool_ | int | np.integer) and noisy in (0, 1)):
-            raise ValueError(f"{group.name}: attribute noisy: expected true or false, received {str(noisy)[:60]}")
+    learnt = [amp(*row).retrieval_unit for row in zip(keys, linear_units, scales)]
+    if learnt != units:
+        raise ValueError(f"attribute amp_units: expected {learnt} after amp_scales, received {units}")
+    return len(keys)
 
 
 def _texts(file, name):
@@ -437,14 +373,8 @@ def _texts(file, name):
     return [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts]
 
 
-def _arrays(file):
-    """Return the paths of all arrays of the file."""
-    paths = []
-    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
-    return paths
-
-
 def _check_array(array, path, shape, numbers, sizes):
+    """Refuse an array of another shape or with other numbers; ``sizes`` {name: size} receives what was unknown."""
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{path}: expected numbers, received {array.dtype}")
     if len(array.shape) == len(shape):
@@ -454,7 +384,34 @@ def _check_array(array, path, shape, numbers, sizes):
     if array.shape != expected or 0 in array.shape:
         raise ValueError(f"{path}: expected shape {expected}, received {array.shape}")
     values = np.asarray(array[()], dtype=float)
-    bad = ~HOLDS[numbers](values)
-    if bad.any():
-        first = np.ravel(values)[np.argmax(np.ravel(bad))]
-        raise ValueError(f"{path}: expected {numbers} numbers, received {first:g} ({bad.sum()} of {bad.size} are bad)")
+    bad = values[~HOLDS[numbers](values)]
+    if bad.size:
+        raise ValueError(f"{path}: expected {numbers}, received {bad[0]:g} ({bad.size} of {values.size} are bad)")
+
+
+def _check_reference(file):
+    """Refuse an incomplete reference, or one that names rows that were not tested."""
+    if "reference" not in file:
+        return
+    for name in ("error", "rows", "spectra", "error_level"):
+        if name not in file["reference"]:
+            raise ValueError(f"reference/{name}: expected in the file, beside the rest of its group; missing")
+    rows, n_test = file["reference/rows"][()], len(file["test_rows"])
+    if rows.dtype.kind not in "iu" or rows.max() >= n_test or len(np.unique(rows)) < len(rows):
+        raise ValueError(f"reference/rows: expected numbers of test spectra below {n_test}, each once")
+
+
+def _check_scalers(file, networks):
+    """Refuse scalers with other arrays than the table has, or auxiliary inputs in a part of the file only."""
+    known = {pattern.rpartition("/")[2] for pattern, *_ in ARRAYS if pattern.startswith(SCALER)}
+    has_auxiliary = {}
+    for name in networks:
+        held = set(file[f"{name}/scaler"])
+        if held - known:
+            raise ValueError(f"{name}/scaler: expected {', '.join(sorted(known))}, received {', '.join(sorted(held))}")
+        has_auxiliary |= {f"{name}/scaler/{part}": part in held for part in ("auxiliary_mean", "auxiliary_std")}
+    if "reference" in file:
+        has_auxiliary["reference/auxiliary"] = "auxiliary" in file["reference"]
+    if len(set(has_auxiliary.values())) > 1:
+        missing = next(path for path, has in has_auxiliary.items() if not has)
+        raise ValueError(f"{missing}: expected in the file, which has auxiliary inputs elsewhere; missing")
