@@ -237,9 +237,9 @@ def workers(address):
 def run(config, arguments, command, log, study=None):
     """Load and split the data, train a network on each fold, evaluate it, map its sensitivity, write the results."""
     from common.processes import device_words
-    from pipeline.folds import NO_RESULT, load_split, share_cores, train_alone, train_networks
+    from pipeline.folds import NO_RESULT, load_split, prepare_tensorflow, share_cores, train_alone, train_networks
     from runio.folder import RunFolder, new_folder
-    from runio.log import SHARES, Stages, quiet_stderr, score_table, versions
+    from runio.log import SHARES, Stages, score_table, versions
 
     share_cores(config.training.cv)
     stage = Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"])
@@ -261,14 +261,12 @@ def run(config, arguments, command, log, study=None):
             return logger.info("%s: this run is already finished, nothing to do", output)
         log.to_file(folder.work / "run.log")
         logger.info("%s", command)
-        with quiet_stderr(), stage("imports"):
-            import tensorflow as tf
-
+        with stage("imports"):
+            prepare_tensorflow()
             from pipeline.evaluate import evaluate
             from pipeline.network import save_mean
             from report import page
             from runio import results
-        tf.config.experimental.enable_op_determinism()
         logger.info("%s", device_words())
         with stage("training"):
             networks = train_networks(config, split, folder.work, stage, executor)

@@ -7,6 +7,7 @@ processes see under the same path.
 import concurrent.futures
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -139,8 +140,12 @@ def empty_rows(abundance, names, amps):
 
 def prepare_tensorflow():
     """Import TensorFlow, quietly, and let the same seed give the same weights."""
-    with log.quiet_stderr():
-        import tensorflow as tf
+    gc.disable()  # looking for garbage among its modules would be a quarter of the time
+    try:
+        with log.quiet_stderr():
+            import tensorflow as tf
+    finally:
+        gc.enable()
     tf.config.experimental.enable_op_determinism()
 
 

@@ -182,7 +182,11 @@ def compiled_steps(model, optimizer, loss):
         optimizer.apply(tape.gradient(value, weights), weights)
         return value
 
-    @tf.function(reduce_retracing=True)
+    # One signature for any number and size of batches: the graph is made once, which takes a second
+    inputs, (targets,) = ([tf.TensorSpec((None, *p.shape)) for p in parts] for parts in (model.inputs, model.outputs))
+    inputs = tuple(inputs) if len(inputs) > 1 else inputs[0]
+
+    @tf.function(input_signature=[inputs, targets, tf.TensorSpec((None,))])
     def train(inputs, targets, rates):
         total = tf.constant(0.0)
         for i in tf.range(tf.shape(rates)[0]):
@@ -253,7 +257,9 @@ class Trainer:
             self.optimizer = make_optimizer(settings, self.steps, self.peak)
             self.optimizer.build(self.model.trainable_variables)
             self.train_steps = compiled_steps(self.model, self.optimizer, LOSSES[settings.loss])
-        self.predict = tf.function(functools.partial(self.model, training=False), reduce_retracing=True)
+        self.predict = tf.function(
+            functools.partial(self.model, training=False), reduce_retracing=True, autograph=False
+        )
         self.history, self.best, self.saved = [], None, time.monotonic()  # saved: when the state was, or should be
 
     @property
