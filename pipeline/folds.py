@@ -149,7 +149,7 @@ def prepare_tensorflow():
     tf.config.experimental.enable_op_determinism()
 
 
-def train_network(config, split, folder, k, on_epoch=None, until=None):
+def train_network(config, split, folder, k, on_epoch=lambda row: None, until=None):
     """Return the network of fold ``k`` at its best epoch: train it, or continue with or load what is there.
 
     ``on_epoch`` and ``until`` are those of `pipeline.training.train_fold`.

@@ -39,9 +39,8 @@ HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 def log_mse(y_true, y_pred):
     """Mean over AMPs of the logarithm of each AMP's mean squared error over the batch (N, n_amps).
 
-    Every AMP then counts by its relative improvement. With the plain mean, an AMP that is known a hundred times
-    better than others (the radius) has no weight left to get better still. It is the Gaussian log-likelihood with
-    each AMP's error variance at its best value.
+    Every AMP then counts by its relative improvement, also the radius, which is known a hundred times better than
+    others. It is the Gaussian log-likelihood with each AMP's error variance at its best value.
     """
     return keras.ops.mean(keras.ops.log(keras.ops.mean(keras.ops.square(y_true - y_pred), axis=0) + 1e-8))
 
@@ -56,9 +55,6 @@ LOSSES = {"mse": mse, "log_mse": log_mse}
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite."""
-
-
-# The learning rate
 
 
 def passes(settings, n_train):
@@ -131,14 +127,10 @@ def _improvements(val_losses, least):
     return improved
 
 
-# One or several devices
-
-
 def make_optimizer(settings, steps, peak):
-    """Return AdamW with a moving average of the weights; without decay and averaging it is Adam.
+    """Return AdamW with a moving average of the weights.
 
-    ``beta_2`` is meant for batches of 512: smaller ones average over more steps, that is over as many spectra (Malladi
-    et al. 2022, arXiv:2205.10287).
+    ``beta_2`` is for batches of 512: smaller ones average over as many spectra (Malladi et al. 2022, arXiv:2205.10287).
     """
     beta_2 = max(0.0, 1 - (1 - settings.beta_2) * settings.batch_size / BETA_BATCH)
     horizon = min(settings.average_epochs, settings.epochs / 10) * steps  # at most a tenth of a short training
@@ -198,9 +190,6 @@ def compiled_steps(model, optimizer, loss):
     return train
 
 
-# Data
-
-
 def training_chunks(data, fold, settings, seed, epoch):
     """Return an iterator over one epoch of training data, in chunks of whole batches; see `epoch_chunks`."""
     noise_size = settings.extra_noise if data.noisy else 1.0
@@ -233,9 +222,6 @@ def validation_data(data, fold, settings, seed):
     return fold.scaler.inputs(spectra, auxiliary), fold.scaler.targets(data.amps[rows])
 
 
-# The state of a training
-
-
 def save_whole(model, path):
     """Save a network as ``.keras``, whole or not at all."""
     with written_whole(path) as part:
@@ -257,9 +243,8 @@ class Trainer:
             self.optimizer = make_optimizer(settings, self.steps, self.peak)
             self.optimizer.build(self.model.trainable_variables)
             self.train_steps = compiled_steps(self.model, self.optimizer, LOSSES[settings.loss])
-        self.predict = tf.function(
-            functools.partial(self.model, training=False), reduce_retracing=True, autograph=False
-        )
+        answer = functools.partial(self.model, training=False)
+        self.predict = tf.function(answer, reduce_retracing=True, autograph=False)
         self.history, self.best, self.saved = [], None, time.monotonic()  # saved: when the state was, or should be
 
     @property
@@ -273,7 +258,7 @@ class Trainer:
         return len(self.history) >= self.settings.epochs or should_stop(self.val_losses, self.settings)
 
     def restore(self):
-        """Go back to the state on disk, if there is one that can be read; return the number of its epochs."""
+        """Go back to the state on disk, if there is one that can be read."""
         variables = [*self.model.weights, *self.optimizer.variables]
         try:
             with np.load(self.state_path, allow_pickle=False) as state:
@@ -281,17 +266,14 @@ class Trainer:
                 best = [state[f"best_{i}"] for i in range(len(self.model.weights))]
                 history = [dict(zip(HISTORY_COLUMNS, row)) for row in state["history"].tolist()]
         except FileNotFoundError:
-            return 0
+            return
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            logger.warning(
-                "fold %d: its interrupted training cannot be read (%s); training it again", self.seed[1], error
-            )
-            return 0
+            logger.warning("fold %d: its state cannot be read (%s); training it again", self.seed[1], error)
+            return
         for variable, array in zip(variables, arrays):
             variable.assign(array)
         self.best, self.history = best, [{**row, "epoch": int(row["epoch"])} for row in history]
         self._write_history()
-        return len(history)
 
     def save(self):
         """Write the state, whole or not at all."""
@@ -328,8 +310,8 @@ class Trainer:
         if self.settings.average_epochs:
             self.optimizer.finalize_variable_values(self.model.trainable_weights)
         parts = [slice(start, start + VALIDATION_ROWS) for start in range(0, len(targets), VALIDATION_ROWS)]
-        take = (lambda part: [x[part] for x in inputs]) if isinstance(inputs, list) else (lambda part: inputs[part])
-        predictions = np.concatenate([self.predict(take(part)).numpy() for part in parts])
+        rows = [keras.tree.map_structure(lambda values, p=part: values[p], inputs) for part in parts]
+        predictions = np.concatenate([self.predict(part).numpy() for part in rows])
         loss = float(LOSSES[self.settings.loss](targets, predictions))
         self._refuse_nan(loss)
         if loss < min(self.val_losses, default=np.inf):
@@ -359,7 +341,7 @@ class Trainer:
             )
 
 
-def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=None, until=None):
+def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=lambda row: None, until=None):
     """Train one network on one fold, or continue an interrupted training; return the network of the best epoch.
 
     ``build`` returns a new, uncompiled network, with the same initial weights each time. ``folder`` receives
@@ -392,16 +374,14 @@ def _train(build, data, fold, settings, seed, folder, number, on_epoch, until, s
     """Train once, at the usual learning rate times ``slower``; see ``train_fold``."""
     trainer = Trainer(build, settings, len(fold.train), (seed, number), folder, slower)
     trainer.restore()
-    for row in trainer.history if on_epoch else ():
+    for row in trainer.history:
         on_epoch(row)
     validation = validation_data(data, fold, settings, (seed, number))
     while not trainer.finished:
         if until is not None and len(trainer.history) >= until:
             trainer.save()
             return None
-        row = trainer.epoch(data, fold, validation)
-        if on_epoch:
-            on_epoch(row)
+        on_epoch(trainer.epoch(data, fold, validation))
     trainer.model.set_weights(trainer.best)
     final = folder / f"model_{number}.keras"
     save_whole(trainer.model, final)

@@ -23,7 +23,7 @@ SETTINGS = TrainingConfig(
 AVERAGED = replace(SETTINGS, schedule="cosine", average_epochs=0.5, weight_decay=0.1)
 
 
-def train(folder, settings=SETTINGS, on_epoch=None, seed=1, dropout=0.1, wild_networks=0, n=400):
+def train(folder, settings=SETTINGS, on_epoch=lambda row: None, seed=1, dropout=0.1, wild_networks=0, n=400):
     data = dataset(n)
     rest, _ = split_test(data, 0.2, 0)
     (rows,) = split_folds(rest, 1, "kfold", 0.2, 0)
