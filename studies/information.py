@@ -1,9 +1,9 @@
 """What the spectra say about each AMP, and where: Fisher map, optimal map and the Laplace limit of the shipped data.
 
-    python -m studies.information                  # a few minutes, writes data/information.h5
+    python -m studies.information --planets 400    # a minute, writes data/information.h5
     python -m studies.posterior                    # adds what a sampler finds
 
-For every planet TauREx gives the Jacobian J[k, b] = d depth_b / d AMP_k by central differences. With the errors S of
+For every planet the forward model gives the Jacobian J[k, b] = d depth_b / d AMP_k by central differences. With the errors S of
 the bins and the prior covariance P the posterior is, where it is locally Gaussian,
 
     covariance C = (J S^-1 J^T + P^-1)^-1,    d(posterior mean) / d(depth) = C J S^-1.
@@ -15,7 +15,7 @@ the mean of (J / error)^2, is not: it does not know that AMPs are degenerate wit
 Layout of data/information.h5, n planets, 9 AMPs, 52 bins, AMPs in retrieval space:
 
     rows, index                    (n,)        row of the data set; place among the test rows of the split
-    jacobian                       (n, 9, 52)  d depth / d AMP, TauREx
+    jacobian                       (n, 9, 52)  d depth / d AMP
     laplace_variance               (n, 9)      diag(C)
     fisher_map, optimal_map        (9, 52)     AMP unit^-2; AMP unit^2
     optimal_map_per_planet         (n, 9, 52)  AMP unit^2
@@ -180,7 +180,7 @@ def explain(path=STORED):
 
 
 def write(path, arrays, attributes, kept=()):
-    """Write the file whole; groups called ``kept`` are carried over from the file that is there."""
+    """Write the file whole; groups called ``kept`` are carried over from the file that is there if of the same data."""
     import h5py
 
     with written_whole(path) as part, h5py.File(part, "w") as file:
@@ -196,7 +196,8 @@ def write(path, arrays, attributes, kept=()):
         file.attrs.update(attributes)
         if Path(path).is_file():
             with h5py.File(path) as old:
-                for name in kept:
+                same = old.attrs.get("data_sha256") == attributes.get("data_sha256")
+                for name in kept if same else ():
                     if name in old:
                         old.copy(name, file)
 
