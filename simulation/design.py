@@ -12,6 +12,8 @@ from constants import AMPS, BANDS, JUPITER_MASS, JUPITER_RADIUS, SUN_RADIUS
 from loaders.observation import read_observation
 from runio.log import InputError, as_input_error
 from simulation.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
+from simulation.kdistribution import KDistributions
+from simulation.opacities import PART_RESOLUTION
 from simulation.planetfile import load_planet
 
 logger = logging.getLogger(__name__)
@@ -42,42 +44,21 @@ ERROR_STEP = 2.0**-27  # 0.0075 ppm: errors are rounded to multiples of this
 
 @dataclass(frozen=True)
 class Design:
-    """The bins, errors, star and priors of a survey.
-
-    Attributes
-    ----------
-    title : str
-    edges : ndarray (n_bins, 2)
-        Lower and upper edge of each bin [micron], by ascending centre; gaps and overlaps are allowed.
-    priors : dict
-        {AMP: (unit, scale, (low, high))} of the AMPs that are drawn, in the order of the file's columns. What is
-        missing is absent from all planets (`simulation.forward_model.ABSENT`).
-    star_radius : float
-        In solar radii of 6.957e8 m.
-    star_temperature : float
-        In K.
-    reference : tuple of float
-        Planet of the single-molecule curves, in retrieval space, in the order of `priors`.
-    errors : ndarray (n_bins,) or None
-        1-sigma errors of an observation, dimensionless; None takes those of `simulation.ariel.noise`.
-    error_scale : (float, float)
-        The errors are multiplied by a number that is log-uniform between these.
-    offsets : dict
-        {instrument: (standard deviation, bins (n_bins,) of bool)} of what is added to all depths of an instrument.
-    sources : dict of str to str
-        Further attributes of the file: what the design was made from.
-    """
+    """The bins, errors, star and priors of a survey."""
 
     title: str
-    edges: np.ndarray
+    edges: np.ndarray  # (n_bins, 2) of each bin [micron], by ascending centre; gaps and overlaps are allowed
+    # {AMP: (unit, scale, (low, high))} of the AMPs that are drawn, in the order of the file's columns. What is missing
+    # is absent from all planets (`simulation.forward_model.ABSENT`).
     priors: dict
-    star_radius: float
-    star_temperature: float
-    reference: tuple
-    errors: np.ndarray | None = None
-    error_scale: tuple = (1.0, 1.0)
+    star_radius: float  # solar radii of 6.957e8 m
+    star_temperature: float  # K
+    reference: tuple  # planet of the single-molecule curves, in retrieval space, in the order of `priors`
+    errors: np.ndarray | None = None  # (n_bins,) of an observation; None takes those of `simulation.ariel.noise`
+    error_scale: tuple = (1.0, 1.0)  # the errors are multiplied by a number that is log-uniform between these
+    # {instrument: (standard deviation, bins (n_bins,) of bool)} of what is added to all depths of an instrument.
     offsets: dict = field(default_factory=dict)
-    sources: dict = field(default_factory=dict)
+    sources: dict = field(default_factory=dict)  # further attributes of the file: what the design was made from
 
     @property
     def wavelength(self):
@@ -157,25 +138,10 @@ ARIEL = Design(
 
 
 def survey_design(observation, planet, depth_unit="auto", width="auto", columns="auto"):
-    """Say what a survey for an observation is of: its bins, errors and star, priors around its planet.
+    """Return the `Design` of a survey for an observation: its bins and errors, star and priors of its planet file.
 
-    Parameters
-    ----------
-    observation : path-like or loaders.observation.Observation
-        Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
-    planet : path-like
-        Planet file; see ``simulation.planetfile``.
-    depth_unit, width, columns : str
-        As of ``read_observation``.
-
-    Returns
-    -------
-    simulation.design.Design
-
-    Raises
-    ------
-    InputError
-        If either file cannot be used, or a bin lies outside of the opacities.
+    `observation` is a table or what `loaders.observation.read_observation` returned, whose arguments are the others. An
+    InputError says which file cannot be used, and why.
     """
     config = load_planet(planet)
     with as_input_error():
@@ -206,8 +172,7 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
 
 
 def _check_covered(edges, name):
-    from simulation.kdistribution import KDistributions
-
+    """Refuse bins outside of the opacities."""
     first, last = KDistributions.load().edges[[0, -1]]
     outside = (edges[:, 0] < first) | (edges[:, 1] > last)
     if outside.any():
@@ -274,22 +239,7 @@ def _warn_if_out_of_reach(design, seen):
 
 
 def resolution_text(edges):
-    """Say how the bins compare with the opacities that the repository ships.
-
-    Parameters
-    ----------
-    edges : ndarray (n_bins, 2)
-        In micron.
-
-    Returns
-    -------
-    text : str
-    too_fine : int
-        Number of bins finer than the opacities are resolved.
-    """
-    from simulation.kdistribution import KDistributions
-    from simulation.opacities import PART_RESOLUTION
-
+    """Say how bins with `edges` (n_bins, 2) [micron] compare with the opacities; also how many are finer than these."""
     middle, width = edges.mean(axis=1), edges[:, 1] - edges[:, 0]
     cells = KDistributions.load().edges  # micron, ascending
     cell = np.clip(np.searchsorted(cells, middle) - 1, 0, len(cells) - 2)

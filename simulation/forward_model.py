@@ -123,20 +123,7 @@ class ForwardModel:
         return self._binning @ self.native_depth(amps)[1]
 
     def native_depth(self, amps):
-        """Transit depth on the fine grid of the opacities.
-
-        Parameters
-        ----------
-        amps : array-like, shape (n_amps,)
-            As in `depth`.
-
-        Returns
-        -------
-        wavenumber : numpy.ndarray, shape (n,)
-            Ascending [cm-1]; of resolution 500 with the shipped opacities.
-        depth : numpy.ndarray, shape (n,)
-            Mean over lines and gaps around each wavenumber.
-        """
+        """Transit depth (n,) of one planet at the wavenumbers (n,) [cm-1] of the opacities, which come first."""
         given = {**ABSENT, **dict(zip(self.names, np.asarray(amps, float).tolist(), strict=True))}
         mix = {name: 10 ** given[name] for name in GASES if given[name] > -np.inf}
         hydrogen, helium, weight = gas_mixture(mix)

@@ -21,9 +21,12 @@ LONGEST_NAME = 200
 GAS_CONSTANT = 3607.0  # J / (kg K), of H2 and He alone (2.305 g/mol)
 
 
+Range = list[float] | None  # [low, high]; None: this is absent from all planets
+
+
 @dataclass
 class StarConfig:
-    """The star."""
+    """The star: radius in solar radii, temperature in K."""
 
     radius: float = setting(1.0, low=0.05, high=20)
     temperature: float = setting(5800.0, low=1500, high=15000)
@@ -31,7 +34,7 @@ class StarConfig:
 
 @dataclass
 class BodyConfig:
-    """Ranges of the planet's mass, radius and temperature."""
+    """Ranges of the planet's mass and radius at 1e6 Pa, of Jupiter's, and of its temperature [K]."""
 
     mass: list[float] = setting([0.18, 2.0], low=0.005, high=20)
     radius: list[float] = setting([0.8, 1.4], low=0.1, high=3)
@@ -42,62 +45,40 @@ class BodyConfig:
 class MoleculesConfig:
     """Range of the volume mixing ratio of each molecule or atom; None leaves it out."""
 
-    H2O: list[float] | None = setting(None, low=1e-15, high=0.15)
-    CH4: list[float] | None = setting(None, low=1e-15, high=0.15)
-    CO: list[float] | None = setting(None, low=1e-15, high=0.15)
-    CO2: list[float] | None = setting(None, low=1e-15, high=0.15)
-    NH3: list[float] | None = setting(None, low=1e-15, high=0.15)
-    SO2: list[float] | None = setting(None, low=1e-15, high=0.15)
-    Na: list[float] | None = setting(None, low=1e-15, high=1e-2)
-    K: list[float] | None = setting(None, low=1e-15, high=1e-2)
+    H2O: Range = setting(None, low=1e-15, high=0.15)
+    CH4: Range = setting(None, low=1e-15, high=0.15)
+    CO: Range = setting(None, low=1e-15, high=0.15)
+    CO2: Range = setting(None, low=1e-15, high=0.15)
+    NH3: Range = setting(None, low=1e-15, high=0.15)
+    SO2: Range = setting(None, low=1e-15, high=0.15)
+    Na: Range = setting(None, low=1e-15, high=1e-2)
+    K: Range = setting(None, low=1e-15, high=1e-2)
 
 
 @dataclass
 class HazeConfig:
-    """Ranges of a haze: its factor over Rayleigh scattering of H2 at 0.35 micron, its power of the wavelength."""
+    """Ranges of a haze: its factor over Rayleigh scattering of H2 at 0.35 micron, its power of the wavelength (-4)."""
 
-    factor: list[float] | None = setting(None, low=1e-4, high=1e12)
-    slope: list[float] | None = setting(None, low=-30, high=5)
+    factor: Range = setting(None, low=1e-4, high=1e12)
+    slope: Range = setting(None, low=-30, high=5)
 
 
 @dataclass
 class PlanetConfig:
-    """Everything that a planet file states.
-
-    Attributes
-    ----------
-    name : str
-    star : StarConfig
-        Radius in solar radii, temperature in K.
-    planet : BodyConfig
-        Each [low, high]: mass in Jupiter masses, radius at 1e6 Pa in Jupiter radii, temperature in K.
-    molecules : MoleculesConfig
-        Each [low, high] in volume mixing ratio, or None.
-    clouds : list of two float, or None
-        Cloud-top pressure in Pa; None for planets without clouds.
-    cloud_fraction : list of two float, or None
-        Share of the limb that clouds and haze cover; None for all of it.
-    haze : HazeConfig
-        Factor (log-uniform) and slope (uniform; -4 if there is a factor alone); None for planets without haze.
-    temperature_gradient : list of two float, or None
-        K per decade of pressure from 1 microbar to 1 bar, positive if it is hotter below; `planet.temperature` is
-        that at 1 mbar then.
-    offsets : dict
-        {instrument: standard deviation in ppm} of what is added to all depths of an instrument, one draw per planet.
-    errors : list of two float
-        The errors of the observation are multiplied by a number between these.
-    """
+    """Everything that a planet file states."""
 
     name: str = setting("planet")
     star: StarConfig = field(default_factory=StarConfig)
     planet: BodyConfig = field(default_factory=BodyConfig)
     molecules: MoleculesConfig = field(default_factory=MoleculesConfig)
-    clouds: list[float] | None = setting(None, low=1e-3, high=1e6)
-    cloud_fraction: list[float] | None = setting(None, low=0, high=1)
+    clouds: Range = setting(None, low=1e-3, high=1e6)  # pressure of the cloud top, Pa
+    cloud_fraction: Range = setting(None, low=0, high=1)  # share of the limb that clouds and haze cover; None: all
     haze: HazeConfig = field(default_factory=HazeConfig)
-    temperature_gradient: list[float] | None = setting(None, low=-500, high=500)
-    errors: list[float] = setting([0.8, 1.5], low=0.1, high=10)
-    offsets = MappingProxyType({})  # filled by `load_planet`: its keys are the user's
+    # K per decade of pressure from 1 microbar to 1 bar, positive: hotter below; `planet.temperature` is at 1 mbar.
+    temperature_gradient: Range = setting(None, low=-500, high=500)
+    errors: list[float] = setting([0.8, 1.5], low=0.1, high=10)  # factors of the observation's errors
+    # {instrument: standard deviation, ppm} of what is added to its depths; filled by `load_planet`.
+    offsets = MappingProxyType({})
 
     def ranges(self):
         """Return {AMP: range in SI units, or None}, in the order of a survey's columns."""
@@ -123,21 +104,9 @@ class PlanetConfig:
 
 
 def load_planet(path):
-    """Read a planet file.
+    """Read a planet file, YAML as in ``data/observations/wasp39b.yaml``: a `PlanetConfig`.
 
-    Parameters
-    ----------
-    path : path-like
-        YAML as in ``data/observations/wasp39b.yaml``.
-
-    Returns
-    -------
-    PlanetConfig
-
-    Raises
-    ------
-    ConfigError
-        With one line that names the file, the key, what was expected and what was received.
+    A ConfigError names the file, the key, what was expected and what was received, in one line.
     """
     source = str(path)
     tree = read_yaml(path)
@@ -186,7 +155,7 @@ def _checked_offsets(offsets, source):
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise ConfigError(f"{where}: expected the name of an instrument, received {show(name)}")
         try:
-            ppm = math.nan if isinstance(value, bool) else float(str(value).removesuffix("ppm"))
+            ppm = float(str(value).removesuffix("ppm"))  # "True" is no number
         except ValueError:
             ppm = math.nan
         if not 0 < ppm <= MAX_OFFSET:

@@ -109,13 +109,7 @@ def write_chunk(path, settings, depth):
 
 
 def read_chunk(path, settings):
-    """Return the depths (n, n_bins) of a chunk; None if there is none, or a damaged one, which is said.
-
-    Raises
-    ------
-    ValueError
-        If the chunk was made with other settings: another survey is being made in this place.
-    """
+    """Return the depths (n, n_bins) of a chunk, None if it is missing or damaged; ValueError for another survey."""
     try:
         with np.load(path) as file:
             text, depth, checksum = str(file["settings"]), file["depth"], str(file["sha256"])
@@ -202,31 +196,10 @@ def _tasks(n, seed, opacities, parts, design):
 
 
 def simulate(n, seed, out, opacities=None, processes=2, progress=True, design=ARIEL, overwrite=False):
-    """Simulate `n` planets and write the survey.
+    """Simulate `n` planets of a `Design` and write the survey `out`, which appears whole at the end.
 
-    Parameters
-    ----------
-    n : int
-        Number of planets.
-    seed : int
-        Seed, not negative.
-    out : path-like
-        HDF5 file to write; it appears whole at the end.
-    opacities : path-like, optional
-        Folder of TauREx tables; None takes the shipped k-distributions.
-    processes : int
-        Number of worker processes.
-    progress : bool
-        Show a progress bar on stderr.
-    design : simulation.design.Design
-        Bins, errors, star and priors.
-    overwrite : bool
-        Replace a survey that is already there, finished or not. Nothing else is ever replaced.
-
-    Raises
-    ------
-    ValueError
-        If a table is missing, a depth is not sane, or the place is taken.
+    `opacities` may be a folder of TauREx tables; with `overwrite` a survey that is already there is replaced, finished
+    or not, but never anything else. A ValueError says that a table is missing, a depth not sane, or the place taken.
     """
     out = Path(out)
     parts = _parts_of(out)
@@ -262,12 +235,9 @@ def _run(todo, n, opacities, processes, progress, design):
 def molecule_curves(model, design=ARIEL):
     """Depth of the reference planet with one molecule alone over H2/He: {molecule or "none": (n_bins,)}."""
     gases = [name for name in design.priors if AMPS[name].kind == "molecule"]
-    curves = {}
-    for kept in ("none", *gases):
-        planet = dict(zip(design.priors, design.reference, strict=True))
-        planet |= {name: -np.inf for name in gases if name != kept}
-        curves[kept] = model.depth(list(planet.values()))
-    return curves
+    planet = dict(zip(design.priors, design.reference, strict=True))
+    without = {kept: dict.fromkeys(set(gases) - {kept}, -np.inf) for kept in ("none", *gases)}
+    return {kept: model.depth(list((planet | absent).values())) for kept, absent in without.items()}
 
 
 def write_file(out, depth, curves, seed, opacities=None, design=ARIEL):
@@ -276,43 +246,40 @@ def write_file(out, depth, curves, seed, opacities=None, design=ARIEL):
     amps, errors, offsets = (draw(n, seed) for draw in (design.draw_amps, design.draw_errors, design.draw_offsets))
     for shift, (_, bins) in zip(offsets.T, design.offsets.values()):
         depth = np.where(bins, np.round((depth + shift[:, None]) / DEPTH_STEP) * DEPTH_STEP, depth)
-    compressed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "track_times": False}
+    large = {"chunks": (min(1000, n), 1), "compression": "gzip", "compression_opts": 9, "shuffle": True}
     with written_whole(out) as part, h5py.File(part, "w") as file:
-        file.create_dataset("spectra", data=depth.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
-        file.create_dataset("errors", data=errors.astype(np.float32), chunks=(min(1000, len(depth)), 1), **compressed)
-        file.create_dataset("amps", data=amps, chunks=(min(1000, len(depth)), 1), **compressed)
-        file.create_dataset("wavelength", data=design.wavelength, track_times=False)
-        file.create_dataset("bin_width", data=design.bin_width, track_times=False)
+
+        def add(name, values, attributes=None, **layout):
+            file.create_dataset(name, data=values, track_times=False, **layout).attrs.update(attributes or {})
+
+        said = {
+            "unit": "transit depth (Rp/Rs)^2, dimensionless, noise-free",
+            "rounding": "multiples of 2^-24 (0.060 ppm)",
+        }
+        add("spectra", depth.astype(np.float32), said, **large)
+        said = {"unit": "1-sigma error of the transit depth, dimensionless"}
+        add("errors", errors.astype(np.float32), said | {"rounding": "multiples of 2^-27 (0.0075 ppm)"}, **large)
+        units, scales, _ = zip(*design.priors.values())
+        add("amps", amps, {"names": list(design.priors), "units": list(units), "scale": list(scales)}, **large)
+        add("wavelength", design.wavelength, {"unit": "micron"})
+        add("bin_width", design.bin_width, {"unit": "micron"})
         for key, curve in curves.items():
-            file.create_dataset(f"molecule_curves/{key}", data=curve, track_times=False)
-        file["spectra"].attrs["unit"] = "transit depth (Rp/Rs)^2, dimensionless, noise-free"
+            add(f"molecule_curves/{key}", curve)
+        file["molecule_curves"].attrs.update({
+            "reference_planet": json.dumps(dict(zip(design.priors, design.reference, strict=True))),
+            "description": "transit depth of the reference planet (retrieval-space AMPs) with that molecule alone over "
+            "H2/He; 'none' has no molecule",
+        })  # fmt: skip
         if design.offsets:
-            file.create_dataset("offsets", data=offsets.astype(np.float32), track_times=False)
-            file["offsets"].attrs["instruments"] = list(design.offsets)
-            file.create_dataset("offset_bins", data=[bins for _, bins in design.offsets.values()], track_times=False)
-            file["offsets"].attrs["unit"] = "dimensionless, part of the depths of the instrument's bins"
-        file["spectra"].attrs["rounding"] = "multiples of 2^-24 (0.060 ppm)"
-        file["errors"].attrs["unit"] = "1-sigma error of the transit depth, dimensionless"
-        file["errors"].attrs["rounding"] = "multiples of 2^-27 (0.0075 ppm)"
-        file["wavelength"].attrs["unit"] = file["bin_width"].attrs["unit"] = "micron"
-        file["amps"].attrs["names"] = list(design.priors)
-        file["amps"].attrs["units"] = [row[0] for row in design.priors.values()]
-        file["amps"].attrs["scale"] = [row[1] for row in design.priors.values()]
-        file["molecule_curves"].attrs["reference_planet"] = json.dumps(
-            dict(zip(design.priors, design.reference, strict=True))
-        )
-        file["molecule_curves"].attrs["description"] = (
-            "transit depth of the reference planet (retrieval-space AMPs) with that molecule alone over H2/He; "
-            "'none' has no molecule"
-        )
-        file.attrs.update(_file_attributes(len(amps), seed, opacities, design))
+            said = {"unit": "dimensionless, part of the depths of the instrument's bins"}
+            add("offsets", offsets.astype(np.float32), said | {"instruments": list(design.offsets)})
+            add("offset_bins", [bins for _, bins in design.offsets.values()])
+        file.attrs.update(_file_attributes(n, seed, opacities, design))
 
 
 def _file_attributes(n, seed, opacities, design):
     """Provenance, without anything that changes between two runs of the same command."""
-    priors = {
-        key: {"unit": unit, "scale": scale, "range": limits} for key, (unit, scale, limits) in design.priors.items()
-    }
+    priors = {key: dict(zip(("unit", "scale", "range"), row)) for key, row in design.priors.items()}
     own = " --opacities DIR" if opacities else ""
     asked = "".join(f" --{name} {design.sources[name]}" for name in ("observation", "planet") if name in design.sources)
     return {

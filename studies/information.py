@@ -3,8 +3,8 @@
     python -m studies.information --planets 400    # a minute, writes data/information.h5
     python -m studies.posterior                    # adds what a sampler finds
 
-For every planet the forward model gives the Jacobian J[k, b] = d depth_b / d AMP_k by central differences. With the errors S of
-the bins and the prior covariance P the posterior is, where it is locally Gaussian,
+For every planet the forward model gives the Jacobian J[k, b] = d depth_b / d AMP_k by central differences. With the
+errors S of the bins and the prior covariance P the posterior is, where it is locally Gaussian,
 
     covariance C = (J S^-1 J^T + P^-1)^-1,    d(posterior mean) / d(depth) = C J S^-1.
 
