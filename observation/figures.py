@@ -1,6 +1,7 @@
 """Figures of one observation: estimates with their errors, and the bins that they are sensitive to.
 
-Arrays in, Figure out; nothing is written. ``narrow`` figures are one column wide, as on the screen of a phone.
+Arrays in, Figure out; nothing is written. ``ends`` (n_bins, 2) are those of the bins, micron; figures for the screen of
+a phone have the ``width`` (inches) of one column.
 """
 
 import numpy as np
@@ -14,13 +15,14 @@ from report.style import (
     INK,
     TWO_COLUMNS,
     WAVELENGTH,
-    bin_edges,
     broken_at_gaps,
     depth_unit,
     log_axis,
     new_figure,
     note,
+    panel_grid,
     panel_title,
+    percent,
     plotted,
     short,
     styled,
@@ -31,15 +33,14 @@ from report.style import (
 INSTRUMENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#332288")
 MARKERS = "osD^vPX"  # one more than colours, so that pairs repeat only after 42 instruments
 COLOURS = "magma_r"
-NARROW = 3.3  # inches: 7 points are 11 pixels then on a phone of 400
 MANY_BINS = 120  # from which on there are two panels in a row
 
 
 @styled
-def answer_intervals(values, intervals, limits, amp_table, narrow=False):
+def answer_intervals(values, intervals, limits, amp_table, width=TWO_COLUMNS):
     """Draw values (n_amps,) with intervals (n_levels, 2, n_amps) on axes that span the limits (2, n_amps)."""
-    n, width = len(amp_table), NARROW if narrow else TWO_COLUMNS
-    columns = 1 if n <= 6 or narrow else 2
+    n = len(amp_table)
+    columns = 1 if n <= 6 or width < TWO_COLUMNS else 2
     rows = -(-n // columns)
     figure = new_figure(width, 0.5 * rows + 0.3)
     grid = figure.add_gridspec(rows, columns)
@@ -68,58 +69,43 @@ def answer_intervals(values, intervals, limits, amp_table, narrow=False):
 
 
 @styled
-def spectrum_shares(observation, shares, amp_table, titles, narrow=False):
+def spectrum_shares(observation, ends, shares, amp_table, titles):
     """Draw the spectrum in a panel per AMP, bins coloured by their shares (n_amps, n_bins); a row of NaN has none."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
     many = len(wavelength) > MANY_BINS
-    n = len(amp_table)
-    figure, axes = _grid(n, 1 if narrow or n == 1 else 2 if many or n in (2, 4) else 3)
+    figure, axes = panel_grid(len(amp_table), 1.55, share_x=True, share_y=True)
     factor, unit = depth_unit(depth)
-    edges, norm = bin_edges(wavelength), Normalize(0, 1)
     size = 7 if many else 11 if len(wavelength) > 30 else 20
-    for k, (ax, amp) in enumerate(zip(axes, amp_table)):
-        for low, high in BANDS.get(amp.key, ()):
-            if high > edges[0] and low < edges[-1]:
-                ax.axvspan(max(low, edges[0]), min(high, edges[-1]), color="#EEF3F7", lw=0, zorder=0)
+    for ax, amp, share, title in zip(axes, amp_table, shares, titles):
+        for low, high in np.clip(BANDS.get(amp.key, np.empty((0, 2))), ends[0, 0], ends[-1, 1]):
+            if high > low:
+                ax.axvspan(low, high, color="#EEF3F7", lw=0, zorder=0)
         ax.errorbar(
             wavelength, depth * factor, yerr=error * factor, fmt="none", ecolor="#B5B5B5",
             elinewidth=0.4 if many else 0.7, capsize=0, zorder=1,
         )  # fmt: skip
-        known = np.isfinite(shares[k]).all() and shares[k].max() > 0
-        colour = shares[k] / shares[k].max() if known else np.zeros(len(wavelength))
+        known = np.isfinite(share).all()
+        colour = share / share.max() if known else np.zeros(len(wavelength))
         order = np.argsort(colour, kind="stable")  # the largest share on top
         ax.scatter(
-            wavelength[order], (depth * factor)[order], c=colour[order], norm=norm, cmap=COLOURS,
+            wavelength[order], (depth * factor)[order], c=colour[order], norm=Normalize(0, 1), cmap=COLOURS,
             s=size * (0.5 + colour[order]), edgecolors=INK, linewidths=0.12 if many else 0.25, zorder=2,
         )  # fmt: skip
-        text = f"largest {shares[k].max():.{0 if shares[k].max() >= 0.1 else 1}%}" if known else "not sensitive"
-        panel_title(ax, amp, titles[k])
-        note(ax, text, x=0.97)
+        largest = percent(share.max(), 0 if share.max() >= 0.1 else 1)
+        panel_title(ax, amp, title)
+        note(ax, f"largest {largest}" if known else "not sensitive", x=0.97)
     low, high = factor * (depth - error).min(), factor * (depth + error).max()
     axes[0].set_ylim(low - 0.06 * (high - low), high + 0.25 * (high - low))  # of all panels; room for the remark
-    wavelength_axis(axes[0], wavelength)
+    wavelength_axis(axes[0], ends)
     figure.supxlabel(WAVELENGTH)
     figure.supylabel(f"Transit depth ({unit})")
     return figure
 
 
-def _grid(n, columns):
-    """Return a figure and n panels with common axes."""
-    rows = -(-n // columns)
-    figure = new_figure(NARROW if columns == 1 else TWO_COLUMNS, max(1.55 * rows + 0.35, 2.2))
-    grid, axes = figure.add_gridspec(rows, columns), []
-    for i in range(n):
-        first = axes[0] if axes else None
-        axes.append(figure.add_subplot(grid[divmod(i, columns)], sharex=first, sharey=first))
-        axes[-1].tick_params(labelbottom=i + columns >= n, labelleft=i % columns == 0, which="both")
-    return figure, axes
-
-
 @styled
-def expectation(observation, expected=None, residuals=None, narrow=False):
+def expectation(observation, ends, expected=None, residuals=None, width=TWO_COLUMNS):
     """Draw the spectrum by instrument with the ``expected`` depths (n_bins,), and the residuals from these below it."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
-    width = NARROW if narrow else TWO_COLUMNS
     figure = new_figure(width, 2.4 if residuals is None else 3.9)
     factor, unit = depth_unit(depth)
     if residuals is None:
@@ -146,9 +132,10 @@ def expectation(observation, expected=None, residuals=None, narrow=False):
         below.set_ylim(-reach, reach)
         below.set_ylabel("Residual (σ)")
     if top.get_legend_handles_labels()[0]:
-        figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=2 if narrow else 4)
+        figure.legend(
+            *top.get_legend_handles_labels(), loc="outside upper center", ncols=2 if width < TWO_COLUMNS else 4
+        )
     top.set_ylabel(f"Transit depth ({unit})")
     (top if below is None else below).set_xlabel(WAVELENGTH)
-    edges = bin_edges(wavelength)
-    log_axis(top.xaxis, edges[0], edges[-1], width - 0.8)
+    log_axis(top.xaxis, ends[0, 0], ends[-1, 1], width - 0.8)
     return figure

@@ -3,20 +3,32 @@
 import html
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
 from common.files import written_whole
 from common.metrics import shares
-from constants import AMP
+from constants import AMP, BANDS
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, Consistency
 from report.best_estimator import half_of_the_map
-from report.page import figure_section, pairs, plain, style_sheet
+from report.page import figure_section, grid, page_head, pairs, plain
 from report.pictures import Picture
-from report.style import DPI, amount, bin_ends, difference_scale, our_style, plotted, png_of, unit_text
+from report.share_panels import Steps, panel
+from report.style import (
+    DPI,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    amount,
+    bin_ends,
+    depth_unit,
+    difference_scale,
+    drawn,
+    minus,
+    plotted,
+    unit_text,
+)
 from runio.config import flatten
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
@@ -24,70 +36,50 @@ SMALL = 1e-3  # smaller numbers are printed with an exponent
 MAX_UNIT = 6  # letters of a unit in the title of a panel
 MAX_RANGES = 2  # wavelength ranges named in a row
 ANCHOR = 0.7  # micron: below, Rayleigh scattering of hydrogen sets the depth of a clear atmosphere
+SHARES = "spectrum_shares"  # a figure in the folder; the page shows its numbers as panels
 NOT_COMPUTED = "<p>Not computed, because no sensitivity maps were made.</p>"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run says of one observation.
+    """What a run says of one observation; AMPs are in retrieval space."""
 
-    Attributes
-    ----------
-    observation : loaders.observation.Observation
-        On the bins of the run.
-    amp_table : tuple of constants.AMP
-    values : ndarray (n_amps,)
-        Retrieval space, as are the intervals and limits.
-    intervals : ndarray (2, 2, n_amps)
-        Low and high end at 68 and at 95 %; NaN where not known.
-    limits : ndarray (2, n_amps)
-        Lowest and highest simulated truth.
-    consistency : observation.compare.Consistency
-    expected, residuals : ndarray (n_bins,), optional
-        Depth that the other bins predict for each bin, and the standardised residual from it.
-    sensitivity : ndarray (n_amps, n_bins), optional
-        Exact map of single bins, with which the following are given too.
-    systematics : dict of str to ndarray (n_amps,)
-        Change along each direction that moves many bins; see `observation.apply.systematics`.
-    redrawn, replaced : ndarray (n_amps, n_bins), optional
-        Change when a bin is taken away; see `observation.apply.removals`.
-    made_from : dict
-        Provenance, for the end of the page.
-    """
-
-    observation: Observation
+    observation: Observation  # on the bins of the run
     amp_table: tuple[AMP, ...]
-    values: np.ndarray
-    intervals: np.ndarray
-    limits: np.ndarray
+    values: np.ndarray  # (n_amps,)
+    intervals: np.ndarray  # (2, 2, n_amps) low and high end at 68 and at 95 %; NaN where not known
+    limits: np.ndarray  # (2, n_amps) lowest and highest simulated truth
     consistency: Consistency
-    expected: np.ndarray | None = None
-    residuals: np.ndarray | None = None
-    sensitivity: np.ndarray | None = None
-    systematics: dict = field(default_factory=dict)
-    redrawn: np.ndarray | None = None
+    expected: np.ndarray | None = None  # (n_bins,) depth that the other bins predict for each bin
+    residuals: np.ndarray | None = None  # (n_bins,) standardised residual from it
+    sensitivity: np.ndarray | None = None  # (n_amps, n_bins) exact map, with which the following are given too
+    systematics: dict = field(default_factory=dict)  # change (n_amps,) by name, see `observation.apply.systematics`
+    redrawn: np.ndarray | None = None  # (n_amps, n_bins) change without a bin, see `observation.apply.removals`
     replaced: np.ndarray | None = None
-    made_from: dict = field(default_factory=dict)
+    made_from: dict = field(default_factory=dict)  # provenance, for the end of the page
 
     @property
     def shares(self):
         """Share of each bin in its AMP's map, (n_amps, n_bins); None without a map, NaN for a row of zeros."""
-        if self.sensitivity is None:
-            return None
-        return shares(self.sensitivity)
+        return None if self.sensitivity is None else shares(self.sensitivity)
 
     @property
     def half_width(self):
         """Half of the 68 % interval, (n_amps,): the error that changes are compared with."""
         return (self.intervals[0, 1] - self.intervals[0, 0]) / 2
 
+    @property
+    def ends(self):
+        """Lower and upper end of each bin, (n_bins, 2), micron."""
+        return bin_ends(self.observation.wavelength, self.observation.bin_width)
+
 
 def make_pictures(estimate, narrow=False):
-    """Draw the figures of an estimate: {file name: `report.pictures.Picture`}, in the order of the page."""
-    e, seen = estimate, estimate.observation
+    """Draw the figures of an estimate: {file name: `report.pictures.Picture`}; narrow ones are for the page alone."""
+    e, seen, width = estimate, estimate.observation, ONE_COLUMN if narrow else TWO_COLUMNS
     pictures = {
         "answer_intervals": Picture(
-            figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table, narrow),
+            figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table, width),
             "The estimates with their errors",
             "Circle: the estimate. Thick and thin lines: 68 and 95 % prediction intervals, from test planets with"
             " similar predictions. Each axis spans the range of the simulated planets.",
@@ -95,25 +87,16 @@ def make_pictures(estimate, narrow=False):
             " or near the edge of the axis is an upper or lower limit.",
         )
     }
-    if e.shares is not None:
-        units = [plotted(amp, 0)[1] for amp in e.amp_table]
-        units = [unit if len(unit_text(unit)) < MAX_UNIT else "" for unit in units]
-        titles = [f"  {value_text(e, k)} {unit}".rstrip() for k, unit in enumerate(units)]
-        pictures["spectrum_shares"] = Picture(
-            figures.spectrum_shares(seen, e.shares, e.amp_table, titles, narrow),
-            "Which bins each estimate is sensitive to",
-            "The observed spectrum with its errors, one panel per parameter. Colour and size of a dot show the bin's"
-            " share of the sensitivity: the mean squared change of the estimate when that bin alone is redrawn within"
-            " its error, divided by the sum over all bins. Shaded: known bands of the molecule.",
-            f"The estimate depends most on the large, dark dots; each panel states the largest share.{_anchor_text(e)}"
-            " Any other dark dot outside the bands, or at the edge between two instruments, deserves a closer look.",
-        )
+    if e.shares is not None and not narrow:
+        titles = [f"  {_with_unit(e, k)}" for k in range(len(e.amp_table))]
+        figure = figures.spectrum_shares(seen, e.ends, e.shares, e.amp_table, titles)
+        pictures[SHARES] = Picture(figure, "Which bins each estimate is sensitive to", "", "")
     lower = "" if e.residuals is None else (
         " Line: the depth that all other bins predict for each bin, given the simulated planets with similar"
         " predictions. Lower panel: the residual from it, in standard deviations (noise and scatter of the planets)."
     )  # fmt: skip
     pictures["expectation"] = Picture(
-        figures.expectation(seen, e.expected, e.residuals, narrow),
+        figures.expectation(seen, e.ends, e.expected, e.residuals, width),
         "The spectrum, and whether its bins agree with each other",
         f"The observed spectrum with its errors{'' if seen.instrument is None else ', by instrument'}.{lower}",
         "This run keeps no simulated spectra to compare it with."
@@ -124,28 +107,21 @@ def make_pictures(estimate, narrow=False):
     return pictures
 
 
-def _anchor_text(estimate):
-    """Say why the shortest wavelengths matter for every abundance, where the spectrum reaches them."""
-    if estimate.observation.wavelength[0] > ANCHOR:
-        return ""
-    return (
-        " The shortest wavelengths, near 0.55 µm, matter for every abundance, although few molecules absorb there: the"
-        " Rayleigh scattering of hydrogen fixes which radius belongs to which pressure, and all bands are measured"
-        " against that."
-    )
-
-
 def value_text(estimate, k):
     """Return an estimate with its 68 % error in report units, with a typographic minus: '−4.78 +0.38 −0.37'."""
     value, low, high = plotted(estimate.amp_table[k], [estimate.values[k], *estimate.intervals[0, :, k]])[0]
     if not np.isfinite([low, high]).all():
-        text = f"{value:.3g}"
-    elif min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
-        text = f"{value:.2g} ({low:.2g} to {high:.2g})"
-    else:
-        digits = _digits(max(high - low, 1e-300) / 2)
-        text = f"{value:.{digits}f} +{high - value:.{digits}f} -{value - low:.{digits}f}"
-    return text.replace("-", "−")
+        return minus(f"{value:.3g}")
+    if min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
+        return minus(f"{value:.2g} ({low:.2g} to {high:.2g})")
+    digits = _digits(max(high - low, 1e-300) / 2)
+    return minus(f"{value:.{digits}f} +{high - value:.{digits}f} -{value - low:.{digits}f}")
+
+
+def _with_unit(estimate, k):
+    """Return `value_text` with a unit that is short enough for a title."""
+    unit = plotted(estimate.amp_table[k], 0)[1]
+    return f"{value_text(estimate, k)} {unit if len(unit_text(unit)) < MAX_UNIT else ''}".rstrip()
 
 
 def _digits(error):
@@ -164,6 +140,67 @@ def constraint(estimate, k):
     if open_below:
         return "not constrained" if open_above else "upper limit"
     return "lower limit" if open_above else "measured"
+
+
+# --- panels ---
+
+
+def _panels(estimate):
+    """Return a panel per AMP, with the share of each bin in its sensitivity and the numbers of each bin on hovering."""
+    e = estimate
+    if e.shares is None:
+        return NOT_COMPUTED
+    texts, articles = _bin_texts(e), []
+    for k, amp in enumerate(e.amp_table):
+        share, words, drawing = 100 * e.shares[k], _half_text(e.shares[k], e.ends), ""
+        if np.isfinite(share).all():
+            own = [text.format(f"{one:.1f} %") for text, one in zip(texts, share)]
+            label = f"{amp.key}: share of each bin in the sensitivity of its estimate. Half of it is at {words}"
+            drawing = panel(e.ends, [Steps(share, None, amp.colour)], own, label, BANDS.get(amp.key, ()))
+            words = f"Half of its sensitivity is at {words}."
+        value = f"{value_text(e, k)} {plain(plotted(amp, 0)[1])}"
+        words = f"{constraint(e, k)}. {words}".lstrip(". ")
+        articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n<p><strong>{value}</strong>: {words}</p>")
+    return grid(articles) + (
+        "<p class='key'>Steps: the share of each bin in the sensitivity of the estimate, in per cent. The sensitivity"
+        " is the mean squared change of the estimate when that bin alone is redrawn within its error. Grey: known bands"
+        f" of the molecule. Point at a bin for its share and its depth.{_anchor_text(e)} Any other high step outside"
+        " the bands, or at the edge between two instruments, deserves a closer look.</p>"
+    )
+
+
+def _bin_texts(estimate):
+    """Return the wavelengths and the depth of each bin, (n_bins,) texts with {} where the share belongs."""
+    seen, (factor, unit), texts = estimate.observation, depth_unit(estimate.observation.depth), []
+    for b, (low, high) in enumerate(estimate.ends):
+        digits = _digits(factor * seen.error[b])
+        text = f"{low:.4g}–{high:.4g} µm: {{}}, depth {factor * seen.depth[b]:.{digits}f}"
+        text += f" ± {factor * seen.error[b]:.{digits}f} {unit}"
+        if estimate.residuals is not None:
+            text += minus(f", residual {estimate.residuals[b]:+.1f} σ")
+        name = "" if seen.instrument is None else seen.instrument[b].replace("{", "{{").replace("}", "}}")
+        texts.append(f"{text} ({name})" if name else text)
+    return texts
+
+
+def _half_text(shares, ends):
+    """Name the wavelengths that hold half of an AMP's sensitivity (n_bins,)."""
+    if not np.isfinite(shares).all():
+        return "not sensitive to any bin"
+    ranges = half_of_the_map(shares, ends)
+    text = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in ranges[:MAX_RANGES]) + " µm"
+    return text + (" …" if len(ranges) > MAX_RANGES else "")
+
+
+def _anchor_text(estimate):
+    """Say why the shortest wavelengths matter for every abundance, where the spectrum reaches them."""
+    if estimate.observation.wavelength[0] > ANCHOR:
+        return ""
+    return (
+        " The shortest wavelengths, near 0.55 µm, matter for every abundance, although few molecules absorb there: the"
+        " Rayleigh scattering of hydrogen fixes which radius belongs to which pressure, and all bands are measured"
+        " against that."
+    )
 
 
 # --- tables ---
@@ -187,7 +224,6 @@ def _table(name, caption, head, rows):
 def _estimates(estimate):
     """Return the table of estimates and errors."""
     e, rows = estimate, []
-    bins, shares = bin_ends(e.observation.wavelength, e.observation.bin_width), e.shares
     for k, amp in enumerate(e.amp_table):
         ends, unit, _ = plotted(amp, e.intervals[:, :, k])
         value = plotted(amp, e.values[k])[0]
@@ -196,22 +232,9 @@ def _estimates(estimate):
         form = ".2g" if small else f".{_digits((ends[0, 1] - ends[0, 0]) / 2)}f"
         cells = [f"<strong>{value:{form}}</strong>"]
         cells += ["not known" if np.isnan(pair).any() else f"{pair[0]:{form}} to {pair[1]:{form}}" for pair in ends]
-        cells += [plain(unit), constraint(e, k)]
-        if shares is not None:
-            cells.append(_half_text(shares[k], bins))
-        rows.append([plain(amp.label), *(cell.replace("-", "−") if k < 3 else cell for k, cell in enumerate(cells))])
+        rows.append([plain(amp.label), *map(minus, cells), plain(unit), constraint(e, k)])
     head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint"]
-    head += [] if shares is None else ["Most sensitive at"]
     return _table("answers", "Estimates and prediction intervals", head, rows)
-
-
-def _half_text(shares, bins):
-    """Name the wavelengths that hold half of an AMP's sensitivity (n_bins,)."""
-    if not np.isfinite(shares).all():
-        return "not sensitive to any bin"
-    ranges = half_of_the_map(shares, bins)
-    text = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in ranges[:MAX_RANGES]) + " µm"
-    return text + (" …" if len(ranges) > MAX_RANGES else "")
 
 
 def _change(value, amp, error, sign=None):
@@ -270,40 +293,61 @@ def _removals(estimate):
 # --- the page ---
 
 
+def _result(estimate):
+    """Return in one sentence which parameters are measured, and which are not."""
+    kinds = {}
+    for k, amp in enumerate(estimate.amp_table):
+        kinds.setdefault(constraint(estimate, k), []).append(plain(amp.label))
+    order = ("measured", "upper limit", "lower limit", "not constrained")
+    clauses = [f"<strong>{kind.capitalize()}</strong>: {', '.join(kinds[kind])}." for kind in order if kind in kinds]
+    return " ".join(clauses) or "There are too few test planets for intervals."
+
+
 def build_page(estimate, rendered):
     """Return the page as text; ``rendered`` is {name: (Picture, PNG bytes, PNG bytes for a phone)}, in order."""
     e = estimate
-    judged, n_bins = e.consistency, len(e.observation.wavelength)
-    headline, *reasons = (html.escape(sentence) for sentence in judged.sentences)
+    headline, *reasons = (html.escape(sentence) for sentence in e.consistency.sentences)
     reasons = "".join(f"<p>{sentence}</p>" for sentence in reasons)
-    if judged.status == INSIDE:  # when all is well, the numbers are folded away
+    if e.consistency.status == INSIDE:  # when all is well, the numbers are folded away
         reasons = f"<details><summary>How this was found</summary>{reasons}</details>"
-    first, *rest = rendered.items()
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        style=style_sheet(),
-        title=html.escape(f"{Path(e.observation.name).stem}: {len(e.amp_table)} parameters from {n_bins} bins"),
-        estimates=_estimates(e),
-        status=f'<p class="status {judged.status}" role="status">{headline}</p>',
-        reasons=reasons,
-        first=figure_section(first[0], *first[1]),
-        figures="\n".join(figure_section(name, *one) for name, one in rest),
-        systematics=_systematics(e),
-        removals=_removals(e),
-        made_from=pairs(flatten(e.made_from)) if e.made_from else "<p>Not recorded.</p>",
-    )
+    sections = {name: figure_section(name, *one) for name, one in rendered.items() if name != SHARES}
+    title = f"{Path(e.observation.name).stem}: {len(e.amp_table)} parameters from {len(e.observation.wavelength)} bins"
+    return f"""{page_head(title, _result(e))}
+<section aria-labelledby="answer"><h2 id="answer">What does the spectrum say, and should you believe it?</h2>
+<p class="status {e.consistency.status}" role="status">{headline}</p>
+{reasons}
+{_estimates(e)}</section>
+<nav aria-label="Contents"><ul><li><a href="#{SHARES}">Which bins each estimate is sensitive to</a></li>
+<li><a href="#answer_intervals">The estimates with their errors</a></li>
+<li><a href="#expectation">The spectrum, and whether its bins agree</a></li>
+<li><a href="#together">Offsets and a tilt</a></li>
+<li><a href="#single">Leaving one bin out</a></li><li><a href="#how">How this page was made</a></li></ul></nav>
+<section aria-labelledby="{SHARES}"><h2 id="{SHARES}">Which bins each estimate is sensitive to</h2>
+{_panels(e)}</section>
+<section aria-labelledby="figures"><h2 id="figures">Figures</h2>
+{"".join(sections.values())}</section>
+<section aria-labelledby="together"><h2 id="together">Offsets between instruments, and a tilt</h2>
+{_systematics(e)}</section>
+<section aria-labelledby="single"><h2 id="single">Leaving one bin out</h2>
+{_removals(e)}</section>
+<section aria-labelledby="how"><h2 id="how">How this page was made</h2>
+<details><summary>Run, observation, versions and every setting</summary>
+{pairs(flatten(e.made_from))}
+</details></section>
+</main>
+</body>
+</html>
+"""
 
 
 def write_page(folder, estimate):
     """Write the figures of an estimate (PNG, PDF) and ``report.html``, one file without outside references."""
-    folder, rendered = Path(folder), {}
-    with our_style():
-        narrow = make_pictures(estimate, narrow=True)
-        for name, picture in make_pictures(estimate).items():
-            rendered[name] = picture, png_of(picture.figure, DPI), png_of(narrow[name].figure, 2 * DPI)
-            with written_whole(folder / f"{name}.png") as part:
-                part.write_bytes(rendered[name][1])
-            with written_whole(folder / f"{name}.pdf") as part:
-                picture.figure.savefig(part, format="pdf", dpi=300, metadata={"CreationDate": None})
+    folder, rendered, narrow = Path(folder), {}, make_pictures(estimate, narrow=True)
+    for name, picture in make_pictures(estimate).items():
+        png, pdf = drawn(picture.figure, DPI, True)
+        for kind, content in (("png", png), ("pdf", pdf)):
+            with written_whole(folder / f"{name}.{kind}") as part:
+                part.write_bytes(content)
+        rendered[name] = picture, png, drawn(narrow[name].figure, 2 * DPI, False)[0] if name in narrow else None
     with written_whole(folder / "report.html") as part:
         part.write_text(build_page(estimate, rendered), encoding="utf-8")

@@ -5,7 +5,6 @@ import io
 import re
 import zipfile
 from pathlib import Path
-from string import Template
 
 import h5py
 import numpy as np
@@ -14,7 +13,7 @@ from common import metrics
 from common.files import read_bounded, written_whole
 from constants import BANDS
 from report.best_estimator import WORDS, best_estimator_of, verdicts
-from report.page import NO_BEST, as_text, grid, pairs, plain, style_sheet, table
+from report.page import NO_BEST, as_text, grid, page_head, pairs, plain, table
 from report.share_panels import Steps, panel
 from report.style import INK, bin_ends, minus, score
 from runio.results import load_run
@@ -84,11 +83,8 @@ def _page(runs):
         f"<strong>{html.escape(names[int(np.nanargmax(r2))])}</strong> has the highest mean R², {score(np.nanmax(r2))};"
         f" the lowest is {score(np.nanmin(r2))}."
     )
-    head, _ = Path(__file__).with_name("page.html").read_text(encoding="utf-8").split('<main id="main"')
-    head = Template(head).substitute(style=style_sheet(), title=html.escape(title), result=result)
     scores = [[plain(a.label), *(score(v[k].r2) for v in found)] for k, a in enumerate(runs[0].amp_table)]
-    return f"""{head}<main id="main" tabindex="-1">
-<section aria-label="Networks">{_networks(runs, names, found)}</section>
+    return f"""{page_head(title, result)}<section aria-label="Networks">{_networks(runs, names, found)}</section>
 <section aria-label="Maps">{_panels(runs, names, found, best)}</section>
 <section aria-labelledby="scores"><h2 id="scores">R² of each parameter</h2>
 {table("R² on the test spectra", ["AMP", *map(html.escape, names)], scores, "R2", "numbers")}

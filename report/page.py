@@ -115,9 +115,10 @@ def write_report(run, rendered, path=None):
     return path
 
 
-def style_sheet():
-    """Return the style of the pages."""
-    return Path(__file__).with_name("page.css").read_text(encoding="utf-8").rstrip()
+def page_head(title, result):
+    """Return the beginning of all pages: style, title, and the result (HTML) below it."""
+    head, style = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("head.html", "page.css"))
+    return Template(head).substitute(style=style.rstrip(), title=html.escape(title), result=result)
 
 
 def build_page(run, rendered):
@@ -128,9 +129,7 @@ def build_page(run, rendered):
     best = best_estimator_of(run)
     found = verdicts(run, best)
     return Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).substitute(
-        style=style_sheet(),
-        title=html.escape(title),
-        result=result(run, found),
+        head=page_head(title, result(run, found)),
         panels=_panels(run, found, best),
         notes=_notes(run, found, best),
         links="".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in shown.items()),

@@ -241,7 +241,10 @@ def test_no_line_is_drawn_across_a_gap_between_bins():
         map_figures.sensitivity_curves(wavelength, width, six, [amp("Tp")], {}, depth),
         map_figures.sensitivity_profiles(wavelength, width, mean, [amp("Tp")]),
         observation_figures.expectation(
-            Observation(wavelength, width, depth, 0.01 * depth, "x"), expected=depth, residuals=np.zeros(6)
+            Observation(wavelength, width, depth, 0.01 * depth, "x"),
+            style.bin_ends(wavelength, width),
+            depth,
+            np.zeros(6),
         ),
     ]
     for figure in drawn:
