@@ -42,22 +42,19 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     try:
-        path = one_report(arguments) if len(arguments.runs) == 1 else write_comparison(arguments.runs, arguments.output)
+        if len(arguments.runs) > 1:
+            path = write_comparison(arguments.runs, arguments.output)
+        else:
+            run = load_run(arguments.runs[0], arguments.unverified)
+            rendered = write_figures(run, figures="all" if arguments.all_figures else "report", processes="auto")
+            path = write_report(run, rendered)
+            drawn = [Path(run.folder) / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf")]
+            update_manifest(run.folder, [path, *drawn])
     except (OSError, ValueError) as error:
         print("error: " + one_line(error), file=sys.stderr)
         return 2
     print(path)
     return 0
-
-
-def one_report(arguments):
-    """Write the figures and the report of a run, and note them in its manifest; return the path of the report."""
-    run = load_run(arguments.runs[0], arguments.unverified)
-    rendered = write_figures(run, figures="all" if arguments.all_figures else "report", processes="auto")
-    path = write_report(run, rendered=rendered)
-    drawn = (Path(run.folder) / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf"))
-    update_manifest(run.folder, [path, *drawn])
-    return path
 
 
 if __name__ == "__main__":

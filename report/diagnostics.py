@@ -5,6 +5,7 @@ the prediction of one network, (n_test, n_amps), or of several folds for the sam
 Folds are pooled, and counts are numbers of spectra, not of spectra times folds.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ CREDIBILITY_EPS = 0.5  # dex
 CREDIBILITY_DELTA = 0.7
 BIN_WIDTH_DEX = 0.4
 MIN_SPECTRA = 20
+STEPS = tuple(np.arange(0, 3.01, 0.25))  # standard deviations of the folds
 
 # Linear AMPs (radius, temperature) have no dex, and for a planet mass known to a decade 0.5 dex is no demand.
 # A VMR prior of six decades has a standard deviation of 6 / sqrt(12) = 1.73 dex, of which 0.5 dex is 0.29 and
@@ -22,35 +24,21 @@ EPS_PER_STD = 0.5 / (6 / math.sqrt(12))
 BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
 
 
-def _pair(y_test, y_pred):
-    """Return truth and prediction as float64; ValueError if their shapes do not fit."""
-    y_test, y_pred = np.asarray(y_test, float), np.asarray(y_pred, float)
-    if y_test.ndim != 2 or len(y_test) == 0:
-        raise ValueError(f"y_test: expected shape (n_test, n_amps) with n_test > 0, received {y_test.shape}")
-    if y_pred.ndim not in (2, 3) or y_pred.shape[-2:] != y_test.shape:
-        raise ValueError(f"y_pred: expected {y_test.shape}, or that with folds in front, received {y_pred.shape}")
-    return y_test, y_pred
-
-
 def pooled(y_test, y_pred):
-    """Return truth and prediction as (n_folds * n_test, n_amps), and the number of folds."""
-    y_test, y_pred = _pair(y_test, y_pred)
-    n_folds = y_pred.shape[0] if y_pred.ndim == 3 else 1
+    """Return truth and prediction as (n_folds * n_test, n_amps), float64, and the number of folds."""
+    y_test, y_pred = np.asarray(y_test, float), np.asarray(y_pred, float)
+    n_folds = len(y_pred) if y_pred.ndim == 3 else 1
     return np.tile(y_test, (n_folds, 1)), y_pred.reshape(-1, y_test.shape[1]), n_folds
 
 
 class BiasVariance(NamedTuple):
-    """Quantiles of predicted - true in bins of equal count along the truth, (n_amps, n_truth_bins) each.
-
-    ``truth`` is the median truth of a bin; ``low`` and ``high`` are the ends of the central 68 %; ``count``
-    (n_truth_bins,) is the number of spectra in a bin.
-    """
+    """Median truth and quantiles of predicted - true (the central 68 %) in bins, (n_amps, n_truth_bins) each."""
 
     truth: np.ndarray
     median: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # (n_truth_bins,), of spectra
 
 
 def bias_variance(y_test, y_pred, per_bin=100, least_bins=5):
@@ -72,29 +60,18 @@ def bias_variance(y_test, y_pred, per_bin=100, least_bins=5):
 
 
 class Calibration(NamedTuple):
-    """Fraction of the truths within k (n_k,) standard deviations of the folds.
+    """Fraction of the truths within ``k`` standard deviations of the folds, and that of a normal distribution."""
 
-    ``inside`` (n_amps, n_k) is measured; ``expected`` (n_k,) is that of a normal distribution.
-    """
-
-    k: np.ndarray
-    inside: np.ndarray
-    expected: np.ndarray
+    k: np.ndarray  # (n_k,)
+    inside: np.ndarray  # (n_amps, n_k)
+    expected: np.ndarray  # (n_k,)
 
 
-def calibration(y_test, y_pred, k=None):
-    """Compare the spread of the folds, (n_folds, n_test, n_amps), with the errors of their mean: a `Calibration`.
-
-    ValueError with fewer than two folds, which have no spread.
-    """
-    y_test, y_pred = _pair(y_test, y_pred)
-    if y_pred.ndim != 3 or len(y_pred) < 2:
-        raise ValueError(f"y_pred: expected two folds or more in front, received shape {y_pred.shape}")
-    k = np.arange(0, 3.01, 0.25) if k is None else np.asarray(k, float)
-    distance = np.abs(y_test - y_pred.mean(axis=0))
-    spread = y_pred.std(axis=0, ddof=1)
+def calibration(y_test, y_pred, k=STEPS):
+    """Compare the spread of two folds or more, (n_folds, n_test, n_amps), with the errors of their mean."""
+    distance, spread = np.abs(y_test - y_pred.mean(axis=0)), y_pred.std(axis=0, ddof=1)
     inside = np.array([(distance <= value * spread).mean(axis=0) for value in k]).T
-    return Calibration(k, inside, np.array([math.erf(value / math.sqrt(2)) for value in k]))
+    return Calibration(np.array(k), inside, np.array([math.erf(value / math.sqrt(2)) for value in k]))
 
 
 class LossBand(NamedTuple):
@@ -109,17 +86,14 @@ class LossBand(NamedTuple):
 
 def loss_band(histories, column):
     """Return the `LossBand` of a column ("loss", "val_loss") of several histories; None where no fold has it."""
-    curves = [np.asarray(h[column], float) for h in histories if len(h.get(column, ()))]
+    curves = [h[column] for h in histories if len(h.get(column, ()))]
     if not curves:
         return None
-    longest = max(map(len, curves))
-    table = np.full((len(curves), longest), np.nan)
-    for row, curve in zip(table, curves):
-        row[: len(curve)] = curve
-    folds = np.isfinite(table).sum(axis=0)
-    mean = np.divide(np.nansum(table, axis=0), folds, out=np.full(longest, np.nan), where=folds > 0)
-    low, high = np.fmin.reduce(table, axis=0), np.fmax.reduce(table, axis=0)
-    return LossBand(np.arange(1, longest + 1), mean, low, high, folds)
+    table = np.array(list(itertools.zip_longest(*curves, fillvalue=np.nan)), float)  # (n_epochs, n_folds)
+    folds = np.isfinite(table).sum(axis=1)
+    mean = np.divide(np.nansum(table, axis=1), folds, out=np.full(len(table), np.nan), where=folds > 0)
+    low, high = np.fmin.reduce(table, axis=1), np.fmax.reduce(table, axis=1)
+    return LossBand(np.arange(1, len(table) + 1), mean, low, high, folds)
 
 
 class MeanMap(NamedTuple):
@@ -134,13 +108,8 @@ class MeanMap(NamedTuple):
 
 def mean_map(means, standard_errors):
     """Average the maps of several folds, (n_folds, n_amps, n_bins): a `MeanMap`."""
-    means, errors = np.asarray(means, float), np.asarray(standard_errors, float)
-    if means.ndim != 3 or means.shape != errors.shape:
-        raise ValueError(
-            f"means: expected (n_folds, n_amps, n_bins) like standard_errors {errors.shape}, received {means.shape}"
-        )
-    error = np.sqrt((errors**2).sum(axis=0)) / len(means)
-    return MeanMap(means.mean(axis=0), error, means.min(axis=0), means.max(axis=0), len(means))
+    error = np.sqrt(np.sum(np.square(standard_errors), axis=0)) / len(means)
+    return MeanMap(np.mean(means, axis=0), error, np.min(means, axis=0), np.max(means, axis=0), len(means))
 
 
 def binning(amp_table, y_std, width_dex=BIN_WIDTH_DEX, width_per_std=BIN_WIDTH_PER_STD):
@@ -160,21 +129,22 @@ def tolerance(amp_table, y_std):
     return binning(amp_table, y_std, CREDIBILITY_EPS, EPS_PER_STD)
 
 
-def _by_prediction(predicted, width, n_folds, min_spectra):
-    """Yield (centre, rows, spectra) of the bins along the prediction that hold enough spectra, ascending."""
-    width = width if width > 0 else 1.0
-    index = np.floor(predicted / width)
-    for i in np.unique(index):
-        rows = np.flatnonzero(index == i)
-        if len(rows) >= min_spectra * n_folds:
-            yield (i + 0.5) * width, rows, len(rows) / n_folds
+def _by_prediction(y_test, y_pred, width, summary, min_spectra):
+    """Apply ``summary`` to the errors in each bin of ``width`` (n_amps,) along the prediction.
 
-
-def _per_amp(name, values, truth):
-    values = np.asarray(values, float).reshape(-1)
-    if values.shape != truth.shape[1:]:
-        raise ValueError(f"{name}: expected {truth.shape[1]} values, one per AMP, received {values.size}")
-    return values
+    Returns, per AMP, a row for each bin with enough spectra: its centre, what ``summary`` returned of the errors and
+    the number of the AMP, and its number of spectra.
+    """
+    truth, predicted, n_folds = pooled(y_test, y_pred)
+    found = []
+    for k, step in enumerate(np.where(np.asarray(width) > 0, width, 1.0)):
+        index, rows = np.floor(predicted[:, k] / step), []
+        for i, count in zip(*np.unique(index, return_counts=True)):
+            if count >= min_spectra * n_folds:
+                error = predicted[index == i, k] - truth[index == i, k]
+                rows.append(((i + 0.5) * step, *summary(error, k), count / n_folds))
+        found.append(rows)
+    return found
 
 
 class Deviation(NamedTuple):
@@ -187,21 +157,13 @@ class Deviation(NamedTuple):
     count: np.ndarray
 
 
-def deviation(y_test, y_pred, width, min_spectra=MIN_SPECTRA, interval=0.95):
-    """Median and central ``interval`` of the error in bins of ``width`` (n_amps,) along the prediction.
+def deviation(y_test, y_pred, width, min_spectra=MIN_SPECTRA):
+    """Median and central 95 % of the error in bins of ``width`` (n_amps,) along the prediction: a `Deviation` per AMP.
 
-    Bins with fewer than ``min_spectra`` spectra are left out. Returns a `Deviation` per AMP.
+    Bins with fewer than ``min_spectra`` spectra are left out.
     """
-    truth, predicted, n_folds = pooled(y_test, y_pred)
-    quantiles = [0.5, (1 - interval) / 2, (1 + interval) / 2]
-    found = []
-    for t, p, w in zip(truth.T, predicted.T, _per_amp("width", width, truth)):
-        rows = [
-            (centre, *np.quantile(p[rows] - t[rows], quantiles), count)
-            for centre, rows, count in _by_prediction(p, w, n_folds, min_spectra)
-        ]
-        found.append(Deviation(*np.array(rows, float).reshape(-1, 5).T))
-    return found
+    found = _by_prediction(y_test, y_pred, width, lambda e, _: np.quantile(e, (0.5, 0.025, 0.975)), min_spectra)
+    return [Deviation(*np.array(rows, float).reshape(-1, 5).T) for rows in found]
 
 
 class Credibility(NamedTuple):
@@ -221,16 +183,9 @@ def credibility(y_test, y_pred, eps, width, min_spectra=MIN_SPECTRA):
     ``eps`` and ``width`` (n_amps,) are those of `tolerance` and `binning`; bins with fewer than ``min_spectra`` spectra
     are left out. Returns a `Credibility` per AMP.
     """
-    truth, predicted, n_folds = pooled(y_test, y_pred)
-    found = []
-    for t, p, e, w in zip(truth.T, predicted.T, _per_amp("eps", eps, truth), _per_amp("width", width, truth)):
-        rows = [
-            (centre, np.mean(np.abs(p[rows] - t[rows]) < e), count)
-            for centre, rows, count in _by_prediction(p, w, n_folds, min_spectra)
-        ]
-        centre, probability, count = np.array(rows, float).reshape(-1, 3).T
-        found.append(Credibility(centre, probability, *_wilson(probability, count), count, float(e)))
-    return found
+    found = _by_prediction(y_test, y_pred, width, lambda e, k: [np.mean(np.abs(e) < eps[k])], min_spectra)
+    columns = [np.array(rows, float).reshape(-1, 3).T for rows in found]
+    return [Credibility(c, p, *_wilson(p, n), n, float(one)) for (c, p, n), one in zip(columns, eps)]
 
 
 def _wilson(share, count, z=1.959964):

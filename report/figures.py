@@ -144,7 +144,8 @@ def credibility(results, amp_table, delta, width=TWO_COLUMNS):
     for ax, amp, one in zip(axes, amp_table, results):
         factor, unit = difference_scale(amp)
         x, x_unit, _ = plotted(amp, one.predicted)
-        panel_title(ax, amp, with_unit("", x_unit) + f"; ε = {amount(one.eps / factor)} {unit}".rstrip())
+        panel_title(ax, amp, with_unit("", x_unit))
+        note(ax, f"ε = {amount(one.eps / factor)} {unit}".rstrip(), y=0.05)
         if _enough(ax, x):
             error = [one.probability - one.low, one.high - one.probability]
             ax.errorbar(x, one.probability, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)

@@ -39,8 +39,6 @@ STYLE = {
     "axes.titlesize": 7.5,
     "axes.titley": 1.0,  # a place found anew at every draw costs a fifth of the time
     "axes.labelsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
     "legend.fontsize": 7,
     "legend.frameon": False,
     "figure.titlesize": 8,
@@ -49,18 +47,6 @@ STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "xtick.minor.size": 1.5,
-    "ytick.minor.size": 1.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
     "lines.linewidth": 1.0,
     "lines.markersize": 2.5,
     "errorbar.capsize": 1.5,
@@ -71,6 +57,9 @@ STYLE = {
     "pdf.fonttype": 42,  # editable text, as journals ask
     "axes.unicode_minus": True,
 }
+TICKS = {"labelsize": 7, "color": INK, "direction": "in"}
+TICKS |= {"major.size": 3, "minor.size": 1.5, "major.width": 0.6, "minor.width": 0.4}
+STYLE |= {f"{axis}tick.{key}": value for axis in "xy" for key, value in TICKS.items()}
 
 
 @contextlib.contextmanager
@@ -84,10 +73,7 @@ def our_style():
 
 @contextlib.contextmanager
 def small_fonts():
-    """Let fonts in PDF files go without tables for ligatures and kerning, which matplotlib does not use.
-
-    Cutting these tables to the letters of a figure takes as long as writing the rest of the file.
-    """
+    """Leave out tables for ligatures, which matplotlib does not use, from fonts in PDF files: half of their time."""
     default = getattr(subset.Options, "_drop_tables_default", [])
     subset.Options._drop_tables_default = [*default, "GSUB", "GPOS", "GDEF"]
     try:
@@ -147,12 +133,9 @@ class PlainNumbers(ScalarFormatter):
     """Tick labels as plain text, which is drawn many times faster than mathtext, with an offset as a power of ten."""
 
     def get_offset(self):
-        """Return the offset as mathtext."""
-        self._useMathText = True
-        try:
-            return super().get_offset()
-        finally:
-            self._useMathText = False
+        """Return the power of ten by which all labels are to be multiplied."""
+        text = super().get_offset().replace("−", "-")
+        return "×" + power_of_ten(float(text)) if text else ""
 
 
 def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUMNS):
@@ -217,9 +200,7 @@ def without_mathtext(label):
 
 def log_axis(axis, low, high, inches):
     """Make an axis logarithmic, with plain numbers where they fit and powers of ten where they do not."""
-    name = axis.axis_name
-    getattr(axis.axes, f"set_{name}scale")("log")
-    getattr(axis.axes, f"set_{name}lim")(low, high)
+    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
     if math.log10(high / low) <= 2.3:
         axis.set_major_locator(FixedLocator(plain_ticks(low, high, inches)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -297,14 +278,9 @@ def depth_unit(depth):
 
 
 def plotted(amp, values):
-    """Convert retrieval-space values of an AMP to what its axis shows.
+    """Return retrieval-space values of an AMP as its axis shows them, their unit, and whether the axis is logarithmic.
 
-    Returns
-    -------
-    values : ndarray
-    unit : str
-    log : bool
-        Whether the axis is logarithmic: planet mass and cloud-top pressure are; mixing ratios are shown as log10.
+    Planet mass and cloud-top pressure have a logarithmic axis; mixing ratios are shown as log10.
     """
     values = np.asarray(values, float)
     if amp.scale == "log10" and amp.kind == "molecule":
@@ -351,7 +327,7 @@ def score(r2, digits=3):
 
 
 def with_error(value, error):
-    """Print a value and its error with the same decimals, at most four: two digits of an error up to 0.354, else one."""
+    """Print a value and its error with the same decimals, at most four: one digit of an error above 0.354, else two."""
     place = math.floor(math.log10(error)) if 0 < error < np.inf else -2
     decimals = min(max((0 if error / 10.0**place > 3.54 else 1) - place, 0), 4)
     return minus(f"{value:.{decimals}f} ±{NBSP}{error:.{decimals}f}")
@@ -364,14 +340,14 @@ def with_unit(text, unit):
 
 def value_axis(axis, amp, low, high, inches):
     """Set the range of an axis that shows an AMP, logarithmic where the AMP is shown so."""
-    _, _, log = plotted(amp, low)
-    if log:
+    if plotted(amp, low)[2]:
         pad = (high / low) ** 0.03 if high > low else 1.5
         log_axis(axis, low / pad, high * pad, inches)
         return
     pad = 0.03 * (high - low) if high > low else abs(high) * 0.1 or 1.0
-    getattr(axis.axes, f"set_{axis.axis_name}lim")(low - pad, high + pad)
-    axis.set_major_locator(MaxNLocator(max(3, int(inches / 0.3)), steps=[1, 2, 5, 10]))
+    axis.axes.set(**{f"{axis.axis_name}lim": (low - pad, high + pad)})
+    room = 0.34 if max(abs(low), abs(high)) < 1000 else 0.5  # inches of a number
+    axis.set_major_locator(MaxNLocator(max(2, int(inches / room)), steps=[1, 2, 4, 5, 10]))
 
 
 def short(label, room=24):

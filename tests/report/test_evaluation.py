@@ -117,13 +117,6 @@ def test_calibration_of_many_honest_folds_is_normal():
     assert got.expected[list(got.k).index(1.0)] == pytest.approx(0.6827, abs=1e-4)
 
 
-def test_calibration_needs_two_folds():
-    truth, predicted = gaussian_answers(10)
-    for wrong in (predicted, predicted[None]):
-        with pytest.raises(ValueError, match="two folds"):
-            diagnostics.calibration(truth, wrong)
-
-
 def test_loss_band_of_folds_that_stopped_at_different_epochs():
     histories = [{"loss": np.array([4.0, 2.0, 1.0])}, {"loss": np.array([6.0, 4.0])}, {}]
     got = diagnostics.loss_band(histories, "loss")

@@ -21,6 +21,7 @@ from runio.results import load_run
 CASES = {
     "few": {"n_amps": 5, "n_bins": 13, "n_folds": 1, "curves": False},
     "many": {"n_amps": 14, "n_bins": 100, "n_folds": 2},
+    "telephone": {"n_amps": 9, "n_bins": 13, "n_folds": 2},
 }
 EXPECTED = {
     "sensitivity_shares", "sensitivity_curves", "sensitivity_profiles", "sensitivity_heatmap",
@@ -35,7 +36,7 @@ PER_AMP = EXPECTED - {"sensitivity_heatmap", "sensitivity_by_abundance", "respon
 def drawn(request, tmp_path_factory):
     """The figures of a run, laid out."""
     run = load_run(write_run(tmp_path_factory.mktemp(request.param) / "run", **CASES[request.param]))
-    pictures = make_figures(run, "all")
+    pictures = make_figures(run, "all", style.ONE_COLUMN if request.param == "telephone" else style.TWO_COLUMNS)
     with matplotlib.rc_context(style.STYLE):
         for picture in pictures.values():
             picture.figure.draw_without_rendering()

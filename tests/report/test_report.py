@@ -254,7 +254,8 @@ def test_report_in_a_real_browser(tmp_path):
         found = tab.ask("""(() => { const b = document.querySelector('.amp svg').getBoundingClientRect();
             return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).querySelector('title').textContent
         })()""")
-        assert re.fullmatch(r"[\d.]+–[\d.]+ µm: [\d.]+ ± [\d.]+ %, best estimator [\d.]+ %, [\d.×⁻⁰¹²³⁴-⁹]+ dex²", found)
+        number = r"[\d.×⁻⁰¹²³⁴-⁹]+"
+        assert re.fullmatch("N–N µm: N ± N %, best estimator N %, N dex²".replace("N", number), found)
         # the first key press reaches the skip link
         tab.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
         assert tab.ask("document.activeElement.className") == "skip"
