@@ -132,8 +132,10 @@ class Totals:
         _, arrays["share_error"] = self.shares.result()
         if self.per_spectrum is not None:
             arrays["per_spectrum"] = self.per_spectrum * square
-        for array in arrays.values():
-            array[..., plan.labels < 0] = np.nan  # these bins never moved
+        untested = plan.labels < 0
+        if untested.any():
+            for array in arrays.values():
+                array[..., untested] = np.nan
         return arrays | {"n_spectra": count[:, 0]}
 
 

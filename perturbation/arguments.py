@@ -158,7 +158,7 @@ def errors_or_covariances(org_error, n, n_bins, covariance):
         raise ValueError(f"org_error: expected errors >= 0, received {errors.min():g}")
     if covariance:
         return errors if errors.ndim == 3 else errors[None], True
-    return np.broadcast_to(errors, (n, n_bins)), False
+    return errors if errors.ndim == 2 else np.broadcast_to(errors, (n, n_bins)), False
 
 
 def group_labels(scheme, groups, n_bins):
@@ -233,8 +233,8 @@ def seed_of(rng):
 def find_amps(gases, n_amps):
     """Return the AMP of each column; an empty list where they are unknown."""
     if gases is None:
-        gases = PAPER_AMPS if n_amps == len(PAPER_AMPS) else []
-    elif isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:
+        return [AMPS[key] for key in PAPER_AMPS] if n_amps == len(PAPER_AMPS) else []
+    if isinstance(gases, str) or np.ndim(gases) != 1 or len(gases) != n_amps:
         raise ValueError(f"gases: expected the names of the model's {n_amps} AMPs, received {gases!r}")
     return [find_amp(gas) for gas in gases]
 

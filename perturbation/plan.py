@@ -1,6 +1,5 @@
 """From checked arguments to a plan: which spectra are perturbed how, in which chunks and calls of the model."""
 
-import functools
 import warnings
 from dataclasses import dataclass, replace
 
@@ -59,6 +58,7 @@ class Plan:
     weights: np.ndarray | None = None  # (K, n_AMPs) of the scaled predictions in their mean, scaled as the first is
     amps: tuple = ()  # of the columns; empty where nothing names them
     wanted: np.ndarray | None = None  # (N, n_rows) of bool: which spectra enter which row of the map
+    used: np.ndarray | None = None  # rows of the spectra that enter any, ascending
     unit: np.ndarray | None = None  # (n_rows, 1) standard deviation of each AMP; ones for a map in scaled units
     batch_size: int = 1  # rows in a call of a network
     chunk_size: int = 1  # spectra in a chunk
@@ -86,11 +86,6 @@ class Plan:
         """Shape of a map, (n_rows, n_columns): a column is a bin or a direction."""
         return self.n_rows, len(self.labels)
 
-    @functools.cached_property
-    def used(self):
-        """Rows of the spectra that enter any AMP, ascending."""
-        return np.flatnonzero(self.wanted.any(axis=1))
-
     def whole_calls(self, chunk_size):
         """Return the next number of spectra that fills whole calls of a network."""
         return -(-chunk_size // self.call_shape[0]) * self.call_shape[0]
@@ -108,7 +103,7 @@ class Plan:
 
     def without_data(self):
         """Return the plan without its spectra, small enough to travel to a worker with every chunk."""
-        return replace(self, spectra=None, noise=None, auxiliary=None, wanted=None)
+        return replace(self, spectra=None, noise=None, auxiliary=None, wanted=None, used=None)
 
     def predictors(self, models):
         """Return how to call each of the models, with the models."""
@@ -138,8 +133,9 @@ def plan_spectra(
         if groups is not None:
             raise ValueError("groups: expected None, as directions are given, received both")
         noise, is_covariance, name = direction_array(directions, n, n_bins), False, "directions"
-    scalings = [scaling("x_mean", mean, "x_std", std, (1, n_bins)) for mean, std in scalings]
-    x_mean, x_std = (np.array([np.broadcast_to(one, n_bins) for one in several]) for several in zip(*scalings))
+    x_mean, x_std = np.empty((2, len(scalings), n_bins))
+    for k, (mean, std) in enumerate(scalings):
+        x_mean[k], x_std[k] = scaling("x_mean", mean, "x_std", std, (1, n_bins))
     if auxiliary[0] is None:
         auxiliary = None
     else:
@@ -220,10 +216,14 @@ def finish_plan(
         n_amps = probes[0].predictor.n_amps
     if stochastic is None:
         _warn_of_random(probes, plan.rule)
-    n_calls = stochastic if isinstance(stochastic, int) else 1
+    calls = tuple(probe.predictor for probe in probes)
+    if isinstance(stochastic, int):
+        calls = tuple(replace(call, n_calls=stochastic) for call in calls)
     amps = find_amps(gases, n_amps)
     wanted = select_spectra(y_test, abundance_cuts(abundance, amps), amps, no_spectra, len(plan.spectra), n_amps)
-    unit = np.array([np.ones(n_amps) if scaled else np.broadcast_to(std, n_amps) for std in y_std or [1] * len(models)])
+    used, unit = np.flatnonzero(wanted.any(axis=1)), np.ones((len(models), n_amps))
+    for k in range(0 if scaled else len(models)):
+        unit[k] = y_std[k]
     weights, resolution = None, np.array([probe.resolution * probe.size for probe in probes])
     if len(models) > 1:
         weights = np.stack([np.broadcast_to(std / y_std[0], n_amps) for std in y_std]) if y_std else np.ones_like(unit)
@@ -231,8 +231,8 @@ def finish_plan(
         wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
         resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
     plan = replace(
-        plan, seed=seed, calls=tuple(replace(probe.predictor, n_calls=n_calls) for probe in probes), weights=weights,
-        amps=amps, wanted=wanted, unit=unit.reshape(-1, 1), resolution=resolution.reshape(-1, 1),
+        plan, seed=seed, calls=calls, weights=weights,
+        amps=amps, wanted=wanted, used=used, unit=unit.reshape(-1, 1), resolution=resolution.reshape(-1, 1),
         batch_size=batch_size or min(probe.batch_size for probe in probes), chunk_size=chunk_size,
         asks_twice=stochastic == "subtract",
     )  # fmt: skip
