@@ -28,23 +28,10 @@ from perturbation.quadrature import MAX_NODES
 from perturbation.result import SensitivityMap
 
 __all__ = [
-    "ModelLoader",
-    "SensitivityMap",
-    "compute_sensitivity_org",
-    "compute_sensitivity_std",
-    "compute_sensitivty_org",
-    "compute_sensitivty_std",
-    "dragged",
-    "exact_map",
-    "fold_maps",
-    "halving_sizes",
-    "load_keras",
-    "modes",
-    "offsets",
-    "posterior_summary",
-    "sensitivity_map",
-    "tilt",
-]
+    "ModelLoader", "SensitivityMap", "compute_sensitivity_org", "compute_sensitivity_std", "compute_sensitivty_org",
+    "compute_sensitivty_std", "dragged", "exact_map", "fold_maps", "halving_sizes", "load_keras", "modes", "offsets",
+    "posterior_summary", "sensitivity_map", "tilt",
+]  # fmt: skip
 
 
 def exact_map(
@@ -93,12 +80,7 @@ progress
     Returns
     -------
     SensitivityMap
-        In the AMPs' own units squared.
-
-    Raises
-    ------
-    ValueError
-        As `sensitivity_map`.
+        In the AMPs' own units squared. Errors and warnings are those of `sensitivity_map`.
 
     Notes
     -----
@@ -124,18 +106,18 @@ progress
     >>> result["Tp"].round(6)
     array([0.0001, 0.    , 0.0009])
     """
-    for mean, std, words in ((x_mean, x_std, "x_mean"), (y_data_mean, y_data_std, "y_data_mean")):
+    own = {"model": model}
+    for name, mean, std in (("x", x_mean, x_std), ("y_data", y_data_mean, y_data_std)):
         if std is None and mean is not None:
-            raise ValueError(f"{words.replace('mean', 'std')}: expected a number, as {words} is given, received None")
-    own = {"x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
-    own |= {name: (0.0 if name.endswith("mean") else 1.0) for name, value in own.items() if value is None}
+            raise ValueError(f"{name}_std: expected a number, as {name}_mean is given, received None")
+        own |= {f"{name}_mean": 0.0 if mean is None else mean, f"{name}_std": 1.0 if std is None else std}
     if np.ndim(spectra) == 1:
         spectra, auxiliary = np.asarray(spectra)[None], None if auxiliary is None else np.atleast_2d(auxiliary)
     if isinstance(nodes, str) or nodes is None:
         raise ValueError(f"nodes: expected a number from 2 to {MAX_NODES}, received {nodes!r}")
     try:
         return _maps(
-            [own | {"model": model, "auxiliary": auxiliary}], None, spectra, errors, amp_names, None, scheme="single",
+            [own | {"auxiliary": auxiliary}], None, spectra, errors, amp_names, None, scheme="single",
             covariance=covariance, directions=directions, nodes=nodes, rule=rule, input_layout=input_layout,
             output=output, auxiliary_first=auxiliary_first, stochastic=stochastic, batch_size=batch_size,
             executor=executor, keep_spectra=keep_spectra, progress=progress, wavelength=wavelength,
@@ -162,10 +144,8 @@ def sensitivity_map(
 
     Parameters
     ----------
-    model : object
-        The trained network: Keras, any object with ``.predict``, a PyTorch module, any callable that takes and
-        returns arrays, or a `ModelLoader`. It reads scaled spectra, float32, in one of the layouts of
-        ``input_layout``, and returns scaled AMPs (rows, n_AMPs).
+    model, wavelength, directions, rule
+        As of `exact_map`; ``directions`` replace ``scheme``.
     y_test : array of shape (N, n_AMPs) or None
         True AMPs in retrieval space (log10 VMR for molecules); used for the abundance cut only.
     org_spectrum : array of shape (N, n_bins)
@@ -212,10 +192,8 @@ def sensitivity_map(
     batch_size : int, optional
         Rows per call of the model, at most; never less than one repeat of one spectrum, or the nodes of one bin.
         Default: up to 5120, fewer for a Keras model with wide layers (192 for an LSTM of 52 bins, about 100 MB).
-    keep_spectra : bool
-        Keep the map of each spectrum. False keeps memory constant in the number of spectra.
-    progress : bool
-        Show a progress bar over spectra.
+    keep_spectra, progress : bool
+        Keep the map of each spectrum (False keeps memory constant in their number); show a progress bar over spectra.
     executor : concurrent.futures.Executor, optional
         Where chunks of spectra are run. Default: in this process. For worker processes give a `ModelLoader`.
     chunk_size : int or "auto"
@@ -229,17 +207,9 @@ def sensitivity_map(
     tolerance : float, optional
         Stop before ``no_spectra`` once the sum over bins of each AMP's map has at most this relative standard error,
         from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
-    directions : array of shape (K, n_bins) or (N, K, n_bins), optional
-        What moves, instead of single bins: K displacements of one standard deviation each, in transit depth (the unit
-        of ``org_spectrum``), the same for all spectra or not. Replaces ``scheme``; the map is then (n_AMPs, K). Made
-        by `offsets` (a channel's zero point), `tilt` (a slope in log wavelength), `modes` (of correlated noise),
-        `dragged` (a bin with those it correlates with), or by hand; join several with ``np.concatenate``.
     nodes : int from 2 to 200, "auto" or None
-        Points along each bin or direction where the model is evaluated. An odd number counts the centre, which is one
-        evaluation for all directions: 5 nodes cost 4 evaluations each. None: ``repeat`` random draws. "auto": 5 for
-        ``scheme="single"`` and for ``directions``, None for halving and for ``groups``, which are always drawn.
-    rule : {"auto", "hermite", "spline", "midpoints"}
-        How the predictions at the nodes become a mean over the noise; see `exact_map`.
+        As of `exact_map`. None: ``repeat`` random draws. "auto": 5 for ``scheme="single"`` and for ``directions``,
+        None for halving and for ``groups``, which are always drawn.
     output : str, int or list of these, optional
         Which of several outputs of the model are meant: a key of a dict or a place in a list. Those of a list are put
         side by side.
@@ -249,8 +219,6 @@ def sensitivity_map(
         What is done about a model that predicts at random, as with dropout. "subtract" asks twice and multiplies the
         two changes, which takes the random part out of the mean (cells near zero may come out negative). A number: the
         mean of so many predictions is used. Default: a warning with the size.
-    wavelength : array of shape (n_bins,), optional
-        Micron. Travels with the result.
 
     Returns
     -------
@@ -272,16 +240,14 @@ def sensitivity_map(
     Notes
     -----
     For a linear model with per-bin effect v_b = (w_b s_b)^2 the halving map expects v_b + p (sum(v) - v_b), with
-    p = sum_j n_j (n_j - 1) / (n_bins (n_bins - 1)) over group sizes n_j; p = 0 for single bins.
-
-    Where bins move one at a time no draws are needed; the notes of `exact_map` say how that map is computed and how
-    large its error is. Random repeats are needed where several bins move at once and each by its own error.
+    p = sum_j n_j (n_j - 1) / (n_bins (n_bins - 1)) over group sizes n_j; p = 0 for single bins. Random repeats are
+    needed where several bins move at once, each by its own error; otherwise see the notes of `exact_map`.
 
     The same seed gives the same draws for any batch size, and bit-identical maps for any chunking, order or executor
     on one kind of machine. Another batch size may change a model's predictions, and so the map, in the last bits.
 
-    With random repeats a Keras network on TensorFlow is called by three threads at a time, so that one predicts while
-    others draw; any other model by one thread at a time, except those of your own ``executor``.
+    A Keras network on TensorFlow is called by three threads at a time, so that one predicts while others draw; any
+    other model by one thread at a time, except those of your own ``executor``.
     """
     own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
     return _maps(
@@ -344,21 +310,16 @@ def _maps(
     keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
     totals = accumulate(models, plan, executor, store, keep_spectra, tolerance, progress)
     warn_of_rounding(plan, totals.moments.mean)
-    arrays = totals.arrays()
+    common = {
+        "scheme": plan.scheme, "repeat": plan.repeat, "seed": plan.seed, "scaled": bool(scaled),
+        "abundance": plain_abundance(abundance), "amp_names": tuple(amp.key for amp in plan.amps),
+        "spectra": totals.used if keep_spectra else None, "groups": plan.labels if groups is not None else None,
+        "nodes": plan.rule and plan.rule.n_nodes, "rule": plan.rule and plan.rule.name, "wavelength": wavelength,
+    }  # fmt: skip
+    arrays, n_spectra = totals.arrays(), totals.moments.count[:, 0]
     return [
         SensitivityMap(
-            **{name: array[..., rows, :] if array.ndim > 1 else array[rows] for name, array in arrays.items()},
-            scheme=plan.scheme,
-            repeat=plan.repeat,
-            seed=plan.seed,
-            scaled=bool(scaled),
-            abundance=plain_abundance(abundance),
-            amp_names=tuple(amp.key for amp in plan.amps),
-            spectra=totals.used if keep_spectra else None,
-            groups=plan.labels if groups is not None else None,
-            nodes=None if plan.rule is None else plan.rule.n_nodes,
-            rule=None if plan.rule is None else plan.rule.name,
-            wavelength=wavelength,
+            **{name: array[..., rows, :] for name, array in arrays.items()}, n_spectra=n_spectra[rows], **common
         )
         for rows in (slice(start, start + plan.n_amps) for start in range(0, plan.n_rows, plan.n_amps))
     ]

@@ -136,7 +136,7 @@ class Totals:
         if untested.any():
             for array in arrays.values():
                 array[..., untested] = np.nan
-        return arrays | {"n_spectra": count[:, 0]}
+        return arrays
 
 
 def accumulate(models, plan, executor=None, store=None, keep_spectra=True, tolerance=None, progress=False):

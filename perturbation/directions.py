@@ -3,6 +3,7 @@
 A bin that moves by its own error is one direction; an instrument's zero point or a mode of correlated noise are others.
 Each function returns an array for ``sensitivity_map(directions=)``, in the unit of depth; several are put together by
 ``np.concatenate([offsets(...), tilt(...)])``. For a linear model with weights w the map of a direction d is (w . d)^2.
+A shape that does not fit, a negative sigma or a matrix that is no covariance raises a ValueError.
 """
 
 from numbers import Real
@@ -26,11 +27,6 @@ def offsets(channel_of_bin, sigma):
     -------
     ndarray of shape (n_channels, n_bins)
 
-    Raises
-    ------
-    ValueError
-        If a shape does not fit or a sigma is negative.
-
     Examples
     --------
     >>> offsets(["NRS1", "NRS1", "NRS2"], 1e-5)
@@ -39,10 +35,7 @@ def offsets(channel_of_bin, sigma):
     """
     channel_of_bin = _labels(channel_of_bin)
     channels = np.unique(channel_of_bin)
-    sigma = float_array("sigma", sigma, f"() or ({len(channels)},)")
-    if sigma.shape not in ((), (len(channels),)):
-        raise ValueError(f"sigma: expected shape () or ({len(channels)},), received {sigma.shape}")
-    _not_negative("sigma", sigma)
+    sigma = _sizes("sigma", sigma, (), (len(channels),))
     return (channels[:, None] == channel_of_bin) * np.broadcast_to(sigma, len(channels))[:, None]
 
 
@@ -61,19 +54,11 @@ def tilt(wavelength, sigma):
     Returns
     -------
     ndarray of shape (1, n_bins)
-
-    Raises
-    ------
-    ValueError
-        If the wavelengths are not positive or all equal, or sigma is not one number of at least 0.
     """
     wavelength = float_array("wavelength", wavelength, "(n_bins,)", ndim=1)
-    sigma = float_array("sigma", sigma, "()")
     if wavelength.min() <= 0 or wavelength.min() == wavelength.max():
         raise ValueError(f"wavelength: expected positive numbers that differ, received {wavelength}")
-    if sigma.ndim:
-        raise ValueError(f"sigma: expected one number, received shape {sigma.shape}")
-    _not_negative("sigma", sigma)
+    sigma = _sizes("sigma", sigma, ())
     position = np.log(wavelength)
     middle, half = (position.max() + position.min()) / 2, np.ptp(position) / 2
     return sigma * ((position - middle) / half)[None]
@@ -95,11 +80,6 @@ def modes(covariance, n):
     -------
     ndarray of shape (n, n_bins) or (N, n, n_bins)
         The sign of a mode is such that its greatest component is positive.
-
-    Raises
-    ------
-    ValueError
-        If the covariance is not symmetric and positive semi-definite, or there are fewer modes than ``n``.
     """
     covariance = _covariance(covariance)
     n_bins = covariance.shape[-1]
@@ -132,12 +112,6 @@ def dragged(covariance, errors=None):
     -------
     ndarray of shape (n_bins, n_bins) or (N, n_bins, n_bins)
         Row b is the direction of bin b. For a linear model its map is (C w)_b^2 / C_bb.
-
-    Raises
-    ------
-    ValueError
-        If the covariance is not symmetric, a variance is not positive, a correlation is beyond 1, or the shapes do not
-        fit.
     """
     covariance = _covariance(covariance)
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)  # (..., n_bins)
@@ -171,16 +145,25 @@ def _labels(channel_of_bin):
 
 
 def _covariance(covariance):
-    covariance = float_array("covariance", covariance, "(n_bins, n_bins) or (N, n_bins, n_bins)")
+    shape = "(n_bins, n_bins) or (N, n_bins, n_bins)"
+    covariance = float_array("covariance", covariance, shape)
     if covariance.ndim not in (2, 3) or covariance.shape[-1] != covariance.shape[-2]:
-        raise ValueError(
-            f"covariance: expected shape (n_bins, n_bins) or (N, n_bins, n_bins), received {covariance.shape}"
-        )
+        raise ValueError(f"covariance: expected shape {shape}, received {covariance.shape}")
     if np.abs(covariance - np.swapaxes(covariance, -1, -2)).max() > 1e-8 * np.abs(covariance).max():
         raise ValueError("covariance: expected a symmetric one, received one that is not")
     return covariance
 
 
+def _sizes(name, values, *shapes):
+    """Return numbers of at least 0 in one of these shapes, as an array."""
+    words = " or ".join(map(str, shapes))
+    values = float_array(name, values, words)
+    if values.shape not in shapes:
+        raise ValueError(f"{name}: expected shape {words}, received {values.shape}")
+    return _not_negative(name, values)
+
+
 def _not_negative(name, values):
     if values.min() < 0:
         raise ValueError(f"{name}: expected numbers >= 0, received {values.min():g}")
+    return values

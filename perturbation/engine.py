@@ -8,8 +8,8 @@ The work can be done on many machines: `make_chunks` yields small picklable `Chu
 (models, chunk, plan), and `accumulate` adds up its maps in the order of the spectra. Draws depend only on the seed and
 on the index of the spectrum. Where bins move one at a time nothing is drawn: `quadrature` averages over the noise.
 
-Several networks can be asked about the same perturbed spectra, each scaled as that network wants. Their maps, and that
-of the mean of their predictions, are stacked: n_rows = n_AMPs for one network, (K + 1) n_AMPs for K of them.
+Several networks can predict from the same perturbed spectra. Their maps, and that of the mean of their predictions, are
+stacked: n_rows = n_AMPs for one network, (K + 1) n_AMPs for K of them.
 """
 
 import time
@@ -61,8 +61,7 @@ def correlate(normals, root):
 def perturb(spectrum, noise, mask, out):
     """Fill ``out`` (n_repeats, n_groups, n_bins) with the spectrum, noise added to the bins of one group only.
 
-    ``spectrum`` (n_bins,) and ``noise`` (n_repeats, n_bins) are in scaled units: adding scaled noise to a scaled
-    spectrum loses no digits, unlike scaling a perturbed depth. ``mask`` has the shape of ``out``.
+    ``spectrum`` (n_bins,) and ``noise`` (n_repeats, n_bins) are scaled, ``mask`` has the shape of ``out``.
     """
     np.multiply(mask, noise[:, None, :], out=out)
     np.add(out, spectrum, out=out)
@@ -110,35 +109,28 @@ class Chunk:
 
 def make_chunks(plan, rows):
     """Yield the spectra of ``rows`` as `Chunk`s of ``plan.chunk_size``; nothing is copied before its turn."""
-    given = plan.noise  # (N, n_bins), or (N or 1, ..., n_bins) covariances or directions
+    given, x_std = plan.noise, plan.x_std  # (N, n_bins), or (N or 1, ..., n_bins) covariances or directions
     is_shared = len(given) == 1 < len(plan.spectra)
-    shared = covariance_root(given[0], "all spectra")[None] if is_shared and plan.is_covariance else given
+    if is_shared and plan.is_covariance:
+        root = covariance_root(given[0], "all spectra")
     for start in range(0, len(rows), plan.chunk_size):
         some = rows[start : start + plan.chunk_size]
-        if is_shared:
-            noise = np.broadcast_to(shared, (len(some), *shared.shape[1:])) if plan.is_covariance else shared
-        elif plan.is_covariance:
-            noise = np.stack([covariance_root(given[i], f"spectrum {i}") for i in some])
+        if not plan.is_covariance:
+            noise = given if is_shared else given[some]
+        elif is_shared:
+            noise = np.broadcast_to(root, (len(some), *root.shape))
         else:
-            noise = given[some]
-        parts = [
-            (
-                ((plan.spectra[some] - mean) / std).astype(np.float32),
-                (noise / (std[:, None] if plan.is_covariance else std)).astype(np.float32),
-            )
-            for mean, std in zip(plan.x_mean, plan.x_std)
-        ]
-        spectra, noise = (np.stack(arrays) for arrays in zip(*parts))
-        yield Chunk(some, spectra, noise, None if plan.auxiliary is None else plan.auxiliary[:, some])
+            noise = np.stack([covariance_root(given[i], f"spectrum {i}") for i in some])
+        scaled = [(plan.spectra[some] - mean) / std for mean, std in zip(plan.x_mean, x_std)]
+        noise = [noise / (std[:, None] if plan.is_covariance else std) for std in x_std]
+        auxiliary = None if plan.auxiliary is None else plan.auxiliary[:, some]
+        yield Chunk(some, np.array(scaled, np.float32), np.array(noise, np.float32), auxiliary)
 
 
 def covariance_root(covariance, whose):
-    """Matrix F with F F^T = covariance, (n_bins, n_bins); bins of zero variance are allowed.
+    """Matrix F with F F^T = covariance of the spectrum called ``whose``, (n_bins, n_bins), which is checked.
 
-    Raises
-    ------
-    ValueError
-        If the covariance, of the spectrum called ``whose``, is not finite, symmetric and positive semi-definite.
+    Bins of zero variance are allowed.
     """
     name = f"org_error: expected the covariance of {whose} to be"
     size = np.abs(covariance).max()

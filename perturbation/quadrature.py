@@ -58,15 +58,9 @@ def _hermite(n_nodes):
     nodes, weights = nodes[off_centre], weights[off_centre]
     nodes = (nodes - nodes[::-1]) / 2  # pairs to the last bit
     curvature = weights * (nodes**2 - 1 if n_nodes > 2 else 1)
-    return Rule(
-        "hermite",
-        n_nodes,
-        nodes,
-        _diagonal(nodes, weights),
-        _diagonal(nodes, np.where(_every_other(nodes), weights, 0)),
-        weights * nodes / (weights @ nodes**2),
-        curvature / (curvature @ nodes**2 / 2),
-    )
+    root, lower_root = _diagonal(nodes, weights), _diagonal(nodes, np.where(_every_other(nodes), weights, 0))
+    slope = weights * nodes / (weights @ nodes**2)
+    return Rule("hermite", n_nodes, nodes, root, lower_root, slope, curvature / (curvature @ nodes**2 / 2))
 
 
 def _midpoints(n_nodes):
@@ -75,15 +69,10 @@ def _midpoints(n_nodes):
     nodes = (nodes - nodes[::-1]) / 2
     nodes = nodes[np.abs(nodes) > 1e-9]
     weights = np.ones(len(nodes))
-    return Rule(
-        "midpoints",
-        n_nodes,
-        nodes,
-        np.diag(np.sqrt(weights / n_nodes)),
-        _diagonal(nodes, np.where(np.arange(len(nodes)) % 2 == 0, weights, 0)),
-        nodes / (nodes @ nodes),
-        nodes**2 / (nodes**2 @ nodes**2 / 2),
-    )
+    root = np.diag(np.sqrt(weights / n_nodes))
+    lower_root = _diagonal(nodes, np.where(np.arange(len(nodes)) % 2 == 0, weights, 0))
+    slope, curvature = nodes / (nodes @ nodes), nodes**2 / (nodes**2 @ nodes**2 / 2)
+    return Rule("midpoints", n_nodes, nodes, root, lower_root, slope, curvature)
 
 
 def _spline(n_nodes):
@@ -94,19 +83,11 @@ def _spline(n_nodes):
     pairs = n_nodes // 2
     distance = 1.6 * pairs**0.36 * np.arange(1, pairs + 1) / pairs
     nodes = np.concatenate([-distance[::-1], distance])
-    curves = _curves(nodes)
-    kept = _every_other(nodes)
-    lower = np.zeros((kept.sum(), len(nodes)))
-    lower[:, kept] = _root_of_mean_square(nodes[kept], _curves(nodes[kept]))
-    return Rule(
-        "spline",
-        n_nodes,
-        nodes,
-        _root_of_mean_square(nodes, curves),
-        lower,
-        curves @ (DENSITY * GRID),
-        curves @ (DENSITY * (GRID**2 - 1)),
-    )
+    curves, kept = _curves(nodes), _every_other(nodes)
+    lower_root = np.zeros((kept.sum(), len(nodes)))
+    lower_root[:, kept] = _root_of_mean_square(nodes[kept], _curves(nodes[kept]))
+    slope, curvature = curves @ (DENSITY * GRID), curves @ (DENSITY * (GRID**2 - 1))
+    return Rule("spline", n_nodes, nodes, _root_of_mean_square(nodes, curves), lower_root, slope, curvature)
 
 
 def _every_other(nodes):
