@@ -9,8 +9,8 @@ import ast
 import contextlib
 import dataclasses
 import difflib
-import functools
 import math
+import operator
 import sys
 import types
 import typing
@@ -27,6 +27,12 @@ MAX_BYTES = 1_000_000  # of a settings file
 MAX_VALUES = 20_000  # keys, values, lists and mappings in it; more take seconds to read
 MAX_DEPTH = 30  # of nested lists and mappings
 MAX_INTEGER = 2**31 - 1  # unless a setting says otherwise
+BOUNDS = {  # rule of a setting: test, words
+    "low": (operator.ge, "at least"),
+    "high": (operator.le, "at most"),
+    "above": (operator.gt, "above"),
+    "below": (operator.lt, "below"),
+}
 RECORDS = ("data_sha256", "versions", "command")  # written to a run's config.yaml beside the settings, and not read
 
 
@@ -67,31 +73,21 @@ NETWORK_RULES = {  # values that the arguments of the networks' builders may tak
 }
 
 
-@functools.cache
-def _builders():
-    """Arguments and defaults of each network's builder: {network: {argument: default}}.
-
-    They are parsed from the source of ``models.py``, because importing it imports Keras.
-    """
-    found = {}
-    for node in ast.parse(Path(__file__).parents[1].joinpath("models.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name in NETWORKS:
-            names = [argument.arg for argument in node.args.args][-len(node.args.defaults) :]
-            found[node.name] = dict(zip(names, map(ast.literal_eval, node.args.defaults)))
-    return found
-
-
-def _network_config(name):
-    """Make the dataclass of the settings of a network."""
-    fields = []
-    for argument, default in _builders()[name].items():
-        default = list(default) if isinstance(default, tuple) else default
-        hint = list[int] if isinstance(default, list) else type(default)
-        fields.append((argument, hint, setting(default, **NETWORK_RULES.get(argument, {}))))
-    return dataclasses.make_dataclass(f"{name.capitalize()}Config", fields, namespace={"__module__": __name__})
+def _network_configs():
+    """Return the dataclass of each network: the arguments of its builder, parsed as models.py would import Keras."""
+    source = Path(__file__).parents[1].joinpath("models.py").read_text(encoding="utf-8")
+    builders = {node.name: node.args for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    for name in NETWORKS:
+        defaults, fields = builders[name].defaults, []
+        for argument, node in zip(builders[name].args[-len(defaults) :], defaults):
+            default = ast.literal_eval(node)
+            hint = list[int] if isinstance(default, tuple) else type(default)
+            default = list(default) if isinstance(default, tuple) else default
+            fields.append((argument.arg, hint, setting(default, **NETWORK_RULES.get(argument.arg, {}))))
+        yield dataclasses.make_dataclass(f"{name.capitalize()}Config", fields, namespace={"__module__": __name__})
 
 
-MlpConfig, CnnConfig, LstmConfig, HybridConfig = map(_network_config, NETWORKS)
+MlpConfig, CnnConfig, LstmConfig, HybridConfig = _network_configs()
 
 
 @dataclass
@@ -178,40 +174,22 @@ class Config:
 
 
 def load_config(path, overrides=None):
-    """Read settings from a YAML file and apply overrides to them.
+    """Return the `Config` of a YAML file (None: the defaults), with overrides such as {"training.epochs": 3}.
 
-    Parameters
-    ----------
-    path : path-like or None
-        None gives the defaults.
-    overrides : dict of str to object, optional
-        Dotted key ("training.epochs") to value; a value of None is ignored.
-
-    Returns
-    -------
-    Config
-
-    Raises
-    ------
-    ConfigError
-        With one line that names the file, the key, what was expected and what was received.
+    An override of None is ignored. A mistake raises a `ConfigError`.
     """
-    source = "settings" if path is None else str(path)
-    config = fill(Config(), {} if path is None else read_yaml(path), source)
+    return build_config({}, "settings", overrides) if path is None else build_config(read_yaml(path), path, overrides)
+
+
+def build_config(tree, source="settings", overrides=None):
+    """Return the checked `Config` of nested dicts and overrides; ``source`` is named in messages."""
+    config = fill(Config(), tree, source)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for dotted, value in given.items():
-        tree = value
         for name in reversed(dotted.split(".")):
-            tree = {name: tree}
-        fill(config, tree, "command line")
+            value = {name: value}
+        fill(config, value, "command line")
     _check_together(config, source, given)
-    return config
-
-
-def build_config(tree, source="settings"):
-    """Turn nested dicts into a checked ``Config``; ``source`` is named in messages."""
-    config = fill(Config(), tree, source)
-    _check_together(config, source)
     return config
 
 
@@ -255,11 +233,9 @@ def _nearest(name, root, fields):
 def _checked(value, hint, rules, key):
     """Return ``value`` as the type ``hint``, or raise a ConfigError that names ``key``."""
     if rules.get("by_name") and isinstance(value, dict):
-        plain = {name: limit for name, limit in rules.items() if name != "by_name"}
-        return {
-            _checked(name, str, {}, f"{key}: name"): _checked(v, hint, plain, f"{key}.{name}")
-            for name, v in value.items()
-        }
+        rules = {name: limit for name, limit in rules.items() if name != "by_name"}
+        names = {name: _checked(name, str, {}, f"{key}: name") for name in value}
+        return {names[name]: _checked(v, hint, rules, f"{key}.{names[name]}") for name, v in value.items()}
     instead = ""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):  # "X | None", or a word in the place of a number
         hint, other = typing.get_args(hint)
@@ -272,22 +248,15 @@ def _checked(value, hint, rules, key):
             raise ConfigError(f"{key}: expected a list, received {show(value)}")
         (item,) = typing.get_args(hint)
         return [_checked(v, item, rules, f"{key}[{i}]") for i, v in enumerate(value)]
-    names = {int: f"a whole number{instead}", float: "a number", bool: "true or false", str: "text"}
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
-            value, number = float(value), True
+            value = float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    fits = {
-        int: number and isinstance(value, int),
-        float: number,
-        bool: isinstance(value, bool),
-        str: isinstance(value, str),
-    }[hint]
-    if not fits:
-        word = hint is str and isinstance(value, bool)
-        advice = " (YAML reads yes, no, on and off so: put the word in quotes)" if word else ""
+    is_bool = isinstance(value, bool)  # which Python also takes for a whole number
+    if is_bool != (hint is bool) or not isinstance(value, (int, float) if hint is float else hint):
+        names = {int: f"a whole number{instead}", float: "a number", bool: "true or false", str: "text"}
+        advice = " (YAML reads yes, no, on and off so: put the word in quotes)" if hint is str and is_bool else ""
         raise ConfigError(f"{key}: expected {names[hint]}, received {show(value)}{advice}")
     if hint is str and not (value.strip() and value.isprintable()):
         raise ConfigError(f"{key}: expected printable text, received {show(value)}")
@@ -299,6 +268,7 @@ def _checked(value, hint, rules, key):
 
 
 def _check_range(value, rules, key):
+    """Refuse a value that is none of the choices, or beyond a bound of `BOUNDS`."""
     choices = rules.get("choices")
     if choices and value not in choices:
         near = difflib.get_close_matches(clip(value).lower(), choices, n=1)
@@ -306,29 +276,21 @@ def _check_range(value, rules, key):
         raise ConfigError(f"{key}: expected one of {', '.join(choices)}, received {show(value)}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}: expected a finite number, received {value}")
-    tests = (
-        ("low", lambda v, b: v >= b, "at least"),
-        ("high", lambda v, b: v <= b, "at most"),
-        ("above", lambda v, b: v > b, "above"),
-        ("below", lambda v, b: v < b, "below"),
-    )
-    for name, holds, words in tests:
-        bound = rules.get(name)
-        if bound is not None and not holds(value, bound):
-            raise ConfigError(f"{key}: expected a value {words} {bound}, received {value}")
+    for name, (holds, words) in BOUNDS.items():
+        if name in rules and not holds(value, rules[name]):
+            raise ConfigError(f"{key}: expected a value {words} {rules[name]}, received {value}")
 
 
-def _check_together(config, source, overrides=()):
+def _check_together(config, source, overrides):
     """Check settings that depend on each other; ``overrides`` are the keys given on the command line."""
 
     def refuse(key, expected, received):
         where = "command line" if key in overrides else source
         raise ConfigError(f"{where}: {key}: expected {expected}, received {show(received)}")
 
-    if config.data.size == 0:
-        refuse("data.size", "-1 (all spectra) or at least 1", 0)
-    if config.sensitivity_single.no_spectra == 0:
-        refuse("sensitivity_single.no_spectra", "-1 (all spectra) or at least 1", 0)
+    numbers = {"data.size": config.data.size, "sensitivity_single.no_spectra": config.sensitivity_single.no_spectra}
+    for key in (key for key, n in numbers.items() if n == 0):
+        refuse(key, "-1 (all spectra) or at least 1", 0)
     cuts = config.sensitivity.abundance
     for name, cut in cuts.items() if isinstance(cuts, dict) else [(None, cuts)]:
         if (cut is not None or name) and (cut is None or len(cut) != 2 or not cut[0] < cut[1]):
@@ -413,14 +375,8 @@ def read_yaml(path):
         raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file such as config.yaml") from None
     except ValueError as error:
         raise ConfigError(f"{path}: expected a settings file, received {error}") from None
-    return parse_yaml(content, path)
-
-
-def parse_yaml(content, path):
-    """Return the plain values in YAML, given as bytes or text; ``path`` is named in messages."""
     try:
-        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        tree = yaml.load(text, _PlainLoader)  # safe: _PlainLoader is a SafeLoader
+        tree = yaml.load(content.decode("utf-8-sig"), _PlainLoader)  # safe: _PlainLoader is a SafeLoader
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected text in UTF-8, received byte {error.start} that is not") from None
     except Exception as error:  # for odd scalars and tags PyYAML raises KeyError, AttributeError and others
