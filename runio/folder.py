@@ -52,9 +52,6 @@ class FolderInUse(RunFolderError):
     """Another process works in the folder."""
 
 
-# --- the manifest ---
-
-
 def result_files(folder, names):
     """Files of a folder whose first part is one of ``names`` (a compiled pattern): paths relative to it, sorted."""
     found = []
@@ -98,25 +95,18 @@ def refuse_changed(folder, *names):
             raise ValueError(f"{path}: not the file that the run wrote (its SHA-256 is in {MANIFEST}){advice}")
 
 
-def _is_unchanged(folder, name, digests):
-    """Whether a file is as the manifest says; true of the log, and of every file where there is no manifest."""
-    path = Path(folder) / name
-    if digests is None or name == LOG:
-        return path.is_file()
+def _is_unchanged(path, sha256):
+    """Whether a path is a file with this digest; None: any file."""
     try:
-        return path.is_file() and digest(path) == digests[name]
+        return path.is_file() and sha256 in (None, digest(path))
     except OSError:
         return False
-
-
-# --- making folders ---
 
 
 def new_folder(root, model_name):
     """Make the next free folder ``root/<model>_<YYYY-MM-DD>_<NNN>``; simultaneous runs get one each."""
     stem = f"{model_name}_{datetime.now():%Y-%m-%d}_"
-    with _refused(root):
-        taken = [path.name[len(stem) :] for path in Path(root).glob(f"{stem}*")]
+    taken = [path.name[len(stem) :] for path in Path(root).glob(f"{stem}*")]
     start = max((int(number) for number in taken if number.isdigit()), default=0) + 1
     return _first_free(root, (f"{stem}{number:03d}" for number in itertools.count(start)))
 
@@ -128,18 +118,12 @@ def unique_folder(root, name):
 
 def _first_free(root, names):
     """Make the first folder of these names that does not exist yet; a RunFolderError if none can be made."""
-    with _refused(root):
+    try:
         Path(root).mkdir(parents=True, exist_ok=True)
         for name in names:
             with contextlib.suppress(FileExistsError):
                 (Path(root) / name).mkdir()
                 return Path(root) / name
-
-
-@contextlib.contextmanager
-def _refused(root):
-    try:
-        yield
     except OSError as error:
         raise RunFolderError(f"{root}: no folder can be made here ({_reason(error)})") from None
 
@@ -152,9 +136,6 @@ def refuse_closed(path):
         raise RunFolderError(f"{path}: not usable for results ({os.strerror(closed)}: {there})")
 
 
-# --- the folder of a run ---
-
-
 class RunFolder:
     """The folder for the results of a run, held by one process at a time; a context manager.
 
@@ -162,9 +143,8 @@ class RunFolder:
     and those in ``versions`` with a warning. ``marker`` is the file whose presence says that results are finished, and
     ``names`` what the first part of the path of a result may be; other files are left alone. With ``resumable=False``
     an interrupted run is discarded. Entering raises a `RunFolderError` if the folder is in use, cannot be written, or
-    holds what would be lost.
-
-    Results are written in ``work``. ``resumed``: earlier work is there; ``finished``: nothing is left to do.
+    holds what would be lost. Results are written in ``work``. ``resumed``: earlier work is there; ``finished``: nothing
+    is left to do.
     """
 
     def __init__(
@@ -176,28 +156,22 @@ class RunFolder:
         self.path = Path(path)
         self.work = self.path / ".unfinished"
         self.settings = yaml.safe_load(yaml.safe_dump(settings, sort_keys=False))
-        self.overwrite = overwrite
-        self.resume = resume
-        self.ignore = tuple(ignore)
+        self.overwrite, self.resume, self.ignore = overwrite, resume, ignore
         self.marker, self.names, self.resumable = marker, names, resumable
-        self.resumed = False
-        self.finished = False
-        self._trash = self.path / ".replaced"
-        self._lock_path = self.path / ".lock"
-        self._lock = None
+        self.resumed = self.finished = False
+        self._trash, self._lock_path, self._lock = self.path / ".replaced", self.path / ".lock", None
 
     def __enter__(self):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._start()
-        except OSError as error:
+        except BaseException as error:
             self._release_lock()
+            if not isinstance(error, OSError):
+                raise
             self._refuse_full_disk(error)
             raise RunFolderError(f"{self.path}: not usable for results ({_reason(error)})") from None
-        except BaseException:
-            self._release_lock()
-            raise
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -236,11 +210,10 @@ class RunFolder:
         self._move()
 
     def _move(self):
-        complete, move = self.work / "COMPLETE", self.work / "MOVE"
-        if not move.exists():
+        if not (self.work / "MOVE").exists():
             self._clear_old()
-            os.replace(complete, move)
-        for name in self._ordered(result_files(self.work, self.names), last=self.marker):
+            os.replace(self.work / "COMPLETE", self.work / "MOVE")
+        for name in sorted(result_files(self.work, self.names), key=lambda name: name == self.marker):
             path = self.path / name
             if path.parent != self.path and (path.parent.is_symlink() or path.parent.is_file()):
                 self._keep(path.parent.name)
@@ -252,47 +225,45 @@ class RunFolder:
 
     def _clear_old(self):
         """Move the files of the old run away to be deleted; keep those that are not as it wrote them."""
-        digests = self._believable(read_manifest(self.path))
+        digests = read_manifest(self.path)
         if digests is None:  # a run of an early version: its figures stay until new ones take their place
             files = [name for name in result_files(self.path, self.names) if "/" not in name]
         else:
-            files = [*digests, MANIFEST]
-        for name in self._ordered(files, last=MANIFEST, first=self.marker):  # without the marker nothing looks finished
+            files = [name for name in (*digests, MANIFEST) if self._is_result(name)]
+        # Without the marker nothing looks finished, and without the manifest nothing else can be cleared
+        for name in sorted(files, key=lambda name: (name == MANIFEST, name != self.marker)):
             path = self.path / name
-            if path.parent.is_symlink():  # it leads elsewhere
+            if path.parent.is_symlink() or not path.exists():  # the link leads elsewhere
                 continue
-            if path.exists() and (name == MANIFEST or _is_unchanged(self.path, name, digests)):
-                _put(path, self._trash)
-            elif path.exists():
+            if name == MANIFEST or _is_unchanged(path, None if digests is None or name == LOG else digests[name]):
+                self._put_away(path)
+            else:
                 self._keep(name)
         for folder in {(self.path / name).parent for name in files} - {self.path}:
             with contextlib.suppress(OSError):  # it holds something else
                 folder.rmdir()
 
-    def _believable(self, digests):
-        """Drop paths that lead out of the folder or are no results: no file is removed because a manifest says so."""
-        if digests is None:
-            return None
-        parts = {name: PurePosixPath(name).parts for name in digests}
-        good = (name for name, path in parts.items() if path and self.names.fullmatch(path[0]) and ".." not in path)
-        return {name: digests[name] for name in good}
+    def _is_result(self, name):
+        """Whether a path in a manifest is that of a result, in this folder: no other file is removed."""
+        parts = PurePosixPath(name).parts
+        return bool(parts) and ".." not in parts and self.names.fullmatch(parts[0]) is not None
 
     def _keep(self, name):
         """Rename a file that no run wrote, or that was changed since, to a name that no run uses."""
-        for number in itertools.count(1):
-            kept = self.path / f"{name}.kept{'' if number == 1 else number}"
-            if not (kept.exists() or kept.is_symlink()):
-                break
+        free = (self.path / f"{name}.kept{number}" for number in itertools.chain([""], itertools.count(2)))
+        kept = next(path for path in free if not (path.exists() or path.is_symlink()))
         os.replace(self.path / name, kept)
         logger.warning("%s: not as a run wrote it; kept as %s", self.path / name, kept.name)
 
-    @staticmethod
-    def _ordered(files, last, first=None):
-        return sorted(files, key=lambda name: (name == last, name != first, name))
+    def _put_away(self, path):
+        """Move a file or folder into the folder of what is deleted, under a free name."""
+        self._trash.mkdir(exist_ok=True)
+        places = (self._trash / f"{path.name}.{number}.replaced" for number in itertools.count())
+        os.replace(path, next(place for place in places if not place.exists()))
 
     def _discard(self, path):
         """Move a folder away, then delete it: a kill cannot leave a part of it in its place."""
-        _put(path, self._trash)
+        self._put_away(path)
         shutil.rmtree(self._trash)
 
     def _start(self):
@@ -303,35 +274,38 @@ class RunFolder:
             self._move()
         if self._trash.exists():
             shutil.rmtree(self._trash)
-        if (self.work / "config.yaml").exists() and self.resumable:
-            if not self.overwrite:
-                return self._go_on()
+        is_begun = (self.work / "config.yaml").exists() and self.resumable
+        is_done = (self.path / self.marker).exists()
+        if is_begun and not self.overwrite:
+            if not self.resume:
+                advice = "--resume to continue it, --overwrite to start again"
+                raise RunFolderError(f"{self.path}: holds an unfinished run; {advice}")
+            self._check_same(self.work / "config.yaml", "an unfinished run")
+            self.resumed = True
+            return
+        if is_begun:
             logger.info("%s: the unfinished run is discarded", self.path)
-        elif (self.path / self.marker).exists():
-            if self.resume:
-                self._check_same(self.path / "config.yaml", "finished results")
-                self.finished = True
-                return None
-            if not self.overwrite:
-                raise RunFolderError(
-                    f"{self.path}: holds finished results; choose another --output, or --overwrite them"
-                )
+        elif is_done and self.resume:
+            self._check_same(self.path / "config.yaml", "finished results")
+            self.finished = True
+            return
+        elif is_done and not self.overwrite:
+            raise RunFolderError(f"{self.path}: holds finished results; choose another --output, or --overwrite them")
         elif self.resume:
             logger.info("%s: nothing to resume here, so a new run starts", self.path)
-        if self.marker not in os.listdir(self.path) and _is_of_software(self.path.resolve()):
-            raise RunFolderError(f"{self.path}: a folder of this software; choose another --output, such as runs/new")
-        unknown = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
-        if unknown and self.marker not in unknown:
-            raise RunFolderError(
-                f"{self.path}: holds {', '.join(unknown[:9])} but no {self.marker}, so these are not replaced; "
-                "choose another --output, or move them away"
-            )
+        held = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
+        if self.marker not in held:
+            if _is_of_software(self.path.resolve()):
+                advice = "choose another --output, such as runs/new"
+                raise RunFolderError(f"{self.path}: a folder of this software; {advice}")
+            if held:
+                advice = "so these are not replaced; choose another --output, or move them away"
+                raise RunFolderError(f"{self.path}: holds {', '.join(held[:9])} but no {self.marker}, {advice}")
         if self.work.exists():
             self._discard(self.work)
         self.work.mkdir()
         with written_whole(self.work / "config.yaml") as part:
             part.write_text(yaml.safe_dump(self.settings, sort_keys=False), encoding="utf-8")
-        return None
 
     def _refuse_foreign(self):
         """Refuse a ``.unfinished`` or ``.replaced`` that no run made: it would be filled or deleted."""
@@ -339,82 +313,65 @@ class RunFolder:
             if not (path.is_symlink() or path.exists()):
                 continue
             inside = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else {""}
+            own = all(name.endswith(".replaced") for name in inside)
             if path == self.work:  # a start that was killed leaves it empty, or with half of its settings
                 own = inside & {"config.yaml", "MOVE", "COMPLETE"} or all(name.startswith(".part") for name in inside)
-            else:
-                own = all(name.endswith(".replaced") for name in inside)
             if not own:
-                raise RunFolderError(
-                    f"{path}: expected no file of this name, or one that a run made; move it away, or choose another "
-                    "--output"
-                )
-
-    def _go_on(self):
-        if not self.resume:
-            raise RunFolderError(
-                f"{self.path}: holds an unfinished run; --resume to continue it, --overwrite to start again"
-            )
-        self._check_same(self.work / "config.yaml", "an unfinished run")
-        self.resumed = True
+                advice = "move it away, or choose another --output"
+                raise RunFolderError(f"{path}: expected no file of this name, or one that a run made; {advice}")
 
     def _check_same(self, path, what):
         """Refuse to resume with settings that differ from those in the file ``path``."""
-        try:
-            old, new = flatten(read_yaml(path)), flatten(self.settings)
-        except (ValueError, AttributeError):
-            old = None
+        old, new = {}, flatten(self.settings)
+        with contextlib.suppress(ValueError, AttributeError):
+            old = flatten(read_yaml(path))
         if not old:
-            raise RunFolderError(f"{path}: the settings of {what} cannot be read; --overwrite to start again") from None
-        for key in [*new, *(k for k in old if k not in new)]:
+            raise RunFolderError(f"{path}: the settings of {what} cannot be read; --overwrite to start again")
+        for key in dict.fromkeys([*new, *old]):
             before, now = (repr(tree[key]) if key in tree else "nothing" for tree in (old, new))
             if before == now or any(key == k or key.startswith(f"{k}.") for k in self.ignore):
                 continue
             if key.split(".")[0] == "versions":
                 logger.warning("%s was %s and is %s now: numbers may differ slightly", key[9:], before, now)
                 continue
-            raise RunFolderError(
-                f"{self.path}: holds {what} with {key} = {before}, received {now}; "
-                "give the same settings to resume, or --overwrite to start again"
-            )
+            advice = "give the same settings to resume, or --overwrite to start again"
+            raise RunFolderError(f"{self.path}: holds {what} with {key} = {before}, received {now}; {advice}")
 
     def _take_lock(self):
-        """Lock the folder for as long as this process lives; the file's content is for messages only.
-
-        A file of another content, or with another name, is the user's: it is locked, and neither changed nor deleted.
-        """
+        """Lock the folder for as long as this process lives. A lock file that no run wrote stays as it is."""
         while self._lock is None:
             lock = os.open(self._lock_path, OPEN_LOCK, 0o644)
-            if not stat.S_ISREG(os.fstat(lock).st_mode):
-                os.close(lock)
-                raise RunFolderError(
-                    f"{self.path}: not usable for results ({self._lock_path.name} is not a regular file)"
-                )
             try:
+                if not stat.S_ISREG(os.fstat(lock).st_mode):
+                    raise RunFolderError(f"{self.path}: not usable for results (.lock is not a regular file)")
                 content = os.read(lock, 200).decode("ascii", "replace").strip()
-                if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                holder = content if HOLDER.fullmatch(content) else "another run"
-                raise FolderInUse(
-                    f"{self.path}: in use by {holder}; wait for it, or choose another --output "
-                    f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
-                ) from None
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
+                self._flock(lock, content if HOLDER.fullmatch(content) else "another run")
+                if self._is_current(lock):  # else its owner ended, and deleted the file, while we opened it
+                    self._lock = lock
+            finally:
+                if self._lock is None:
                     os.close(lock)
-                    raise
-                logger.warning("%s: this file system has no locks; start only one run here", self.path)
-            if self._is_current(lock):
-                self._lock = lock
-            else:
-                os.close(lock)  # its owner ended, and deleted the file, while we opened it
         self._own_lock = os.fstat(self._lock).st_nlink == 1 and (not content or HOLDER.fullmatch(content))
         if self._own_lock:
             now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
             os.truncate(self._lock, 0)
             os.lseek(self._lock, 0, os.SEEK_SET)
             os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+
+    def _flock(self, lock, holder):
+        """Lock the open file ``lock``, or say who holds it."""
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(
+                f"{self.path}: in use by {holder}; wait for it, or choose another --output "
+                f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning("%s: this file system has no locks; start only one run here", self.path)
 
     def _is_current(self, lock):
         try:
@@ -435,13 +392,6 @@ def _is_of_software(path):
     root = Path(__file__).parents[1]
     kinds = ("*.py", "*.md", "*.yaml", "*.ipynb")
     return path == root or (path.parent == root and any(file for kind in kinds for file in path.glob(kind)))
-
-
-def _put(path, trash):
-    """Move a file or folder into the folder of what is deleted, under a free name."""
-    trash.mkdir(exist_ok=True)
-    places = (trash / f"{path.name}.{number}.replaced" for number in itertools.count())
-    os.replace(path, next(place for place in places if not place.exists()))
 
 
 def _reason(error):
