@@ -121,19 +121,20 @@ class LineAbsorption:
             for name, values in coefficients.items()
         }
 
-    def _cross_sections(self, name, temperature):
-        """Cross-sections [exp(LOG_UNIT) cm2], (n_layers, n_cells * n_g), of the highest ``len(temperature)`` layers."""
+    def _basis(self, temperature):
+        """Products (n_layers, 16) of the polynomials in 1/T and log P, of the highest ``len(temperature)`` layers."""
         pressure = self._pressure[-len(temperature) :]
+        both = basis(temperature, 1.0)[0][:, :, None] * pressure[:, None, :]
+        return both.reshape(len(temperature), -1).astype(np.float32)
 
-        def log_k(key, at):
-            both = basis(at, 1.0)[0][:, :, None] * pressure[:, None, :]  # (n_layers, 4, 4)
-            return both.reshape(len(at), -1).astype(np.float32) @ self._surfaces[key]
-
+    def _cross_sections(self, name, temperature, at):
+        """Cross-sections [exp(LOG_UNIT) cm2], (n_layers, n_cells * n_g); ``at`` is the `_basis` of the temperature."""
         part, cold = hot_share(self._surfaces, name, temperature)
         if not part.any():
-            return np.exp(log_k(name, cold))
+            return np.exp(at @ self._surfaces[name])
         part = part[:, None].astype(np.float32)
-        return np.exp((1 - part) * log_k(name, cold) + part * log_k(f"{name}_hot", temperature))
+        log_k = self._basis(cold) @ self._surfaces[name], at @ self._surfaces[f"{name}_hot"]
+        return np.exp((1 - part) * log_k[0] + part * log_k[1])
 
     def light(self, mix, temperature, reference, column):
         """Part of the light let through by `mix` {molecule: mixing ratio}, (n_rays, n_parts), by ascending wavenumber.
@@ -144,23 +145,22 @@ class LineAbsorption:
         """
         result = np.ones((len(column), len(self._parts)), np.float32)
         n_rays, n_g = len(column), len(self._opacities.distributions.weights)
-        most = column.sum(axis=1).max()
+        most, at = column.sum(axis=1).max(), self._basis(temperature)
         for name, ratio in mix.items():
-            k = self._cross_sections(name, temperature) * np.float32(
-                ratio * 1e-4 * np.exp(LOG_UNIT)
-            )  # m2 per molecule of air
+            k = self._cross_sections(name, temperature, at)
+            k *= np.float32(ratio * 1e-4 * np.exp(LOG_UNIT))  # m2 per molecule of air
+            absorbs = np.flatnonzero(most * k.max(axis=0).reshape(-1, n_g).max(axis=1) > NOTHING)
             k = k.reshape(len(k), -1, n_g)
-            absorbs = np.flatnonzero(most * k.max(axis=(0, 2)) > NOTHING)
             light = upper_product(column, k[:, absorbs].reshape(len(k), -1))
             np.exp(np.negative(light, out=light), out=light)
             light = light.reshape(n_rays, -1, n_g)
             shares = self._opacities.shares(name, reference)[self._parts].T  # (n_g, n_parts)
-            place = dict(zip(absorbs.tolist(), range(len(absorbs))))
-            for cell, parts in enumerate(self._slices):
-                if cell in place:
-                    result[:, parts] *= light[:, place[cell]] @ shares[:, parts]
-                else:
-                    result[:, parts] *= shares[:, parts].sum(axis=0)  # 1 within 1e-5, as `couple` leaves it
+            part = np.empty_like(result)
+            part[:] = shares.sum(axis=0)  # 1 within 1e-5, as `couple` leaves it
+            for place, cell in enumerate(absorbs.tolist()):
+                parts = self._slices[cell]
+                np.matmul(light[:, place], shares[:, parts], out=part[:, parts])
+            result *= part
         return result
 
 

@@ -11,7 +11,8 @@ Where the numbers come from:
   literature values rounded to two figures and have not been re-derived from a line list. Weak overtone bands
   (CH4, NH3 and CO2 below about 1.3 micron) can be wrong by a factor of a few.
 - SO2: constants of the ground state and anharmonicities of Shelton, Nielsen & Fletcher (1953, J. Chem. Phys. 21, 2178),
-  rounded; intensities are sums over the cells of the table that its k-distributions are fitted to (HITRAN 2016).
+  rounded: they give the origins of the six strongest bands within 1 cm-1. Intensities are sums over the cells of the
+  table that its k-distributions are fitted to (HITRAN 2016).
 - APPROXIMATE: `smoothing` stands for unresolved sub-bands and resonances that the model lacks; set by eye.
 """
 
