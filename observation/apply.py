@@ -107,7 +107,8 @@ def apply_run(
         _write_table(folder.work / "amps.csv", rows)
         judged = estimate.consistency
         with written_whole(folder.work / "verdict.yaml") as part:
-            part.write_text(yaml.safe_dump({**judged.numbers, "verdict": judged.sentences}, sort_keys=False))
+            tree = {**judged.numbers, "verdict": judged.sentences}
+            part.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
         logger.info("\n%s\n", screen_table(rows, run.amp_table, len(folds)))
         _report_consistency(seen.name, judged)
         if config.sensitivity_single.enabled:

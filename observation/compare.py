@@ -319,19 +319,23 @@ def _headline(status, level):
 
 
 def _comparison_text(comparison, wavelength):
+    nearer, smaller, better = (
+        f"{100 * share:.1f} %" for share in (comparison.share_nearer, comparison.share_smaller, comparison.share_better)
+    )
     text = (
-        f"Of {comparison.n} simulated test planets, {comparison.share_nearer:.1%} lie closer than this observation to"
-        f" the planets with the most similar predictions. In {comparison.share_smaller:.1%} the largest residual is"
-        f" smaller, and in {comparison.share_better:.1%} the misfit (here {comparison.misfit:.2f} times the errors)."
+        f"Of {comparison.n} simulated test planets, {nearer} lie closer than this observation to the planets with the"
+        f" most similar predictions. In {smaller} the largest residual is smaller, and in {better} the misfit (here"
+        f" {comparison.misfit:.2f} times the errors)."
     )
     bins, words = comparison.outliers, "Bins that disagree with the others"
     if comparison.outside and len(bins) == 0:
         bins, words = np.argsort(-np.abs(comparison.standardised), kind="stable")[:3], "The largest residuals are at"
     named = ", ".join(f"{wavelength[b]:.3g} µm ({comparison.standardised[b]:+.1f} σ)" for b in bins[:MAX_NAMED])
+    named = named.replace("-", "−")
     named += f" and {len(bins) - MAX_NAMED} more" if len(bins) > MAX_NAMED else ""
     text += f" {words}: {named}." if named else ""
     if comparison.beyond > 0:
-        text += f" {comparison.beyond:.0%} of the bins are deeper or shallower than in any simulated planet."
+        text += f" {100 * comparison.beyond:.0f} % of the bins are deeper or shallower than in any simulated planet."
     return text
 
 

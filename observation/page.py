@@ -14,7 +14,7 @@ from observation import figures
 from observation.compare import INSIDE, Consistency
 from report.best_estimator import half_of_the_map
 from report.page import figure_section, grid, page_head, pairs, plain
-from report.pictures import Picture
+from report.pictures import Picture, among
 from report.share_panels import Steps, panel
 from report.style import (
     DPI,
@@ -32,7 +32,7 @@ from report.style import (
 from runio.config import flatten
 
 EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
-SMALL = 1e-3  # smaller numbers are printed with an exponent
+SMALL, SPAN = 1e-3, 10.0  # smaller values, and those that span a larger factor, are printed with two digits each
 MAX_UNIT = 6  # letters of a unit in the title of a panel
 MAX_RANGES = 2  # wavelength ranges named in a row
 ANCHOR = 0.7  # micron: below, Rayleigh scattering of hydrogen sets the depth of a clear atmosphere
@@ -112,16 +112,28 @@ def value_text(estimate, k):
     value, low, high = plotted(estimate.amp_table[k], [estimate.values[k], *estimate.intervals[0, :, k]])[0]
     if not np.isfinite([low, high]).all():
         return minus(f"{value:.3g}")
-    if min(abs(value), abs(low)) < SMALL and max(abs(value), abs(high)) < 1:
-        return minus(f"{value:.2g} ({low:.2g} to {high:.2g})")
-    digits = _digits(max(high - low, 1e-300) / 2)
-    return minus(f"{value:.{digits}f} +{high - value:.{digits}f} -{value - low:.{digits}f}")
+    form, alike = _form([value, low, high], high - low)
+    if not alike:
+        return minus(f"{form(value)} ({form(low)} to {form(high)})")
+    return minus(f"{form(value)} +{form(high - value)} -{form(value - low)}")
 
 
 def _with_unit(estimate, k):
     """Return `value_text` with a unit that is short enough for a title."""
     unit = plotted(estimate.amp_table[k], 0)[1]
     return f"{value_text(estimate, k)} {unit if len(unit_text(unit)) < MAX_UNIT else ''}".rstrip()
+
+
+def _form(values, interval):
+    """Return what prints these values, and whether all have the same decimals: two digits of half of the interval.
+
+    Positive values that span more than a factor of ten, and small ones, have two digits each instead.
+    """
+    sizes = np.abs([value for value in values if np.isfinite(value)])
+    if (np.min(values) > 0 and sizes.max() > SPAN * sizes.min()) or (sizes.max() < 1 and sizes.min() < SMALL):
+        return amount, False
+    digits = _digits(interval / 2)
+    return lambda value: f"{value:.{digits}f}", True
 
 
 def _digits(error):
@@ -164,7 +176,7 @@ def _panels(estimate):
     return grid(articles) + (
         "<p class='key'>Steps: the share of each bin in the sensitivity of the estimate, in per cent. The sensitivity"
         " is the mean squared change of the estimate when that bin alone is redrawn within its error. Grey: known bands"
-        f" of the molecule. Point at a bin for its share and its depth.{_anchor_text(e)} Any other high step outside"
+        f" of the molecule. Point at a bin for its share and its depth.{_anchor_text(e)} A high step elsewhere outside"
         " the bands, or at the edge between two instruments, deserves a closer look.</p>"
     )
 
@@ -188,8 +200,8 @@ def _half_text(shares, ends):
     if not np.isfinite(shares).all():
         return "not sensitive to any bin"
     ranges = half_of_the_map(shares, ends)
-    text = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in ranges[:MAX_RANGES]) + " µm"
-    return text + (" …" if len(ranges) > MAX_RANGES else "")
+    named = [f"{low:.3g}–{high:.3g} µm" for low, high, _ in ranges[:MAX_RANGES]]
+    return among(named if len(ranges) <= MAX_RANGES else [*named, "elsewhere"])
 
 
 def _anchor_text(estimate):
@@ -227,11 +239,9 @@ def _estimates(estimate):
     for k, amp in enumerate(e.amp_table):
         ends, unit, _ = plotted(amp, e.intervals[:, :, k])
         value = plotted(amp, e.values[k])[0]
-        sizes = np.abs([*ends.flat, value])
-        small = np.nanmax(sizes) < 1 and np.nanmin(sizes) < SMALL
-        form = ".2g" if small else f".{_digits((ends[0, 1] - ends[0, 0]) / 2)}f"
-        cells = [f"<strong>{value:{form}}</strong>"]
-        cells += ["not known" if np.isnan(pair).any() else f"{pair[0]:{form}} to {pair[1]:{form}}" for pair in ends]
+        form, _ = _form([*ends.flat, value], ends[0, 1] - ends[0, 0])
+        cells = [f"<strong>{form(value)}</strong>"]
+        cells += ["not known" if np.isnan(pair).any() else f"{form(pair[0])} to {form(pair[1])}" for pair in ends]
         rows.append([plain(amp.label), *map(minus, cells), plain(unit), constraint(e, k)])
     head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint"]
     return _table("answers", "Estimates and prediction intervals", head, rows)

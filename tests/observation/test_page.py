@@ -66,6 +66,24 @@ def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consis
     assert "&lt;b&gt;" in page and "<b>" not in page and "&lt;planet&gt;" in page
 
 
+def test_each_bin_shows_its_true_ends_its_share_and_its_depth():
+    seen = spectrum(bin_width=np.full(13, 0.1), depth=np.full(13, 0.02))
+    values = estimate_of(observation=seen, residuals=np.full(13, -1.25))
+    page = page_of(values)
+    panels = page[page.index('class="amps"') : page.index('<h2 id="figures"')]
+    text = "<title>11.95–12.05 µm: 52.0 %, depth 2.0000 ± 0.0050 %, residual −1.2 σ (MIRI)</title>"
+    assert panels.count(text) == 4 and panels.count("<title>") == 4 * 13  # the last estimate is not sensitive to a bin
+    assert "measured. Half of its sensitivity is at 11.9–12.1 µm." in panels and "not sensitive to any bin" in panels
+
+
+def test_values_that_span_orders_of_magnitude_have_two_digits_each():
+    table, ends = (amp("Pclouds"),), np.array([[[1.14], [3.79]], [[1.14], [5.59]]])  # log10 of Pa
+    values = estimate_of(13, 1, amp_table=table, values=np.array([2.32]), intervals=ends)
+    page = page_of(values)
+    assert "<strong>0.0021</strong>" in page and "0.00014 to 0.062<" in page and "0.00014 to 3.9<" in page
+    assert value_text(values, 0) == "0.0021 (0.00014 to 0.062)"
+
+
 def test_every_known_parameter_is_named_with_the_unit_of_the_report():
     table = tuple(AMPS.values())
     page = page_of(estimate_of(13, len(table), amp_table=table))
@@ -146,5 +164,14 @@ def test_the_page_shows_in_a_browser_wide_and_narrow_and_asks_for_nothing(tmp_pa
             assert page.ask(right) <= width, width
             assert page.ask("document.documentElement.scrollWidth") <= width
             assert page.ask("document.querySelector('.status').getBoundingClientRect().top < 300")
+            assert page.ask("Math.min(...[...document.querySelectorAll('svg text')].map(t => t.clientHeight ||"
+                            " t.getBoundingClientRect().height)) >= 11")  # fmt: skip
+        found = page.ask("""(() => {
+            const box = document.querySelectorAll('svg title')[12].parentNode;
+            box.scrollIntoView({block: 'center'});
+            const b = box.getBoundingClientRect();
+            return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).textContent
+        })()""")
+        assert "µm: 52.0 %, depth 1.9" in found, found
         assert page.ask("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
         assert page.requests() == [path.as_uri()] and not page.complaints()
