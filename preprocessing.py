@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 SAME_AMPS = 1e-9  # of the largest value of a column: AMPs that are this close are of one planet
 MAX_CHI2 = 4.0  # per bin, of two spectra of one planet; two draws of noise give 2
-MAX_ALIKE = 100  # training spectra of the same AMPs that a test spectrum is compared with
+MAX_NEAR = 100  # training spectra of the same AMPs that a test spectrum is compared with
 MAX_INPUT = 1e9  # inputs beyond this many training standard deviations are rejected
 
 
@@ -109,13 +109,13 @@ def _refuse_leak(data, rest, test):
     """Refuse a split that tests a planet it also trains on: the same spectrum, or the same AMPs with other noise."""
     scale = np.abs(data.amps).max(axis=0)
     keys = np.round(data.amps / (SAME_AMPS * np.where(scale > 0, scale, 1))) + 0.0  # (N, n_amps), no negative zero
-    seen, alike = {}, {}
+    seen, same_amps = {}, {}
     for row in rest:
         seen[keys[row].tobytes() + data.spectra[row].tobytes()] = row
-        alike.setdefault(keys[row].tobytes(), []).append(row)
+        same_amps.setdefault(keys[row].tobytes(), []).append(row)
     twins = {}
     for row in test:
-        near = np.array(alike.get(keys[row].tobytes(), [])[:MAX_ALIKE], dtype=int)  # few, unless AMPs lie on a grid
+        near = np.array(same_amps.get(keys[row].tobytes(), [])[:MAX_NEAR], dtype=int)  # few, unless AMPs lie on a grid
         residual = (data.spectra[near] - data.spectra[row]) / data.errors[row]
         near = near[np.mean(residual**2, axis=1) < MAX_CHI2]
         twin = seen.get(keys[row].tobytes() + data.spectra[row].tobytes(), near[0] if len(near) else None)

@@ -105,12 +105,12 @@ def apply_run(
         output = unique_folder(run.folder / "applied", folder_name(Path(seen.name).stem))
     with RunFolder(output, made_from, overwrite, marker="amps.csv", names=FILES, resumable=False) as folder:
         _write_table(folder.work / "amps.csv", rows)
-        judged = estimate.consistency
+        consistency = estimate.consistency
         with written_whole(folder.work / "verdict.yaml") as part:
-            tree = {**judged.numbers, "verdict": judged.sentences}
+            tree = {**consistency.numbers, "verdict": consistency.sentences}
             part.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
         logger.info("\n%s\n", screen_table(rows, run.amp_table, len(folds)))
-        _report_consistency(seen.name, judged)
+        _report_consistency(seen.name, consistency)
         if config.sensitivity_single.enabled:
             estimate = _add_sensitivity(estimate, network, inputs, config, folder.work, quiet)
             _draw_map(estimate, run, folder.work / "sensitivity")
@@ -150,7 +150,7 @@ def assess(run, network, seen, values, seed, made_from):
     beyond = (values < limits[0]) | (values > limits[1])
     comparison = None if planets is None else compare.compare(seen.depth, values, planets)
     scaler = network.scaler
-    judged = compare.consistency(
+    consistency = compare.consistency(
         comparison,
         None if planets is None else compare.error_level(run, seen.error),
         seen.wavelength,
@@ -165,7 +165,7 @@ def assess(run, network, seen, values, seed, made_from):
         values=values,
         intervals=compare.intervals(predictions, truths, values[None])[:, :, 0],
         limits=limits,
-        consistency=judged,
+        consistency=consistency,
         expected=None if comparison is None else comparison.expected,
         residuals=None if comparison is None else comparison.standardised,
         made_from=made_from,
@@ -223,11 +223,11 @@ def screen_table(rows, amp_table, n_folds):
     return "\n".join(lines)
 
 
-def _report_consistency(name, judged):
+def _report_consistency(name, consistency):
     """Log whether an observation is consistent with the training set; as a framed warning if it is not."""
-    loud = judged.status == compare.OUTSIDE
+    loud = consistency.status == compare.OUTSIDE
     frame, level = ["*" * 79] if loud else [], logging.WARNING if loud else logging.INFO
-    for line in [*frame, *(f"{name}: {sentence}" for sentence in judged.sentences), *frame]:
+    for line in [*frame, *(f"{name}: {sentence}" for sentence in consistency.sentences), *frame]:
         logger.log(level, "%s", line)
 
 

@@ -112,8 +112,8 @@ def value_text(estimate, k):
     value, low, high = plotted(estimate.amp_table[k], [estimate.values[k], *estimate.intervals[0, :, k]])[0]
     if not np.isfinite([low, high]).all():
         return minus(f"{value:.3g}")
-    form, alike = _form([value, low, high], high - low)
-    if not alike:
+    form, same_form = _form([value, low, high], high - low)
+    if not same_form:
         return minus(f"{form(value)} ({form(low)} to {form(high)})")
     return minus(f"{form(value)} +{form(high - value)} -{form(value - low)}")
 

@@ -259,9 +259,9 @@ def verdicts(run, best=None):
     It is about the exact map of its best network, or else the published one; ``best`` is the `BestEstimator` of its
     data set, if there is one.
     """
-    judged, ends, found = run.best, bin_ends(run.wavelength, run.bin_width), []
-    kept = judged.sensitivity_single or judged.sensitivity
-    r2 = scores(run.y_test, judged.y_pred, judged.scaler.y_std)["R2"]
+    network, ends, found = run.best, bin_ends(run.wavelength, run.bin_width), []
+    kept = network.sensitivity_single or network.sensitivity
+    r2 = scores(run.y_test, network.y_pred, network.scaler.y_std)["R2"]
     beside = _beside(run, kept, ends, best) if best else [{}] * len(r2)
     for k, amp in enumerate(run.amp_table):
         values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept.mean[k])

@@ -42,7 +42,7 @@ from studies.command import study_parser
 
 TENTHS = 10
 ERROR_LEVELS = (0.1, 0.5, 1, 2, 3, 5, 10, 20, 30, 100, 1000)
-JUDGED = 400  # test planets per row of the table of strange spectra
+TEST_PLANETS = 400  # test planets per row of the table of strange spectra
 
 
 def neighbours(predictions, residuals, prediction, ends):
@@ -148,7 +148,7 @@ def detection_table(run, network, seed=0):
     planets = planets_as_seen(run, network, run.reference["error"], seed)
     auxiliary = run.reference.get("auxiliary")
     rows = np.random.default_rng(stream(seed, Stream.STUDY_PLANETS, 19)).permutation(len(planets.predictions))
-    first, second = np.sort(rows[:JUDGED]), np.sort(rows[JUDGED : 2 * JUDGED])
+    first, second = np.sort(rows[:TEST_PLANETS]), np.sort(rows[TEST_PLANETS : 2 * TEST_PLANETS])
     others = np.setdiff1d(np.arange(len(planets.predictions)), np.concatenate([first, second]))
     precision = np.linalg.inv(np.cov(planets.clean.T) + np.diag(planets.error**2))
     mean, near = planets.clean.mean(axis=0), planets.clean[others] / planets.error

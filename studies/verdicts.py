@@ -12,7 +12,7 @@ A case is an AMP of a network. It is *unsound* if its squared error is more than
 the same seed, or if it has a shortcut; *worse* if the error is 1.2 to 2 times that; *sound* if it is smaller and
 nothing is known to be wrong with the network (healthy, 12 epochs, other AMPs of a shortcut). Others are left out: a
 network whose bands were hidden looks elsewhere for every AMP. The thresholds of `best_estimator.RULES` were chosen on
-seed 0; the other seed tests them. Each case is judged with the best estimator and without it.
+seed 0; the other seed tests them. Each case is evaluated with the best estimator and without it.
 """
 
 import dataclasses
