@@ -54,12 +54,6 @@ class KDistributions:
         self.edges = np.asarray(edges, float)
         self.weights = np.asarray(weights, float)
         self.coefficients = {name: np.asarray(values, float) for name, values in coefficients.items()}
-        shape = (len(self.edges) - 1, len(self.weights), *ORDERS)
-        for name, values in self.coefficients.items():
-            if values.shape != shape:
-                raise ValueError(f"coefficients: expected shape {shape} for {name}, received {values.shape}")
-        if not np.isclose(self.weights.sum(), 1) or not (np.diff(self.edges) > 0).all():
-            raise ValueError("weights and edges: expected weights of sum 1 and ascending edges, received others")
 
     @classmethod
     @cache
@@ -71,17 +65,15 @@ class KDistributions:
 
     def cross_sections(self, molecule, temperature, pressure):
         """Cross-sections k_g [cm2 per molecule], (n_cells, n_g) at one pressure [Pa], (n, n_cells, n_g) at (n,)."""
-        part, cold = hot_share(self.coefficients, molecule, temperature)
-        log_k = 0.0
-        if part < 1:
-            log_k = (1 - part) * self._surface(molecule, cold, pressure)
-        if part > 0:
-            log_k = log_k + part * self._surface(f"{molecule}_hot", temperature, pressure)
-        return np.exp(log_k)
 
-    def _surface(self, key, temperature, pressure):
-        x, y = basis(temperature, pressure)  # (4,), (4,) or (n, 4)
-        return np.einsum("cgab,a,...b->...cg", self.coefficients[key], x, y, optimize=True)
+        def log_k(key, at):
+            x, y = basis(at, pressure)  # (4,), (4,) or (n, 4)
+            return np.einsum("cgab,a,...b->...cg", self.coefficients[key], x, y, optimize=True)
+
+        part, cold = hot_share(self.coefficients, molecule, temperature)
+        if part == 0:
+            return np.exp(log_k(molecule, cold))
+        return np.exp((1 - part) * log_k(molecule, cold) + part * log_k(f"{molecule}_hot", temperature))
 
 
 def hot_share(surfaces, molecule, temperature):

@@ -41,16 +41,6 @@ LAYOUT = 2  # raise when the content of a chunk changes meaning
 CHUNK_NAME = re.compile(r"(\.part\d+-)?\d{7,}-\d{7,}\.npz")
 
 
-def draw_amps(n, seed, start=0):
-    """Draw the AMPs of planets `start` to `start + n - 1` of the shipped survey, (n, 9) in retrieval space."""
-    return ARIEL.draw_amps(n, seed, start)
-
-
-def draw_errors(n, seed, start=0):
-    """Draw the 1-sigma error of each bin for planets `start` to `start + n - 1`: (n, 52), dimensionless."""
-    return ARIEL.draw_errors(n, seed, start)
-
-
 def check_depth(depth, amps, design=ARIEL):
     """Raise ValueError unless every depth is finite and between half and 20 times that of the bare planet.
 

@@ -14,7 +14,6 @@ from simulation.design import ARIEL
 from simulation.forward_model import NAMES, ForwardModel
 from simulation.kdistribution import KDistributions
 from simulation.opacities import Opacities
-from simulation.survey import draw_amps, draw_errors
 from studies.command import study_parser
 
 SHIPPED = Path(__file__).parents[1] / "data" / "ariel_spectra.h5"
@@ -31,7 +30,7 @@ def print_change(label, model, amps, depth, errors):
 
 def print_convergence(n):
     """Print changes of the depth with layers, top pressure and parts of the cells."""
-    amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
+    amps, errors = ARIEL.draw_amps(n, SEED), ARIEL.draw_errors(n, SEED)
     model = ForwardModel()
     model.depth(amps[:2])
     start = time.process_time()
@@ -81,7 +80,7 @@ def print_shipped():
 
 def print_visible(n):
     """Print the share of planets in which a molecule, the clouds or their absence can be seen at all."""
-    amps, errors = draw_amps(n, SEED), draw_errors(n, SEED)
+    amps, errors = ARIEL.draw_amps(n, SEED), ARIEL.draw_errors(n, SEED)
     model = ForwardModel()
     depth = model.depth(amps)
     print(f"share of {n} planets whose spectrum changes by less than 3 sigma (all bins together) without")

@@ -6,7 +6,8 @@ samples the posterior of the observation, and of simulated test planets of the r
 (nestle, requirements-science.txt) with the priors of the survey. The forward model is an emulator that learns from the
 rows of the survey that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``). Its
 error is printed, and with ``--planet`` every posterior is re-weighted by the true forward model, which removes
-the error of the emulator (8 s a planet). Beside mean and standard deviation of the posterior stand the network's
+the error of the emulator (3 s a planet). Offsets of instruments, which no parameter stands for, are part of the
+covariance of the errors. Beside mean and standard deviation of the posterior stand the network's
 estimate and half of its 68 % interval (``observation/compare.py``).
 
 Writes --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the posterior),
@@ -18,6 +19,7 @@ import csv
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -31,6 +33,9 @@ from loaders.observation import match_grid, read_observation
 from observation import compare
 from preprocessing import noisy_test_spectra
 from runio.results import load_run
+from simulation.design import survey_design
+from simulation.survey import forward_model
+from studies.best_fit import covariance_of
 from studies.command import study_parser
 from studies.posterior import reweight
 from studies.samplers import nested_posterior
@@ -62,10 +67,22 @@ def network_says(run, network, depth, error, but=None):
     return answer[0], (high - low) / 2
 
 
-def sample(name, emulator, depth, error, rng):
+@dataclass(frozen=True)
+class Whitened:
+    """A model whose depths are combined so that all errors are 1 and independent."""
+
+    model: object
+    white: np.ndarray  # (n_bins, n_bins): inverse of Cholesky's root of the covariance
+
+    def depth(self, amps):
+        """Whitened depths (n, n_bins) of AMPs (n, n_amps)."""
+        return self.model.depth(amps) @ self.white.T
+
+
+def sample(name, emulator, depth, error, rng, limits):
     """Sample one posterior; print its cost and the best chi2."""
     start = time.perf_counter()
-    found = nested_posterior(emulator.depth, depth, error, emulator.limits, rng)
+    found = nested_posterior(emulator.depth, depth, error, limits, rng)
     best = (((emulator.depth(found.draws) - depth) / error) ** 2).sum(axis=1).min()
     seconds = time.perf_counter() - start
     print(f"{name}: {found.calls} calls, {seconds:.0f} s; best chi2 {best:.0f} of {len(depth)} bins", flush=True)
@@ -127,16 +144,7 @@ def summary(rows):
     return lines
 
 
-def true_model(observation, planet):
-    """Return the forward model that made a survey, with a ``depth`` like that of an emulator."""
-    from simulation.design import survey_design
-    from simulation.survey import forward_model
-
-    design = survey_design(observation, planet)
-    return forward_model(design)
-
-
-def under_true_model(true, emulator, found, depth, error, rng):
+def under_true_model(true, emulator, found, depth, error, rng, names):
     """Mean, deviation (n_amps,) and a line of text of a posterior, corrected for the error of its emulator.
 
     `TRUE_DRAWS` draws are re-weighted by the true model, and the changes of their mean and deviation are applied to
@@ -144,7 +152,7 @@ def under_true_model(true, emulator, found, depth, error, rng):
     """
     mean, variance, fraction, before, spread = reweight(true, emulator, found, depth, error, rng, TRUE_DRAWS)
     moved, ratio = mean - before, np.sqrt(variance / spread)
-    text = ", ".join(f"{name} {shift:+.2f}" for name, shift in zip(emulator.names, moved / np.sqrt(spread)))
+    text = ", ".join(f"{name} {shift:+.2f}" for name, shift in zip(names, moved / np.sqrt(spread)))
     text = f"  true model: {fraction:.2f} of {TRUE_DRAWS} draws in effect, means move by {text} deviations"
     return found.mean + moved, np.sqrt(found.variance) * ratio, text
 
@@ -167,7 +175,10 @@ def main():
     from pipeline.network import TrainedNetwork
 
     network, data = TrainedNetwork.of_run(run), load_dataset(arguments.survey)
-    true = true_model(arguments.observation, arguments.planet) if arguments.observation and arguments.planet else None
+    true, offsets = None, {}
+    if arguments.observation and arguments.planet:
+        design = survey_design(arguments.observation, arguments.planet)
+        true, offsets = forward_model(design), design.offsets
     emulator = emulator_of(survey, run, run.folder / "emulator.npz", arguments.epochs)
     print(error_text(emulator, survey, run.test_rows), flush=True)
     old, rows, sampled = read_rows(arguments.out), [], {}
@@ -188,11 +199,14 @@ def main():
         else:
             key = 0 if place is None else place + 1
             rng = np.random.default_rng(stream(arguments.seed, Stream.NESTED_SAMPLING, key))
-            found = sample(name, emulator, depth, error, rng)
+            white = np.linalg.inv(np.linalg.cholesky(covariance_of(error, offsets)))
+            fast, seen, unit = Whitened(emulator, white), white @ depth, np.ones(len(error))
+            found = sample(name, fast, seen, unit, rng, emulator.limits)
             mean, deviation = found.mean, np.sqrt(found.variance)
             if true is not None:
                 rng = np.random.default_rng(stream(arguments.seed, Stream.REWEIGHTING, key))
-                mean, deviation, text = under_true_model(true, emulator, found, depth, error, rng)
+                exact = Whitened(true, white)
+                mean, deviation, text = under_true_model(exact, fast, found, seen, unit, rng, emulator.names)
                 print(text, flush=True)
         says = network_says(run, network, depth, error, place)
         rows += beside(name, run.amp_names, truth, says, mean, deviation)

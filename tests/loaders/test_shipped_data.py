@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulation.ariel import ariel_grid
-from simulation.survey import draw_amps, draw_errors
+from simulation.design import ARIEL
 
 PATH = Path(__file__).resolve().parents[2] / "data" / "ariel_spectra.h5"
 NAMES = ["H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds"]
@@ -68,8 +68,8 @@ def test_amps_are_described(data):
 
 def test_amps_and_errors_are_those_that_the_seed_draws(data):
     seed = int(data["attributes"]["seed"])
-    np.testing.assert_array_equal(data["amps"][:50], draw_amps(50, seed))
-    np.testing.assert_array_equal(data["errors"][:50], draw_errors(50, seed).astype(np.float32))
+    np.testing.assert_array_equal(data["amps"][:50], ARIEL.draw_amps(50, seed))
+    np.testing.assert_array_equal(data["errors"][:50], ARIEL.draw_errors(50, seed).astype(np.float32))
 
 
 def test_amps_fill_their_priors_and_are_independent(data):

@@ -87,6 +87,6 @@ def test_a_posterior_of_a_wrong_emulator_is_put_right_by_the_true_model():
     true = SimpleNamespace(depth=lambda amps: amps)
     draws = -0.5 + rng.standard_normal((4000, 1))
     found = summarise(draws, np.full(4000, 1 / 4000), wrong.depth(draws), np.ones(1))
-    mean, deviation, text = under_true_model(true, wrong, found, np.zeros(1), np.ones(1), rng)
+    mean, deviation, text = under_true_model(true, wrong, found, np.zeros(1), np.ones(1), rng, wrong.names)
     assert mean == pytest.approx([0], abs=0.15) and deviation == pytest.approx([1], abs=0.15)
     assert "H2O +0." in text
