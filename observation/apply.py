@@ -13,7 +13,7 @@ from common.files import csv_text, written_whole
 from constants import Stream, stream
 from loaders.observation import match_grid, read_observation
 from observation import compare
-from observation.page import Estimate, write_page
+from observation.page import Estimate, write_figure, write_page
 from preprocessing import add_noise
 from report.style import amount, difference_scale, plotted, unit_text
 from runio import log
@@ -42,7 +42,7 @@ def apply_run(
 
     Writes ``report.html`` with its figures, ``amps.csv``, ``verdict.yaml`` (whether the observation is like what was
     trained on), ``sensitivity.h5`` and its figure, and ``config.yaml`` with what they were made from; all of them or
-    none, and never over earlier results unless asked.
+    none, and never over earlier results unless asked. What cannot be used raises an InputError.
 
     Parameters
     ----------
@@ -56,10 +56,8 @@ def apply_run(
         Values of the run's auxiliary inputs.
     output : path-like, optional
         Folder to write to; by default a new one named after the observation, in ``applied`` of the run's folder.
-    quiet : bool
-        Show no progress bar.
-    overwrite : bool
-        Replace earlier results in ``output``.
+    quiet, overwrite : bool
+        Show no progress bar; replace earlier results in ``output``.
     study : str, optional
         Digest of the `observation.planet.Study` that the estimate belongs to.
     unverified : bool
@@ -69,12 +67,6 @@ def apply_run(
     -------
     Path
         The folder that was written to.
-
-    Raises
-    ------
-    InputError
-        If the run, the observation or an auxiliary input cannot be used, or the folder cannot be written or holds
-        other results.
     """
     with as_input_error():
         run = load_run(run_folder, unverified)
@@ -89,7 +81,11 @@ def apply_run(
     with as_input_error():  # without their check of units, which are known; unusual spectra are reported below
         networks = [replace(TrainedNetwork.of_run(run, name), known=None) for name in run.networks]
     *folds, network = networks  # the last one is the mean of the folds, or the only fold
-    values, noisy = _estimates(network, seen, inputs, config.seed)
+    spectra = np.repeat(seen.depth[None], NOISE_DRAWS, axis=0)
+    noisy = add_noise(spectra, seen.error, np.random.default_rng(stream(config.seed, Stream.OBSERVATION_NOISE)))
+    values, *noisy = network.predict(np.concatenate([seen.depth[None], noisy]), inputs)
+    if not np.isfinite([values, *noisy]).all():
+        raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
     folds = [fold.predict(seen.depth[None], inputs)[0] for fold in folds]
     made_from = {
         "run": str(Path(run_folder).resolve()),
@@ -105,15 +101,17 @@ def apply_run(
         output = unique_folder(run.folder / "applied", folder_name(Path(seen.name).stem))
     with RunFolder(output, made_from, overwrite, marker="amps.csv", names=FILES, resumable=False) as folder:
         _write_table(folder.work / "amps.csv", rows)
-        consistency = estimate.consistency
+        consistency, loud = estimate.consistency, estimate.consistency.status == compare.OUTSIDE
         with written_whole(folder.work / "verdict.yaml") as part:
             tree = {**consistency.numbers, "verdict": consistency.sentences}
             part.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
         logger.info("\n%s\n", screen_table(rows, run.amp_table, len(folds)))
-        _report_consistency(seen.name, consistency)
+        frame = ["*" * 79] if loud else []  # of a warning
+        for line in [*frame, *(f"{seen.name}: {sentence}" for sentence in consistency.sentences), *frame]:
+            logger.log(logging.WARNING if loud else logging.INFO, "%s", line)
         if config.sensitivity_single.enabled:
             estimate = _add_sensitivity(estimate, network, inputs, config, folder.work, quiet)
-            _draw_map(estimate, run, folder.work / "sensitivity")
+            _draw_map(estimate, run, folder.work)
         write_page(folder.work, estimate)
         folder.finish()
     logger.info("results: %s (report.html, amps.csv ...)", output)
@@ -128,36 +126,28 @@ def _auxiliary(run, given):
     return np.array([given[name] for name in names]) if names else None
 
 
-def _estimates(network, seen, auxiliary, seed):
-    """Return the AMPs (n_amps,) of the spectrum, and (NOISE_DRAWS, n_amps) of it with further noise."""
-    spectra = np.repeat(seen.depth[None], NOISE_DRAWS, axis=0)
-    noisy = add_noise(spectra, seen.error, np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE)))
-    found = network.predict(np.concatenate([seen.depth[None], noisy]), auxiliary)
-    if not np.isfinite(found).all():
-        raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
-    return found[0], found[1:]
-
-
 def assess(run, network, seen, values, seed, made_from):
     """Give values (n_amps,) their prediction intervals, and compare the spectrum with the test planets: `Estimate`.
 
     Test planets are shown to the network with the noise of the observation; a run of an earlier version keeps none,
     and its intervals are those of its own noise.
     """
-    planets = compare.planets_as_seen(run, network, seen.error, seed) if run.reference else None
-    predictions, truths = (run.best.y_pred, run.y_test) if planets is None else (planets.predictions, planets.truths)
+    level = comparison = None
+    predictions, truths = run.best.y_pred, run.y_test
+    if run.reference:
+        planets, level = compare.planets_as_seen(run, network, seen.error, seed), compare.error_level(run, seen.error)
+        predictions, truths = planets.predictions, planets.truths
+        comparison = compare.compare(seen.depth, values, planets)
     limits = np.array([run.y_test.min(axis=0), run.y_test.max(axis=0)])
     beyond = (values < limits[0]) | (values > limits[1])
-    comparison = None if planets is None else compare.compare(seen.depth, values, planets)
-    scaler = network.scaler
     consistency = compare.consistency(
         comparison,
-        None if planets is None else compare.error_level(run, seen.error),
+        level,
         seen.wavelength,
         [name for name, far in zip(run.amp_names, beyond) if far],
         compare.is_noisy(run),
         len(predictions),
-        float(np.abs((seen.depth - scaler.x_mean) / scaler.x_std).max()),
+        float(np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()),
     )
     return Estimate(
         observation=seen,
@@ -178,14 +168,14 @@ def table_rows(estimate, noisy, folds):
     ``noise_spread`` is the standard deviation over ``noisy`` (NOISE_DRAWS, n_amps), estimates from the spectrum with
     further noise; ``fold_spread`` that over ``folds``, a list of (n_amps,), NaN for fewer than two.
     """
-    noise = noisy.std(axis=0, ddof=1)
+    noise = np.std(noisy, axis=0, ddof=1)
     spread = np.std(folds, axis=0, ddof=1) if len(folds) > 1 else np.full(len(noise), np.nan)
     rows = []
     for k, amp in enumerate(estimate.amp_table):
         row = {"amp": amp.key, "unit": amp.retrieval_unit, "value": estimate.values[k]}
         row |= {"fold_spread": spread[k], "noise_spread": noise[k]}
-        ends = {f"{end}{level}": estimate.intervals[i, j, k] for i, level in enumerate(compare.LEVELS)
-                for j, end in enumerate(("low", "high"))}  # fmt: skip
+        names = [f"{end}{level}" for level in compare.LEVELS for end in ("low", "high")]
+        ends = dict(zip(names, estimate.intervals[:, :, k].flat))
         row |= ends
         shown, unit, _ = plotted(amp, [estimate.values[k], *ends.values()])
         row["report_unit"] = unit_text(unit)
@@ -207,13 +197,13 @@ def _write_table(path, rows):
 def screen_table(rows, amp_table, n_folds):
     """Return the table for the screen, in the units of the report."""
     heads = ("value", "68 % from", "to", "95 % from", "to", "+- noise", "+- folds")
-    lines = [f"{'AMP':<13}" + "".join(f"{head:>11}" for head in heads) + "  unit"]
+    lines = [f"{'AMP':<13}" + "".join(f"{head:>12}" for head in heads) + "  unit"]
     for row, amp in zip(rows, amp_table):
         cells = [f"{row[f'report_{name}']:.4g}" for name in ("value", "low68", "high68", "low95", "high95")]
         factor, unit = difference_scale(amp)
         dex = " dex" if unit == "dex" else ""
         cells += [f"{amount(row[f'{name}_spread'] / factor)}{dex}" for name in ("noise", "fold")]
-        lines.append(f"{row['amp']:<13}" + "".join(f"{cell:>11}" for cell in cells) + f"  {row['report_unit']}")
+        lines.append(f"{row['amp']:<13}" + "".join(f"{cell:>12}" for cell in cells) + f"  {row['report_unit']}")
     lines.append("(68 and 95 %: prediction intervals from test planets with similar predictions; spreads over noise")
     lines.append(" draws and folds are not errors: they only show how far the estimate itself moves)")
     if n_folds < 2:
@@ -223,37 +213,18 @@ def screen_table(rows, amp_table, n_folds):
     return "\n".join(lines)
 
 
-def _report_consistency(name, consistency):
-    """Log whether an observation is consistent with the training set; as a framed warning if it is not."""
-    loud = consistency.status == compare.OUTSIDE
-    frame, level = ["*" * 79] if loud else [], logging.WARNING if loud else logging.INFO
-    for line in [*frame, *(f"{name}: {sentence}" for sentence in consistency.sentences), *frame]:
-        logger.log(level, "%s", line)
-
-
 # --- sensitivity ---
 
 
 def _add_sensitivity(estimate, network, auxiliary, config, folder, quiet):
     """Add the map of single bins, saved as sensitivity.h5, and the effects of systematic errors and of removed bins."""
     seen = estimate.observation
-    found = network.sensitivity(
-        seen.depth[None],
-        seen.error[None],
-        auxiliary=auxiliary,
-        scheme="single",
-        nodes=config.sensitivity_single.nodes,
-        progress=log.shows_progress(quiet),
-    )
+    rules = {"scheme": "single", "nodes": config.sensitivity_single.nodes, "progress": log.shows_progress(quiet)}
+    found = network.sensitivity(seen.depth[None], seen.error[None], auxiliary=auxiliary, **rules)
     found.save(folder / "sensitivity.h5")
     redrawn, replaced = removals(network, seen, estimate.expected, auxiliary)
-    return replace(
-        estimate,
-        sensitivity=found.mean,
-        systematics=systematics(network, seen, auxiliary),
-        redrawn=redrawn,
-        replaced=replaced,
-    )
+    moved = systematics(network, seen, auxiliary)
+    return replace(estimate, sensitivity=found.mean, systematics=moved, redrawn=redrawn, replaced=replaced)
 
 
 def directions(seen):
@@ -294,19 +265,16 @@ def removals(network, seen, expected=None, auxiliary=None):
     return np.sqrt(found.mean), (predicted[1:] - predicted[0]).T
 
 
-def _draw_map(estimate, run, path):
+def _draw_map(estimate, run, folder):
     """Write the sensitivity figure, on the observed spectrum, as PNG and PDF."""
     from report import map_figures
-    from report.style import our_style
 
     seen = estimate.observation
     curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
     figure = map_figures.sensitivity_curves(
         seen.wavelength, seen.bin_width, estimate.sensitivity, run.amp_table, curves, seen.depth
     )
-    for kind in ("png", "pdf"):
-        with our_style(), written_whole(path.with_suffix(f".{kind}")) as part:
-            figure.savefig(part, format=kind, dpi=200)
+    write_figure(folder, "sensitivity", figure)
 
 
 def folder_name(name):

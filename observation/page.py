@@ -12,7 +12,7 @@ from constants import AMP, BANDS
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, Consistency
-from report.best_estimator import half_of_the_map
+from report.best_estimator import BLUE, WHY_BLUE, half_of_the_map
 from report.page import figure_section, grid, page_head, pairs, plain
 from report.pictures import Picture, among
 from report.share_panels import Steps, panel
@@ -35,7 +35,6 @@ EDGE = 0.05  # of the simulated range: an interval that reaches so near to its e
 SMALL, SPAN = 1e-3, 10.0  # smaller values, and those that span a larger factor, are printed with two digits each
 MAX_UNIT = 6  # letters of a unit in the title of a panel
 MAX_RANGES = 2  # wavelength ranges named in a row
-ANCHOR = 0.7  # micron: below, Rayleigh scattering of hydrogen sets the depth of a clear atmosphere
 SHARES = "spectrum_shares"  # a figure in the folder; the page shows its numbers as panels
 NOT_COMPUTED = "<p>Not computed, because no sensitivity maps were made.</p>"
 
@@ -88,7 +87,9 @@ def make_pictures(estimate, narrow=False):
         )
     }
     if e.shares is not None and not narrow:
-        titles = [f"  {_with_unit(e, k)}" for k in range(len(e.amp_table))]
+        units = [plotted(amp, 0)[1] for amp in e.amp_table]
+        units = [unit if len(unit_text(unit)) < MAX_UNIT else "" for unit in units]
+        titles = [f"  {value_text(e, k)} {unit}".rstrip() for k, unit in enumerate(units)]
         figure = figures.spectrum_shares(seen, e.ends, e.shares, e.amp_table, titles)
         pictures[SHARES] = Picture(figure, "Which bins each estimate is sensitive to", "", "")
     lower = "" if e.residuals is None else (
@@ -116,12 +117,6 @@ def value_text(estimate, k):
     if not same_form:
         return minus(f"{form(value)} ({form(low)} to {form(high)})")
     return minus(f"{form(value)} +{form(high - value)} -{form(value - low)}")
-
-
-def _with_unit(estimate, k):
-    """Return `value_text` with a unit that is short enough for a title."""
-    unit = plotted(estimate.amp_table[k], 0)[1]
-    return f"{value_text(estimate, k)} {unit if len(unit_text(unit)) < MAX_UNIT else ''}".rstrip()
 
 
 def _form(values, interval):
@@ -162,7 +157,7 @@ def _panels(estimate):
     e = estimate
     if e.shares is None:
         return NOT_COMPUTED
-    texts, articles = _bin_texts(e), []
+    texts, articles, blue = _bin_texts(e), [], f" {WHY_BLUE}" if e.observation.wavelength[0] < BLUE else ""
     for k, amp in enumerate(e.amp_table):
         share, words, drawing = 100 * e.shares[k], _half_text(e.shares[k], e.ends), ""
         if np.isfinite(share).all():
@@ -176,7 +171,7 @@ def _panels(estimate):
     return grid(articles) + (
         "<p class='key'>Steps: the share of each bin in the sensitivity of the estimate, in per cent. The sensitivity"
         " is the mean squared change of the estimate when that bin alone is redrawn within its error. Grey: known bands"
-        f" of the molecule. Point at a bin for its share and its depth.{_anchor_text(e)} A high step elsewhere outside"
+        f" of the molecule. Point at a bin for its share and its depth.{blue} A high step elsewhere outside"
         " the bands, or at the edge between two instruments, deserves a closer look.</p>"
     )
 
@@ -202,17 +197,6 @@ def _half_text(shares, ends):
     ranges = half_of_the_map(shares, ends)
     named = [f"{low:.3g}–{high:.3g} µm" for low, high, _ in ranges[:MAX_RANGES]]
     return among(named if len(ranges) <= MAX_RANGES else [*named, "elsewhere"])
-
-
-def _anchor_text(estimate):
-    """Say why the shortest wavelengths matter for every abundance, where the spectrum reaches them."""
-    if estimate.observation.wavelength[0] > ANCHOR:
-        return ""
-    return (
-        " The shortest wavelengths, near 0.55 µm, matter for every abundance, although few molecules absorb there: the"
-        " Rayleigh scattering of hydrogen fixes which radius belongs to which pressure, and all bands are measured"
-        " against that."
-    )
 
 
 # --- tables ---
@@ -350,14 +334,20 @@ def build_page(estimate, rendered):
 """
 
 
+def write_figure(folder, name, figure):
+    """Write a figure as PNG and PDF; return the PNG, bytes."""
+    png, pdf = drawn(figure, DPI, True)
+    for kind, content in (("png", png), ("pdf", pdf)):
+        with written_whole(Path(folder) / f"{name}.{kind}") as part:
+            part.write_bytes(content)
+    return png
+
+
 def write_page(folder, estimate):
     """Write the figures of an estimate (PNG, PDF) and ``report.html``, one file without outside references."""
-    folder, rendered, narrow = Path(folder), {}, make_pictures(estimate, narrow=True)
+    narrow, rendered = make_pictures(estimate, narrow=True), {}
     for name, picture in make_pictures(estimate).items():
-        png, pdf = drawn(picture.figure, DPI, True)
-        for kind, content in (("png", png), ("pdf", pdf)):
-            with written_whole(folder / f"{name}.{kind}") as part:
-                part.write_bytes(content)
-        rendered[name] = picture, png, drawn(narrow[name].figure, 2 * DPI, False)[0] if name in narrow else None
-    with written_whole(folder / "report.html") as part:
+        small = drawn(narrow[name].figure, 2 * DPI, False)[0] if name in narrow else None
+        rendered[name] = picture, write_figure(folder, name, picture.figure), small
+    with written_whole(Path(folder) / "report.html") as part:
         part.write_text(build_page(estimate, rendered), encoding="utf-8")
