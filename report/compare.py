@@ -28,28 +28,11 @@ KEY = (
 
 
 def write_comparison(run_folders, output):
-    """Write a page that compares finished runs.
+    """Write a page that compares finished runs into the file ``output``; return its path.
 
-    Parameters
-    ----------
-    run_folders : sequence of path-like
-        At least two, of runs with the same AMPs and wavelengths.
-    output : path-like
-        The HTML file.
-
-    Returns
-    -------
-    Path
-        Of the page.
-
-    Raises
-    ------
-    ValueError
-        If a folder holds no finished run, or the runs differ in their AMPs or wavelengths.
+    ValueError if a folder holds no finished run, or the runs differ in their AMPs or wavelengths.
     """
     runs = [load_run(folder) for folder in run_folders]
-    if len(runs) < 2:
-        raise ValueError(f"runs: expected two or more to compare, received {len(runs)}")
     first = runs[0]
     for run in runs[1:]:
         if run.amp_names != first.amp_names or not np.array_equal(run.wavelength, first.wavelength):

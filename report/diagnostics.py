@@ -1,8 +1,6 @@
 """Diagnostics of predictions as arrays (Yip et al. 2021, Section 5); draws nothing.
 
-``y_test`` and ``y_pred`` are in retrieval space: dex for log AMPs, the AMP's own unit for linear ones. ``y_pred`` is
-the prediction of one network, (n_test, n_amps), or of several folds for the same test set, (n_folds, n_test, n_amps).
-Folds are pooled, and counts are numbers of spectra, not of spectra times folds.
+``y_test`` and ``y_pred`` (n_test, n_amps) are in retrieval space: dex for log AMPs, the AMP's own unit for linear ones.
 """
 
 import itertools
@@ -24,13 +22,6 @@ EPS_PER_STD = 0.5 / (6 / math.sqrt(12))
 BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
 
 
-def pooled(y_test, y_pred):
-    """Return truth and prediction as (n_folds * n_test, n_amps), float64, and the number of folds."""
-    y_test, y_pred = np.asarray(y_test, float), np.asarray(y_pred, float)
-    n_folds = len(y_pred) if y_pred.ndim == 3 else 1
-    return np.tile(y_test, (n_folds, 1)), y_pred.reshape(-1, y_test.shape[1]), n_folds
-
-
 class BiasVariance(NamedTuple):
     """Median truth and quantiles of predicted - true (the central 68 %) in bins, (n_amps, n_truth_bins) each."""
 
@@ -47,14 +38,11 @@ def bias_variance(y_test, y_pred, per_bin=100, least_bins=5):
     A bin holds about ``per_bin`` spectra. A test set that is too small for ``least_bins`` of them gets smaller bins,
     down to ten spectra.
     """
-    truth, predicted, n_folds = pooled(y_test, y_pred)
-    n_test = len(truth) // n_folds
+    n_test, columns = len(y_test), []
     n_bins = max(n_test // per_bin, min(least_bins, n_test // 10), 1)
-    columns = []
-    for t, p in zip(truth.T, predicted.T):
-        error = (p - t).reshape(n_folds, n_test)
-        chunks = np.array_split(np.argsort(t[:n_test], kind="stable"), n_bins)
-        columns.append([(np.median(t[c]), *np.quantile(error[:, c], (0.5, 0.16, 0.84))) for c in chunks])
+    for truth, error in zip(np.transpose(y_test), np.transpose(y_pred - y_test)):
+        chunks = np.array_split(np.argsort(truth, kind="stable"), n_bins)
+        columns.append([(np.median(truth[c]), *np.quantile(error[c], (0.5, 0.16, 0.84))) for c in chunks])
     count = np.array([len(chunk) for chunk in np.array_split(np.arange(n_test), n_bins)])
     return BiasVariance(*np.moveaxis(np.array(columns), 2, 0), count)
 
@@ -135,14 +123,13 @@ def _by_prediction(y_test, y_pred, width, summary, min_spectra):
     Returns, per AMP, a row for each bin with enough spectra: its centre, what ``summary`` returned of the errors and
     the number of the AMP, and its number of spectra.
     """
-    truth, predicted, n_folds = pooled(y_test, y_pred)
     found = []
     for k, step in enumerate(np.where(np.asarray(width) > 0, width, 1.0)):
-        index, rows = np.floor(predicted[:, k] / step), []
+        index, rows = np.floor(y_pred[:, k] / step), []
         for i, count in zip(*np.unique(index, return_counts=True)):
-            if count >= min_spectra * n_folds:
-                error = predicted[index == i, k] - truth[index == i, k]
-                rows.append(((i + 0.5) * step, *summary(error, k), count / n_folds))
+            if count >= min_spectra:
+                inside = index == i
+                rows.append(((i + 0.5) * step, *summary(y_pred[inside, k] - y_test[inside, k], k), count))
         found.append(rows)
     return found
 

@@ -6,100 +6,80 @@ wide; it computes nothing and writes nothing. Maps over wavelength are in `repor
 
 import numpy as np
 
-from report.style import (
-    INK,
-    ONE_COLUMN,
-    TWO_COLUMNS,
-    amount,
-    difference_scale,
-    log_axis,
-    new_figure,
-    note,
-    panel_grid,
-    panel_title,
-    panel_width,
-    plotted,
-    score,
-    styled,
-    tint,
-    value_axis,
-    with_unit,
-)
+from report import style
 
 DENSE = 1500  # points in a panel above which their density is shown instead of each
 
 
-@styled
-def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=TWO_COLUMNS):
-    """Predicted ([n_folds,] n_test, n_amps) against true, with the 1:1 line, and R2 (n_amps,) if given."""
+@style.styled
+def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=style.TWO_COLUMNS):
+    """Predicted against true, with the 1:1 line, and R2 (n_amps,) if given."""
     n = len(amp_table)
-    figure, axes = panel_grid(n, row_height=1.75 if n > 12 or width < TWO_COLUMNS else 2.15, width=width)
-    truth, predicted = np.broadcast_to(y_test, np.shape(y_pred)).reshape(-1, n), np.reshape(y_pred, (-1, n))
+    row_height = 1.75 if n > 12 or width < style.TWO_COLUMNS else 2.15
+    figure, axes = style.panel_grid(n, row_height, width=width, labels=("True", "Predicted"))
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
-        _true_vs_predicted(ax, truth[:, i], predicted[:, i], amp)
+        _true_vs_predicted(ax, y_test[:, i], y_pred[:, i], amp)
         if r2 is not None and np.isfinite(r2[i]):
-            note(ax, f"R² = {score(r2[i])}")
-    figure.supxlabel("True")
-    figure.supylabel("Predicted")
+            style.note(ax, f"R² = {style.score(r2[i])}")
     return figure
 
 
 def _true_vs_predicted(ax, truth, predicted, amp):
-    x, unit, log = plotted(amp, truth)
-    y, _, _ = plotted(amp, predicted)
+    x, unit, log = style.plotted(amp, truth)
+    y, _, _ = style.plotted(amp, predicted)
     room = 0.25 * np.ptp(truth)
-    low, high = (float(v) for v in plotted(amp, [truth.min() - room, truth.max() + room])[0])
+    low, high = (float(v) for v in style.plotted(amp, [truth.min() - room, truth.max() + room])[0])
     low, high = max(low, min(x.min(), y.min())), min(high, max(x.max(), y.max()))
     for axis in (ax.xaxis, ax.yaxis):
-        value_axis(axis, amp, low, high, panel_width(ax))
+        style.value_axis(axis, amp, low, high, style.panel_width(ax))
     inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
     if inside.sum() > DENSE:
         scale, limits = "log" if log else "linear", np.concatenate([ax.get_xlim(), ax.get_ylim()])
         ax.hexbin(
-            x[inside], y[inside], gridsize=36, bins="log", mincnt=1, cmap=tint(amp.colour), linewidths=0.1,
+            x[inside], y[inside], gridsize=36, bins="log", mincnt=1, cmap=style.tint(amp.colour), linewidths=0.1,
             xscale=scale, yscale=scale, extent=tuple(np.log10(limits) if log else limits), rasterized=True,
         )  # fmt: skip
         for axis in (ax.xaxis, ax.yaxis):
-            value_axis(axis, amp, low, high, panel_width(ax))
+            style.value_axis(axis, amp, low, high, style.panel_width(ax))
     else:
         ax.scatter(x, y, s=3, color=amp.colour, alpha=0.5, linewidths=0, rasterized=True)
-    ax.axline((low, low), (high, high), color=INK, lw=0.7, ls="--") if high > low else None
+    ax.axline((low, low), (high, high), color=style.INK, lw=0.7, ls="--") if high > low else None
     ax.set_box_aspect(1)
-    panel_title(ax, amp, with_unit("", unit))
+    style.panel_title(ax, amp, style.with_unit("", unit))
     if not inside.all():
-        note(ax, f"{(~inside).sum()} off scale", x=0.95, y=0.05)
+        style.note(ax, f"{(~inside).sum()} off scale", x=0.95, y=0.05)
 
 
-@styled
-def bias_variance(result, amp_table, width=TWO_COLUMNS):
+@style.styled
+def bias_variance(result, amp_table, width=style.TWO_COLUMNS):
     """Median error along the truth with its central 68 %, from a `diagnostics.BiasVariance`."""
-    figure, axes = panel_grid(len(amp_table), width=width)
+    labels = "True", "Δ: predicted − true (median, central 68 %)"
+    figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
-        factor, unit = difference_scale(amp)
-        x, x_unit, _ = plotted(amp, result.truth[i])
+        factor, unit = style.difference_scale(amp)
+        x, x_unit, _ = style.plotted(amp, result.truth[i])
         ax.fill_between(x, result.low[i] / factor, result.high[i] / factor, color=amp.colour, alpha=0.25, lw=0)
         ax.plot(x, result.median[i] / factor, color=amp.colour, marker="o", lw=0.9)
-        ax.axhline(0, color=INK, lw=0.6, ls="--")
-        value_axis(ax.xaxis, amp, x.min(), x.max(), panel_width(ax))
+        ax.axhline(0, color=style.INK, lw=0.6, ls="--")
+        style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
         _title(ax, amp, x_unit, unit)
-    figure.supxlabel("True")
-    figure.supylabel("Δ: predicted − true (median, central 68 %)")
     return figure
 
 
 def _title(ax, amp, x_unit, y_unit):
     """Name the AMP, the unit along x in brackets, and the unit of the error where it is another one."""
     same = y_unit in ("", x_unit) or (y_unit == "dex" and x_unit.startswith("log₁₀"))
-    panel_title(ax, amp, with_unit("", x_unit) + ("" if same else f"; Δ in {y_unit}"))
+    style.panel_title(ax, amp, style.with_unit("", x_unit) + ("" if same else f"; Δ in {y_unit}"))
 
 
-@styled
-def deviation(results, amp_table, width=TWO_COLUMNS):
+@style.styled
+def deviation(results, amp_table, width=style.TWO_COLUMNS):
     """Error against the prediction from a `diagnostics.Deviation` per AMP: median, 95 % interval, spectra per bin."""
-    figure, axes = panel_grid(len(amp_table), width=width)
+    labels = "Predicted", "Δ: predicted − true (95 % interval)"
+    figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
     for ax, amp, one in zip(axes, amp_table, results):
-        factor, unit = difference_scale(amp)
-        x, x_unit, _ = plotted(amp, one.predicted)
+        factor, unit = style.difference_scale(amp)
+        x, x_unit, _ = style.plotted(amp, one.predicted)
         _title(ax, amp, x_unit, unit)
         if not _enough(ax, x):
             ax.set_yticks([])
@@ -107,18 +87,16 @@ def deviation(results, amp_table, width=TWO_COLUMNS):
         y = one.median / factor
         error = [y - one.low / factor, one.high / factor - y]
         ax.errorbar(x, y, yerr=error, color=amp.colour, marker="o", lw=0, elinewidth=0.9, zorder=3)
-        ax.axhline(0, color=INK, lw=0.6, ls="--")
-        value_axis(ax.xaxis, amp, x.min(), x.max(), panel_width(ax))
+        ax.axhline(0, color=style.INK, lw=0.6, ls="--")
+        style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
         _counts(ax, x, one.count)
-    figure.supxlabel("Predicted")
-    figure.supylabel("Δ: predicted − true (95 % interval)")
     return figure
 
 
 def _enough(ax, x):
     """Return whether a panel has a bin with enough spectra; if not, say so in it."""
     if not len(x):
-        note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
+        style.note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
         ax.set_xticks([])
     return len(x) > 0
 
@@ -130,54 +108,52 @@ def _counts(ax, x, count):
     top = base + 0.2 * (high - low) * np.asarray(count) / np.max(count)
     ax.vlines(x, base, top, color="#C4C4C4", lw=2.2, zorder=1)
     ax.set_ylim(base, high)
-    note(ax, f"n ≤ {np.max(count):.0f}", x=0.97, y=0.16, color="#5A5A5A")
+    style.note(ax, f"n ≤ {np.max(count):.0f}", x=0.97, y=0.16, color="#5A5A5A")
 
 
-@styled
-def credibility(results, amp_table, delta, width=TWO_COLUMNS):
+@style.styled
+def credibility(results, amp_table, delta, width=style.TWO_COLUMNS):
     """Probability that the truth is within eps of the prediction, from a `diagnostics.Credibility` per AMP.
 
     ``delta`` is the threshold to mark.
     """
-    figure, axes = panel_grid(len(amp_table), share_y=True, width=width)
+    labels = "Predicted", "P(|predicted − true| < ε)"
+    figure, axes = style.panel_grid(len(amp_table), share_y=True, width=width, labels=labels)
     axes[0].set_ylim(0, 1.04)
     for ax, amp, one in zip(axes, amp_table, results):
-        factor, unit = difference_scale(amp)
-        x, x_unit, _ = plotted(amp, one.predicted)
-        panel_title(ax, amp, with_unit("", x_unit))
-        note(ax, f"ε = {amount(one.eps / factor)} {unit}".rstrip(), y=0.05)
+        factor, unit = style.difference_scale(amp)
+        x, x_unit, _ = style.plotted(amp, one.predicted)
+        style.panel_title(ax, amp, style.with_unit("", x_unit))
+        style.note(ax, f"ε = {style.amount(one.eps / factor)} {unit}".rstrip(), y=0.05)
         if _enough(ax, x):
             error = [one.probability - one.low, one.high - one.probability]
             ax.errorbar(x, one.probability, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
-            value_axis(ax.xaxis, amp, x.min(), x.max(), panel_width(ax))
-        ax.axhline(delta, color=INK, lw=0.6, ls="--")
-    figure.supxlabel("Predicted")
-    figure.supylabel("P(|predicted − true| < ε)")
+            style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
+        ax.axhline(delta, color=style.INK, lw=0.6, ls="--")
     return figure
 
 
-@styled
-def calibration(result, amp_table, width=TWO_COLUMNS):
+@style.styled
+def calibration(result, amp_table, width=style.TWO_COLUMNS):
     """Fraction of truths within k standard deviations of the mean of the folds, from a `diagnostics.Calibration`."""
-    figure, axes = panel_grid(len(amp_table), share_x=True, share_y=True, row_height=1.45, width=width)
+    labels = "Standard deviations of the folds, k", "Fraction of truths within k (dashed: normal)"
+    figure, axes = style.panel_grid(len(amp_table), 1.45, share_x=True, share_y=True, width=width, labels=labels)
     axes[0].set_ylim(0, 1.04)
     axes[0].set_xlim(result.k.min(), result.k.max())
     for ax, amp, inside in zip(axes, amp_table, result.inside):
-        ax.plot(result.k, result.expected, color=INK, lw=0.8, ls="--")
+        ax.plot(result.k, result.expected, color=style.INK, lw=0.8, ls="--")
         ax.plot(result.k, inside, color=amp.colour, marker="o", lw=0.9, clip_on=False)
-        panel_title(ax, amp)
-    figure.supxlabel("Standard deviations of the folds, k")
-    figure.supylabel("Fraction of truths within k (dashed: normal)")
+        style.panel_title(ax, amp)
     return figure
 
 
-@styled
+@style.styled
 def loss_curves(training, validation, best_epochs, label):
     """Training and validation loss from `diagnostics.LossBand`s (the latter may be None), one column wide.
 
     ``best_epochs`` (n_folds,) are those that were kept; ``label`` names the loss on the vertical axis.
     """
-    figure = new_figure(ONE_COLUMN, 2.4)
+    figure = style.new_figure(style.ONE_COLUMN, 2.4)
     ax = figure.subplots()
     bands = [("training", training, "#0072B2"), ("validation", validation, "#D55E00")]
     bands = [one for one in bands if one[1] is not None]
@@ -188,10 +164,10 @@ def loss_curves(training, validation, best_epochs, label):
     values = np.concatenate([v for _, band, _ in bands for v in (band.low, band.high)])
     low, high = np.nanmin(values), np.nanmax(values)
     if 0 < low < high:
-        log_axis(ax.yaxis, low / (high / low) ** 0.12, high * (high / low) ** 0.05, 0.6 * panel_width(ax))
+        style.log_axis(ax.yaxis, low / (high / low) ** 0.12, high * (high / low) ** 0.05, 0.6 * style.panel_width(ax))
     if len(best_epochs):
         foot = np.full(len(best_epochs), 0.03)
-        ax.plot(best_epochs, foot, "^", ms=4, color=INK, label="kept", transform=ax.get_xaxis_transform())
+        ax.plot(best_epochs, foot, "^", ms=4, color=style.INK, label="kept", transform=ax.get_xaxis_transform())
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.margins(x=0.02)
     ax.set_xlabel("Epoch")

@@ -12,24 +12,11 @@ import numpy as np
 from common import metrics
 from common.files import csv_text, written_whole
 from constants import BANDS
+from report import style
 from report.best_estimator import WHY_BLUE, best_estimator_of, looks_blue, verdicts
 from report.diagnostics import calibration
 from report.pictures import among, make_figures, noise_of_test
 from report.share_panels import Steps, panel
-from report.style import (
-    DPI,
-    INK,
-    ONE_COLUMN,
-    all_drawn,
-    amount,
-    bin_ends,
-    difference_scale,
-    minus,
-    percent,
-    plotted,
-    score,
-    with_error,
-)
 from runio.config import flatten
 
 MAX_WHOLE = 24  # letters of a header
@@ -63,28 +50,19 @@ NO_BEST = (
 
 
 def write_figures(run, folder=None, figures="report", processes=1):
-    """Write the figures of a run as PNG and PDF.
+    """Write the figures of a run as PNG and PDF: ``pictures.make_figures`` says which ``figures`` there are.
 
-    Parameters
-    ----------
-    run : results.Run
-    folder : path-like, optional
-        ``figures`` in the run's folder by default; made where it is missing.
-    figures : {"none", "report", "all"}
-        Which ones, see ``pictures.make_figures``.
-    processes : int or "auto"
-        Processes that draw at the same time; more than one only from a command, as each imports the main module.
-
-    Returns
-    -------
-    dict of str to (Picture, bytes, bytes or None)
-        Name to picture, its PNG, and a PNG for telephones where it is wider than one of their screens.
+    ``folder`` is ``figures`` in the run's folder by default. ``processes`` (or "auto") draw at the same time; more than
+    one only from a command, as each imports the main module. Returns, by name, the picture, its PNG, and a PNG for
+    telephones where it is wider than one of their screens.
     """
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
-    wide, narrow = make_figures(run, figures), make_figures(run, figures, ONE_COLUMN)
-    again = [n for n, one in wide.items() if n != FIRST and one.figure.get_figwidth() > ONE_COLUMN]
-    tasks = [(one.figure, DPI, True) for one in wide.values()] + [(narrow[n].figure, 1.5 * DPI, False) for n in again]
-    files = all_drawn(tasks, processes)
+    wide, narrow = make_figures(run, figures), make_figures(run, figures, style.ONE_COLUMN)
+    again = [n for n, one in wide.items() if n != FIRST and one.figure.get_figwidth() > style.ONE_COLUMN]
+    tasks = [(one.figure, style.DPI, True) for one in wide.values()] + [
+        (narrow[n].figure, 1.5 * style.DPI, False) for n in again
+    ]
+    files = style.all_drawn(tasks, processes)
     small = dict(zip(again, (png for png, _ in files[len(wide) :])))
     for name, (png, pdf) in zip(wide, files):
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,19 +73,9 @@ def write_figures(run, folder=None, figures="report", processes=1):
 
 
 def write_report(run, rendered, path=None):
-    """Write the report: one HTML file without any outside reference.
+    """Write the report of a run, one HTML file without any outside reference; return its path.
 
-    Parameters
-    ----------
-    run : results.Run
-    rendered : dict
-        What ``write_figures`` returned.
-    path : path-like, optional
-        ``report.html`` in the run's folder by default.
-
-    Returns
-    -------
-    Path
+    ``rendered`` is what `write_figures` returned; ``path`` is ``report.html`` in the run's folder by default.
     """
     path = Path(run.folder) / "report.html" if path is None else Path(path)
     with written_whole(path) as part:
@@ -117,8 +85,8 @@ def write_report(run, rendered, path=None):
 
 def page_head(title, result):
     """Return the beginning of all pages: style, title, and the result (HTML) below it."""
-    head, style = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("head.html", "page.css"))
-    return Template(head).substitute(style=style.rstrip(), title=html.escape(title), result=result)
+    head, sheet = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("head.html", "page.css"))
+    return Template(head).substitute(style=sheet.rstrip(), title=html.escape(title), result=result)
 
 
 def build_page(run, rendered):
@@ -148,7 +116,9 @@ def result(run, found):
     """Return the result of a run as one sentence of HTML."""
     who = f"The mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"The {run.model} network"
     mean = np.nanmean([v.r2 for v in found])
-    text = f"{html.escape(who)} has R² {score(mean, 2)} on {len(run.y_test)} test spectra (mean over the parameters)"
+    text = (
+        f"{html.escape(who)} has R² {style.score(mean, 2)} on {len(run.y_test)} test spectra (mean over the parameters)"
+    )
     if found[0].error_ratio is not None:
         text += (
             f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
@@ -164,7 +134,7 @@ def result(run, found):
 
 def _panels(run, found, best):
     """Return a panel per AMP with its verdict below, as a grid."""
-    exact, ends = run.best.sensitivity_single, bin_ends(run.wavelength, run.bin_width)
+    exact, ends = run.best.sensitivity_single, style.bin_ends(run.wavelength, run.bin_width)
     own = None if exact is None else 100 * metrics.shares(exact.mean)
     optimal = None if best is None else 100 * metrics.shares(best.optimal_map)
     articles = []
@@ -172,7 +142,7 @@ def _panels(run, found, best):
         drawing = ""
         if own is not None and np.isfinite(own[k]).any():
             error = 100 * exact.share_error[k]
-            lines = [Steps(optimal[k], 100 * best.share_error[k], INK, "3 2")] if best else []
+            lines = [Steps(optimal[k], 100 * best.share_error[k], style.INK, "3 2")] if best else []
             lines.append(Steps(own[k], error, one.amp.colour))
             texts = _texts(one.amp, ends, own[k], error, exact.mean[k], None if best is None else optimal[k])
             label = f"{one.amp.key}: share of each bin in its sensitivity. {one.where}"
@@ -195,13 +165,13 @@ def grid(articles):
 
 def _texts(amp, ends, own, error, values, optimal):
     """Return what is shown of each bin of a panel, (n_bins,) texts; shares in per cent, values in AMP units squared."""
-    factor, unit = difference_scale(amp)
+    factor, unit = style.difference_scale(amp)
     unit = f" {as_text(unit)}²" if unit else ""
     texts = []
     for b, (low, high) in enumerate(ends):
         text = f"{low:.3g}–{high:.3g} µm: {own[b]:.1f} ± {error[b]:.1f} %"
         text += "" if optimal is None else f", best estimator {optimal[b]:.1f} %"
-        texts.append(text + f", {amount(values[b] / factor**2)}{unit}")
+        texts.append(text + f", {style.amount(values[b] / factor**2)}{unit}")
     return texts
 
 
@@ -291,7 +261,7 @@ def _scores(run):
     """Return R2.csv and MSE.csv as tables with a row per AMP and three digits."""
     tables, labels = [], {csv_text(a.key): plain(a.label) for a in run.amp_table}
     for name, caption, form in (
-        ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", score),
+        ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", style.score),
         ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", THREE),
     ):
         path = Path(run.folder) / f"{name}.csv"
@@ -325,13 +295,13 @@ def _in_numbers(found):
     """Return the numbers behind the verdicts as a table."""
     known, rows = found[0].error_ratio is not None, []
     for one in found:
-        row = [plain(one.amp.label), score(one.r2)]
+        row = [plain(one.amp.label), style.score(one.r2)]
         if known:
-            row += [with_error(one.error_ratio, one.error_ratio_error), f"{one.unknowable:.2f}"]
+            row += [style.with_error(one.error_ratio, one.error_ratio_error), f"{one.unknowable:.2f}"]
             row += ["", "", ""] if one.agreement is None else [
-                minus(f"{one.agreement:.2f}"), percent(one.misplaced), f"{one.reaction:#.3g}"
+                style.minus(f"{one.agreement:.2f}"), style.percent(one.misplaced), f"{one.reaction:#.3g}"
             ]  # fmt: skip
-        bands = ("" if share is None else percent(share) for share in (one.in_bands, one.best_in_bands))
+        bands = ("" if share is None else style.percent(share) for share in (one.in_bands, one.best_in_bands))
         rows.append([*row, "{} ({})".format(*bands).replace(" ()", "")])
     if not known:
         return table("The numbers behind the verdicts", ["AMP", "R²", "In bands"], rows, "verdicts", "numbers")
@@ -356,7 +326,9 @@ def _errors(run):
         return "<p>There are too few test spectra for intervals of the predictions.</p>"
     inside = ((ends[:, 0] <= truth[some]) & (truth[some] <= ends[:, 1])).mean(axis=1)  # (n_levels, n_amps)
     head = ["AMP", *(f"{level} % interval" for level in LEVELS)]
-    rows = [[plain(a.label), *(percent(share, 1) for share in column)] for a, column in zip(run.amp_table, inside.T)]
+    rows = [
+        [plain(a.label), *(style.percent(share, 1) for share in column)] for a, column in zip(run.amp_table, inside.T)
+    ]
     caption = (
         f"Truths inside the prediction intervals: {len(truth[some])} test spectra; the intervals are made from {half}"
         " others, as for an observation"
@@ -366,9 +338,10 @@ def _errors(run):
         folds = np.stack([fold.y_pred for fold in run.folds.values()])
         share = calibration(run.y_test, folds, [1.0]).inside.mean()
         text += (
-            f"<p>Is the spread of the folds an error bar? {'No: only ' if share < LEAST_HONEST else ''}{percent(share)}"
-            f" of the truths lie within one standard deviation of the folds; it would be {percent(0.68)} for an error"
-            " bar. It reflects the training and not the photon noise.</p>"
+            "<p>Is the spread of the folds an error bar?"
+            f" {'No: only ' if share < LEAST_HONEST else ''}{style.percent(share)} of the truths lie within one"
+            f" standard deviation of the folds; it would be {style.percent(0.68)} for an error bar. It reflects the"
+            " training and not the photon noise.</p>"
         )
     return text
 
@@ -377,9 +350,9 @@ def _targets(run):
     """Return the AMPs with their units and the range of the test set."""
     rows = []
     for a, truth in zip(run.amp_table, run.y_test.T):
-        values, unit, _ = plotted(a, [truth.min(), np.median(truth), truth.max()])
+        values, unit, _ = style.plotted(a, [truth.min(), np.median(truth), truth.max()])
         learnt = "logarithm" if a.scale == "log10" else "value"
-        rows.append([plain(a.label), plain(unit) or "none", *(minus(f"{value:.4g}") for value in values), learnt])
+        rows.append([plain(a.label), plain(unit) or "none", *(style.minus(f"{value:.4g}") for value in values), learnt])
     head = ["AMP", "Unit", "Least", "Median", "Greatest", "Learnt as"]
     return table("Targets in the test set", head, rows, "targets", "numbers")
 

@@ -24,30 +24,19 @@ SHARE = (
 
 
 class Picture(NamedTuple):
-    """A figure of the report: what it is called, what is drawn, and how to read it."""
+    """A figure of the report."""
 
     figure: Figure
     title: str
-    shows: str
-    read: str
+    shows: str  # what is drawn
+    read: str  # how to read it
 
 
 def make_figures(run, which="report", width=TWO_COLUMNS):
-    """Draw the figures that a run has the numbers for.
+    """Draw the figures that a ``results.Run`` has the numbers for: {file name: `Picture`}, in the order of the report.
 
-    Parameters
-    ----------
-    run : results.Run
-    which : {"none", "report", "all"}
-        "report": the figures of report.html; "all": also those that show the same numbers in another way.
-    width : float
-        Inches; ``style.ONE_COLUMN`` for a telephone.
-
-    Returns
-    -------
-    dict of str to Picture
-        File name (without suffix) to picture, in the order of the report: what the predictions are sensitive to, then
-        how good they are, then how the networks were trained.
+    ``which`` is "none", "report" (those of report.html) or "all" (also those that show the same numbers in another
+    way); ``width`` is in inches, ``style.ONE_COLUMN`` for a telephone.
     """
     if which not in ("none", "report", "all"):
         raise ValueError(f"figures: expected none, report, all, received {which!r}")
@@ -114,10 +103,7 @@ def _whose(run):
 
 
 def _folds_text(run):
-    n = len(run.folds)
-    if run.ensemble:
-        return f" Each prediction is the mean of the predictions of {n} folds."
-    return "" if n == 1 else f" The {n} folds are pooled."
+    return f" Each prediction is the mean of the predictions of {len(run.folds)} folds." if run.ensemble else ""
 
 
 def _settings_of(run, maps):
@@ -162,28 +148,21 @@ def _has_bands(run):
 
 
 def _published(run):
-    """Return the published map that is shown (n_amps, n_bins), how it was made, and whether it has a floor."""
-    folds = [fold.sensitivity for fold in run.folds.values() if fold.sensitivity is not None]
-    if not folds:
-        return None
-    kept = [run.ensemble.sensitivity] if run.ensemble and run.ensemble.sensitivity else folds
-    over = _whose(run) if kept is not folds else f"mean of {len(folds)} folds" if len(folds) > 1 else ""
-    settings = ", ".join(filter(None, (_settings_of(run, kept), over)))
-    return np.mean([one.mean for one in kept], axis=0), settings, folds[0].scheme != "single"
+    """Say how the published map that is shown was made."""
+    return _settings_of(run, [run.best.sensitivity]) + (f", {_whose(run)}" if run.ensemble else "")
 
 
 def _curves(run, width):
-    published = _published(run)
+    published = run.best.sensitivity
     if published is None:
         return None
-    shown, settings, floor = published
-    figure = map_figures.sensitivity_curves(
-        run.wavelength, run.bin_width, shown, run.amp_table, run.molecule_curves, run.test_spectrum, width
-    )
+    floor = published.scheme != "single"
     return Picture(
-        figure,
+        map_figures.sensitivity_curves(
+            run.wavelength, run.bin_width, published.mean, run.amp_table, run.molecule_curves, run.test_spectrum, width
+        ),
         "The published sensitivity test" if floor else "The sensitivity test",
-        f"Dots: the sensitivity of every AMP to every wavelength bin ({settings}). {_lines_of(run)}",
+        f"Dots: the sensitivity of every AMP to every wavelength bin ({_published(run)}). {_lines_of(run)}",
         "Noise in bins with dark dots changes the prediction most. A network that has learnt the physics has dark dots"
         " where its molecule absorbs. Colours run from the least value of the AMP to its 95th percentile, so they"
         " cannot be compared between panels."
@@ -209,23 +188,20 @@ def _lines_of(run):
 
 
 def _heatmap(run, width):
-    published = _published(run)
-    if published is None:
+    if run.best.sensitivity is None:
         return None
-    bands = _has_bands(run)
-    return Picture(
-        map_figures.sensitivity_heatmap(run.wavelength, run.bin_width, published[0], run.amp_table, width),
-        "The published test, all parameters",
-        f"The same map, a row per AMP, each from its own least to its greatest value ({published[1]})."
-        + (" Blue bars mark known absorption bands of the molecules." if bands else ""),
-        (
+    shows = f"The same map, a row per AMP, each from its own least to its greatest value ({_published(run)})."
+    read = "A grey row has no value: no spectrum passed the abundance cut, or all bins are equal."
+    if _has_bands(run):
+        shows += " Blue bars mark known absorption bands of the molecules."
+        read = (
             "Dark cells above the bars of a molecule are expected. A dark cell elsewhere is information from an"
-            " overlapping molecule, from the continuum, or from a correlation in the training set. "
-            if bands
-            else ""
+            f" overlapping molecule, from the continuum, or from a correlation in the training set. {read}"
         )
-        + "A grey row has no value: no spectrum passed the abundance cut, or all bins are equal.",
+    figure = map_figures.sensitivity_heatmap(
+        run.wavelength, run.bin_width, run.best.sensitivity.mean, run.amp_table, width
     )
+    return Picture(figure, "The published test, all parameters", shows, read)
 
 
 def _profiles(run, width):
@@ -314,24 +290,13 @@ def _response_map(run, width):
 # --- how good the predictions are ---
 
 
-def _evaluated(run):
-    """Return the networks whose predictions are scored: the mean of the folds, or all folds of an older run."""
-    return [run.ensemble] if run.ensemble else list(run.folds.values())
-
-
-def _predictions(run):
-    """Return the predictions that are scored, (n, n_test, n_amps)."""
-    return np.stack([fold.y_pred for fold in _evaluated(run)])
-
-
 def _true_vs_predicted(run, width):
-    r2 = np.array([metrics.r2(run.y_test, one.y_pred) for one in _evaluated(run)])
-    mean = ", the mean over folds" if len(r2) > 1 else ""
+    y_pred = run.best.y_pred
     return Picture(
-        figures.true_vs_predicted(run.y_test, _predictions(run), run.amp_table, r2.mean(axis=0), width),
+        figures.true_vs_predicted(run.y_test, y_pred, run.amp_table, metrics.r2(run.y_test, y_pred), width),
         "True and predicted values",
         f"Predictions for {len(run.y_test)} test spectra, {noise_of_test(run)}, that were not used in training, and"
-        f" their R²{mean}. Many points are shown as their density (logarithmic colours); the dashed line is a perfect"
+        " their R². Many points are shown as their density (logarithmic colours); the dashed line is a perfect"
         " prediction." + _folds_text(run),
         "Points along the line are good predictions. In a horizontal stripe the network predicts nearly the same value"
         " whatever the truth is, because the spectrum holds no information: a molecule may be too scarce to be seen.",
@@ -339,7 +304,7 @@ def _true_vs_predicted(run, width):
 
 
 def _bias_variance(run, width):
-    binned = diagnostics.bias_variance(run.y_test, _predictions(run))
+    binned = diagnostics.bias_variance(run.y_test, run.best.y_pred)
     return Picture(
         figures.bias_variance(binned, run.amp_table, width),
         "Error along the true value",
@@ -365,7 +330,7 @@ def _widths(run):
 
 
 def _deviation(run, width):
-    found = diagnostics.deviation(run.y_test, _predictions(run), _widths(run)[0])
+    found = diagnostics.deviation(run.y_test, run.best.y_pred, _widths(run)[0])
     return Picture(
         figures.deviation(found, run.amp_table, width),
         "Error along the predicted value",
@@ -377,7 +342,7 @@ def _deviation(run, width):
 
 def _credibility(run, width):
     along, eps = _widths(run)
-    found = diagnostics.credibility(run.y_test, _predictions(run), eps, along)
+    found = diagnostics.credibility(run.y_test, run.best.y_pred, eps, along)
     return Picture(
         figures.credibility(found, run.amp_table, diagnostics.CREDIBILITY_DELTA, width),
         "Credibility",

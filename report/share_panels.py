@@ -26,20 +26,10 @@ class Steps(NamedTuple):
 
 
 def panel(ends, lines, texts, label, bands=()):
-    """Return a panel as SVG text.
+    """Return a panel as SVG text: ``lines`` of `Steps`, in per cent, over bins with these ``ends`` (n_bins, 2), micron.
 
-    Parameters
-    ----------
-    ends : ndarray (n_bins, 2)
-        Of the bins, micron.
-    lines : sequence of Steps
-        Drawn in this order; values in per cent.
-    texts : sequence of str (n_bins,)
-        What is shown of each bin.
-    label : str
-        What the panel shows, for readers who cannot see it.
-    bands : sequence of (low, high)
-        Wavelengths to shade, micron.
+    ``texts`` (n_bins,) are shown of each bin, ``label`` says what the panel shows to readers who cannot see it, and
+    ``bands`` (low, high), micron, are shaded.
     """
     first, last, top = ends[0, 0], ends[-1, 1], _top(lines)
 

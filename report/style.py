@@ -138,16 +138,19 @@ class PlainNumbers(ScalarFormatter):
         return "×" + power_of_ten(float(text)) if text else ""
 
 
-def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUMNS):
+def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUMNS, labels=("", "")):
     """Return a figure and exactly ``n`` panels in it, row by row; shared ticks are labelled at the left and the foot.
 
     ``row_height`` and ``width`` are in inches; a narrow figure has one panel in a row, or two where that is too long.
+    ``labels`` are those along x and y of all panels.
     """
     columns = n if n <= 3 else 2 if n == 4 else 3 if n <= 12 else 4
     if width < TWO_COLUMNS:
         columns = 1 if n <= MAX_TALL else 2
     rows = math.ceil(n / columns)
     figure = new_figure(ONE_COLUMN if n == 1 else width, max(rows * row_height + 0.35, 2.2))
+    figure.supxlabel(labels[0])
+    figure.supylabel(labels[1])
     grid, axes = figure.add_gridspec(rows, columns), []
     for i in range(n):
         shared = axes[0] if axes else None
@@ -264,6 +267,13 @@ def broken_at_gaps(wavelength, bin_width, *values):
     free = np.diff(wavelength) - (half[1:] + half[:-1])  # between the edges of neighbours; negative: they overlap
     gaps = np.flatnonzero(free > half[1:] + half[:-1]) + 1
     return [np.insert(column, gaps, np.nan) for column in columns]
+
+
+def wavelength_grid(n, ends, label, row_height=1.5, **others):
+    """Return a `panel_grid` of ``n`` panels with one wavelength axis, for bins with these ``ends`` (n_bins, 2)."""
+    figure, axes = panel_grid(n, row_height, share_x=True, labels=(WAVELENGTH, label), **others)
+    wavelength_axis(axes[0], ends)
+    return figure, axes
 
 
 def wavelength_axis(ax, bins):

@@ -87,18 +87,6 @@ def test_one_wild_prediction_neither_hangs_nor_hides_the_rest():
     assert got[0].predicted.max() < 0
 
 
-def test_folds_are_pooled_and_counted_in_spectra():
-    truth, predicted = gaussian_answers(2000)
-    one = diagnostics.credibility(truth, predicted, [0.5, 1e6], [1.0, 2e7])
-    three = diagnostics.credibility(truth, np.stack([predicted] * 3), [0.5, 1e6], [1.0, 2e7])
-    for a, b in zip(one, three):
-        for name in ("predicted", "probability", "low", "high", "count"):
-            np.testing.assert_allclose(getattr(a, name), getattr(b, name))
-    a, b = (diagnostics.bias_variance(truth, p) for p in (predicted, np.stack([predicted] * 3)))
-    assert np.all(np.abs(a.low - b.low) < 0.05 * np.ptp(truth, axis=0)[:, None])
-    np.testing.assert_array_equal(a.count, b.count)
-
-
 def test_planet_parameters_get_the_same_share_of_their_std_as_molecules():
     table = (*TABLE, amp("Mp"), amp("Pclouds"))
     std = np.array([6 / math.sqrt(12), 1e7, 0.3, 9.0])
