@@ -13,7 +13,8 @@ from common import metrics
 from common.files import read_bounded, written_whole
 from constants import BANDS
 from report.best_estimator import WORDS, best_estimator_of, verdicts
-from report.page import NO_BEST, as_text, grid, page_head, pairs, plain, table
+from report.page import CLASSES, NO_BEST, as_text, grid, page_head, pairs, plain, table
+from report.pictures import among
 from report.share_panels import Steps, panel
 from report.style import INK, bin_ends, minus, score
 from runio.results import load_run
@@ -70,7 +71,7 @@ def _page(runs):
     return f"""{page_head(title, result)}<section aria-label="Networks">{_networks(runs, names, found)}</section>
 <section aria-label="Maps">{_panels(runs, names, found, best)}</section>
 <section aria-labelledby="scores"><h2 id="scores">R² of each parameter</h2>
-{table("R² on the test spectra", ["AMP", *map(html.escape, names)], scores, "R2", "numbers")}
+{table("R² on the test spectra", ["AMP", *map(html.escape, names)], scores, "compared", "numbers")}
 <p class="key">{"" if best else NO_BEST}</p></section>
 <section aria-labelledby="folders"><h2 id="folders">Folders</h2>
 {pairs({f"{i}. {name}": run.folder for i, (name, run) in enumerate(zip(names, runs), 1)})}</section>
@@ -122,15 +123,18 @@ def _panels(runs, names, found, best):
             f"{low:.3g}–{high:.3g} µm: " + ", ".join(f"{name} {values[b]:.1f} %" for name, values in labelled)
             for b, (low, high) in enumerate(ends)
         ]
-        words = "; ".join(f"{html.escape(name)}: {WORDS[one[k].level].lower()}" for name, one in zip(names, found))
+        words = ""
+        for level, word in enumerate(WORDS):
+            those = [html.escape(name) for name, one in zip(names, found) if one[k].level == level]
+            words += f'<p class="{CLASSES[level]}">{word}: {among(those)}.</p>' if those else ""
         label = f"{as_text(amp.label)}: share of each bin in the sensitivity of {len(known)} networks"
         drawing = panel(ends, lines, texts, label, BANDS.get(amp.key, ()))
-        articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n<p>{words}.</p>")
+        articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n{words}")
     if not articles:
         return "<p>No run has an exact map.</p>"
     legend = [f'<span style="color:{c}" aria-hidden="true">■</span> {html.escape(n)}' for n, c in zip(names, colours)]
     legend += ["dashed the best possible estimator"] if best else []
-    return grid(articles) + f"<p class='key'>{KEY.format(lines=', '.join(legend))}</p>"
+    return f"<p class='key'>{KEY.format(lines=', '.join(legend))}</p>" + grid(articles)
 
 
 def seconds_of_run(folder):
