@@ -9,7 +9,8 @@ effective cross-section of Na at 0.5-0.8 micron is within 0.2 dex of that of Exo
 (`python -m studies.check_opacities --exomolop DIR`).
 
 The cores are far narrower than the parts of the wavenumber grid, so a part near a doublet is cut into points, and
-the light, not the cross-section, is averaged over them.
+the light, not the cross-section, is averaged over them. Farther out a profile is that of Lorentz, whose width is small
+beside the distance: a function of temperature and pressure times a function of the wavenumber.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ ATMOSPHERE = 101325.0  # Pa
 CUTOFF = 4500.0  # cm-1
 WIDTH_EXPONENT = -0.7
 TEMPERATURES = np.arange(400.0, 2601.0, 200.0)  # K: ln k is linear in between
-FINE = 100.0  # cm-1 from a line: parts within are cut into points
+FINE = 100.0  # cm-1 from a line: parts that reach so near are cut into points
 SMALLEST = 1e-40  # cm2
 DOPPLER = 7.1623e-7  # full width at half maximum over wavenumber, for 1 K and 1 atomic mass unit
 
@@ -63,16 +64,21 @@ def voigt(distance, gauss, lorentz):
     return w.real / (gauss * np.sqrt(2 * np.pi))
 
 
+def half_width(atom, temperature, pressure):
+    """Lorentz half width [cm-1] of the lines of an `Alkali`; K and Pa."""
+    return atom.half_width * (temperature / 2000.0) ** WIDTH_EXPONENT * pressure / ATMOSPHERE + atom.natural
+
+
 def cross_section(name, wavenumber, temperature, pressure):
     """Cross-section [cm2 per atom] of an atom; `wavenumber` [cm-1], K and Pa in shapes that broadcast."""
     atom = ALKALIS[name]
     wavenumber, temperature, pressure = np.broadcast_arrays(wavenumber, temperature, pressure)
-    lorentz = atom.half_width * (temperature / 2000.0) ** WIDTH_EXPONENT * pressure / ATMOSPHERE
+    lorentz = half_width(atom, temperature, pressure)
     total = np.zeros(wavenumber.shape)
     for centre, strength in zip(atom.wavenumber, atom.strength):
         gauss = centre * DOPPLER * np.sqrt(temperature / WEIGHTS[name]) / 2.35482
         distance = np.abs(wavenumber - centre)
-        profile = voigt(distance, gauss, lorentz + atom.natural)
+        profile = voigt(distance, gauss, lorentz)
         total += LINE_STRENGTH * strength * np.where(distance < CUTOFF, profile, 0.0)
     return total
 
@@ -84,9 +90,14 @@ class AlkaliLines:
     """
 
     def __init__(self, name, edges, pressure):
-        lines = ALKALIS[name].wavenumber
-        touched = (edges[1:] > min(lines) - CUTOFF) & (edges[:-1] < max(lines) + CUTOFF)
-        self.parts = np.flatnonzero(touched)
+        self._atom, self._pressure = ALKALIS[name], pressure
+        lines = self._atom.wavenumber
+        near = [(edges[1:] > centre - FINE) & (edges[:-1] < centre + FINE) for centre in lines]
+        self.parts = np.flatnonzero(np.any(near, axis=0))
+        distance = np.abs((edges[1:] + edges[:-1]) / 2 - np.array(lines)[:, None])  # (2, n_parts)
+        strength = np.where(distance < CUTOFF, np.array(self._atom.strength)[:, None] / distance**2, 0.0).sum(axis=0)
+        strength[self.parts] = 0.0
+        self._wings = strength * LINE_STRENGTH / np.pi * 1e-4  # m2 per atom, for a half width of 1 cm-1
         points, share, first = [], [], []
         for part in self.parts:
             low, high = edges[part], edges[part + 1]
@@ -105,6 +116,11 @@ class AlkaliLines:
         away = np.concatenate([[0.0], np.geomspace(0.01, FINE, 24)])
         near = np.concatenate([centre + sign * away for centre in lines for sign in (-1, 1)])
         return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
+
+    def wings(self, mix, temperature, column):
+        """Optical depth (n_rays, n_parts), float32, outside of `self.parts`; arguments as of `light`."""
+        width = half_width(self._atom, temperature, self._pressure[-len(temperature) :])
+        return np.outer(column @ width.astype(np.float32), (mix * self._wings).astype(np.float32))
 
     def light(self, mix, temperature, column):
         """Part of the light let through, (n_rays, len(self.parts)); `column` (n_rays, n_layers) of air [m-2], float32.

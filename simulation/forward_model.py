@@ -150,15 +150,18 @@ class ForwardModel:
         column = seen.column.astype(np.float32)
         molecules = {name: ratio for name, ratio in mix.items() if name in MOLECULES}
         light = self._absorption.light(molecules, seen.temperature, reference, column)
-        for name, lines in self._alkalis.items():
-            if name in mix and len(lines.parts):
-                light[:, lines.parts] *= lines.light(mix[name], seen.temperature, column)
+        depth = np.zeros(light.shape, np.float32)  # of what has no lines, or only their wings
         if self._rayleigh:
             shares = {"H2": hydrogen, "He": helium, **mix}
             scattering = sum(shares.get(gas, 0.0) * sigma for gas, sigma in self._rayleigh.items())
-            depth = np.outer(column.sum(axis=1), scattering.astype(np.float32))
+            depth += np.outer(column.sum(axis=1), scattering.astype(np.float32))
             depth += self._collisions.optical_depth(hydrogen, helium, seen)
-            light *= np.exp(np.negative(depth, out=depth), out=depth)
+        for name, lines in self._alkalis.items():
+            if name in mix:
+                depth += lines.wings(mix[name], seen.temperature, column)
+                if len(lines.parts):
+                    light[:, lines.parts] *= lines.light(mix[name], seen.temperature, column)
+        light *= np.exp(np.negative(depth, out=depth), out=depth)
         return light
 
 
