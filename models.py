@@ -43,17 +43,9 @@ def mlp(spectrum, units=(320, 240, 160, 80), activation="gelu", dropout=0.0):
 
 
 def cnn(
-    spectrum,
-    filters=(32, 32),
-    kernel_size=3,
-    pooling=False,
-    batch_norm=False,
-    patch=4,
-    patch_filters=64,
-    dense=(240, 160, 80),
-    activation="gelu",
-    dropout=0.0,
-):
+    spectrum, filters=(32, 32), kernel_size=3, pooling=False, batch_norm=False, patch=4, patch_filters=64,
+    dense=(240, 160, 80), activation="gelu", dropout=0.0,
+):  # fmt: skip
     """Convolutions over the bins, then over patches of them: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm, activation)
     x = _patches(x, patch, patch_filters, activation)
@@ -69,19 +61,9 @@ def lstm(spectrum, patch=6, units=(96,), all_steps=True, dense=(240, 160, 80), a
 
 
 def hybrid(
-    spectrum,
-    filters=(16,),
-    kernel_size=3,
-    pooling=False,
-    batch_norm=False,
-    patch=6,
-    patch_filters=64,
-    units=64,
-    all_steps=True,
-    dense=(240, 160, 80),
-    activation="gelu",
-    dropout=0.0,
-):
+    spectrum, filters=(16,), kernel_size=3, pooling=False, batch_norm=False, patch=6, patch_filters=64, units=64,
+    all_steps=True, dense=(240, 160, 80), activation="gelu", dropout=0.0,
+):  # fmt: skip
     """Convolutional front, then a bidirectional LSTM over patches: (N, n_bins, 1) -> (N, dense[-1])."""
     x = _convolutions(spectrum, filters, kernel_size, pooling, batch_norm, activation)
     x = _patches(x, patch, patch_filters, activation)
@@ -144,7 +126,7 @@ BUILDERS = dict(zip(NETWORKS, (mlp, cnn, lstm, hybrid)))
 
 
 def _with_seeds(config, rng):
-    """Return a network's configuration with a seed drawn for every initialiser and dropout layer that has none."""
+    """Return a network's configuration with a seed for every initialiser and dropout layer that has none."""
     if isinstance(config, dict):
         return {
             key: int(rng.integers(2**31)) if key == "seed" and value is None else _with_seeds(value, rng)
@@ -206,13 +188,9 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, 
 
 
 def load_model(path):
-    """Load a ``.keras`` file, refusing anything that could run code.
+    """Load a ``.keras`` file, refusing anything that could run code (a Lambda layer), and weights that are not finite.
 
-    Raises
-    ------
-    ValueError
-        If the file is missing, is no ``.keras`` archive, holds a Lambda layer or other unsafe content, or weights that
-        are NaN or infinite: a ReLU returns 0 for NaN, so that its predictions would look valid.
+    A ReLU returns 0 for NaN, so that the predictions of a network with such a weight would look valid.
     """
     path = Path(path)
     if not path.is_file():
