@@ -7,6 +7,7 @@ import operator
 import secrets
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
@@ -72,11 +73,11 @@ def _refuse_unit_or_mask(name, value):
         )
 
 
-def scaling(mean_name, mean, std_name, std, sizes=None):
+def scaling(prefix, mean, std, sizes=None):
     """Return mean and standard deviation as flat arrays of one length, or of the ``sizes`` allowed; or as () both."""
+    words = "(), (n_AMPs,) or (1, n_AMPs)" if sizes is None else f"() or ({sizes[-1]},)"
     arrays = []
-    for name, value in ((mean_name, mean), (std_name, std)):
-        words = "(), (n_AMPs,) or (1, n_AMPs)" if sizes is None else f"() or ({sizes[-1]},)"
+    for name, value in ((f"{prefix}_mean", mean), (f"{prefix}_std", std)):
         if value is None:
             raise ValueError(f"{name}: expected the number(s) the network's data were scaled by, received None")
         array = float_array(name, value, words)
@@ -85,13 +86,14 @@ def scaling(mean_name, mean, std_name, std, sizes=None):
         arrays.append(array.ravel() if array.ndim or sizes else array)
         if sizes and arrays[-1].size not in sizes:
             raise ValueError(f"{name}: expected {sizes} number(s), received {arrays[-1].size}")
-    if sizes is None and arrays[0].ndim and arrays[1].ndim and arrays[0].size != arrays[1].size:
-        raise ValueError(f"{std_name}: expected {arrays[0].size} number(s), received {arrays[1].size}")
-    if arrays[1].min() <= 0:
-        raise ValueError(f"{std_name}: expected positive numbers, received {arrays[1].min():g}")
-    if sizes is None and (arrays[0].ndim or arrays[1].ndim):
-        arrays = list(np.broadcast_arrays(*arrays))
-    return arrays
+    mean, std = arrays
+    if std.min() <= 0:
+        raise ValueError(f"{prefix}_std: expected positive numbers, received {std.min():g}")
+    if sizes is None and mean.shape != std.shape:
+        if mean.ndim and std.ndim:
+            raise ValueError(f"{prefix}_std: expected {mean.size} number(s), received {std.size}")
+        mean, std = np.broadcast_arrays(mean, std)
+    return mean, std
 
 
 def truth(name, value):
@@ -105,33 +107,25 @@ def way_with_random_models(value):
     """Return what is done about random predictions: "subtract", or how many to average, 2 or more."""
     if isinstance(value, str) and value == "subtract":
         return value
-    words = ' above 1, "subtract" or None'
-    number = 0 if isinstance(value, str) else positive_integer("stochastic", value, words)
-    if number < 2:
-        raise ValueError(f"stochastic: expected a positive integer{words}, received {value!r}")
-    return number
+    return positive_integer("stochastic", value, ' above 1, "subtract" or None', least=2)
 
 
-def positive_integer(name, value, also=""):
-    """Return ``value`` as an int of at least 1; ``also`` says what else is allowed."""
+def positive_integer(name, value, also="", least=1):
+    """Return ``value`` as an int of at least ``least``; ``also`` says what else is allowed."""
     try:
         number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = 0
-    if number < 1:
+    if number < least:
         raise ValueError(f"{name}: expected a positive integer{also}, received {value!r}")
     return number
 
 
 def positive_number(name, value):
     """Return ``value`` as a finite float above zero."""
-    try:
-        number = 0.0 if isinstance(value, bool | np.bool_) else float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < np.inf:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < value < np.inf:
         raise ValueError(f"{name}: expected a positive number, received {value!r}")
-    return number
+    return float(value)
 
 
 def errors_or_covariances(org_error, n, n_bins, covariance):

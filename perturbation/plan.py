@@ -5,22 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perturbation.arguments import (
-    abundance_cuts,
-    direction_array,
-    errors_or_covariances,
-    find_amps,
-    float_array,
-    group_labels,
-    positive_integer,
-    quadrature_rule,
-    refuse_beyond_float32,
-    scaling,
-    seed_of,
-    select_spectra,
-    truth,
-    way_with_random_models,
-)
+from perturbation import arguments
 from perturbation.engine import CHUNKS_AHEAD, covariance_root, make_chunks, time_chunk
 from perturbation.predictors import CALLS_AT_ONCE, Predictor
 from perturbation.probe import probe_model
@@ -124,33 +109,33 @@ def plan_spectra(
 
     ``scalings`` has (x_mean, x_std) of each network, ``auxiliary`` an array of each or None.
     """
-    spectra = float_array("org_spectrum", spectra, "(N, n_bins)", ndim=2)
+    spectra = arguments.float_array("org_spectrum", spectra, "(N, n_bins)", ndim=2)
     n, n_bins = spectra.shape
     noise, is_covariance, name = None, False, "org_error"
     if errors is not None or directions is None:
-        noise, is_covariance = errors_or_covariances(errors, n, n_bins, covariance)
+        noise, is_covariance = arguments.errors_or_covariances(errors, n, n_bins, covariance)
     if directions is not None:
         if groups is not None:
             raise ValueError("groups: expected None, as directions are given, received both")
-        noise, is_covariance, name = direction_array(directions, n, n_bins), False, "directions"
+        noise, is_covariance, name = arguments.direction_array(directions, n, n_bins), False, "directions"
     x_mean, x_std = np.empty((2, len(scalings), n_bins))
     for k, (mean, std) in enumerate(scalings):
-        x_mean[k], x_std[k] = scaling("x_mean", mean, "x_std", std, (1, n_bins))
+        x_mean[k], x_std[k] = arguments.scaling("x", mean, std, (1, n_bins))
     if auxiliary[0] is None:
         auxiliary = None
     else:
-        given = [float_array("auxiliary", array, f"({n}, k)", ndim=2, length=n) for array in auxiliary]
+        given = [arguments.float_array("auxiliary", array, f"({n}, k)", ndim=2, length=n) for array in auxiliary]
         for array in given:
-            refuse_beyond_float32("auxiliary", np.abs(array))
+            arguments.refuse_beyond_float32("auxiliary", np.abs(array))
         auxiliary = np.stack(given).astype(np.float32)
     for mean, std in zip(x_mean, x_std):
         _refuse_what_float32_loses(name, spectra, noise, is_covariance, mean, std)
 
-    labels, shuffle, scheme = group_labels(scheme, groups, n_bins)
+    labels, shuffle, scheme = arguments.group_labels(scheme, groups, n_bins)
     if directions is not None:
         labels, shuffle, scheme = np.arange(noise.shape[1]), False, "directions"
-    repeat = positive_integer("repeat", repeat)
-    rule = quadrature_rule(nodes, rule, scheme)
+    repeat = arguments.positive_integer("repeat", repeat)
+    rule = arguments.quadrature_rule(nodes, rule, scheme)
     return Plan(
         spectra, noise, is_covariance, x_mean, x_std, auxiliary, scheme, labels, shuffle, rule,
         repeat if rule is None else 0,
@@ -169,8 +154,8 @@ def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_st
             moves = np.sqrt(np.maximum(np.diagonal(moves, axis1=1, axis2=2), 0))
         with np.errstate(over="ignore"):
             sizes, moves = np.abs((spectra[some] - x_mean) / x_std), np.abs(moves) / x_std
-        refuse_beyond_float32("org_spectrum, scaled by x_mean and x_std", sizes)
-        refuse_beyond_float32(f"{name}, scaled by x_std", moves)
+        arguments.refuse_beyond_float32("org_spectrum, scaled by x_mean and x_std", sizes)
+        arguments.refuse_beyond_float32(f"{name}, scaled by x_std", moves)
         if moves.ndim == 3:  # of a direction, the bin that moves most
             most = moves.argmax(axis=2)  # (n or 1, n_directions)
             sizes, moves = sizes[np.arange(len(sizes))[:, None], most], moves.max(axis=2)
@@ -195,19 +180,21 @@ def finish_plan(
 
     ``y_scalings`` has (y_mean, y_std) of each network.
     """
-    scaled = truth("scaled", scaled)
+    scaled = arguments.truth("scaled", scaled)
     y_std = n_amps = None
     if not (scaled and y_scalings[0][1] is None):
-        y_std = [scaling("y_data_mean", mean, "y_data_std", std)[1] for mean, std in y_scalings]
+        y_std = [arguments.scaling("y_data", mean, std)[1] for mean, std in y_scalings]
         n_amps = None if y_std[0].ndim == 0 else len(y_std[0])  # one number holds for all AMPs
-    batch_size = None if batch_size is None else positive_integer("batch_size", batch_size)
+    batch_size = None if batch_size is None else arguments.positive_integer("batch_size", batch_size)
     is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
-    chunk_size = CHUNK_SIZE if is_auto else positive_integer("chunk_size", chunk_size, ' or "auto"')
-    if no_spectra is not None:
-        no_spectra = None if no_spectra == -1 else positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
-    seed = seed_of(rng)
-    auxiliary_first = None if auxiliary_first is None else truth("auxiliary_first", auxiliary_first)
-    stochastic = None if stochastic is None else way_with_random_models(stochastic)
+    chunk_size = CHUNK_SIZE if is_auto else arguments.positive_integer("chunk_size", chunk_size, ' or "auto"')
+    if no_spectra in (None, -1):
+        no_spectra = None
+    else:
+        no_spectra = arguments.positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
+    seed = arguments.seed_of(rng)
+    auxiliary_first = None if auxiliary_first is None else arguments.truth("auxiliary_first", auxiliary_first)
+    stochastic = None if stochastic is None else arguments.way_with_random_models(stochastic)
 
     probes = []
     for model, (spectra, auxiliary) in zip(models, plan.first(), strict=True):
@@ -219,8 +206,9 @@ def finish_plan(
     calls = tuple(probe.predictor for probe in probes)
     if isinstance(stochastic, int):
         calls = tuple(replace(call, n_calls=stochastic) for call in calls)
-    amps = find_amps(gases, n_amps)
-    wanted = select_spectra(y_test, abundance_cuts(abundance, amps), amps, no_spectra, len(plan.spectra), n_amps)
+    amps = arguments.find_amps(gases, n_amps)
+    cuts = arguments.abundance_cuts(abundance, amps)
+    wanted = arguments.select_spectra(y_test, cuts, amps, no_spectra, len(plan.spectra), n_amps)
     used, unit = np.flatnonzero(wanted.any(axis=1)), np.ones((len(models), n_amps))
     for k in range(0 if scaled else len(models)):
         unit[k] = y_std[k]
@@ -231,10 +219,9 @@ def finish_plan(
         wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
         resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
     plan = replace(
-        plan, seed=seed, calls=calls, weights=weights,
-        amps=amps, wanted=wanted, used=used, unit=unit.reshape(-1, 1), resolution=resolution.reshape(-1, 1),
+        plan, seed=seed, calls=calls, weights=weights, amps=amps, wanted=wanted, used=used, unit=unit.reshape(-1, 1),
         batch_size=batch_size or min(probe.batch_size for probe in probes), chunk_size=chunk_size,
-        asks_twice=stochastic == "subtract",
+        asks_twice=stochastic == "subtract", resolution=resolution.reshape(-1, 1),
     )  # fmt: skip
     if plan.rule is not None:
         noise = _errors_alone(plan) if plan.is_covariance else plan.noise

@@ -18,11 +18,9 @@ TOP = 3  # bins of each AMP that ``print`` names
 OVER_BINS = ("mean", "standard_error", "repeat_error", "quadrature_error", "slope", "curvature")
 ARRAYS = (*OVER_BINS, "share_error", "per_spectrum", "spectra", "groups", "wavelength")  # data sets of a saved map
 SCHEMES = {
-    "halving": "published test, groups halved at random",
-    "single": "each bin alone",
-    "groups": "groups of bins",
+    "halving": "published test, groups halved at random", "single": "each bin alone", "groups": "groups of bins",
     "directions": "directions",
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -192,8 +190,7 @@ class SensitivityMap:
         work = f"{self.nodes} nodes" if self.nodes else f"{self.repeat} repeats"
         few, many = np.min(self.n_spectra), np.max(self.n_spectra)
         spectra = f"{few} to {many} spectra" if few < many else f"{many} spectr{'um' if many == 1 else 'a'}"
-        unit = ", scaled units" if self.scaled else ""
-        columns = "directions" if self.scheme == "directions" else "bins"
+        unit, columns = ", scaled units" if self.scaled else "", "directions" if self.scheme == "directions" else "bins"
         return f"{n_amps} AMPs, {n_columns} {columns}; {SCHEMES[self.scheme]}, {work}; {spectra}{unit}"
 
     def _largest(self):
@@ -220,16 +217,9 @@ class SensitivityMap:
 
         Returns
         -------
-        shares : ndarray of shape (n_AMPs, n_bins)
-            Each row adds up to 1; NaN where the row is zero.
-        standard_error : ndarray of shape (n_AMPs, n_bins)
-            By the jackknife over spectra, each left out in turn (beyond 100, one of 100 groups of them). NaN for one
-            spectrum.
-
-        Raises
-        ------
-        ValueError
-            If the map was saved by a version that kept no errors of shares.
+        shares, standard_error : ndarray of shape (n_AMPs, n_bins)
+            Each row of shares adds up to 1; NaN where the row is zero. The errors are by the jackknife over spectra,
+            each left out in turn (beyond 100, one of 100 groups of them); NaN for one spectrum.
         """
         if self.share_error is None:
             raise ValueError("share_error: expected a map with errors of its shares, received one saved without")
@@ -237,22 +227,9 @@ class SensitivityMap:
             return self.mean / np.nansum(self.mean, axis=1, keepdims=True), self.share_error
 
     def top(self, n=5):
-        """Columns with the greatest sensitivity of each AMP, the greatest first.
+        """Return the indices (n_AMPs, n) of the columns with the greatest sensitivity of each AMP, the greatest first.
 
-        Parameters
-        ----------
-        n : int
-            How many.
-
-        Returns
-        -------
-        ndarray of shape (n_AMPs, n) of int
-            Indices: ``wavelength[result.top(5)]`` are their wavelengths.
-
-        Raises
-        ------
-        ValueError
-            If there are not ``n`` columns that were tested.
+        ``wavelength[result.top(5)]`` are their wavelengths.
         """
         tested = np.count_nonzero(np.isfinite(self.mean).any(axis=0))
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= tested:
@@ -262,10 +239,7 @@ class SensitivityMap:
     def to_frame(self, wavelength=None):
         """Table of the map, a ``pandas.DataFrame``: a line for each AMP and bin, a column for each number.
 
-        Parameters
-        ----------
-        wavelength : array of shape (n_bins,), optional
-            Micron; becomes a column. Default: that of the map, if it has one.
+        ``wavelength`` (n_bins,), micron, becomes a column. Default: that of the map, if it has one.
         """
         try:
             import pandas as pd
@@ -366,10 +340,6 @@ class SensitivityMap:
         """Write the map to an open ``h5py.Group``, or to a file of its own, which is written whole or not at all.
 
         Arrays become data sets, the rest attributes.
-
-        Parameters
-        ----------
-        target : h5py.Group or path
         """
         import h5py
 
@@ -396,13 +366,7 @@ class SensitivityMap:
 
     @classmethod
     def load(cls, source):
-        """Read a map back from an open ``h5py.Group`` or a file written by `save`.
-
-        Raises
-        ------
-        ValueError
-            If there is no map in it.
-        """
+        """Read a map back from an open ``h5py.Group`` or a file written by `save`."""
         import h5py
 
         if not isinstance(source, h5py.Group):
