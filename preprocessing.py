@@ -258,6 +258,16 @@ def whitening(data, fold):
     return kernel, -x.mean(axis=0) @ kernel
 
 
+def first_layer(data, fold, whiten):
+    """Return the weights of a network's fixed first layer, see `whitening`, or None; "auto": none for noisy spectra.
+
+    The weakest directions of spectra that hold noise are noise. Whitening makes them as strong as the signal, and a
+    network then learns the noise of each training spectrum (`python -m studies.noisy_data`).
+    """
+    asked = not data.noisy if whiten == "auto" else whiten
+    return whitening(data, fold) if asked else None
+
+
 def add_noise(spectra, errors, rng):
     """Return the spectra with Gaussian noise drawn from their own errors (paper, Section 3); shapes (N, n_bins)."""
     return spectra + errors * rng.standard_normal(spectra.shape)

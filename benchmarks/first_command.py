@@ -54,12 +54,12 @@ def training(config, split, epochs):
 
     from models import build_model
     from pipeline import training
-    from preprocessing import whitening
+    from preprocessing import first_layer
 
     data, fold, settings = split.data, split.folds[0], replace(config.training, epochs=epochs + 1)
     layers = {
         **vars(getattr(config.model, config.model.name)),
-        "whitening": whitening(data, fold) if config.model.whiten else None,
+        "whitening": first_layer(data, fold, config.model.whiten),
         "seed": stream(config.seed, Stream.WEIGHTS, 0),
     }
 

@@ -156,13 +156,13 @@ def train_network(config, split, folder, k, on_epoch=lambda row: None, until=Non
     """
     from models import build_model
     from pipeline import training
-    from preprocessing import whitening
+    from preprocessing import first_layer
 
     name, data, fold = config.model.name, split.data, split.folds[k]
     shape = data.spectra.shape[1], len(data.amp_table), 0 if data.auxiliary is None else data.auxiliary.shape[1]
     layers = {
         **vars(getattr(config.model, name)),
-        "whitening": whitening(data, fold) if config.model.whiten else None,
+        "whitening": first_layer(data, fold, config.model.whiten),
         "seed": stream(config.seed, Stream.WEIGHTS, k),
     }
     n_train, n_valid = len(fold.train), len(fold.valid)

@@ -95,7 +95,7 @@ class ModelConfig:
     """Which network, and the settings of each."""
 
     name: str = setting("mlp", choices=NETWORKS)
-    whiten: bool = setting(True)
+    whiten: bool | typing.Literal["auto"] = setting("auto")
     mlp: MlpConfig = field(default_factory=MlpConfig)
     cnn: CnnConfig = field(default_factory=CnnConfig)
     lstm: LstmConfig = field(default_factory=LstmConfig)
@@ -255,7 +255,7 @@ def _checked(value, hint, rules, key):
         value = int(value)
     is_bool = isinstance(value, bool)  # which Python also takes for a whole number
     if is_bool != (hint is bool) or not isinstance(value, (int, float) if hint is float else hint):
-        names = {int: f"a whole number{instead}", float: "a number", bool: "true or false", str: "text"}
+        names = {int: f"a whole number{instead}", float: "a number", bool: f"true or false{instead}", str: "text"}
         advice = " (YAML reads yes, no, on and off so: put the word in quotes)" if hint is str and is_bool else ""
         raise ConfigError(f"{key}: expected {names[hint]}, received {show(value)}{advice}")
     if hint is str and not (value.strip() and value.isprintable()):

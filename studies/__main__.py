@@ -105,9 +105,9 @@ STEPS = (
     ),
     Step(
         "paper",
-        40,
+        20,
         "docs/paper.md: the paper's recipe beside that of config.yaml",
-        ("-m studies.paper --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
+        (f"-m studies.paper --ours {RUNS} --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
     ),
     Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
     Step(

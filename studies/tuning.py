@@ -26,7 +26,7 @@ from common.metrics import spearman
 from common.processes import process_count, process_pool
 from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
-from preprocessing import add_noise, noisy_test_spectra, whitening
+from preprocessing import add_noise, first_layer, noisy_test_spectra
 from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
 from studies.limit import compare
 from studies.tables import (
@@ -121,7 +121,7 @@ def train(variant, config, split, seed, folder):
     models.BUILDERS["mlp"] = residual_mlp if RESIDUAL in variant else models.mlp
     data, fold = split.data, split.folds[0]
     name = config.model.name
-    first = whitening(data, fold) if config.model.whiten else None
+    first = first_layer(data, fold, config.model.whiten)
 
     def build():
         n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]

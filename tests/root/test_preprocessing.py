@@ -11,6 +11,7 @@ from preprocessing import (
     Scaler,
     add_noise,
     epoch_chunks,
+    first_layer,
     split_folds,
     split_test,
     take,
@@ -147,6 +148,14 @@ def test_whitened_noisy_spectra_have_unit_covariance():
     white = scaler.inputs(noisy)[..., 0] @ kernel + bias
     assert np.allclose(np.cov(white.T), np.eye(13), atol=0.1)
     assert np.allclose(kernel, kernel.T)
+
+
+def test_only_spectra_without_noise_are_whitened_unless_it_is_asked_for():
+    for noisy in (False, True):
+        data = replace(dataset(n=40), noisy=noisy)
+        fold = Fold.of(data, np.arange(40), np.arange(40))
+        found = {asked: first_layer(data, fold, asked) is not None for asked in ("auto", True, False)}
+        assert found == {"auto": not noisy, True: True, False: False}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, 1e38])

@@ -76,7 +76,7 @@ BAD_SETTINGS = [
         "model.name: expected one of mlp, cnn, lstm, hybrid, received 'cnnn' (did you mean 'cnn'?)",
     ),
     ("model: {name: CNN}", "received 'CNN' (did you mean 'cnn'?)"),
-    ("model: {whiten: 1}", "model.whiten: expected true or false, received 1"),
+    ("model: {whiten: 1}", "model.whiten: expected true or false or auto, received 1"),
     ("model: {mlp: {units: 3}}", "model.mlp.units: expected a list, received 3"),
     ("model: {mlp: {units: []}}", "model.mlp.units: expected at least one layer, received []"),
     ("model: {cnn: {filters: []}}", "model.cnn.filters: expected at least one layer, received []"),
