@@ -25,11 +25,7 @@ FLAGS = {  # flag: (setting it overrides, type, help)
     "epochs": ("training.epochs", int, "epochs to train"),
     "batch_size": ("training.batch_size", int, "spectra in a training step; 64 to 512 train equally well, 512 fastest"),
     "lr": ("training.lr", float, "learning rate for batches of 64; it grows with the root of the batch size"),
-    "model": (
-        "model.name",
-        str,
-        "mlp, cnn, lstm or hybrid; all: each in turn, in its own folder below the output",
-    ),
+    "model": ("model.name", str, "mlp, cnn, lstm or hybrid; all: each in turn, in its own folder below the output"),
     "size": ("data.size", int, "use the first SIZE spectra; -1: all"),
     "seed": ("seed", int, "seed of the split, the weights and all noise"),
     "cv": ("training.cv", int, "number of folds"),
@@ -48,70 +44,49 @@ class Parser(argparse.ArgumentParser):
 def parse_arguments(argv=None):
     """Read the command line; a flag that is not given is None and does not override the settings file."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument(
-        "--config", default=None, metavar="FILE", help="settings (default: the config.yaml shipped here)"
-    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="settings (default: the config.yaml shipped here)")
     for flag, (_, kind, text) in FLAGS.items():
-        parser.add_argument(f"--{flag}", type=kind, help=text)
-    parser.add_argument("--output", metavar="DIR", help="folder for the results (default: a new one for every run)")
-    parser.add_argument("--no-sensitivity", action="store_true", help="make no sensitivity maps")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace results in DIR once the new ones are complete"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in DIR")
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="train folds and map on Dask workers: local:N or tcp://..."
-    )
-    parser.add_argument("--fold", type=int, metavar="K", help="train fold K only; other jobs train the other folds")
-    parser.add_argument(
-        "--figures", choices=("none", "report", "all"), default="report",
-        help="figures to draw (default: those of report.html)",
-    )  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
-    parser.add_argument("--apply", metavar="RUN_DIR", help="apply the networks of a finished run to an observation")
-    parser.add_argument(
-        "--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply or --planet"
-    )
-    parser.add_argument(
-        "--unverified", action="store_true", help="with --apply: also use results changed since their run"
-    )
-    parser.add_argument(
-        "--planet",
-        metavar="FILE",
-        help="simulate planets like the observed one, train on them and apply the networks, all in DIR",
-    )
-    parser.add_argument("--n", type=int, default=40_000, help="planets to simulate for --planet (default %(default)s)")
-    parser.add_argument(
-        "--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="auxiliary inputs of the observation"
-    )
-    arguments = parser.parse_args(argv)
-    _check_text(parser, argv)
-    if arguments.planet and (arguments.apply or not arguments.observation):
-        parser.error("--planet FILE: expected --observation FILE beside it, and no --apply")
-    if bool(arguments.apply or arguments.planet) != bool(arguments.observation):
-        parser.error("--apply RUN_DIR and --observation FILE go together, received one of them")
-    if arguments.columns and not arguments.observation:
-        parser.error("--columns NAMES: expected --observation FILE beside it")
-    if arguments.unverified and not arguments.apply:
-        parser.error("--unverified: expected --apply RUN_DIR beside it")
-    if arguments.planet and not (10 <= arguments.n <= MAX_PLANETS):
-        parser.error(f"--planet FILE: expected --n of at least 10 and at most {MAX_PLANETS}, received {arguments.n}")
-    if arguments.planet and (arguments.model == "all" or arguments.fold is not None):
-        parser.error("--planet FILE: expected one network and no --fold")
-    if arguments.output == "":
-        parser.error("--output: expected a folder, received ''")
-    if arguments.fold is not None and (not arguments.output or arguments.overwrite or arguments.scheduler):
-        parser.error("--fold: expected --output DIR, the same for all folds, and no --overwrite or --scheduler")
-    if arguments.resume and not arguments.output:
-        parser.error("--resume: expected --output DIR, the folder of the interrupted run")
-    return arguments
-
-
-def _check_text(parser, argv):
-    """Refuse arguments that the report could not print: text that is not UTF-8, control characters."""
-    for word in sys.argv[1:] if argv is None else argv:
+        add(f"--{flag}", type=kind, help=text)
+    add("--output", metavar="DIR", help="folder for the results (default: a new one for every run)")
+    add("--no-sensitivity", action="store_true", help="make no sensitivity maps")
+    add("--overwrite", action="store_true", help="replace results in DIR once the new ones are complete")
+    add("--resume", action="store_true", help="continue the interrupted run in DIR")
+    add("--scheduler", metavar="ADDRESS", help="train folds and map on Dask workers: local:N or tcp://...")
+    add("--fold", type=int, metavar="K", help="train fold K only; other jobs train the other folds")
+    drawn = "figures to draw (default: those of report.html)"
+    add("--figures", choices=("none", "report", "all"), default="report", help=drawn)
+    add("--quiet", action="store_true", help="print warnings and errors only")
+    add("--apply", metavar="RUN_DIR", help="apply the networks of a finished run to an observation")
+    add("--observation", metavar="FILE", help="table of wavelength, width, depth and error, for --apply or --planet")
+    add("--unverified", action="store_true", help="with --apply: also use results changed since their run")
+    study = "simulate planets like the observed one, train on them and apply the networks, all in DIR"
+    add("--planet", metavar="FILE", help=study)
+    add("--n", type=int, default=40_000, help="planets to simulate for --planet (default %(default)s)")
+    add("--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="auxiliary inputs of the observation")
+    given = parser.parse_args(argv)
+    for word in sys.argv[1:] if argv is None else argv:  # the report prints them
         if not word.isprintable():
             parser.error(f"expected printable text in UTF-8, received {ascii(word)[:200]}")
+    few = f"expected --n of at least 10 and at most {MAX_PLANETS}, received {given.n}"
+    one_fold = "expected --output DIR, the same for all folds, and no --overwrite or --scheduler"
+    for is_wrong, message in (
+        (given.planet and (given.apply or not given.observation),
+         "--planet FILE: expected --observation FILE beside it, and no --apply"),
+        (bool(given.apply or given.planet) != bool(given.observation),
+         "--apply RUN_DIR and --observation FILE go together, received one of them"),
+        (given.columns and not given.observation, "--columns NAMES: expected --observation FILE beside it"),
+        (given.unverified and not given.apply, "--unverified: expected --apply RUN_DIR beside it"),
+        (given.planet and not 10 <= given.n <= MAX_PLANETS, f"--planet FILE: {few}"),
+        (given.planet and (given.model == "all" or given.fold is not None),
+         "--planet FILE: expected one network and no --fold"),
+        (given.output == "", "--output: expected a folder, received ''"),
+        (given.fold is not None and (not given.output or given.overwrite or given.scheduler), f"--fold: {one_fold}"),
+        (given.resume and not given.output, "--resume: expected --output DIR, the folder of the interrupted run"),
+    ):  # fmt: skip
+        if is_wrong:
+            parser.error(message)
+    return given
 
 
 def read_settings(arguments):
@@ -225,25 +200,17 @@ def study_planet(config, arguments, command, log):
     logger.info("the estimate for %s: %s", arguments.observation, answer)
 
 
-def workers(address):
-    """Return the executor of ``--scheduler`` as a context manager; None stands for this process."""
-    if address is None:
-        return contextlib.nullcontext()
-    from pipeline.cluster import open_scheduler
-
-    return open_scheduler(address)
-
-
 def run(config, arguments, command, log, study=None):
     """Load and split the data, train a network on each fold, evaluate it, map its sensitivity, write the results."""
     from common.processes import device_words
+    from pipeline.cluster import open_scheduler
     from pipeline.folds import NO_RESULT, load_split, prepare_tensorflow, share_cores, train_alone, train_networks
     from runio.folder import RunFolder, new_folder
     from runio.log import SHARES, Stages, score_table, versions
 
     share_cores(config.training.cv)
     stage = Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"])
-    pool = workers(arguments.scheduler)
+    pool = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()
     with stage("data"):
         split = load_split(config)
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
