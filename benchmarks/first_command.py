@@ -1,15 +1,18 @@
-"""How far is each stage of a run from its lower bound? Processor seconds of this process, stage by stage.
+"""How far is each stage of a run from its lower bound? Processor seconds, stage by stage.
 
     python -m benchmarks.first_command RUN_DIR [--epochs 3] [--spectra 20]
 
 RUN_DIR is a finished run, such as that of the README's first command. Its settings train one fold for some epochs, its
-networks are mapped around some test spectra, its figures are drawn again. Beside each stands the least it could cost:
+networks are mapped around some test spectra, its figures are drawn again. Beside each stand the least it could cost
+and how often a run on this machine does it:
 
+- TensorFlow: ``import tensorflow`` alone
+- the data set: reading its arrays, without checks and splits
 - an epoch: Keras' own ``fit`` on data that are ready in memory, and the matrix products of an mlp alone
 - the maps: as many bare calls of the networks as the maps need rows, without perturbing and without adding up
 - the figures: Matplotlib's ``savefig`` of the finished figures, as PNG and PDF
 
-Writes ``benchmarks/results/first_command.csv``.
+Prints a Markdown table and writes ``benchmarks/results/first_command.csv``. About two minutes.
 """
 
 import io
@@ -19,11 +22,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from benchmarks.measuring import RESULTS, benchmark_parser, show, write
+from benchmarks.measuring import RESULTS, benchmark_parser, isolated, show, write
+from common.processes import process_count
 from constants import Stream, stream
-from pipeline.folds import load_split, prepare_tensorflow
+from pipeline.folds import data_path, load_split, prepare_tensorflow
 from runio.config import build_config
 from runio.results import ENSEMBLE, load_run
 
@@ -32,24 +37,36 @@ ROUNDS = 3  # of each measurement; the fastest counts
 
 def seconds(function):
     """Return the processor seconds of the fastest of some calls."""
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.process_time()
-        function()
-        taken.append(time.process_time() - start)
-    return min(taken)
+    return min(once(function) for _ in range(ROUNDS))
 
 
-def row(stage, cost, **bounds):
-    """Return a row of the table: the cost of a stage, and how many times each bound that is."""
-    cells = {"stage": stage, "seconds": f"{cost:.3g}"}
-    for name, bound in bounds.items():
-        cells |= {name: f"{bound:.3g}", f"times {name}": f"{cost / bound:.2f}"}
-    return cells
+def once(function):
+    """Return the processor seconds of a call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
-def training(config, split, epochs):
-    """Return the row of an epoch: between the first, which traces the graph, and the last."""
+def row(stage, cost, times, **bounds):
+    """Return a row of the table: seconds of a stage, how often a run does it, and its ratio to each lower bound."""
+    cells = {"stage": stage, "s": f"{cost:.3g}", "times": f"{times:.4g}", "s in a run": f"{cost * times:.3g}"}
+    cells["lower bound"] = ", ".join(f"{name.replace('_', ' ')} {bound:.3g} s" for name, bound in bounds.items())
+    return {**cells, "ratio": ", ".join(f"{cost / bound:.2f}" for bound in bounds.values())}
+
+
+def import_seconds(bare):
+    """Return the seconds of importing TensorFlow as the pipeline does, or alone. To be called in a new process."""
+    return once(lambda: __import__("tensorflow") if bare else prepare_tensorflow())
+
+
+def read_arrays(path):
+    """Read all arrays of an HDF5 file."""
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: item[()] if isinstance(item, h5py.Dataset) else None)
+
+
+def training(config, split, epochs, n_processes):
+    """Yield the rows of training: the start of a fold, which makes the graph, and an epoch."""
     import keras
 
     from models import build_model
@@ -67,19 +84,22 @@ def training(config, split, epochs):
         n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
         return build_model(config.model.name, data.spectra.shape[1], data.amps.shape[1], n_auxiliary, **layers)
 
-    ends = []
+    ends = [time.process_time()]
     with tempfile.TemporaryDirectory() as folder:
         training.train_fold(build, data, fold, settings, 0, folder, on_epoch=lambda _: ends.append(time.process_time()))
+    first, *later = np.diff(ends)
+    n_folds, usual = len(split.folds), min(later)
+    yield row("start of a fold: its graph", first - usual, n_folds + n_folds % n_processes)
     chunks = list(training.training_chunks(data, fold, settings, (0, 0), 0))
     x, y = (np.concatenate([chunk[part] for chunk in chunks]) for part in (0, 1))
     model = build()
     model.compile(keras.optimizers.AdamW(), training.LOSSES[settings.loss], steps_per_execution=20)
     fit = {"batch_size": settings.batch_size, "shuffle": False, "verbose": 0}
     model.fit(x, y, **fit)
-    bounds = {"bare fit": seconds(lambda: model.fit(x, y, **fit))}
+    bounds = {"bare_fit": seconds(lambda: model.fit(x, y, **fit))}
     if config.model.name == "mlp":
-        bounds["matrix products"] = seconds(lambda: products(model, len(x), settings.batch_size))
-    return row("an epoch of one fold", min(np.diff(ends)), **bounds)
+        bounds["matrix_products"] = seconds(lambda: products(model, len(x), settings.batch_size))
+    yield row("an epoch of one fold", usual, n_folds * config.training.epochs, **bounds)
 
 
 def products(model, n_rows, batch_size):
@@ -93,7 +113,7 @@ def products(model, n_rows, batch_size):
                 before.T @ after, after @ kernel.T
 
 
-def maps(config, split, networks, n):
+def maps(run, config, split, networks, n):
     """Yield the rows of the published and of the exact map of all networks around ``n`` test spectra."""
     from perturbation.engine import halving_sizes
     from pipeline.evaluate import published_maps, single_bin_maps
@@ -106,18 +126,19 @@ def maps(config, split, networks, n):
     second = [
         None if split.data.auxiliary is None else s.scaled_auxiliary(split.data.auxiliary[some.test]) for s in scalers
     ]
-    rows = {
-        "published": config.sensitivity.repeat * len(halving_sizes(n_bins)),
-        "exact": (config.sensitivity_single.nodes - 1) * n_bins + 1,
-    }
-    for (name, n_rows), function in zip(rows.items(), (published_maps, single_bin_maps)):
+    ways = (
+        ("published", published_maps, config.sensitivity.repeat * len(halving_sizes(n_bins)), run.best.sensitivity),
+        ("exact", single_bin_maps, (config.sensitivity_single.nodes - 1) * n_bins + 1, run.best.sensitivity_single),
+    )
+    for name, function, n_rows, made in ways:
         cost = seconds(lambda f=function: f(config, some, models, scalers, spectra, second, rng=0))
         total, call = n * n_rows, min(n * n_rows, 5120)
         batch = folds[0].scaler.inputs(
             np.resize(spectra, (call, n_bins)), second[0] and np.resize(second[0], (call, -1))
         )
         passes = seconds(lambda b=batch: [model.predict_on_batch(b) for model in models]) * total / call
-        yield row(f"{name} map of {n} spectra, {len(folds)} folds", cost, **{"bare calls": passes})
+        times = made.n_spectra.max() / n if made else 0
+        yield row(f"{name} map of {n} spectra, {len(folds)} folds", cost, times, bare_calls=passes)
 
 
 def figures(run):
@@ -129,9 +150,8 @@ def figures(run):
         cost = seconds(lambda: write_figures(run, folder))
     drawn = [picture.figure for picture in make_figures(run, "report").values()]
     kinds = ("png", "pdf")
-    return row(
-        "figures", cost, savefig=seconds(lambda: [f.savefig(io.BytesIO(), format=k) for f in drawn for k in kinds])
-    )
+    bound = seconds(lambda: [one.savefig(io.BytesIO(), format=kind) for one in drawn for kind in kinds])
+    return row("figures", cost, 1, savefig=bound)
 
 
 def main():
@@ -149,7 +169,19 @@ def main():
     config = build_config({k: v for k, v in run.config.items() if k != "study"})
     split = load_split(config)
     networks = {k: TrainedNetwork.of_run(run, k) for k in run.networks}
-    rows = [training(config, split, arguments.epochs), *maps(config, split, networks, arguments.spectra), figures(run)]
+    n_processes = process_count(config.training.processes, config.training.cv)
+    n_all = n_processes + 1 if n_processes > 1 else 1  # this one too
+    imports, alone = (min(isolated(import_seconds, bare) for _ in range(2)) for bare in (False, True))
+    path = data_path(config)
+    loading = seconds(lambda: load_split(config))
+    rows = [
+        row("import of TensorFlow", imports, n_all, import_tensorflow=alone),
+        row("data set loaded and split", loading, n_all, reading=seconds(lambda: read_arrays(path))),
+        *training(config, split, arguments.epochs, n_processes),
+        *maps(run, config, split, networks, arguments.spectra),
+        figures(run),
+    ]
+    rows.append({"stage": "together", "s in a run": f"{sum(float(one['s in a run']) for one in rows):.3g}"})
     show(rows)
     write(rows, arguments.output / "first_command.csv")
     return 0

@@ -33,9 +33,10 @@ class ResponseMap:
     n_spectra: int
 
     def save(self, group):
-        """Write deviations, change and spread into an open ``h5py.Group``."""
+        """Write deviations, change and spread into an open ``h5py.Group``, and how many spectra they are of."""
         for name in ("deviations", "change", "spread"):
             group[name] = getattr(self, name)
+        group.attrs["n_spectra"] = self.n_spectra
 
     @classmethod
     def load(cls, group):

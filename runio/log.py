@@ -71,15 +71,8 @@ def as_input_error():
 class Stages:
     """Times the stages of a run, for the line at its end, and shows its progress as one bar.
 
-    The stages in ``SHARES`` fill the bar. The time left is estimated from the part that is done, and is right to a few
-    per cent if the stages take their usual shares.
-
-    Parameters
-    ----------
-    quiet : bool
-        Show no bar; nor is one shown where stderr is not a terminal.
-    shown : sequence of str
-        The stages of ``SHARES`` that this run has.
+    The stages ``shown``, of those in ``SHARES``, fill the bar. The time left is estimated from the part that is done,
+    and is right to a few per cent if the stages take their usual shares. ``quiet``, or no terminal: no bar.
     """
 
     def __init__(self, quiet=False, shown=tuple(SHARES)):
@@ -193,17 +186,8 @@ def _terminate(*_):
 class RunLog:
     """Sends the log to the screen at once, and to a file as soon as there is one.
 
-    Use as a context manager; what was logged before ``to_file`` is kept and written there too.
-
-    Parameters
-    ----------
-    quiet : bool
-        Only warnings and errors on the screen.
-
-    Attributes
-    ----------
-    path : Path or None
-        The log file, once there is one.
+    Use as a context manager; what was logged before ``to_file`` is kept and written there too. ``quiet``: only warnings
+    and errors on the screen. ``path`` is the log file, once there is one.
     """
 
     def __init__(self, quiet=False):

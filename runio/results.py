@@ -52,10 +52,9 @@ class NetworkResult:
 class Run:
     """A finished run, as read from its folder; shapes as in ``results.h5``.
 
-    ``data`` says where the spectra came from: ``data_name``, ``n_spectra`` (all rows, tested or not) and ``noisy``
-    (they hold noise themselves); ``test_rows`` (n_test,) which of them were tested. ``reference`` is what an
-    observation is compared with (`_write_reference`); None for a run of an early version. ``verified`` says that the
-    manifest was checked, and that networks are to be checked too.
+    ``data`` says where the spectra came from: ``data_name``, ``n_spectra`` (all rows) and ``noisy`` (they hold noise
+    themselves); ``test_rows`` (n_test,) which were tested. ``reference`` is what an observation is compared with; None
+    for a run of an early version. ``verified``: the manifest was checked, and networks are to be checked too.
     """
 
     folder: Path
@@ -120,8 +119,6 @@ def write_run(folder, data, model, seed, test_rows, networks):
                     group[key].attrs["noisy"] = one.noisy[key]
             if one.thirds is not None:
                 group["thirds/maps"], group["thirds/limits"] = one.thirds
-            if one.response is not None and one.response.n_spectra is not None:
-                group["response"].attrs["n_spectra"] = one.response.n_spectra
         check_results(file)
 
 
@@ -144,11 +141,10 @@ def _write_description(file, data, model, seed, test_rows):
 
 
 def _write_reference(file, data, test_rows):
-    """Keep test spectra, which no network was trained on, to compare observations with.
+    """Keep at most ``MAX_REFERENCES`` test spectra, evenly spread over the test set, to compare observations with.
 
-    Of at most ``MAX_REFERENCES``, evenly spread over the test set: their ``rows`` in the test set, their ``spectra``
-    (n_reference, n_bins) as they are in the data set, ``error_level`` (n_reference,), the median of their errors
-    over ``error``, and ``auxiliary`` inputs; ``error`` (n_bins,) is the median over all spectra.
+    These are their ``rows`` in the test set, their ``spectra`` (n_reference, n_bins) and ``auxiliary`` inputs, and
+    ``error_level`` (n_reference,), the median of their errors over ``error`` (n_bins,), the median of all spectra.
     """
     kept = np.unique(np.linspace(0, len(test_rows) - 1, MAX_REFERENCES).round().astype(int))
     chosen, group = np.asarray(test_rows)[kept], file.create_group("reference")
@@ -162,44 +158,33 @@ def _write_reference(file, data, test_rows):
 
 def _write_scores(path, names, found):
     """Write a score table: a row (n_amps,) for each fold, their mean, and the row of the ensemble."""
-    folds = {k: row for k, row in found.items() if k != ENSEMBLE}
+    rows = {k: row for k, row in found.items() if k != ENSEMBLE}
+    rows["mean"] = np.mean(list(rows.values()), axis=0)
+    if ENSEMBLE in found:
+        rows["mean of folds"] = found[ENSEMBLE]
     with written_whole(path) as part, open(part, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["fold", *map(csv_text, names)])
-        rows = {**folds, "mean": np.mean(list(folds.values()), axis=0)}
-        if ENSEMBLE in found:
-            rows["mean of folds"] = found[ENSEMBLE]
         table.writerows([name, *(f"{value:.6g}" for value in row)] for name, row in rows.items())
 
 
 def read_history(path):
     """Read ``history_<fold>.csv`` into a dict of arrays, one per column; a ValueError if it is no table of numbers."""
-    rows = list(csv.reader(read_bounded(path, MAX_HISTORY).decode("utf-8").splitlines()))
-    if len(rows) < 2:
+    head, *rows = list(csv.reader(read_bounded(path, MAX_HISTORY).decode("utf-8").splitlines())) or [[]]
+    if not rows:
         return {}
-    head, *rows = rows
     if any(len(row) != len(head) for row in rows) or len(set(head)) != len(head):
         raise ValueError(f"{Path(path).name}: expected rows of {len(head)} cells, as in its header")
     return {key: np.array([float(cell) for cell in column]) for key, column in zip(head, zip(*rows))}
 
 
 def load_run(folder, unverified=False):
-    """Read a finished run from its folder.
+    """Return the finished `Run` in a folder; a ValueError if it holds no readable results, or they were changed.
 
-    Parameters
-    ----------
-    folder : path-like
-    unverified : bool
-        Also read results that are not known to be as the run wrote them: manifest.json is missing, or holds another
-        SHA-256 of results.h5 or config.yaml.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds no readable results, or they were changed.
+    ``unverified``: also read results that are not known to be as the run wrote them, because manifest.json is missing
+    or holds another SHA-256 of results.h5 or config.yaml.
     """
-    folder = Path(folder)
-    path = folder / RESULTS
+    folder, path = Path(folder), Path(folder) / RESULTS
     if not path.is_file():
         raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
     config = read_yaml(folder / "config.yaml")
@@ -218,14 +203,14 @@ def load_run(folder, unverified=False):
 
 def _check_settings(run):
     """Refuse settings that do not belong to the results beside them."""
-    path, settings = run.folder / "config.yaml", run.config
-    data, model = (settings.get(name, {}) if isinstance(settings, dict) else None for name in ("data", "model"))
-    if not (isinstance(data, dict) and isinstance(model, dict)):
+    path, settings = run.folder / "config.yaml", run.config if isinstance(run.config, dict) else {"data": None}
+    sections = [settings.get(name, {}) for name in ("data", "model", "training")]
+    if not all(isinstance(section, dict) for section in sections):
         raise ValueError(f"{path}: expected settings as 'name: value'")
-    stated = model.get("name", run.model)
+    stated = sections[1].get("name", run.model)
     if stated != run.model:
         raise ValueError(one_line(f"{path}: model.name is {stated!r}, but results.h5 is of {run.model!r}"))
-    names, mean = data.get("auxiliary") or [], run.best.scaler.auxiliary_mean
+    names, mean = sections[0].get("auxiliary") or [], run.best.scaler.auxiliary_mean
     n_auxiliary = 0 if mean is None else len(mean)
     if not isinstance(names, list) or len(names) != n_auxiliary:
         expected = f"expected {n_auxiliary} names, as results.h5 has"
@@ -235,7 +220,6 @@ def _check_settings(run):
 def _read_run(folder, file, config, verified):
     table = zip(*([str(v) for v in file.attrs[name]] for name in ("amp_names", "amp_linear_units", "amp_scales")))
     numbers = sorted(int(name.removeprefix("fold_")) for name in file if name.startswith("fold_"))
-    histories = {k: read_history(folder / f"history_{k}.csv") for k in numbers}
     return Run(
         folder=folder,
         config=config,
@@ -248,7 +232,7 @@ def _read_run(folder, file, config, verified):
         y_test=file[f"fold_{numbers[0]}/y_test"][()],
         test_spectrum=file["test_spectrum"][()],
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
-        folds={k: _read_network(file[f"fold_{k}"], histories[k]) for k in numbers},
+        folds={k: _read_network(file[f"fold_{k}"], read_history(folder / f"history_{k}.csv")) for k in numbers},
         ensemble=_read_network(file[ENSEMBLE], {}) if ENSEMBLE in file else None,
         reference={key: value[()] for key, value in file["reference"].items()} if "reference" in file else None,
         data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
@@ -334,9 +318,8 @@ def check_results(file):
         for path, array in found.items():
             _check_array(array, path, shape, numbers, sizes)
         if needed and len(found) < (len(networks) if pattern.startswith(NETWORK) else 1):
-            raise ValueError(
-                f"{pattern.replace(NETWORK, networks[0])}: expected in the file, and for every fold; missing"
-            )
+            path = pattern.replace(NETWORK, networks[0])
+            raise ValueError(f"{path}: expected in the file, and for every fold; missing")
     _check_reference(file)
     _check_scalers(file, networks)
     if (np.diff(file["wavelength"][()]) <= 0).any():
@@ -351,9 +334,8 @@ def _check_names(file):
     keys, units, linear_units, scales = (_texts(file, name) for name in TEXTS)
     for name, texts in zip(TEXTS, (keys, units, linear_units, scales)):
         if len(texts) != len(keys):
-            raise ValueError(
-                f"attribute {name}: expected {len(keys)} texts, as many as amp_names, received {len(texts)}"
-            )
+            expected = f"{len(keys)} texts, as many as amp_names"
+            raise ValueError(f"attribute {name}: expected {expected}, received {len(texts)}")
     if len(set(keys)) != len(keys) or not all(keys):
         raise ValueError(f"attribute amp_names: expected each name once, received {', '.join(keys)}")
     if not set(scales) <= {"log10", "linear"}:

@@ -9,6 +9,7 @@ import pytest
 from synthetic import configured, dataset
 
 import runfile
+from pipeline import cluster
 from runio.log import InputError
 
 ROOT = Path(runfile.__file__).parent
@@ -66,7 +67,7 @@ def test_workers_that_do_not_answer_leave_the_folder_as_it_was(tmp_path, monkeyp
         (out / "results.h5").write_text("old")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     config = configured(tmp_path, dataset(n=60))
-    monkeypatch.setattr(runfile, "workers", none)
+    monkeypatch.setattr(cluster, "open_scheduler", none)
     argv = ["--config", config, "--output", str(out), "--scheduler", "local:2", *([flag] if flag else [])]
     assert runfile.main(argv) == 2
     assert capsys.readouterr().err.strip() == "error: --scheduler: no workers"
