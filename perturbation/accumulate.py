@@ -1,7 +1,6 @@
 """From a plan to sums over spectra: run chunks, read the store, add up in the order of the spectra; and merge maps."""
 
 import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -144,28 +143,26 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
 
     The arguments after ``plan`` are those of ``sensitivity_map``.
     """
-    totals, used, expected = Totals(plan, keep_spectra), plan.used, (plan.n_arrays, *plan.shape)
+    totals, used, expected = Totals(plan, keep_spectra), plan.used.tolist(), (plan.n_arrays, *plan.shape)
     if store is not None and not (hasattr(store, "keys") and hasattr(store, "update")):
         raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
-    stored = {row for row in used.tolist() if row in store} if store is not None else set()
+    stored = {row for row in used if store is not None and row in store}
     for row in sorted(stored)[:1]:
         stored_arrays(store, row, expected)
-    missing = np.array([row for row in used.tolist() if row not in stored], int) if stored else used
-    maps = in_order(missing, run_chunks(models, plan, missing, executor), store, expected)
+    missing = [row for row in used if row not in stored]
+    new = in_order(missing, run_chunks(models, plan, np.array(missing, int), executor), store, expected)
+    maps = (stored_arrays(store, row, expected) if row in stored else next(new) for row in used)
 
     row_sums = RunningMoments(len(plan.unit), 1)  # of each AMP's map over all bins
     enters_all = plan.wanted.all(axis=1)
-    with progress_bar(len(used), progress, executor) as advance:
-        for k, row in enumerate(used.tolist()):
-            arrays = stored_arrays(store, row, expected) if row in stored else next(maps)
-            wanted = None if enters_all[row] else plan.wanted[row]
-            totals.add(k, arrays, wanted)
-            advance()
-            if tolerance is not None:
-                row_sums.add(arrays[0].sum(axis=1, keepdims=True), wanted)
-                if row_sums.within(tolerance):
-                    totals.stop_at(k + 1)
-                    break
+    for k, (row, arrays) in enumerate(zip(used, with_bar(maps, len(used), progress, executor))):
+        wanted = None if enters_all[row] else plan.wanted[row]
+        totals.add(k, arrays, wanted)
+        if tolerance is not None:
+            row_sums.add(arrays[0].sum(axis=1, keepdims=True), wanted)
+            if row_sums.within(tolerance):
+                totals.stop_at(k + 1)
+                break
     return totals
 
 
@@ -188,7 +185,7 @@ def in_order(rows, results, store, expected):
     A chunk goes to the store as soon as it ends; one that ends before its turn waits for it.
     """
     waiting = {}
-    for row in rows.tolist():
+    for row in rows:
         while row not in waiting:
             chunk, arrays = next(results)
             arrays = np.asarray(arrays)
@@ -205,22 +202,19 @@ def in_order(rows, results, store, expected):
         yield waiting.pop(row)
 
 
-@contextmanager
-def progress_bar(total, shown, executor):
-    """Yield a function to call after each spectrum; the bar shows the executor's workers where it counts them."""
+def with_bar(results, total, shown, executor):
+    """Yield the results behind a progress bar over spectra, which shows the workers of an executor that counts them."""
     if not shown:
-        yield lambda: None
+        yield from results
         return
     from tqdm import tqdm
 
     with tqdm(total=total, unit="spectrum", desc="sensitivity") as bar:
-
-        def advance():
+        for result in results:
             if hasattr(executor, "n_workers"):
                 bar.set_postfix(workers=executor.n_workers, refresh=False)
             bar.update()
-
-        yield advance
+            yield result
 
 
 def warn_of_rounding(plan, spectrum_maps):

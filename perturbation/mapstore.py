@@ -152,5 +152,5 @@ class MapStore(Mapping):
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *_):
         self.close()

@@ -21,7 +21,7 @@ import numpy as np
 
 LAYOUTS = ("channel", "flat", "channel_first")  # (rows, n_bins, 1), (rows, n_bins) and (rows, 1, n_bins)
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others prepare and add up
-SETTLED = weakref.WeakSet()  # Keras models for which `_settle` was called
+SETTLED = weakref.WeakSet()  # Keras models that threads may call
 TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
 BFLOAT16 = 2.0**-7  # distance of 1 to the next larger number, as ``numpy.finfo(...).eps``
 
@@ -282,27 +282,21 @@ def _call_torch(torch, module, inputs):
 
 
 def side_by_side(predictors, function, items, chunk):
-    """Return ``function(item)``, which calls these models, for each item: in threads where all models allow it.
+    """Return ``function(item)``, which calls these models, for each item in turn: in threads where all models allow it.
 
-    ``chunk`` has inputs to try. Results are in the order of the items.
+    Keras models first see two sizes of batches, made of spectra of ``chunk``, so that no thread finds them untraced:
+    TensorFlow would count the tracing of one for all, and warn.
     """
     if len(items) == 1 or not all(predict.is_thread_safe for predict in predictors):
         return [function(item) for item in items]
     for network, predict in enumerate(predictors):
-        _settle(predict, chunk.spectra[network, 0], None if chunk.auxiliary is None else chunk.auxiliary[network, 0])
+        if predict.loaded not in SETTLED:
+            auxiliary = None if chunk.auxiliary is None else chunk.auxiliary[network, 0]
+            for rows in (2, 3):
+                predict(np.repeat(chunk.spectra[network, :1], rows, axis=0), auxiliary)
+            SETTLED.add(predict.loaded)
     with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
         return list(threads.map(function, items))
-
-
-def _settle(predict, spectrum, auxiliary):
-    """Show a Keras model two sizes of batches before threads call it, so that none of them finds it untraced.
-
-    TensorFlow would count the tracing of one for all, and warn.
-    """
-    if predict.loaded not in SETTLED:
-        for rows in (2, 3):
-            predict(np.repeat(spectrum[None], rows, axis=0), auxiliary)
-        SETTLED.add(predict.loaded)
 
 
 def posterior_summary(model):
