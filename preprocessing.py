@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 SAME_AMPS = 1e-9  # of the largest value of a column: AMPs that are this close are of one planet
 MAX_CHI2 = 4.0  # per bin, of two spectra of one planet; two draws of noise give 2
 MAX_NEAR = 100  # training spectra of the same AMPs that a test spectrum is compared with
+CLEAR, FAINT = 0.1, 1e-3  # share of noise in a direction; its variance, relative to the strongest direction
 MAX_INPUT = 1e9  # inputs beyond this many training standard deviations are rejected
 
 
@@ -247,25 +248,37 @@ def whitening(data, fold):
     ``x @ kernel + bias`` has unit variance in each direction, for scaled spectra x. This is ZCA whitening: of all such
     maps it changes the spectra least, so that output b still belongs to bin b.
     """
-    rows, scaler = fold.train, fold.scaler
-    x = (data.spectra[rows] - scaler.x_mean) / scaler.x_std
-    covariance = np.atleast_2d(np.cov(x.T, ddof=0))
-    if not data.noisy:
-        covariance = covariance + np.diag(np.mean((data.errors[rows] / scaler.x_std) ** 2, axis=0))
-    variance, direction = np.linalg.eigh(covariance)
+    mean, variance, direction, _ = _directions(data, fold)
     variance = np.maximum(variance, 1e-12 * variance.max())  # noisy spectra fewer than bins leave empty directions
     kernel = (direction / np.sqrt(variance)) @ direction.T
-    return kernel, -x.mean(axis=0) @ kernel
+    return kernel, -mean @ kernel
 
 
 def first_layer(data, fold, whiten):
-    """Return the weights of a network's fixed first layer, see `whitening`, or None; "auto": none for noisy spectra.
+    """Return the weights of a network's fixed first layer, see `whitening`, or None.
 
-    The weakest directions of spectra that hold noise are noise. Whitening makes them as strong as the signal, and a
-    network then learns the noise of each training spectrum (`python -m studies.noisy_data`).
+    Whitening makes all directions of the spectra equally strong: those in which planets differ little, and those of
+    noise. A network cannot learn the noise by heart if it is new in every epoch. If the spectra hold it already,
+    "auto" whitens them only where a clear direction is faint (`CLEAR`, `FAINT`); see `studies.noisy_data`.
     """
-    asked = not data.noisy if whiten == "auto" else whiten
-    return whitening(data, fold) if asked else None
+    if whiten == "auto":
+        _, variance, _, noise = _directions(data, fold)
+        whiten = not data.noisy or variance[noise < CLEAR * variance].min(initial=np.inf) < FAINT * variance.max()
+    return whitening(data, fold) if whiten else None
+
+
+def _directions(data, fold):
+    """Return the mean (n_bins,) of the noisy, scaled training spectra, their principal directions (columns), and the
+    variance and that of the noise along each, (n_bins,).
+    """
+    rows, scaler = fold.train, fold.scaler
+    x = (data.spectra[rows] - scaler.x_mean) / scaler.x_std
+    noise = np.mean((data.errors[rows] / scaler.x_std) ** 2, axis=0)
+    covariance = np.atleast_2d(np.cov(x.T, ddof=0))
+    if not data.noisy:
+        covariance = covariance + np.diag(noise)
+    variance, direction = np.linalg.eigh(covariance)
+    return x.mean(axis=0), variance, direction, noise @ direction**2
 
 
 def add_noise(spectra, errors, rng):

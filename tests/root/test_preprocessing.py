@@ -150,12 +150,21 @@ def test_whitened_noisy_spectra_have_unit_covariance():
     assert np.allclose(kernel, kernel.T)
 
 
-def test_only_spectra_without_noise_are_whitened_unless_it_is_asked_for():
+@pytest.mark.parametrize("faint, whitened", [(0.01, True), (0.3, False)])
+def test_spectra_that_hold_noise_are_whitened_where_a_clear_direction_is_faint(faint, whitened):
+    rng = np.random.default_rng(0)
+    data = dataset(n=400, noise=1e-6)
+    planets = rng.normal(size=(400, 2)) * [1, faint]  # depth of all bins, and of the last one
+    spectra = (
+        1e-2 + 1e-3 * (planets[:, :1] + planets[:, 1:] * np.eye(13)[-1]) + data.errors * rng.normal(size=(400, 13))
+    )
+    found = {}
     for noisy in (False, True):
-        data = replace(dataset(n=40), noisy=noisy)
-        fold = Fold.of(data, np.arange(40), np.arange(40))
-        found = {asked: first_layer(data, fold, asked) is not None for asked in ("auto", True, False)}
-        assert found == {"auto": not noisy, True: True, False: False}
+        some = replace(data, spectra=spectra, noisy=noisy)
+        fold = Fold.of(some, np.arange(400), np.arange(400))
+        found |= {(noisy, asked): first_layer(some, fold, asked) is not None for asked in ("auto", True, False)}
+    expected = {True: True, False: False}
+    assert found == {(n, a): expected.get(a, whitened or not n) for n in (False, True) for a in ("auto", True, False)}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, 1e38])
