@@ -10,7 +10,7 @@ import numpy as np
 
 from perturbation.amps import BANDS, amp, find_amp
 from perturbation.arguments import float_array
-from perturbation.quadrature import changes, moved_spectra
+from perturbation.quadrature import changes, moved_bins
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
 ROWS_PER_CALL = 65536  # spectra per call of the network: 27 MB of 52-bin spectra
@@ -59,13 +59,13 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
         raise ValueError("deviations: expected a sequence with a number other than zero in it, received none")
     if errors.shape not in (spectra.shape, (1, n_bins)):
         raise ValueError(f"errors: expected {spectra.shape} or ({n_bins},), received {errors.shape}")
-    push = np.eye(n_bins)[:, None] * errors  # (n_bins, 1 or N, n_bins)
+    errors = np.broadcast_to(errors, spectra.shape)
     at_once = max(1, rows_per_call // (1 + n_bins * len(deviations)))
     total = squares = 0.0
     for start in range(0, len(spectra), at_once):
         some = slice(start, start + at_once)
         # The reference goes through the same call as the pushed spectra, so a push of zero changes nothing.
-        rows = moved_spectra(spectra[some], push if push.shape[1] == 1 else push[:, some], deviations)
+        rows = moved_bins(spectra[some], errors[some], np.arange(n_bins), n_bins, deviations)
         predictions = np.asarray(predict(rows.reshape(-1, n_bins)), float)
         n_rows = rows.shape[0] * rows.shape[1]
         if predictions.ndim != 2 or len(predictions) != n_rows:

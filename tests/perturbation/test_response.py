@@ -99,11 +99,12 @@ def test_lists_of_integers_and_errors_for_all_are_taken_in_any_number_of_calls()
         np.testing.assert_allclose(got.change, expected.change, rtol=1e-12)
 
 
-def test_response_map_is_saved_as_plain_arrays():
-    group = {}
+def test_response_map_is_saved_and_read_back(tmp_path):
+    h5py = pytest.importorskip("h5py")
     got = response_map(linear, SPECTRA, ERRORS)
-    got.save(group)
-    assert isinstance(got, ResponseMap) and got.n_spectra == 7
-    assert {name: value is getattr(got, name) for name, value in group.items()} == dict.fromkeys(
-        ("deviations", "change", "spread"), True
-    )
+    with h5py.File(tmp_path / "map.h5", "w") as group:
+        got.save(group)
+        again = ResponseMap.load(group)
+        assert list(group) == ["change", "deviations", "spread"]
+    assert again.n_spectra == got.n_spectra == 7
+    assert all(np.array_equal(getattr(again, name), getattr(got, name)) for name in ("deviations", "change", "spread"))
