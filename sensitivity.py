@@ -181,9 +181,8 @@ def sensitivity_map(
         draw; replaces ``scheme``. As an array: the number of each bin's group, negative for none. Bins in no group do
         not move and get NaN.
     covariance : bool, optional
-        Whether ``org_error`` holds covariances. Default: if it has three axes, or is (n_bins, n_bins) while there
-        are not n_bins spectra. With as many spectra as bins a square array counts as errors; it is refused if it is
-        symmetric, as it may then be either, unless all its numbers are equal.
+        Whether ``org_error`` holds covariances. Default: if it has three axes, or is (n_bins, n_bins) while there are
+        not n_bins spectra. Where there are, it counts as errors, but a symmetric one may be either and is refused.
     auxiliary : array of shape (N, k), optional
         Second input of a two-input model, held fixed. The model receives [spectra, auxiliary].
     input_layout : {"channel", "flat", "channel_first"}, optional
@@ -198,12 +197,11 @@ def sensitivity_map(
         Where chunks of spectra are run. Default: in this process. For worker processes give a `ModelLoader`.
     chunk_size : int or "auto"
         Spectra per chunk; with quadrature, the next number that fills whole calls. Does not change the result.
-        "auto": 16, or with an ``executor`` about a second of work, as one of its workers measures it on the first
-        spectra, but enough chunks for all workers and at most 4 MB of maps in each.
+        "auto": 16, or with an ``executor`` about a second of work, as one of its workers measures it.
     store : mutable mapping of int to ndarray of shape (2 or, with quadrature, 4, n_AMPs, n_bins), optional
-        Finished spectra, by row of ``org_spectrum``, in scaled units. Those in it are not computed again; others are
-        added as their chunk ends. It is for resuming the same test after an interruption; it is not checked that model,
-        spectra, errors, scheme, repeats and seed are the same. Random repeats need ``rng`` with it.
+        Finished spectra, by row of ``org_spectrum``, in scaled units, to resume the same test after an interruption.
+        Those in it are not computed again; whether they are of the same test is not checked. Random repeats need
+        ``rng`` with it.
     tolerance : float, optional
         Stop before ``no_spectra`` once the sum over bins of each AMP's map has at most this relative standard error,
         from at least 10 spectra of each AMP. ``n_spectra`` says where; if it is never reached all are used.
@@ -228,14 +226,9 @@ def sensitivity_map(
     ------
     ValueError
         If an argument is not as described, no spectrum is in an AMP's abundance range, the model's output is not
-        (rows, n_AMPs) or not finite, or the prediction for a spectrum depends on the others of the call. The message
-        names the argument, what was expected and what was received.
-
-    Warns
-    -----
-    UserWarning
-        If some AMPs have fewer than ``no_spectra`` spectra, the model predicts at random, or its numbers are too coarse
-        for their changes.
+        (rows, n_AMPs) or not finite, or the prediction for a spectrum depends on the others of the call. A UserWarning
+        says that there are fewer than ``no_spectra`` spectra, that the model predicts at random, or that its numbers
+        are too coarse for their changes.
 
     Notes
     -----
