@@ -7,7 +7,7 @@ import numpy as np
 
 from perturbation import arguments
 from perturbation.engine import CHUNKS_AHEAD, covariance_root, make_chunks, time_chunk
-from perturbation.predictors import CALLS_AT_ONCE, Predictor
+from perturbation.predictors import CALLS_AT_ONCE
 from perturbation.probe import probe_model
 from perturbation.quadrature import N_ARRAYS, Rule, call_shape
 
@@ -39,7 +39,7 @@ class Plan:
     repeat: int  # random repeats; 0 with quadrature
     seed: int = 0
     # What is called, and for which spectra
-    calls: tuple = (Predictor(None, None, "flat"),)  # how to call each network, without the network itself
+    calls: tuple = ()  # a Predictor for each network, without the network itself
     weights: np.ndarray | None = None  # (K, n_AMPs) of the scaled predictions in their mean, scaled as the first is
     amps: tuple = ()  # of the columns; empty where nothing names them
     wanted: np.ndarray | None = None  # (N, n_rows) of bool: which spectra enter which row of the map
