@@ -65,7 +65,7 @@ STEPS = (
         "results/answer_coverage, docs/your_planet.md",
         ("-m studies.answer_coverage WORK/mlp --out studies/results/answer_coverage.txt",),
     ),
-    Step("mixture", 1, "results/mixture.csv", (f"-m studies.mixture {RUNS}",)),
+    Step("mixture", 1, "results/mixture.csv", ("-m studies.mixture WORK/mlp WORK/cnn",)),
     Step(
         "agreement",
         8,
