@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 FIELDS = ("instrument_wlgrid", "instrument_spectrum", "instrument_noise", "instrument_width")
 CACHE_VERSION = 2
-CACHED, TABLES = ("labels", "spectra", "errors", "wavelength", "bin_width"), ("truth", "auxiliary")
 
 LEVEL_2 = {  # columns that are AMPs: key, and factor to the unit of constants.AMPS
     "planet_temp": ("Tp", 1.0),
@@ -35,19 +33,6 @@ LEVEL_2 = {  # columns that are AMPs: key, and factor to the unit of constants.A
     "planet_mass_kg": ("Mp", 1.0),
 }
 LEVEL_1_NAMES = {"t": "Tp", "temp": "Tp", "temperature": "Tp", "planet_temp": "Tp"}
-
-
-@dataclass(frozen=True)
-class Planets:
-    """What the files of a folder hold, one row for each planet in the order of the truth table."""
-
-    labels: np.ndarray  # (N,) names of the groups
-    spectra: np.ndarray  # (N, n_bins)
-    errors: np.ndarray  # (N, n_bins)
-    wavelength: np.ndarray  # (n_bins,)
-    bin_width: np.ndarray  # (n_bins,)
-    truth: dict  # numeric columns (N,) of the table of targets, by name
-    auxiliary: dict  # those of the other table
 
 
 def _folder(path, *names):
@@ -75,7 +60,8 @@ def load_level_2(path):
         raise InputError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv; test data have no targets")
     extra = folder / "AuxillaryTable.csv"
     planets = _cached(folder / "SpectralData.hdf5", truth, extra if extra.is_file() else None)
-    return _survey(path, planets, _level_2_targets(planets.truth))
+    targets = _level_2_targets(_columns(planets, "truth"))
+    return _survey(path, planets, targets, _columns(planets, "auxiliary"))
 
 
 def load_level_1(path):
@@ -83,26 +69,28 @@ def load_level_1(path):
     folder = _need(path, "observations.hdf5")
     table = folder / "all_data.csv"
     planets = _cached(folder / "observations.hdf5", table, None)
-    model = {name: values for name, values in planets.truth.items() if name.endswith("_model")}
+    columns = _columns(planets, "truth")
+    model = {name: values for name, values in columns.items() if name.endswith("_model")}
     if not model:
-        raise InputError(f"{table}: no column of numbers ends in _model; it holds {', '.join(planets.truth)}")
-    others = {name: values for name, values in planets.truth.items() if name not in model}
+        raise InputError(f"{table}: no column of numbers ends in _model; it holds {', '.join(columns)}")
     targets = dict(_level_1_target(name, values, table) for name, values in model.items())
-    return _survey(path, replace(planets, auxiliary=others), targets)
+    return _survey(path, planets, targets, {name: v for name, v in columns.items() if name not in model})
 
 
-def _survey(path, planets, targets):
+def _columns(planets, table):
+    """Return the columns (N,) that `_read_folder` took from one of the tables, by name."""
+    return {name.removeprefix(table + " "): v for name, v in planets.items() if name.startswith(table + " ")}
+
+
+def _survey(path, planets, targets, auxiliary):
     return Survey(
-        spectra=planets.spectra,
-        errors=planets.errors,
-        wavelength=planets.wavelength,
-        bin_width=planets.bin_width,
+        **{name: planets[name] for name in ("spectra", "errors", "wavelength", "bin_width")},
         depth_unit="fraction",
-        targets={**_level_2_targets(planets.auxiliary, known_only=True), **targets},
-        default_targets=_paper_order(targets),
-        auxiliary=planets.auxiliary,
+        targets={**_level_2_targets(auxiliary, known_only=True), **targets},
+        default_targets=tuple(sorted(targets, key=lambda key: list(AMPS).index(key) if key in AMPS else len(AMPS))),
+        auxiliary=auxiliary,
         name=str(path),
-        labels=list(planets.labels),
+        labels=list(planets["labels"]),
     )
 
 
@@ -142,10 +130,6 @@ def _level_1_target(name, values, path):
     if (finite >= 0).all() and (finite <= 1).all():
         return key, Target(values, "", "log10", "linear")
     raise InputError(f"{path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
-
-
-def _paper_order(targets):
-    return tuple(sorted(targets, key=lambda key: list(AMPS).index(key) if key in AMPS else len(AMPS)))
 
 
 def _plain_id(text):
@@ -196,16 +180,18 @@ def _cached(spectra, truth, extra):
 
 
 def _read_folder(spectra, truth, extra):
-    table, auxiliary = read_csv(truth), {}
+    """Return arrays by name, a row for each planet of the truth table; columns as "truth NAME", "auxiliary NAME"."""
+    table = read_csv(truth)
     ids = _table_ids(table)
+    columns = {f"truth {name}": values for name, values in _numeric_columns(table).items()}
     if extra is not None:
         extra = read_csv(extra)
         rows = _match(ids, _table_ids(extra), truth, extra.path)
-        auxiliary = {name: values[rows] for name, values in _numeric_columns(extra).items()}
+        columns |= {f"auxiliary {name}": values[rows] for name, values in _numeric_columns(extra).items()}
     names, depth, error, wavelength, bin_width = _read_planets(spectra)
     rows = _match(ids, [_plain_id(name) for name in names], truth, spectra)
-    columns = _numeric_columns(table)
-    return Planets(np.array(names)[rows], depth[rows], error[rows], wavelength, bin_width, columns, auxiliary)
+    per_planet = {"labels": np.array(names)[rows], "spectra": depth[rows], "errors": error[rows]}
+    return {**per_planet, "wavelength": wavelength, "bin_width": bin_width, **columns}
 
 
 def _numeric_columns(table):
@@ -224,12 +210,7 @@ def _cache_places(path):
 
 def _write_cache(cache, key, planets):
     with written_whole(cache) as part, open(part, "wb") as file:
-        np.savez(
-            file,
-            key=np.array(key),
-            **{name: getattr(planets, name) for name in CACHED},
-            **{f"{kind} {name}": v for kind in TABLES for name, v in getattr(planets, kind).items()},
-        )
+        np.savez(file, key=np.array(key), **planets)
 
 
 def _read_cache(cache, key):
@@ -238,13 +219,8 @@ def _read_cache(cache, key):
         return None
     try:
         with np.load(cache, allow_pickle=False) as file:  # a zip archive: checksums guard the content
-            if str(file["key"]) != key:
-                return None
-            tables = {
-                kind: {name.removeprefix(kind + " "): file[name] for name in file if name.startswith(kind + " ")}
-                for kind in TABLES
-            }
-            return Planets(*(file[name] for name in CACHED), **tables)
+            planets = {name: file[name] for name in file}
+        return planets if str(planets.pop("key")) == key else None
     except Exception as error:  # a zip reader fails on a broken file in many ways; the copy can always be made again
         logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
         return None

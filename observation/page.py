@@ -11,7 +11,7 @@ from common.metrics import shares
 from constants import AMP, BANDS
 from loaders.observation import Observation
 from observation import figures
-from observation.compare import INSIDE, Consistency
+from observation.compare import INSIDE, OUTSIDE, Consistency
 from report.best_estimator import BLUE, WHY_BLUE, half_of_the_map
 from report.page import figure_section, grid, page_head, pairs, plain
 from report.pictures import Picture, among
@@ -288,7 +288,9 @@ def _removals(estimate):
 
 
 def _result(estimate):
-    """Return in one sentence which parameters are measured, and which are not."""
+    """Return which parameters are measured and which are not, or that nothing can be relied on."""
+    if estimate.consistency.status == OUTSIDE:
+        return "This spectrum is unlike those in training: <strong>no estimate can be relied on</strong>."
     kinds = {}
     for k, amp in enumerate(estimate.amp_table):
         kinds.setdefault(constraint(estimate, k), []).append(plain(amp.label))

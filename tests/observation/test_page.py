@@ -63,6 +63,9 @@ def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consis
     first = page[: page.index("<nav")]
     for text in ("<strong>−6.00</strong>", "−6.51 to −5.66", "−7.70 to −4.30", "measured", "Out of distribution"):
         assert text in first, text
+    assert "no estimate can be relied on" in first
+    sure = page_of(estimate_of(consistency=Consistency("inside", ["Consistent."], {})))
+    assert "<strong>Measured</strong>: H<sub>2</sub>O, " in sure[: sure.index("<main")]
     assert "&lt;b&gt;" in page and "<b>" not in page and "&lt;planet&gt;" in page
 
 
