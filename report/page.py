@@ -13,7 +13,7 @@ from common import metrics
 from common.files import csv_text, written_whole
 from constants import BANDS
 from report import style
-from report.best_estimator import WHY_BLUE, best_estimator_of, looks_blue, verdicts
+from report.best_estimator import DISTRUST, WHY_BLUE, best_estimator_of, looks_blue, verdicts
 from report.diagnostics import calibration
 from report.pictures import among, make_figures, noise_of_test
 from report.share_panels import Steps, panel
@@ -113,23 +113,21 @@ def build_page(run, rendered):
 
 
 def result(run, found):
-    """Return the result of a run as one sentence of HTML."""
-    who = f"The mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"The {run.model} network"
-    mean = np.nanmean([v.r2 for v in found])
-    text = (
-        f"{html.escape(who)} has R² {style.score(mean, 2)} on {len(run.y_test)} test spectra (mean over the parameters)"
-    )
-    if found[0].error_ratio is not None:
-        text += (
-            f" and {np.median([v.error_ratio for v in found]):.2f} times the smallest possible squared error (median)"
-        )
-    by_level = [[plain(v.amp.label) for v in found if v.level == level] for level in range(3)]
-    words = ("trust", "trust with care", "do not trust")
-    for word, names in zip(words, by_level):
-        if len(names) == len(found) > 1:
-            return f"{text}: <strong>{word} any of the {len(found)} parameters</strong>."
-    clauses = [f"<strong>{word}</strong> {among(names)}" for word, names in zip(words, by_level) if names]
-    return f"{text}: {'; '.join(clauses)}."
+    """Return the result of a run as one sentence of HTML: the verdict, then how good the predictions are."""
+    n, clauses = len(found), []
+    for level, word in enumerate(("trust", "trust with care", "do not trust")):
+        names = [plain(v.amp.label) for v in found if v.level == level]
+        everything = f"any of the {n} parameters" if level == DISTRUST else f"all {n} parameters"
+        if names:
+            whom = everything if len(names) == n > 1 else among(names)
+            clauses.append(f'<strong class="{CLASSES[level]}">{word if clauses else word.capitalize()}</strong> {whom}')
+    who = f"the mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"the {run.model} network"
+    mean = style.score(np.nanmean([v.r2 for v in found]), 2)
+    text = f"{'; '.join(clauses)}: {html.escape(who)} has R² {mean} on {len(run.y_test)} test spectra"
+    if found[0].error_ratio is None:
+        return f"{text} (mean over the parameters)."
+    ratio = np.median([v.error_ratio for v in found])
+    return f"{text} (mean over the parameters) and {ratio:.2f} times the smallest possible squared error (median)."
 
 
 def _panels(run, found, best):

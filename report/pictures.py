@@ -17,10 +17,6 @@ LOSS = {  # training.loss in words, and as short as an axis label has to be
         "mean log of squared error, scaled",
     ),
 }
-SHARE = (
-    "The sensitivity to a bin is the mean squared change of the prediction when this bin alone is redrawn within its"
-    " error; it is divided by the sum over all bins"
-)
 
 
 class Picture(NamedTuple):
@@ -121,26 +117,28 @@ def _shares(run, width):
     if exact is None:
         return None
     best = best_estimator_of(run)
-    shows = (
-        f"The share of each wavelength bin in the sensitivity of an AMP. {SHARE}"
-        f" ({_whose(run)}, exact map of {span(exact.n_spectra)} {_map_spectra(run, 'sensitivity_single')}test"
-        f" spectra, {exact.nodes} nodes)."
-        " Shaded: one standard error of a share (jackknife over spectra)."
-    )
-    shows += " Grey: the molecule's known bands." if _has_bands(run) else ""
-    shows += " Dashed: the best possible estimator of this data set." if best else ""
-    read = (
-        "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
-        " distinguish it from other molecules."
-    )
-    read += (
-        " Where it leaves the dashed line, it weights these bins differently from the best estimator." if best else ""
-    )
     figure = map_figures.share_panels(
         run.wavelength, run.bin_width, metrics.shares(exact.mean), exact.share_error, run.amp_table,
         metrics.shares(best.optimal_map) if best else None, width,
     )  # fmt: skip
-    return Picture(figure, "Which wavelengths each prediction is sensitive to", shows, read)
+    spectra = f"{span(exact.n_spectra)} {_map_spectra(run, 'sensitivity_single')}test spectra"
+    return Picture(
+        figure,
+        "Which wavelengths each prediction is sensitive to",
+        "The share of each wavelength bin in the sensitivity of an AMP. The sensitivity to a bin is the mean squared"
+        " change of the prediction when this bin alone is redrawn within its error; it is divided by the sum over all"
+        f" bins ({_whose(run)}, exact map of {spectra}, {exact.nodes} nodes). Shaded: one standard error of a share"
+        " (jackknife over spectra)."
+        + (" Grey: the molecule's known bands." if _has_bands(run) else "")
+        + (" Dashed: the best possible estimator of this data set." if best else ""),
+        "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
+        " distinguish it from other molecules."
+        + (
+            " Where it leaves the dashed line, it weights these bins differently from the best estimator."
+            if best
+            else ""
+        ),
+    )
 
 
 def _has_bands(run):
@@ -178,13 +176,13 @@ def _curves(run, width):
 
 def _lines_of(run):
     """Say what the lines of the curves are."""
-    on_curve = [a.label for a in run.amp_table if a.key in run.molecule_curves]
+    on_curve = sum(a.key in run.molecule_curves for a in run.amp_table)
     if not on_curve:
         return "The lines are the median test spectrum."
     text = "The lines are the transit depth of a reference planet with one molecule alone"
     text += " (grey: with none)" if "none" in run.molecule_curves else ""
-    rest = "; parameters without such a line are drawn on the median test spectrum."
-    return text + (rest if len(on_curve) < len(run.amp_table) else ".")
+    rest = "; parameters without such a line are drawn on the median test spectrum"
+    return text + (rest if on_curve < len(run.amp_table) else "") + "."
 
 
 def _heatmap(run, width):
