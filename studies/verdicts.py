@@ -104,31 +104,29 @@ def level(row, with_best):
 def counts(table):
     """Return how many cases of each quality get each verdict, a row (dict) each."""
     rows = []
-    for seeds, part in (("chosen on", table[table.seed == CHOSEN_ON]), ("tested on", table[table.seed != CHOSEN_ON])):
+    for seeds, part in (("choice", table[table.seed == CHOSEN_ON]), ("test", table[table.seed != CHOSEN_ON])):
         for with_best in (True, False):
             for quality in ("sound", "worse", "unsound"):
                 levels = [level(row, with_best) for _, row in part[part.quality == quality].iterrows()]
-                row = {"seeds": seeds, "best estimator": "known" if with_best else "not known", "quality": quality}
+                row = {"seeds": seeds, "best estimator": "known" if with_best else "unknown", "quality": quality}
                 rows.append(row | {word: str(levels.count(i)) for i, word in enumerate(WORDS)})
     return rows
 
 
 def summary(table):
-    """Return the hits and false alarms of the cases that did not choose the thresholds, as sentences."""
+    """Return the hits and false alarms among the cases that test the thresholds, as sentences."""
     sentences = []
     for with_best in (True, False):
-        levels = {
-            quality: [level(row, with_best) for _, row in table[table.quality == quality].iterrows()]
+        sound, unsound = (
+            [level(row, with_best) for _, row in table[table.quality == quality].iterrows()]
             for quality in ("sound", "unsound")
-        }
-        sound, unsound = levels["sound"], levels["unsound"]
-        sentences.append(
-            f"With{'' if with_best else 'out'} the best estimator, the tests have"
-            f" {sum(one > TRUST for one in unsound)} hits among {len(unsound)} unsound cases"
-            f" ({unsound.count(DISTRUST)} of them distrusted) and {sound.count(DISTRUST)} false alarms among"
-            f" {len(sound)} sound ones ({sound.count(CARE)} are trusted with care)."
         )
-    return " ".join(sentences)
+        sentences.append(
+            f"With{'' if with_best else 'out'} the best estimator, {len(unsound) - unsound.count(TRUST)} of"
+            f" {len(unsound)} unsound cases are hits ({unsound.count(DISTRUST)} distrusted) and {sound.count(DISTRUST)}"
+            f" of {len(sound)} sound ones are false alarms ({sound.count(CARE)} trusted with care)."
+        )
+    return "\n".join(sentences)
 
 
 def main():
