@@ -15,7 +15,7 @@ from constants import BANDS
 from report import style
 from report.best_estimator import DISTRUST, WHY_BLUE, best_estimator_of, looks_blue, verdicts
 from report.diagnostics import calibration
-from report.pictures import among, make_figures, noise_of_test
+from report.pictures import MAKERS, among, make_figures, noise_of_test
 from report.share_panels import Steps, panel
 from runio.config import flatten
 
@@ -31,8 +31,7 @@ CLASSES = ("trust", "care", "distrust")
 KEY = (
     "The sensitivity of a parameter to a bin is the mean squared change of its prediction when this bin alone is"
     " redrawn within its error. Steps: the share of each bin in the sum over all bins, in per cent; band: its standard"
-    " error;"
-    " {best}grey: the molecule's known bands. Point at a bin for its share and its sensitivity. AMP stands for"
+    " error; {best}grey: the molecule's known bands. Point at a bin for its share and its sensitivity. AMP stands for"
     " atmospheric model parameter."
 )
 BEST = (
@@ -57,11 +56,10 @@ def write_figures(run, folder=None, figures="report", processes=1):
     telephones where it is wider than one of their screens.
     """
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
-    wide, narrow = make_figures(run, figures), make_figures(run, figures, style.ONE_COLUMN)
+    wide = make_figures(run, figures)
     again = [n for n, one in wide.items() if n != FIRST and one.figure.get_figwidth() > style.ONE_COLUMN]
-    tasks = [(one.figure, style.DPI, True) for one in wide.values()] + [
-        (narrow[n].figure, 1.5 * style.DPI, False) for n in again
-    ]
+    tasks = [(one.figure, style.DPI, True) for one in wide.values()]
+    tasks += [(MAKERS[name](run, style.ONE_COLUMN).figure, 1.5 * style.DPI, False) for name in again]
     files = style.all_drawn(tasks, processes)
     small = dict(zip(again, (png for png, _ in files[len(wide) :])))
     for name, (png, pdf) in zip(wide, files):

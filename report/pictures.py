@@ -28,19 +28,18 @@ class Picture(NamedTuple):
     read: str  # how to read it
 
 
-def make_figures(run, which="report", width=TWO_COLUMNS):
+def make_figures(run, which="report"):
     """Draw the figures that a ``results.Run`` has the numbers for: {file name: `Picture`}, in the order of the report.
 
     ``which`` is "none", "report" (those of report.html) or "all" (also those that show the same numbers in another
-    way); ``width`` is in inches, ``style.ONE_COLUMN`` for a telephone.
+    way).
     """
     if which not in ("none", "report", "all"):
         raise ValueError(f"figures: expected none, report, all, received {which!r}")
-    only_all = (
-        ONLY_ALL if run.best.sensitivity_single else ONLY_ALL - {"sensitivity_profiles"}
-    )  # in place of the shares
+    instead = set() if run.best.sensitivity_single else {"sensitivity_profiles"}  # of the shares
+    only_all = ONLY_ALL - instead
     names = [name for name in MAKERS if which == "all" or (which == "report" and name not in only_all)]
-    made = ((name, MAKERS[name](run, width)) for name in names)
+    made = ((name, MAKERS[name](run, TWO_COLUMNS)) for name in names)
     return {name: picture for name, picture in made if picture is not None}
 
 
@@ -390,7 +389,7 @@ def _loss_curves(run, width):
     )
 
 
-MAKERS = {
+MAKERS = {  # functions of a run and a width in inches; a Picture, or None without the numbers
     "sensitivity_shares": _shares,
     "sensitivity_curves": _curves,
     "sensitivity_heatmap": _heatmap,
