@@ -156,28 +156,18 @@ def _direction_cosine(j, j_upper, q):
     matrix = np.zeros((2 * j_upper + 1, 2 * j + 1))
     if j == j_upper == 0:
         return matrix
-    for i, k in enumerate(range(-j, j + 1)):
-        if abs(k + q) > j_upper:
-            continue
-        if j_upper == j + 1:
-            value = {
-                0: np.sqrt(2.0 * ((j + 1) ** 2 - k * k)),
-                1: np.sqrt((j + k + 1.0) * (j + k + 2)),
-                -1: np.sqrt((j - k + 1.0) * (j - k + 2)),
-            }[q] / np.sqrt((j + 1.0) * (2 * j + 1) * 2)
-        elif j_upper == j:
-            value = {
-                0: np.sqrt(2.0) * k,
-                1: -np.sqrt((j - k) * (j + k + 1.0)),
-                -1: np.sqrt((j + k) * (j - k + 1.0)),
-            }[q] / np.sqrt(j * (j + 1.0) * 2)
-        else:
-            value = {
-                0: -np.sqrt(2.0 * (j * j - k * k)),
-                1: np.sqrt((j - k) * (j - k - 1.0)),
-                -1: np.sqrt((j + k) * (j + k - 1.0)),
-            }[q] / np.sqrt(j * (2 * j + 1.0) * 2)
-        matrix[k + q + j_upper, i] = value
+    k = np.arange(-j, j + 1)
+    k = k[np.abs(k + q) <= j_upper]
+    if j_upper == j + 1:
+        squares = {0: 2.0 * ((j + 1) ** 2 - k * k), 1: (j + k + 1.0) * (j + k + 2), -1: (j - k + 1.0) * (j - k + 2)}
+        value = np.sqrt(squares[q]) / np.sqrt((j + 1.0) * (2 * j + 1) * 2)
+    elif j_upper == j:
+        value = np.sqrt(2.0) * k if q == 0 else -q * np.sqrt((j - q * k) * (j + q * k + 1.0))
+        value = value / np.sqrt(j * (j + 1.0) * 2)
+    else:
+        squares = {0: 2.0 * (j * j - k * k), 1: (j - k) * (j - k - 1.0), -1: (j + k) * (j + k - 1.0)}
+        value = (-1 if q == 0 else 1) * np.sqrt(squares[q]) / np.sqrt(j * (2 * j + 1.0) * 2)
+    matrix[k + q + j_upper, k + j] = value
     return matrix
 
 

@@ -7,20 +7,10 @@ The geometry is that of TauREx 3 (Al-Refaie et al. 2021, ApJ 917, 37), with whic
 import numpy as np
 
 from constants import SUN_RADIUS
+from simulation import contributions
 from simulation.alkali import ALKALIS, AlkaliLines
 from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture, hydrostatic, layer_pressures, temperature_profile
-from simulation.contributions import (
-    SCATTERERS,
-    Collisions,
-    LineAbsorption,
-    TableAbsorption,
-    covered,
-    haze,
-    load_tables,
-    native_grid,
-    rayleigh,
-)
 from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
 
@@ -55,10 +45,8 @@ class ForwardModel:
         In solar radii of 6.957e8 m.
     continuum : bool
         False leaves out Rayleigh scattering and CIA (for comparison).
-    layers : int
-        Number of layers, of equal thickness in log pressure.
-    pressure_range : (float, float)
-        Pressure at the top and at the bottom [Pa].
+    layers, pressure_range : int and (float, float)
+        Number of layers, of equal thickness in log pressure, and the pressure at the top and at the bottom [Pa].
     """
 
     def __init__(
@@ -84,21 +72,21 @@ class ForwardModel:
         if opacities is None or isinstance(opacities, Opacities):
             self._use_distributions(opacities or Opacities.load())
         else:
-            tables = load_tables(opacities, [name for name in MOLECULES if name in self.names])
-            self._grid = native_grid(tables, self.edges)  # (n,) ascending [cm-1]
-            self._absorption = TableAbsorption(tables, self._grid, self._pressure)
+            tables = contributions.load_tables(opacities, [name for name in MOLECULES if name in self.names])
+            self._grid = contributions.native_grid(tables, self.edges)  # (n,) ascending [cm-1]
+            self._absorption = contributions.TableAbsorption(tables, self._grid, self._pressure)
         self._binning = binning_matrix(self._grid, self.edges)
         borders = cell_borders(self._grid)
         self._alkalis = {name: AlkaliLines(name, borders, self._pressure) for name in ALKALIS if name in self.names}
-        self._collisions = Collisions(self._grid)
-        self._rayleigh = {gas: rayleigh(gas, self._grid) for gas in SCATTERERS if continuum}
+        self._collisions = contributions.Collisions(self._grid)
+        self._rayleigh = {gas: contributions.rayleigh(gas, self._grid) for gas in contributions.SCATTERERS if continuum}
 
     def _use_distributions(self, opacities):
         """Absorb by correlated k on the parts of the cells that the bins, and the gaps between them, touch."""
         parts = np.flatnonzero((opacities.overlap(*self.edges.T) > 0).any(axis=0))
         parts = np.arange(max(parts[0] - 1, 0), min(parts[-1] + 2, len(opacities.cell)))
         self._grid = ((opacities.edges[1:] + opacities.edges[:-1]) / 2)[parts][::-1]
-        self._absorption = LineAbsorption(opacities, parts, self._pressure)
+        self._absorption = contributions.LineAbsorption(opacities, parts, self._pressure)
 
     def depth(self, amps):
         """Transit depth in the bins.
@@ -131,7 +119,7 @@ class ForwardModel:
         whole = hydrostatic(self._boundaries, self._pressure, temperature, weight, 10 ** given["Mp"], given["Rp"])
         if not np.isfinite(whole.column).all():  # a gas that is not bound has no edge
             return self._grid, np.full(len(self._grid), np.nan)
-        deck, fraction = covered(self._boundaries, 10 ** given["Pclouds"]), given["cloud_fraction"]
+        deck, fraction = contributions.covered(self._boundaries, 10 ** given["Pclouds"]), given["cloud_fraction"]
         first = int((deck == 1).sum()) if fraction == 1 else 0  # rays below the deck are dark
         seen = whole.above(first)
         light = self._gas(mix, hydrogen, helium, seen, given["Tp"])
@@ -139,7 +127,7 @@ class ForwardModel:
         cloudy = 1 - deck[first:, None].astype(np.float32)
         if factor > 0:
             column = (seen.column.sum(axis=1) * hydrogen).astype(np.float32)
-            sigma = haze(factor, given["haze_slope"], self._grid).astype(np.float32)
+            sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
             cloudy = cloudy * np.exp(-np.outer(column, sigma))
         light *= (1 - fraction) + fraction * cloudy
         dark = whole.ring[:first].sum() + seen.ring.sum() - seen.ring @ light

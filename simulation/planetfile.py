@@ -80,9 +80,9 @@ class PlanetConfig:
     # {instrument: standard deviation, ppm} of what is added to its depths; filled by `load_planet`.
     offsets = MappingProxyType({})
 
-    def ranges(self):
-        """Return {AMP: range in SI units, or None}, in the order of a survey's columns."""
-        return {
+    def priors(self):
+        """Return {AMP: (unit, scale, (low, high))} of the AMPs to draw, in SI units, in the order of the columns."""
+        ranges = {
             **vars(self.molecules),
             "Mp": [value * JUPITER_MASS for value in self.planet.mass],
             "Rp": [value * JUPITER_RADIUS for value in self.planet.radius],
@@ -93,14 +93,7 @@ class PlanetConfig:
             "haze_factor": self.haze.factor,
             "haze_slope": self.haze.slope,
         }
-
-    def priors(self):
-        """Return {AMP: (unit, scale, (low, high))} of the AMPs to draw."""
-        return {
-            key: (AMPS[key].unit, AMPS[key].scale, tuple(limits))
-            for key, limits in self.ranges().items()
-            if limits is not None
-        }
+        return {key: (AMPS[key].unit, AMPS[key].scale, tuple(ends)) for key, ends in ranges.items() if ends is not None}
 
 
 def load_planet(path):

@@ -2,13 +2,14 @@
 
     python -m studies.observation_posterior SURVEY.h5 RUN_DIR --observation FILE --planet FILE.yaml --planets 20
 
-samples the posterior of the observation, and of simulated test planets of the run with their noise, by nested sampling
-(nestle, requirements-science.txt) with the priors of the survey. The forward model is an emulator that learns from the
-rows of the survey that the run did not test (``survey_emulator.py``; kept beside the run as ``emulator.npz``). Its
-error is printed, and with ``--planet`` every posterior is re-weighted by the true forward model, which removes
-the error of the emulator (3 s a planet). Offsets of instruments, which no parameter stands for, are part of the
-covariance of the errors. Beside mean and standard deviation of the posterior stand the network's
-estimate and half of its 68 % interval (``observation/compare.py``).
+samples the posterior of the observation, and of simulated test planets of the run with their noise, with the priors of
+the survey: by the tempered sampler whose posteriors of the shipped data are calibrated (``posterior.py``), or with
+``--nested`` by nestle (requirements-science.txt), which takes many times longer. The forward model is an emulator that
+learns from the rows of the survey that the run did not test (``survey_emulator.py``; kept beside the run as
+``emulator.npz``). Its error is printed, and with ``--planet`` every posterior is re-weighted by the true forward model,
+which removes the error of the emulator (3 s a planet). Offsets of instruments, which no parameter stands for, are part
+of the covariance of the errors. Beside mean and standard deviation of the posterior stand the network's estimate and
+half of its 68 % interval (``observation/compare.py``).
 
 Writes --out as CSV, a row per planet and AMP: planet, amp, truth, answer, half68, mean, deviation (of the posterior),
 and shift, (answer - mean) / deviation. A planet that is in the file is not sampled again, but the network is
@@ -38,12 +39,13 @@ from simulation.survey import forward_model
 from studies.best_fit import covariance_of
 from studies.command import study_parser
 from studies.posterior import reweight
-from studies.samplers import nested_posterior
+from studies.samplers import nested_posterior, tempered_posterior
 from studies.survey_emulator import Survey, SurveyEmulator, error_text
 
 COLUMNS = ("planet", "amp", "truth", "answer", "half68", "mean", "deviation", "shift")
 CLOSE = 0.5  # posterior standard deviations
 TRUE_DRAWS = 400  # evaluations of the true forward model
+WALKERS, MOVES = 1024, 40  # of the tempered sampler: with 15 parameters fewer leave means uncertain by half a deviation
 
 
 def emulator_of(survey, run, path, epochs):
@@ -79,10 +81,13 @@ class Whitened:
         return self.model.depth(amps) @ self.white.T
 
 
-def sample(name, emulator, depth, error, rng, limits):
-    """Sample one posterior; print its cost and the best chi2."""
+def sample(name, emulator, depth, error, rng, limits, prior=None):
+    """Sample one posterior, from AMPs and depths of the ``prior`` or nested; print its cost and the best chi2."""
     start = time.perf_counter()
-    found = nested_posterior(emulator.depth, depth, error, limits, rng)
+    if prior is None:
+        found = nested_posterior(emulator.depth, depth, error, limits, rng)
+    else:
+        found = tempered_posterior(emulator.depth, depth, error, limits, prior, rng, WALKERS, MOVES)
     best = (((emulator.depth(found.draws) - depth) / error) ** 2).sum(axis=1).min()
     seconds = time.perf_counter() - start
     print(f"{name}: {found.calls} calls, {seconds:.0f} s; best chi2 {best:.0f} of {len(depth)} bins", flush=True)
@@ -164,6 +169,7 @@ def main():
     parser.add_argument("--observation", help="table of the observation")
     parser.add_argument("--planet", help="its planet file; with it posteriors are those of the true forward model")
     parser.add_argument("--planets", type=int, default=20, help="simulated planets (default %(default)s)")
+    parser.add_argument("--nested", action="store_true", help="by nested sampling")
     parser.add_argument("--epochs", type=int, default=300, help="of the emulator (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("observation_posterior.csv"))
     parser.add_argument("--seed", type=int, default=0)
@@ -181,6 +187,7 @@ def main():
         true, offsets = forward_model(design), design.offsets
     emulator = emulator_of(survey, run, run.folder / "emulator.npz", arguments.epochs)
     print(error_text(emulator, survey, run.test_rows), flush=True)
+    rest = np.setdiff1d(np.arange(len(survey.amps)), run.test_rows)
     old, rows, sampled = read_rows(arguments.out), [], {}
     for row in old:
         sampled.setdefault(row["planet"], []).append((row["mean"], row["deviation"]))
@@ -201,7 +208,8 @@ def main():
             rng = np.random.default_rng(stream(arguments.seed, Stream.NESTED_SAMPLING, key))
             white = np.linalg.inv(np.linalg.cholesky(covariance_of(error, offsets)))
             fast, seen, unit = Whitened(emulator, white), white @ depth, np.ones(len(error))
-            found = sample(name, fast, seen, unit, rng, emulator.limits)
+            prior = None if arguments.nested else (survey.amps[rest], survey.depth[rest] @ white.T)
+            found = sample(name, fast, seen, unit, rng, emulator.limits, prior)
             mean, deviation = found.mean, np.sqrt(found.variance)
             if true is not None:
                 rng = np.random.default_rng(stream(arguments.seed, Stream.REWEIGHTING, key))

@@ -127,7 +127,7 @@ def nested_posterior(depth, spectrum, error, limits, rng):
     return summarise(draws, weights, depth(draws), error, calls=found.ncall, log_evidence=found.logz)
 
 
-def tempered_posterior(depth, spectrum, error, limits, prior, rng):
+def tempered_posterior(depth, spectrum, error, limits, prior, rng, n_walkers=WALKERS, moves=MOVES):
     """Sample one posterior by a population that moves from the prior to it (Del Moral et al. 2006, JRSS B 68, 411).
 
     The likelihood is raised to a power that grows from nearly 0 to 1. At each power the walkers are resampled by
@@ -141,26 +141,26 @@ def tempered_posterior(depth, spectrum, error, limits, prior, rng):
         return -0.5 * (((depth(low + (high - low) * unit) - spectrum) / error) ** 2).sum(axis=1)
 
     value = -0.5 * (((prior[1] - spectrum) / error) ** 2).sum(axis=1)
-    power, calls = next_power(value, 0.0, WALKERS / len(value)), 0
+    power, calls = next_power(value, 0.0, n_walkers / len(value)), 0
     log_evidence, weights = reweighted(power * value)
-    walkers = (prior[0][rng.choice(len(value), WALKERS, p=weights)] - low) / (high - low)
+    walkers = (prior[0][rng.choice(len(value), n_walkers, p=weights)] - low) / (high - low)
     while True:
-        walkers = walk(lambda unit, power=power: power * log_likelihood(unit), walkers, rng, MOVES, MOVES)
-        calls += WALKERS * MOVES
+        walkers = walk(lambda unit, power=power: power * log_likelihood(unit), walkers, rng, moves, moves)
+        calls += n_walkers * moves
         if power == 1:
             break
         value = log_likelihood(walkers)
         step = next_power(value, power, KEPT_FRACTION) - power
         gained, weights = reweighted(step * value)
         walkers, power, log_evidence = (
-            walkers[rng.choice(WALKERS, WALKERS, p=weights)],
+            walkers[rng.choice(n_walkers, n_walkers, p=weights)],
             power + step,
             log_evidence + gained,
         )
         power = 1.0 if power > 1 - 1e-9 else power
     draws = low + (high - low) * walk(log_likelihood, walkers, rng)
     weights = np.full(len(draws), 1 / len(draws))
-    calls += WALKERS * STEPS
+    calls += n_walkers * STEPS
     return summarise(draws, weights, depth(draws), error, calls=calls, log_evidence=log_evidence)
 
 
