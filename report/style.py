@@ -149,6 +149,8 @@ def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUM
         columns = 1 if n <= MAX_TALL else 2
     rows = math.ceil(n / columns)
     figure = new_figure(ONE_COLUMN if n == 1 else width, max(rows * row_height + 0.35, 2.2))
+    if width < TWO_COLUMNS:
+        figure.get_layout_engine().set(w_pad=0.07)  # room for labels that grow by a digit when panels shrink
     figure.supxlabel(labels[0])
     figure.supylabel(labels[1])
     grid, axes = figure.add_gridspec(rows, columns), []

@@ -21,7 +21,7 @@ from runio.results import load_run
 CASES = {
     "few": {"n_amps": 5, "n_bins": 13, "n_folds": 1, "curves": False},
     "many": {"n_amps": 14, "n_bins": 100, "n_folds": 2},
-    "telephone": {"n_amps": 9, "n_bins": 13, "n_folds": 2},
+    "telephone": {"n_amps": 4, "n_bins": 13, "n_folds": 2},
 }
 EXPECTED = {
     "sensitivity_shares", "sensitivity_curves", "sensitivity_profiles", "sensitivity_heatmap",
