@@ -160,7 +160,7 @@ def measure_exact(n_spectra):
     network.predict_on_batch = recorded
     map_once()
     network.predict_on_batch = call
-    again = max(1, 20 // n_spectra)
+    again = max(1, 100 // n_spectra)
     seconds = []
     for _ in range(2 * TURNS):
         mine, bare = Stopwatch(), Stopwatch()
