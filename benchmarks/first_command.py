@@ -30,6 +30,7 @@ from common.processes import process_count
 from constants import Stream, stream
 from pipeline.folds import data_path, load_split, prepare_tensorflow
 from runio.config import build_config
+from runio.log import quiet_stderr
 from runio.results import ENSEMBLE, load_run
 
 ROUNDS = 3  # of each measurement; the fastest counts
@@ -56,7 +57,8 @@ def row(stage, cost, times, **bounds):
 
 def import_seconds(bare):
     """Return the seconds of importing TensorFlow as the pipeline does, or alone. To be called in a new process."""
-    return once(lambda: __import__("tensorflow") if bare else prepare_tensorflow())
+    with quiet_stderr():
+        return once(lambda: __import__("tensorflow") if bare else prepare_tensorflow())
 
 
 def read_arrays(path):
@@ -121,22 +123,19 @@ def maps(run, config, split, networks, n):
     some = replace(split, test=split.test[:n])
     folds = [network for k, network in networks.items() if k != ENSEMBLE]
     config.sensitivity.no_spectra = n
-    models, scalers = [network.model for network in folds], [network.scaler for network in folds]
     spectra, n_bins = split.data.spectra[some.test], split.data.spectra.shape[1]
-    second = [
-        None if split.data.auxiliary is None else s.scaled_auxiliary(split.data.auxiliary[some.test]) for s in scalers
-    ]
+    second = None if split.data.auxiliary is None else split.data.auxiliary[some.test]
+    own = [network.map_arguments(second) for network in folds]
     ways = (
         ("published", published_maps, config.sensitivity.repeat * len(halving_sizes(n_bins)), run.best.sensitivity),
         ("exact", single_bin_maps, (config.sensitivity_single.nodes - 1) * n_bins + 1, run.best.sensitivity_single),
     )
     for name, function, n_rows, made in ways:
-        cost = seconds(lambda f=function: f(config, some, models, scalers, spectra, second, rng=0))
+        cost = seconds(lambda f=function: f(config, some, own, spectra, rng=0))
         total, call = n * n_rows, min(n * n_rows, 5120)
-        batch = folds[0].scaler.inputs(
-            np.resize(spectra, (call, n_bins)), second[0] and np.resize(second[0], (call, -1))
-        )
-        passes = seconds(lambda b=batch: [model.predict_on_batch(b) for model in models]) * total / call
+        more = None if second is None else np.resize(second, (call, second.shape[1]))
+        batch = folds[0].scaler.inputs(np.resize(spectra, (call, n_bins)), more)
+        passes = seconds(lambda b=batch: [one.model.predict_on_batch(b) for one in folds]) * total / call
         times = made.n_spectra.max() / n if made else 0
         yield row(f"{name} map of {n} spectra, {len(folds)} folds", cost, times, bare_calls=passes)
 

@@ -22,7 +22,7 @@ from benchmarks.measuring import RESULTS, ROOT, benchmark_parser, write
 from constants import NETWORKS
 
 THREADS = (1, 2, 4)
-WAYS = (("config.yaml", 256), ("config.yaml", 64), ("config.yaml", 1000), ("configs/paper.yaml", 64))
+WAYS = (("config.yaml", 512), ("configs/paper.yaml", 64))
 
 
 def trained_weights(network, config, batch_size, threads, size, epochs):

@@ -44,12 +44,7 @@ def digest(*paths):
 def read_bounded(path, limit):
     """Return the bytes of a regular file of at most ``limit`` bytes; never wait for a pipe or read a device.
 
-    Raises
-    ------
-    ValueError
-        If the file is larger, or not a regular file. The message does not name the file.
-    OSError
-        If it cannot be read.
+    A larger file, or another kind of file, raises a ValueError whose message does not name it.
     """
     kind = os.stat(path).st_mode
     if stat.S_ISDIR(kind):

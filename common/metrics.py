@@ -4,19 +4,10 @@ import numpy as np
 
 
 def scores(y_test, y_pred, y_std):
-    """Mean squared error and R2 of each AMP, the paper's score table.
+    """Return the paper's scores of each AMP, {"MSE": (n_amps,), "R2": (n_amps,)}, of predictions (n_test, n_amps).
 
-    Parameters
-    ----------
-    y_test, y_pred : ndarray (n_test, n_amps)
-        True and predicted AMPs in retrieval space.
-    y_std : ndarray (n_amps,) or (1, n_amps)
-        Standard deviation of the training AMPs. Errors are divided by it, so that AMPs can be compared.
-
-    Returns
-    -------
-    dict of str to ndarray (n_amps,)
-        "MSE" in units of the training variance; "R2", NaN where all true values are equal.
+    ``y_std`` (n_amps,) or (1, n_amps) is the standard deviation of the training AMPs: the squared error is in units of
+    its square, so that AMPs can be compared. R2 is NaN where all true values are equal.
     """
     y_test, y_pred, scale = np.asarray(y_test, float), np.asarray(y_pred, float), np.asarray(y_std, float).reshape(-1)
     if y_test.ndim != 2 or len(y_test) == 0:

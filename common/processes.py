@@ -43,16 +43,9 @@ def usable_memory():
 
 
 def process_count(asked, n_tasks, memory=MEMORY_PER_PROCESS):
-    """Return how many processes to use at a time.
+    """Return how many processes to use for ``n_tasks``: as many as asked, or with "auto" as there are cores and memory.
 
-    Parameters
-    ----------
-    asked : int or "auto"
-        "auto": as many as there are cores and memory for.
-    n_tasks : int
-        No more than these are of use.
-    memory : float
-        Bytes that one process needs.
+    ``memory``: bytes that one process needs.
     """
     if asked == "auto":
         asked = min(usable_cores(), int(min(usable_memory() / memory, n_tasks)))
@@ -102,14 +95,9 @@ def _begin():
 def end_with_parent():
     """Let this worker process end as soon as its parent has ended. To be called first in a worker.
 
-    A parent that is killed tells its workers nothing, and a worker of ``concurrent.futures.ProcessPoolExecutor``
-    then waits for work for ever. Works on every system, in processes started by ``multiprocessing``, best by its
-    method "spawn": a worker that was forked may hold the pipe by which another one hears of the parent's end.
-
-    Raises
-    ------
-    ValueError
-        If ``multiprocessing`` did not start this process.
+    A parent that is killed tells its workers nothing, and a worker of ``concurrent.futures.ProcessPoolExecutor`` then
+    waits for work for ever. Works in processes started by ``multiprocessing`` (else a ValueError), best by its method
+    "spawn": a worker that was forked may hold the pipe by which another one hears of the parent's end.
     """
     parent = parent_process()
     if parent is None:

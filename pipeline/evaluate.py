@@ -18,7 +18,7 @@ from pipeline.folds import empty_rows
 from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
 from runio.results import ENSEMBLE, NetworkResult
-from sensitivity import ModelLoader, SensitivityMap, compute_sensitivty_org, fold_maps
+from sensitivity import ModelLoader, SensitivityMap, fold_maps
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,7 @@ def evaluate(config, split, networks, folder, executor=None):
 
 
 def predict_noisy(network, data, test, seed):
-    """Predict the AMPs (n_test, n_amps) of the noisy test spectra, in retrieval space.
-
-    Raises
-    ------
-    RuntimeError
-        If the network returns NaN or infinity.
-    """
+    """Predict the AMPs (n_test, n_amps) of the noisy test spectra, in retrieval space; a RuntimeError if one is NaN."""
     spectra = noisy_test_spectra(data, test, seed)
     y_pred = network.predict(spectra, None if data.auxiliary is None else data.auxiliary[test])
     bad = ~np.isfinite(y_pred).all(axis=1)
@@ -75,34 +69,28 @@ def predict_noisy(network, data, test, seed):
     return y_pred
 
 
-def published_maps(config, split, models, scalers, spectra, auxiliary, **resumable):
-    """Return the published test's map of each model around ``spectra`` (n_test, n_bins), then that of their mean."""
+def published_maps(config, split, networks, spectra, **resumable):
+    """Return the published test's map of each network around ``spectra`` (n_test, n_bins), then that of their mean.
+
+    ``networks`` are those that `sensitivity.fold_maps` takes.
+    """
     chosen, amps, names = config.sensitivity, split.data.amps[split.test], split.data.amp_names
     fewest = max(AUTO_FEWEST, len(amps) // AUTO_SHARE)
     empty, abundance = empty_rows(chosen.abundance, names, amps), chosen.abundance
     if empty:  # they are mapped without a cut, and left empty then
         cuts = abundance_cuts(abundance, find_amps(names, len(names)))
         abundance = {names[row]: cut for row, cut in cuts.items() if row not in empty}
-    maps = compute_sensitivty_org(
-        models,
+    maps = fold_maps(
+        networks,
         amps,
         spectra,
         split.data.errors[split.test],
-        [scaler.y_mean for scaler in scalers],
-        [scaler.y_std for scaler in scalers],
-        names,
-        min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra,
-        chosen.repeat,
-        [scaler.x_mean for scaler in scalers],
-        [scaler.x_std for scaler in scalers],
-        abundance,
-        auxiliary=auxiliary,
-        scheme=chosen.scheme,
+        gases=names,
+        no_spectra=min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra,
+        abundance=abundance,
         nodes=None,  # random draws, as published
-        batch_size=chosen.batch_size,
-        chunk_size=chosen.chunk_size,
-        tolerance=chosen.tolerance,
-        details=True,
+        keep_spectra=False,
+        **{name: getattr(chosen, name) for name in ("repeat", "scheme", "batch_size", "chunk_size", "tolerance")},
         **resumable,
     )
     for found in maps:
@@ -113,21 +101,10 @@ def published_maps(config, split, models, scalers, spectra, auxiliary, **resumab
     return maps
 
 
-def single_bin_maps(config, split, models, scalers, spectra, auxiliary, **resumable):
-    """Return the exact map of single bins of each model around ``spectra``, then that of their mean."""
+def single_bin_maps(config, split, networks, spectra, **resumable):
+    """Return the exact map of single bins of each network around ``spectra``, then that of their mean."""
     chosen, n_test = config.sensitivity_single, len(split.test)
     n_used = n_test if chosen.no_spectra == -1 else min(chosen.no_spectra, n_test)
-    networks = [
-        {
-            "model": model,
-            "x_mean": scaler.x_mean,
-            "x_std": scaler.x_std,
-            "y_data_mean": scaler.y_mean,
-            "y_data_std": scaler.y_std,
-            "auxiliary": second,
-        }
-        for model, scaler, second in zip(models, scalers, auxiliary, strict=True)
-    ]
     return fold_maps(
         networks,
         None,
@@ -137,7 +114,7 @@ def single_bin_maps(config, split, models, scalers, spectra, auxiliary, **resuma
         scheme="single",
         nodes=chosen.nodes,
         no_spectra=-1 if chosen.no_spectra >= n_test else chosen.no_spectra,
-        keep_spectra=n_used * (len(models) + 1) * split.data.amps.shape[1] * spectra.shape[1] < MAX_KEPT,
+        keep_spectra=n_used * (len(networks) + 1) * split.data.amps.shape[1] * spectra.shape[1] < MAX_KEPT,
         **resumable,
     )
 
@@ -152,19 +129,19 @@ def map_sensitivity(name, config, split, networks, folder, executor=None):
     found = {k: _kept_map(path, k) for k, path in kept.items()}
     if all(found.values()):
         return found
-    folds = [k for k in networks if k != ENSEMBLE]
+    folds = {k: network for k, network in networks.items() if k != ENSEMBLE}
     paths = [network_file(folder, k) for k in folds]
-    models = [ModelLoader(load_model, str(path.resolve())) for path in paths]
-    if executor is None:
-        models = [networks[k].model for k in folds]
-    scalers = [networks[k].scaler for k in folds]
-    auxiliary = [None if data.auxiliary is None else s.scaled_auxiliary(data.auxiliary[test]) for s in scalers]
+    if executor is not None:  # its workers load the networks themselves
+        loaders = [ModelLoader(load_model, str(path.resolve())) for path in paths]
+        folds = {k: replace(networks[k], model=loader) for k, loader in zip(folds, loaders)}
+    second = None if data.auxiliary is None else data.auxiliary[test]
+    own = [network.map_arguments(second) for network in folds.values()]
     is_noisy = chosen.noisy and not data.noisy
     spectra = noisy_test_spectra(data, test, config.seed) if is_noisy else data.spectra[test]
     n_rows = len(networks) * len(data.amp_names)  # of all maps, below each other
     with MapStore(folder / f"maps_{name}.bin", n_rows, data.spectra.shape[1], digest(*paths)) as store:
         rng = stream(config.seed, Stream.SENSITIVITY, 0)
-        maps = MAPS[name](config, split, models, scalers, spectra, auxiliary, rng=rng, executor=executor, store=store)
+        maps = MAPS[name](config, split, own, spectra, rng=rng, executor=executor, store=store)
     *others, final = maps  # the mean of the folds, or the only fold, keeps the maps of its spectra for `thirds_of`
     maps = [*(replace(one, per_spectrum=None, spectra=None) for one in others), final]
     found = dict(zip(networks, maps, strict=True))  # the mean of the folds is the last of both

@@ -192,17 +192,16 @@ def train_folds(executor, config, split, folder, watch, n_processes=1):
     """Train all folds that are not yet trained as tasks of ``executor``; their networks appear in ``folder``.
 
     Five folds on two processes: the fifth is trained in two halves, first and last, so that no process idles meanwhile.
-
     The weights are those of folds trained one after the other in this process, bit for bit where the workers' machines
-    are of its kind and TensorFlow uses as many threads. ``watch`` (an `EpochWatch`) follows the progress. A fold that
-    fails, or whose network does not appear, raises a RuntimeError.
+    are of its kind and TensorFlow uses as many threads. A fold that fails, or whose network does not appear, raises a
+    RuntimeError.
     """
     tree = config.to_dict()
     tree["data"]["path"] = os.path.abspath(data_path(config))
     settings, folder = json.dumps(tree), Path(folder).resolve()
     missing = [k for k in range(len(split.folds)) if not _network(folder, k).is_file()]
-    sha256 = split.data.sha256()
-    tasks = [FoldTask(settings, sha256, str(folder), k, tensorflow_threads()) for k in missing]
+    common = settings, split.data.sha256(), str(folder)
+    tasks = [FoldTask(*common, k, tensorflow_threads()) for k in missing]
     n_halved = len(tasks) % n_processes
     halves = [replace(task, until=config.training.epochs // 2) for task in tasks[len(tasks) - n_halved :]]
     running = {executor.submit(train_on_worker, task): task for task in [*halves, *tasks[: len(tasks) - n_halved]]}
@@ -221,10 +220,8 @@ def train_folds(executor, config, split, folder, watch, n_processes=1):
                 running[executor.submit(train_on_worker, rest)] = rest
                 continue
             if not _network(folder, k).is_file():
-                raise RuntimeError(
-                    f"fold {k}: trained, but {_network(folder, k)} is not here; --output has to be on a file "
-                    "system that the workers share"
-                )
+                where = "--output has to be on a file system that the workers share"
+                raise RuntimeError(f"fold {k}: trained, but {_network(folder, k)} is not here; {where}")
             watch.end(k)
 
 
@@ -233,9 +230,8 @@ def train_on_worker(task):
     prepare_tensorflow()
     config = build_config(json.loads(task.settings))
     if not Path(task.folder).is_dir():
-        raise RuntimeError(
-            f"{task.folder}: not on this worker; expected --output on a file system that all workers see"
-        )
+        where = "expected --output on a file system that all workers see"
+        raise RuntimeError(f"{task.folder}: not on this worker; {where}")
     split, sha256 = _load_once(task.settings)
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")

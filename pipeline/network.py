@@ -200,18 +200,23 @@ class TrainedNetwork:
             self._refuse_other_errors(errors)
         rows = self._rows(auxiliary, len(spectra))
         bins = self.wavelength if options.get("directions") is None else None
-        return sensitivity_map(
-            self.model,
-            amps,
-            spectra,
-            errors,
-            self.scaler.y_mean,
-            self.scaler.y_std,
-            x_mean=self.scaler.x_mean,
-            x_std=self.scaler.x_std,
-            auxiliary=None if rows is None else self.scaler.scaled_auxiliary(rows),
-            **{"gases": self.amp_names, "no_spectra": None, "wavelength": bins, **options},
-        )
+        options = {"gases": self.amp_names, "no_spectra": None, "wavelength": bins, **options}
+        own = self.map_arguments(rows)
+        return sensitivity_map(y_test=amps, org_spectrum=spectra, org_error=errors, **own, **options)
+
+    def map_arguments(self, auxiliary=None):
+        """Return the arguments of `sensitivity.sensitivity_map` that are this network's own, as a dict.
+
+        ``auxiliary`` (N, n_auxiliary) are auxiliary inputs in their own units.
+        """
+        return {
+            "model": self.model,
+            "x_mean": self.scaler.x_mean,
+            "x_std": self.scaler.x_std,
+            "y_data_mean": self.scaler.y_mean,
+            "y_data_std": self.scaler.y_std,
+            "auxiliary": None if auxiliary is None else self.scaler.scaled_auxiliary(auxiliary),
+        }
 
     def _refuse_other_unit(self, spectra):
         """Refuse spectra (N, n_bins) that lie far from those of the run, and name the unit that they are likely in."""

@@ -306,20 +306,15 @@ def check_environment():
 
 def versions():
     """Return the versions of this software, of Python and of the packages, without importing them."""
-    by_package = {"software": VERSION, "python": platform.python_version()}
+    by_package = {"software": VERSION, "python": platform.python_version(), **dict.fromkeys(PACKAGES, "not installed")}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             by_package[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            by_package[package] = "not installed"
     return by_package
 
 
 def score_table(names, scores):
-    """Return the closing table as text: MSE (scaled units) and R2 of each AMP, and their means.
-
-    ``scores`` are those of `runio.results.Run`: for each fold, and "ensemble", ``MSE`` and ``R2`` (n_amps,).
-    """
+    """Return the closing table as text: MSE (scaled units) and R2 of each AMP from `runio.results.Run.scores`."""
     folds = [found for name, found in scores.items() if name != "ensemble"]
     columns = {"": {score: np.mean([one[score] for one in folds], axis=0) for score in ("MSE", "R2")}}
     if "ensemble" in scores:
