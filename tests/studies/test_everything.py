@@ -25,6 +25,10 @@ def test_every_command_names_a_script_that_is_there():
         assert (ROOT / path).is_file(), command
 
 
+def test_every_step_has_a_name_of_its_own():
+    assert len({step.name for step in STEPS}) == len(STEPS)
+
+
 def test_the_list_is_printed_and_nothing_is_run(tmp_path):
     command = [sys.executable, "-m", "studies", "--list", "--work", str(tmp_path / "work")]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
