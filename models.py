@@ -22,10 +22,9 @@ keras.config.set_epsilon(1e-7)
 
 
 def whitening_layer(spectrum):
-    """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1).
+    """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1). Not in the paper.
 
-    Not in the paper. Neighbouring bins rise and fall together, so that what tells molecules apart is a few
-    percent of the scaled input; whitening (``preprocessing.whitening``) brings it to unit variance.
+    What tells molecules apart is a few percent of the scaled input; whitening (``preprocessing``) makes its variance 1.
     """
     n_bins = spectrum.shape[1]
     x = layers.Flatten(name="spectrum_flat")(spectrum)  # (N, n_bins)
@@ -73,8 +72,8 @@ def hybrid(
 def _convolutions(x, filters, kernel_size, pooling, batch_norm, activation):
     """Convolutions over the bins: (N, n_bins, 1) -> (N, n_bins, filters[-1]), with pooling (N, n_bins // 4, ...).
 
-    The paper's have batch normalisation in each and max-pooling after the first two. Pooling keeps the largest of two
-    neighbours and forgets which one it was, so that what follows cannot tell a bin from the next (docs/science.md).
+    The paper's have batch normalisation in each and max-pooling after the first two, which forgets which of two
+    neighbours was the larger (docs/science.md).
     """
     for i, n in enumerate(filters, 1):
         x = layers.Conv1D(n, kernel_size, padding="same", name=f"conv_{i}")(x)
@@ -146,13 +145,12 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, 
     n_amps : int
         AMPs to return.
     n_auxiliary : int
-        Scaled auxiliary inputs; they join after the spectral part, and the network then takes a list
-        [spectrum (N, n_bins, 1), auxiliary (N, n_auxiliary)].
+        Scaled auxiliary inputs; they join after the spectral part, and the network takes [spectrum (N, n_bins, 1),
+        auxiliary (N, n_auxiliary)].
     whitening : (kernel (n_bins, n_bins), bias (n_bins,)), optional
         Weights of a fixed first layer, from ``preprocessing.whitening``; none gives the paper's networks.
     seed : int, sequence of int or numpy.random.SeedSequence, optional
-        Of the initial weights and of dropout: the same seed, the same network, whatever else draws random numbers in
-        this process. None: from Python's global random state, as Keras does.
+        Of the initial weights and of dropout. None: from Python's global random state, as Keras does.
     **settings
         Passed on to the builder of that name.
 
