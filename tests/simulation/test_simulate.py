@@ -19,7 +19,7 @@ import taurex_reference
 from simulation import __main__ as command
 from simulation import bandmodel, survey
 from simulation.ariel import ariel_grid, noise
-from simulation.design import PRIORS, REFERENCE_PLANET
+from simulation.design import ARIEL, PRIORS, REFERENCE_PLANET
 from simulation.forward_model import NAMES, ForwardModel, binning_matrix
 from simulation.molecules import MOLECULES as CONSTANTS
 from simulation.molecules import REFERENCE_TEMPERATURE
@@ -78,15 +78,15 @@ def test_short_run_is_the_beginning_of_a_long_one_whatever_the_processes(small_r
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(model):
-    first, again = survey.draw_amps(4, 7), survey.draw_amps(2, 7, start=2)
+    first, again = ARIEL.draw_amps(4, 7), ARIEL.draw_amps(2, 7, start=2)
     np.testing.assert_array_equal(first[2:], again)
-    assert not np.any(survey.draw_amps(4, 8) == first)
+    assert not np.any(ARIEL.draw_amps(4, 8) == first)
     np.testing.assert_array_equal(first, first.astype(np.float32))  # nothing is lost in single precision
 
 
 def test_file_is_byte_identical_and_holds_the_agreed_layout(small_run, model, tmp_path):
     copy = tmp_path / small_run.name
-    amps = survey.draw_amps(5, 7)
+    amps = ARIEL.draw_amps(5, 7)
     depth = np.round(model.depth(amps) / survey.DEPTH_STEP) * survey.DEPTH_STEP
     survey.write_file(copy, depth, survey.molecule_curves(model), 7)
     assert copy.read_bytes() == small_run.read_bytes()
@@ -146,7 +146,7 @@ def test_killed_run_leaves_no_worker_and_goes_on_from_its_finished_chunks(tmp_pa
     result = read(out)
     assert (result["spectra"][:4] == 0.25).all()
     assert result["spectra"][4:].max() < 0.2
-    np.testing.assert_array_equal(result["amps"], survey.draw_amps(n, 7))
+    np.testing.assert_array_equal(result["amps"], ARIEL.draw_amps(n, 7))
     assert not parts.exists()
     assert [r.message.partition(".npz: ")[2] for r in caplog.records] == ["damaged, and made again"] * 2
 
@@ -267,7 +267,7 @@ def test_surveys_of_the_shipped_opacities_do_without_taurex():
 
 
 def test_insane_depth_is_refused():
-    amps = survey.draw_amps(2, 7)
+    amps = ARIEL.draw_amps(2, 7)
     depth = np.repeat((amps[:, 6:7] / 6.957e8) ** 2, 52, axis=1)
     survey.check_depth(depth, amps)
     for value in (np.nan, np.inf, 1.0):
@@ -290,7 +290,7 @@ def test_tables_give_the_same_depth_through_taurex_own_absorption(tables, tmp_pa
                 file["xsecarr"], file["p"] = sigma, np.array([1e-2, 1e3, 1e8])
                 file["p"].attrs["units"] = "Pa"
         tables = tmp_path
-    amps = survey.draw_amps(1, 7)[0]
+    amps = ARIEL.draw_amps(1, 7)[0]
     amps[8] = 4.6 + 1e-9  # on the boundary of a layer, where TauREx's clouds are ours
     model = ForwardModel(tables)
     wavenumber, depth = model.native_depth(amps)
@@ -308,7 +308,7 @@ def test_users_tables_may_have_zeros_and_pressures_in_bar(tables, tmp_path):
             del file["xsecarr"], file["p"]
             file["xsecarr"], file["p"] = sigma, np.logspace(-9, 3, 3)
             file["p"].attrs["units"] = "bar"
-    amps = survey.draw_amps(2, 7)
+    amps = ARIEL.draw_amps(2, 7)
     amps[:, 7] = [700.0, 1400.0]  # nodes: interpolation is linear with zeros, of the logarithm without
     np.testing.assert_allclose(ForwardModel(tmp_path).depth(amps), model.depth(amps), rtol=2e-3)  # linear in T
 
