@@ -20,7 +20,7 @@ studies/results:
 - paper_trust.csv: per molecule, the lowest predicted abundance from which on at least 70 % of the predictions are
   within 0.5 dex of the truth;
 
-and with --figure the maps of three molecules by the paper's cnn. Figures of each network (predicted against true, bias,
+and with --figure the maps of three molecules by the paper's mlp. Figures of each network (predicted against true, bias,
 credibility) are in the folder of its run.
 """
 
@@ -44,7 +44,7 @@ RECIPES = {"paper": "configs/paper.yaml", "ours": "config.yaml"}
 EPOCHS = {"mlp": 10, "cnn": 10, "lstm": 1, "hybrid": 3}  # of the paper's recipe; it has 100
 THIRDS = ("low", "middle", "high")  # of the planets, by the abundance of a molecule
 TRUSTED = 0.7  # share of the predictions within the tolerance (0.5 dex)
-FIGURE_AMPS, FIGURE_RUN = ("H2O", "CO", "CO2"), ("paper", "cnn")
+FIGURE_AMPS, FIGURE_RUN = ("H2O", "CO", "CO2"), ("paper", "mlp")
 KEYS = ["recipe", "network"]
 MOLECULES = ("H2O", "CH4", "CO", "CO2", "NH3")
 MARKS = tuple(f"<!-- {what}: studies.paper -->" for what in ("begin", "end"))
@@ -233,7 +233,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=500, help="of the published map (default %(default)s)")
     parser.add_argument("--planets", type=int, default=300, help="behind each map (default %(default)s)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper", help="where the runs are kept")
-    parser.add_argument("--figure", type=Path, help="picture of the maps of the paper's cnn")
+    parser.add_argument("--figure", type=Path, help="picture of the maps of the paper's mlp")
     parser.add_argument("--page", type=Path, help="Markdown file whose tables are made anew")
     parser.add_argument("--quick", action="store_true", help="3000 spectra, 1 epoch, 5 repeats; nothing written")
     arguments = parser.parse_args()
