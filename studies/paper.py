@@ -189,7 +189,7 @@ def markdown(scores, maps, trust):
 def _shares(parts):
     """Share in bands of each molecule, in per cent, in one map after the other: a dict of texts."""
     found = [part.set_index("amp")["in_bands"] for part in parts]
-    return {name: " / ".join(f"{100 * one[name]:.0f}" for one in found) for name in MOLECULES}
+    return {name: "/".join(f"{100 * one[name]:.0f}" for one in found) for name in MOLECULES}
 
 
 def plot(path, maps, optimal, names, wavelength):
