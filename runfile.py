@@ -181,15 +181,13 @@ def networks(config, arguments):
 
 def study_planet(config, arguments, command, log):
     """Simulate planets like an observed one, train on them, apply the networks: three resumable steps in one folder."""
-    from loaders.observation import read_observation
     from observation import planet
     from observation.apply import apply_run
     from runio.folder import new_folder
-    from simulation.design import survey_design
+    from simulation.design import seen_and_design
 
-    files, data = (arguments.observation, arguments.planet), config.data
-    seen = read_observation(arguments.observation, data.depth_unit, data.width, data.columns)
-    design = survey_design(seen, arguments.planet)
+    files = arguments.observation, arguments.planet
+    seen, design = seen_and_design(*files, config.data.depth_unit, config.data.width, config.data.columns)
     folder = Path(arguments.output) if arguments.output else new_folder(config.output, "planet")
     with planet.Study(folder, *files, arguments.n, config, arguments.overwrite, arguments.resume) as study:
         survey = study.survey(design, arguments.quiet)

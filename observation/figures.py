@@ -1,7 +1,7 @@
 """Figures of one observation: estimates with their errors, and the bins that they are sensitive to.
 
 Arrays in, Figure out; nothing is written. ``ends`` (n_bins, 2) are those of the bins, micron; figures for the screen of
-a phone have the ``width`` (inches) of one column.
+a phone have the ``width`` `NARROW` (inches).
 """
 
 import numpy as np
@@ -33,6 +33,7 @@ from report.style import (
 INSTRUMENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#332288")
 MARKERS = "osD^vPX"  # one more than colours, so that pairs repeat only after 42 instruments
 COLOURS = "magma_r"
+NARROW = 3.2  # inches: 7 points are 11 pixels then on a phone of 400
 MANY_BINS = 120  # from which on there are two panels in a row
 
 

@@ -18,7 +18,6 @@ from report.pictures import Picture, among
 from report.share_panels import Steps, panel
 from report.style import (
     DPI,
-    ONE_COLUMN,
     TWO_COLUMNS,
     amount,
     bin_ends,
@@ -75,7 +74,7 @@ class Estimate:
 
 def make_pictures(estimate, narrow=False):
     """Draw the figures of an estimate: {file name: `report.pictures.Picture`}; narrow ones are for the page alone."""
-    e, seen, width = estimate, estimate.observation, ONE_COLUMN if narrow else TWO_COLUMNS
+    e, seen, width = estimate, estimate.observation, figures.NARROW if narrow else TWO_COLUMNS
     pictures = {
         "answer_intervals": Picture(
             figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table, width),

@@ -140,9 +140,14 @@ ARIEL = Design(
 def survey_design(observation, planet, depth_unit="auto", width="auto", columns="auto"):
     """Return the `Design` of a survey for an observation: its bins and errors, star and priors of its planet file.
 
-    `observation` is a table or what `loaders.observation.read_observation` returned, whose arguments are the others. An
-    InputError says which file cannot be used, and why.
+    `observation` is a table for `loaders.observation.read_observation`, whose arguments are the others. An InputError
+    says which file cannot be used, and why.
     """
+    return seen_and_design(observation, planet, depth_unit, width, columns)[1]
+
+
+def seen_and_design(observation, planet, depth_unit="auto", width="auto", columns="auto"):
+    """Return the observation that a survey is made for, read once, and the `Design`; arguments of `survey_design`."""
     config = load_planet(planet)
     with as_input_error():
         seen = read_observation(observation, depth_unit, width, columns)
@@ -168,7 +173,7 @@ def survey_design(observation, planet, depth_unit="auto", width="auto", columns=
     )
     _warn_if_out_of_reach(design, seen)
     _warn_if_unseen(design, planet)
-    return design
+    return seen, design
 
 
 def _check_covered(edges, name):
