@@ -46,9 +46,11 @@ def test_a_run_of_version_0_2_is_read(of_0_2):
 
 
 def test_a_network_of_version_0_2_predicts_as_it_did(of_0_2):
-    pytest.importorskip("tensorflow")
+    keras = pytest.importorskip("keras")
     from pipeline.network import TrainedNetwork
 
+    if tuple(map(int, keras.version().split(".")[:2])) < (3, 15):
+        pytest.skip("Keras 3.15 wrote this network, and earlier versions do not read it")
     spectra = 0.01 + 1e-3 * np.linspace(-1, 1, 12).reshape(2, 6)
     expected = [[-1.50353432, -470.93394296], [-10.41928567, 1144.35859013]]
     np.testing.assert_allclose(TrainedNetwork.load(of_0_2).predict(spectra), expected, rtol=1e-5)
