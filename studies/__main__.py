@@ -81,10 +81,11 @@ STEPS = (
         "docs/explanations.md, second half",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
-    Step("tuning", 25, "results/tuning, docs/science.md", ("-m studies.tuning --work WORK/tuning",)),
+    Step("tuning", 15, "results/tuning, docs/science.md", ("-m studies.tuning --work WORK/tuning",)),
+    Step("pairs", 6, "results/pairs: batch size and rate", ("-m studies.pairs", "-m studies.pairs --full")),
     Step(
         "explanations",
-        15,
+        12,
         "docs/explanations.md",
         (
             "-m studies.leave_one_out",
