@@ -107,7 +107,7 @@ OUTSIDE_BINS = 0.05  # so is one with more than this share of its bins outside t
 OUTSIDE_DEVIATIONS = 5  # and one without a comparison, so many standard deviations from the mean training depth
 LARGE_RESIDUAL = 4.0  # standard deviations from which on a bin is named
 OTHER_ERRORS = 1.25  # factor beyond the errors that were trained on from which on errors are said to differ
-MAX_ERROR_FACTOR = 5.0  # times the largest errors that were trained on; beyond, estimates leave their own intervals
+MAX_ERROR_FACTOR = 3.0  # times the largest errors that were trained on; beyond, estimates leave their own intervals
 MAX_NAMED = 5  # bins in a sentence
 
 
