@@ -57,8 +57,10 @@ def test_links_lead_somewhere(page):
 
 
 def test_tables_are_those_of_the_results_folder():
-    table = ROOT / "studies/results/run_table.md"
-    assert table.read_text(encoding="utf-8").strip() in README
+    stored = (ROOT / "studies/results/run_table.md").read_text(encoding="utf-8").splitlines()
+    shown = README.split("<!-- table of studies/run_table.py: begin -->")[1].split("<!-- end -->")[0].split("\n")
+    rows = [line for line in shown if line]
+    assert len(rows) > 2 and set(rows) <= set(stored)  # the page shows the first command alone
 
 
 def test_the_page_of_results_names_every_array():
