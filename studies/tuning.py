@@ -53,7 +53,11 @@ VARIANTS = {
     "mlp: rate 0.01": {"training.lr": 0.01},
     "mlp: a third of the epochs": {"training.epochs": 33},
     "mlp: input of the paper (not whitened)": {"model.whiten": False},
-    "mlp: noise of the paper (fixed copies)": {"training.noise": "fixed"},
+    "mlp: noise of the paper (ten fixed copies)": {
+        "training.noise": "fixed",
+        "training.copies": 10,
+        "training.epochs": 10,
+    },
     "mlp: dropout 0.1": {"model.mlp.dropout": 0.1},
     "mlp: twice as wide": {"model.mlp.units": [640, 480, 320, 160]},
     "mlp: half as many training planets": {"training.cv": 1, "data.valid_fraction": 0.6},
