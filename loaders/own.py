@@ -107,25 +107,27 @@ def _opened(path):
 
 
 def _values(attribute):
-    """Return an attribute of any shape as a list of Python values, with bytes as text."""
-    values = np.ravel(np.asarray(attribute)).tolist()
+    """Return an attribute as a list of Python values, with bytes as text; that of a table is a list of lists."""
+    values = np.atleast_1d(np.asarray(attribute)).tolist()
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
 
 
 def _unit(item, path):
     """Return what the attribute "unit" of an array says, in lower case, "" if it is absent; and words for messages."""
-    where, values = f"{path}: {item.name} attribute 'unit'", _values(item.attrs.get("unit", ""))
+    where, stored = f"{path}: {item.name} attribute 'unit'", item.attrs.get("unit", "")
+    values = _values(stored)
     if len(values) != 1 or not isinstance(values[0], str):
-        raise InputError(f"{where}: expected one text, received {values}")
+        raise InputError(f"{where}: expected one text, received {stored}")
     return values[0].strip().lower(), where
 
 
 def _flag(attributes, name, path):
     """Return an attribute that is true or false, or a clear word for it; without the attribute, false."""
-    values = _values(attributes.get(name, False))
+    stored = attributes.get(name, False)
+    values = _values(stored)
     word = str(values[0]).strip().lower() if len(values) == 1 else ""
     if word not in FLAGS:
-        raise InputError(f"{path}: attribute {name!r} is {values}, expected true or false (1 or 0)")
+        raise InputError(f"{path}: attribute {name!r} is {stored}, expected true or false (1 or 0)")
     return FLAGS[word]
 
 
@@ -157,7 +159,7 @@ def _texts(item, name, size, path):
     if name not in item.attrs:
         raise InputError(f"{where} has no attribute {name!r}, {expected}")
     values = _values(item.attrs[name])
-    repeats = name == "names" and len(set(values)) != size
-    if len(values) != size or repeats or not all(isinstance(value, str) for value in values):
+    texts = len(values) == size and all(isinstance(value, str) for value in values)
+    if not texts or (name == "names" and len(set(values)) != size):
         raise InputError(f"{where} attribute {name!r} is {values}, {expected}")
     return values
