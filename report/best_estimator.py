@@ -243,13 +243,13 @@ class Verdict(NamedTuple):
             return "No bin changes this prediction."
         named = self.ranges[:MAX_RANGES]
         wavelengths = " and ".join(f"{low:.3g}–{high:.3g}" for low, high, _ in named)
-        text = f"{percent(sum(share for *_, share in named))} of its sensitivity is at {wavelengths} µm"
+        text = f"{percent(sum(share for *_, share in named))} of its sensitivity is at {wavelengths}{NBSP}µm"
         if self.agreement is None:
             return text + ("." if self.in_bands is None else f"; {percent(self.in_bands)} is in the molecule's bands.")
         text += f"; agreement with the best estimator {minus(f'{self.agreement:.2f}')}"
         if self.differing:
             low, high, share, best = self.differing[0]
-            text += f". Largest difference: {low:.3g}–{high:.3g} µm, {percent(share)} instead of {percent(best)}"
+            text += f". Largest difference: {low:.3g}–{high:.3g}{NBSP}µm, {percent(share)} instead of {percent(best)}"
         return text + "."
 
 
