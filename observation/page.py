@@ -156,7 +156,9 @@ def _panels(estimate):
     e = estimate
     if e.shares is None:
         return NOT_COMPUTED
-    texts, articles, blue = _bin_texts(e), [], f" {WHY_BLUE}" if e.observation.wavelength[0] < BLUE else ""
+    texts, articles = _bin_texts(e), []
+    halves = [half_of_the_map(share, e.ends)[:MAX_RANGES] for share in e.shares if np.isfinite(share).all()]
+    blue = f" {WHY_BLUE}" if any(low < BLUE for ranges in halves for low, *_ in ranges) else ""
     for k, amp in enumerate(e.amp_table):
         share, words, drawing = 100 * e.shares[k], _half_text(e.shares[k], e.ends), ""
         if np.isfinite(share).all():
