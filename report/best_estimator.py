@@ -19,7 +19,7 @@ from common.metrics import band_share, scores, shares, spearman
 from constants import AMP, BANDS
 from loaders import load_dataset
 from preprocessing import take
-from report.style import NBSP, TOUCH, bin_ends, minus, percent, score, with_error
+from report.style import NBSP, bin_ends, have_gaps, minus, percent, score, with_error
 
 RESAMPLES = 1000  # of the bootstrap
 SETTINGS = ("format", "targets", "auxiliary", "depth_unit", "width")  # of config.yaml, section data: how it is read
@@ -311,7 +311,7 @@ def half_of_the_map(values, ends):
     share = values / values.sum()
     order = np.argsort(-share, kind="stable")
     chosen = np.sort(order[: int(np.searchsorted(np.cumsum(share[order]), HALF - 1e-12)) + 1])
-    apart = (np.diff(chosen) > 1) | (ends[chosen[1:], 0] > ends[chosen[:-1], 1] * (1 + TOUCH))
+    apart = (np.diff(chosen) > 1) | have_gaps(ends[chosen])
     parts = np.split(chosen, np.flatnonzero(apart) + 1)
     return sorted(
         ((*ends[[p[0], p[-1]], [0, 1]].tolist(), float(share[p].sum())) for p in parts), key=lambda one: -one[2]

@@ -30,7 +30,7 @@ DPI = 160  # of PNG files; figures are laid out at it too, so that text is measu
 MAX_TALL = 3  # panels of a narrow figure below each other; more stand in two columns
 INK, FAINT = "#222222", "#9A9A9A"
 WAVELENGTH = "Wavelength (µm)"
-TOUCH = 1e-6  # of a wavelength: a smaller gap between two bins is rounding
+TOUCH = 0.01  # of the narrower bin: a smaller gap between two bins is rounding
 NBSP = "\N{NO-BREAK SPACE}"
 MEMORY = 3e8  # bytes of a process that draws
 
@@ -243,9 +243,15 @@ def bin_edges(wavelength):
     return joined(bin_ends(wavelength))
 
 
+def have_gaps(ends):
+    """Say which bins with ``ends`` (n_bins, 2) have a gap between them and the next, (n_bins - 1,)."""
+    width = ends[:, 1] - ends[:, 0]
+    return ends[1:, 0] - ends[:-1, 1] > TOUCH * np.minimum(width[1:], width[:-1])
+
+
 def blocks(ends):
     """Return slices of neighbouring bins without a gap between their ``ends`` (n_bins, 2)."""
-    gaps = np.flatnonzero(ends[1:, 0] > ends[:-1, 1] * (1 + TOUCH)) + 1
+    gaps = np.flatnonzero(have_gaps(ends)) + 1
     return [slice(a, b) for a, b in zip([0, *gaps], [*gaps, len(ends)])]
 
 

@@ -36,6 +36,9 @@ def test_the_named_wavelengths_hold_half_of_the_map_in_as_few_bins_as_can_be():
     assert half_of_the_map(values, ENDS) == [(2.0, 4.0, 0.6)]
     assert half_of_the_map(np.array([0, 4, 0, 0, 0, 0, 0, 0, 3, 3.0]), ENDS) == [(1.0, 2.0, 0.4), (8.0, 9.0, 0.3)]
     assert len(half_of_the_map(np.ones(10), ENDS)) == 1
+    rounded = ENDS + np.array([[0.0, -0.001]])  # ends as a table with few digits gives them
+    assert half_of_the_map(values, rounded) == [(2.0, 3.999, 0.6)]
+    assert len(half_of_the_map(values, ENDS + np.array([[0.0, -0.1]]))) == 2
     (one,) = half_of_the_map(np.array([1.0]), np.array([[1.0, 2.0]]))
     assert one == (1.0, 2.0, 1.0)
 
