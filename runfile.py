@@ -110,7 +110,7 @@ def read_auxiliary(pairs):
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
     from common.processes import is_starting_worker
-    from runio.log import RunLog, check_environment, open_standard_streams, stop_status, stopped_by
+    from runio.log import RunLog, check_environment, open_standard_streams, stopped_by
 
     if is_starting_worker():  # of a script that calls this without `if __name__ == "__main__"`
         return 0
@@ -148,7 +148,8 @@ def main(argv=None):
         except KeyboardInterrupt as stop:
             resumable = log.path and not arguments.planet
             again = f"; continue with --resume --output {log.path.parents[1]}" if resumable else ""
-            return _fail(f"{stopped_by(stop)}{again}", stop_status(stop))
+            word, status = stopped_by(stop)
+            return _fail(f"{word}{again}", status)
         except Exception as error:
             kept = log.keep_traceback()
             if isinstance(error, ImportError) and "failed to map segment" in str(error):

@@ -8,6 +8,12 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
 MAX_OBJECTS = 20_000  # groups and arrays of an HDF5 file that is checked
 
 
@@ -56,6 +62,22 @@ def read_bounded(path, limit):
     if len(content) > limit:
         raise ValueError(f"more than {limit // 1000} kB")
     return content
+
+
+def lock_file(file, wait=False):
+    """Lock an open file until it is closed; return whether that can be done: not on Windows and some file systems.
+
+    A lock of another process raises a BlockingIOError, or is waited for.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 @contextmanager

@@ -46,11 +46,6 @@ def spearman(a, b):
         return (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
 
 
-def shared_top(a, b, top=10):
-    """Count the bins that are among the ``top`` largest of both maps, (n_bins,) each."""
-    return len(set(np.argsort(a)[-top:]) & set(np.argsort(b)[-top:]))
-
-
 def shares(values):
     """Each row of a map (..., n_bins) divided by its sum; NaN for a row of zeros."""
     total = np.sum(values, axis=-1, keepdims=True)

@@ -210,30 +210,36 @@ def _map_by_repeats(predictors, chunk, k, plan):
 
 
 def run_chunks(models, plan, rows, executor):
-    """Yield (chunk, maps) for the spectra of ``rows``: in order in this process, through an executor as they end.
+    """Yield (chunk, maps) for the spectra of ``rows``: in order in this process, through an executor as they end."""
+    light = plan.without_data()
+    yield from run_tasks(make_chunks(plan, rows), lambda chunk: (run_chunk, models, chunk, light), executor)
 
-    Chunks are handed over while fewer than ``executor.chunks_ahead`` (64 where it has no such attribute) lie between
+
+def run_tasks(tasks, call, executor):
+    """Yield (task, result of the function and arguments ``call(task)``): in order, or through an executor as they end.
+
+    Tasks are handed over while fewer than ``executor.chunks_ahead`` (64 where it has no such attribute) lie between
     the oldest one that has not ended and the next, so that neither end has to hold the whole survey.
     """
-    chunks, light = make_chunks(plan, rows), plan.without_data()
     if executor is None:
-        for chunk in chunks:
-            yield chunk, run_chunk(models, chunk, light)
+        for task in tasks:
+            function, *arguments = call(task)
+            yield task, function(*arguments)
         return
-    numbered, ended, running = enumerate(chunks), SimpleQueue(), {}  # running: future to (number, chunk), oldest first
+    numbered, ended, running = enumerate(tasks), SimpleQueue(), {}  # running: future to (number, task), oldest first
     upcoming = next(numbered, None)
     try:
         while running or upcoming:
             oldest, _ = next(iter(running.values()), upcoming)
             if upcoming and upcoming[0] < oldest + getattr(executor, "chunks_ahead", CHUNKS_AHEAD):
-                future = executor.submit(run_chunk, models, upcoming[1], light)
+                future = executor.submit(*call(upcoming[1]))
                 running[future] = upcoming
                 future.add_done_callback(ended.put)
                 upcoming = next(numbered, None)
             else:
                 future = ended.get()
-                _, chunk = running.pop(future)
-                yield chunk, future.result()
+                _, task = running.pop(future)
+                yield task, future.result()
     finally:
         for future in running:
             future.cancel()

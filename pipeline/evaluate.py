@@ -3,7 +3,6 @@
 All folds are asked about the same perturbed spectra, so that one pass gives the map of every fold and of their mean.
 """
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +14,9 @@ from perturbation.arguments import abundance_cuts, find_amps
 from perturbation.mapstore import MapStore
 from perturbation.result import response_map
 from pipeline.folds import empty_rows
-from pipeline.network import network_file
 from preprocessing import noisy_test_spectra
-from runio.results import ENSEMBLE, NetworkResult
-from sensitivity import ModelLoader, SensitivityMap, fold_maps
-
-logger = logging.getLogger(__name__)
+from runio.results import ENSEMBLE, NetworkResult, kept_map, network_file
+from sensitivity import ModelLoader, fold_maps
 
 FEWEST_OF_THIRD = 10  # spectra
 MAX_KEPT = 50_000_000  # numbers in the maps of single spectra, of all networks together, that are kept in memory
@@ -126,7 +122,7 @@ def map_sensitivity(name, config, split, networks, folder, executor=None):
     """Return one of `MAPS` around the test spectra as {fold or "ensemble": SensitivityMap}."""
     chosen, data, test = getattr(config, name), split.data, split.test
     kept = {k: folder / f"{name}_{k}.h5" for k in networks}
-    found = {k: _kept_map(path, k) for k, path in kept.items()}
+    found = {k: kept_map(path) for k, path in kept.items()}
     if all(found.values()):
         return found
     folds = {k: network for k, network in networks.items() if k != ENSEMBLE}
@@ -149,17 +145,6 @@ def map_sensitivity(name, config, split, networks, folder, executor=None):
         found[k].save(path)
     store.delete()
     return found
-
-
-def _kept_map(path, k):
-    """Return the map that an interrupted run had finished; None where there is none that can be read."""
-    if not path.is_file():
-        return None
-    try:
-        return SensitivityMap.load(path)
-    except (OSError, KeyError, ValueError) as error:  # damaged on the disk
-        logger.warning("fold %s: its sensitivity map cannot be read (%s); making it again", k, error)
-        return None
 
 
 def thirds_of(found, amps):

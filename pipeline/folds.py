@@ -16,6 +16,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from common.files import lock_file
 from common.processes import process_count, process_pool, usable_cores
 from constants import Stream, stream
 from perturbation.arguments import abundance_cuts, find_amps
@@ -23,7 +26,7 @@ from runio import log
 from runio.config import DataConfig, build_config
 from runio.folder import FolderInUse, RunFolder
 from runio.log import InputError, as_input_error
-from runio.results import read_history
+from runio.results import network_file, read_history
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +46,6 @@ class Split:
     test: object
     folds: list
 
-    def with_data(self, data):
-        """Return this split of another data set with the same rows; its scalers are measured again."""
-        return replace(self, data=data, folds=[type(fold).of(data, fold.train, fold.valid) for fold in self.folds])
-
 
 class EpochWatch:
     """Counts the epochs of ``folds`` as ``history_<fold>.csv`` grows in ``folder``, and logs each as it ends.
@@ -57,21 +56,20 @@ class EpochWatch:
     def __init__(self, folder, folds, max_epochs, stage=None):
         self.paths = {k: Path(folder) / f"history_{k}.csv" for k in folds}
         self.max_epochs, self.stage = max_epochs, stage
-        self.seen = dict.fromkeys(self.paths, 0)
-        self.ended = {k for k in self.paths if (Path(folder) / f"model_{k}.keras").is_file()}
-        for k, history in self._histories():
-            self.seen[k] = len(history.get("epoch", ()))
+        self.ended = {k for k in folds if network_file(folder, k).is_file()}
+        self.seen = dict.fromkeys(folds, 0)
+        for k, _ in self._new_rows():
+            self.seen[k] += 1
         if stage:
             stage.found(self.part())
 
-    def _histories(self):
+    def _new_rows(self):
+        """Yield (fold, row of its history) of the epochs that ended since the last look."""
         for k, path in self.paths.items():
-            if path.is_file():
-                try:
-                    history = read_history(path)
-                except ValueError:  # damaged: the training says so, and trains the fold again
-                    continue
-                yield k, history
+            with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: the training says so, and goes back
+                history = read_history(path)
+                rows = np.column_stack(list(history.values()))[self.seen[k] :].tolist()
+                yield from ((k, dict(zip(history, row))) for row in rows)
 
     def expected_epochs(self):
         """Return how many epochs all folds will take: unfinished ones as many as the finished ones on average."""
@@ -85,15 +83,13 @@ class EpochWatch:
 
     def look(self):
         """Log the epochs that ended since the last look, and move the progress bar."""
-        last = {}
-        for k, history in self._histories():
-            for epoch in range(self.seen[k], len(history.get("epoch", ()))):
-                last = {name: float(column[epoch]) for name, column in history.items()}
-                logger.debug("fold %d epoch %d: %s", k, epoch, {**last, "epoch": epoch})
-                self.seen[k] = epoch + 1
-        if last and self.stage:
+        row = None
+        for k, row in self._new_rows():
+            logger.debug("fold %d epoch %d: %s", k, self.seen[k], {**row, "epoch": self.seen[k]})
+            self.seen[k] += 1
+        if row and self.stage:
             words = f"epoch {sum(self.seen.values())} of about {self.expected_epochs()}"
-            self.stage.done(self.part(), f"{words}, validation loss {last['val_loss']:.4g}")
+            self.stage.done(self.part(), f"{words}, validation loss {row['val_loss']:.4g}")
 
     def end(self, k):
         """Say that fold ``k`` is trained."""
@@ -199,7 +195,7 @@ def train_folds(executor, config, split, folder, watch, n_processes=1):
     tree = config.to_dict()
     tree["data"]["path"] = os.path.abspath(data_path(config))
     settings, folder = json.dumps(tree), Path(folder).resolve()
-    missing = [k for k in range(len(split.folds)) if not _network(folder, k).is_file()]
+    missing = [k for k in range(len(split.folds)) if not network_file(folder, k).is_file()]
     common = settings, split.data.sha256(), str(folder)
     tasks = [FoldTask(*common, k, tensorflow_threads()) for k in missing]
     n_halved = len(tasks) % n_processes
@@ -212,21 +208,21 @@ def train_folds(executor, config, split, folder, watch, n_processes=1):
         watch.look()
         for future in ended:
             task = running.pop(future)
-            k = task.fold
-            for warning in future.result():
-                logger.warning("fold %d: %s", k, warning)
+            warning, path = future.result(), network_file(folder, task.fold)
+            if warning:
+                logger.warning("%s: %s", task.task_name, warning)
             if task.until is not None:
                 rest = replace(task, until=None)
                 running[executor.submit(train_on_worker, rest)] = rest
-                continue
-            if not _network(folder, k).is_file():
+            elif not path.is_file():
                 where = "--output has to be on a file system that the workers share"
-                raise RuntimeError(f"fold {k}: trained, but {_network(folder, k)} is not here; {where}")
-            watch.end(k)
+                raise RuntimeError(f"{task.task_name}: trained, but {path} is not here; {where}")
+            else:
+                watch.end(task.fold)
 
 
 def train_on_worker(task):
-    """Train one fold in a worker process; return a list of warnings for the user."""
+    """Train one fold in a worker process; return a warning for the user, or None."""
     prepare_tensorflow()
     config = build_config(json.loads(task.settings))
     if not Path(task.folder).is_dir():
@@ -237,24 +233,19 @@ def train_on_worker(task):
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
     with fold_lock(task.folder, task.fold):
         train_network(config, split, Path(task.folder), task.fold, until=task.until)
-    return thread_warnings(config.model.name, tensorflow_threads(), task.threads)
+    return thread_warning(config.model.name, tensorflow_threads(), task.threads)
 
 
-def thread_warnings(network, there, here):
-    """Return a list of warnings about a fold trained with ``there`` threads of TensorFlow instead of ``here``."""
-    if there == here or network not in THREADS_MATTER:
-        return []
-    return [f"trained with {there} threads of TensorFlow, here it uses {here}: the last digits may differ"]
+def thread_warning(network, there, here):
+    """Return a warning of a fold trained with ``there`` threads of TensorFlow instead of ``here``; None: no effect."""
+    if there != here and network in THREADS_MATTER:
+        return f"trained with {there} threads of TensorFlow, here it uses {here}: the last digits may differ"
 
 
 @functools.lru_cache(maxsize=1)
 def _load_once(settings):
     split = load_split(build_config(json.loads(settings)))
     return split, split.data.sha256()
-
-
-def _network(folder, k):
-    return Path(folder) / f"model_{k}.keras"
 
 
 def tensorflow_threads():
@@ -306,14 +297,8 @@ def train_networks(config, split, folder, stage=None, executor=None):
 @contextlib.contextmanager
 def fold_lock(folder, k):
     """Let one process at a time train fold ``k``: a worker that Dask believes lost may still be training it."""
-    try:
-        import fcntl
-    except ImportError:  # not POSIX
-        yield
-        return
     with open(Path(folder) / f".fold_{k}.lock", "w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file, wait=True)
         yield
 
 

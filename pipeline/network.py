@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from perturbation.arguments import float_array
 from pipeline.training import save_whole
 from preprocessing import Scaler
 from runio.folder import refuse_changed
-from runio.results import ENSEMBLE, load_run
+from runio.results import ENSEMBLE, load_run, network_file
 from sensitivity import sensitivity_map
 
 ROWS_PER_CALL = 4096  # spectra per call of the network
@@ -291,11 +290,6 @@ def _check_belongs(model, scaler, run, path):
 
 def _listed(shapes):
     return " and ".join(map(str, shapes)) or "none"
-
-
-def network_file(folder, fold):
-    """Path of the network of a fold, or of the mean of all ("ensemble"), in the folder of a run."""
-    return Path(folder) / (f"{ENSEMBLE}.keras" if fold == ENSEMBLE else f"model_{fold}.keras")
 
 
 def save_mean(networks, folder):

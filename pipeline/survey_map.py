@@ -5,7 +5,6 @@ has. Memory depends on the size of a block, not on that of the survey. Finished 
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import json
 import logging
@@ -21,10 +20,11 @@ from loaders.dataset import check_spectra
 from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
 from perturbation.arguments import positive_integer, quadrature_rule
+from perturbation.engine import run_tasks
 from pipeline.cluster import open_scheduler
 from runio.folder import RESULTS
-from runio.log import InputError, RunLog, one_line, shows_progress, stop_status, stopped_by
-from runio.results import load_run
+from runio.log import InputError, RunLog, stopped_by
+from runio.results import kept_map, load_run
 from sensitivity import ModelLoader, SensitivityMap
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 BLOCK = 10_000  # spectra: some seconds of work for the fastest network
 SAMPLE, MAX_OUTSIDE = 1000, 0.05  # spectra that are compared with the run's, and the share of depths beyond them
 MAP = "sensitivity.h5"  # the file of the result
-AHEAD = 64  # blocks given to an executor that does not say how many it wants
 
 
 @dataclass(frozen=True)
@@ -86,52 +85,13 @@ def map_file(loader, path, folder, key, nodes=5, block_size=BLOCK, executor=None
     status = path.stat()
     _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, block_size])
     blocks = [Block(str(path), k, min(k + block_size, n_spectra)) for k in range(0, n_spectra, block_size)]
-    missing = [block for block in blocks if not _is_kept(folder, block)]
+    files = {block: folder / f"block_{block.start}.h5" for block in blocks}
+    missing = [block for block in blocks if kept_map(files[block], len(block)) is None]
     advance(n_spectra - sum(map(len, missing)))
-    for block, result in _map_blocks(loader, missing, nodes, executor):
-        result.save(_file(folder, block))
+    for block, result in run_tasks(missing, lambda block: (map_block, loader, block, nodes), executor):
+        result.save(files[block])
         advance(len(block))
-    return merge_maps(SensitivityMap.load(_file(folder, block)) for block in blocks)
-
-
-def _map_blocks(loader, blocks, nodes, executor):
-    """Yield (block, map): in order in this process; from an executor as they end, with a bounded number under way."""
-    if executor is None:
-        yield from ((block, map_block(loader, block, nodes)) for block in blocks)
-        return
-    waiting, running = iter(blocks), {}
-    try:
-        while True:
-            while len(running) < getattr(executor, "chunks_ahead", AHEAD) and (block := next(waiting, None)):
-                running[executor.submit(map_block, loader, block, nodes)] = block
-            if not running:
-                return
-            ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ended:
-                yield running.pop(future), future.result()
-    finally:
-        for future in running:
-            future.cancel()
-
-
-def _file(folder, block):
-    return folder / f"block_{block.start}.h5"
-
-
-def _is_kept(folder, block):
-    """Say whether the map of a block is on disk and complete; a damaged one is made again."""
-    path = _file(folder, block)
-    if not path.is_file():
-        return False
-    try:
-        kept = SensitivityMap.load(path)
-        if (kept.n_spectra == len(block)).all() and np.isfinite(kept.mean).all():
-            return True
-        reason = "it is not the map of all its spectra"
-    except Exception as error:  # whatever a damaged file provokes in h5py or NumPy
-        reason = one_line(error, 200)
-    logger.warning("%s: damaged, and made again (%s)", path, reason)
-    return False
+    return merge_maps(map(SensitivityMap.load, files.values()))
 
 
 def _claim(folder, settings):
@@ -177,15 +137,13 @@ def main(argv=None):
             result = map_survey(arguments)
             path = Path(arguments.output) / MAP
             result.save(path)
-        except (InputError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             log.root.error("%s", error)
-            return 2
-        except (OSError, RuntimeError) as error:
-            log.root.error("%s", error)
-            return 1
+            return 2 if isinstance(error, ValueError) else 1
         except KeyboardInterrupt as stop:
-            log.root.error("%s; the same command continues from the finished blocks", stopped_by(stop))
-            return stop_status(stop)
+            word, status = stopped_by(stop)
+            log.root.error("%s; the same command continues from the finished blocks", word)
+            return status
         log.root.info("%s: exact map of %d spectra", path, result.n_spectra.max())
     return 0
 
@@ -213,7 +171,7 @@ def map_survey(arguments):
     _compare_depths(run, arguments.survey, n_spectra)
     loader = ModelLoader(load_network, str(Path(arguments.run).resolve()))
     workers = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()
-    with workers as executor, tqdm(total=n_spectra, unit="spectrum", disable=not shows_progress(False)) as bar:
+    with workers as executor, tqdm(total=n_spectra, unit="spectrum", disable=None) as bar:  # None: without a terminal
         return map_file(
             loader, arguments.survey, arguments.output, network_key(arguments.run), arguments.nodes, arguments.block,
             executor, bar.update,

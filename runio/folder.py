@@ -19,14 +19,9 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from common.files import digest, read_bounded, written_whole
+from common.files import digest, lock_file, read_bounded, written_whole
 from runio.config import flatten, read_yaml
 from runio.log import InputError
-
-try:
-    import fcntl
-except ImportError:  # not POSIX: no lock
-    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +36,6 @@ RESULT_NAMES = re.compile(
 HOLDER = re.compile(r"process \d+ on [\w.-]+ since [\d :-]+")  # what a run writes into its lock file
 OPEN_LOCK = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not on Windows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
 
 
 class RunFolderError(InputError):
@@ -171,7 +165,7 @@ class RunFolder:
             if not isinstance(error, OSError):
                 raise
             self._refuse_full_disk(error)
-            raise RunFolderError(f"{self.path}: not usable for results ({_reason(error)})") from None
+            raise self._refusal(f"not usable for results ({_reason(error)})") from None
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -184,6 +178,9 @@ class RunFolder:
         elif error is not None and self.work.exists():
             logger.info("%s: not finished; continue with --resume --output %s", self.path, self.path)
         self._refuse_full_disk(error)
+
+    def _refusal(self, words):
+        return RunFolderError(f"{self.path}: {words}")
 
     def _refuse_full_disk(self, error):
         """Say what to do about a full disk; libraries that meet it name neither the file nor the reason."""
@@ -217,7 +214,7 @@ class RunFolder:
             path = self.path / name
             if path.parent != self.path and (path.parent.is_symlink() or path.parent.is_file()):
                 self._keep(path.parent.name)
-            if path.is_symlink() or path.exists():  # not of the old run: that one is cleared
+            if os.path.lexists(path):  # not of the old run: that one is cleared
                 self._keep(name)
             path.parent.mkdir(exist_ok=True, parents=True)
             os.replace(self.work / name, path)
@@ -250,8 +247,8 @@ class RunFolder:
 
     def _keep(self, name):
         """Rename a file that no run wrote, or that was changed since, to a name that no run uses."""
-        free = (self.path / f"{name}.kept{number}" for number in itertools.chain([""], itertools.count(2)))
-        kept = next(path for path in free if not (path.exists() or path.is_symlink()))
+        names = (self.path / f"{name}.kept{number}" for number in itertools.chain([""], itertools.count(2)))
+        kept = next(path for path in names if not os.path.lexists(path))
         os.replace(self.path / name, kept)
         logger.warning("%s: not as a run wrote it; kept as %s", self.path / name, kept.name)
 
@@ -278,8 +275,7 @@ class RunFolder:
         is_done = (self.path / self.marker).exists()
         if is_begun and not self.overwrite:
             if not self.resume:
-                advice = "--resume to continue it, --overwrite to start again"
-                raise RunFolderError(f"{self.path}: holds an unfinished run; {advice}")
+                raise self._refusal("holds an unfinished run; --resume to continue it, --overwrite to start again")
             self._check_same(self.work / "config.yaml", "an unfinished run")
             self.resumed = True
             return
@@ -290,17 +286,16 @@ class RunFolder:
             self.finished = True
             return
         elif is_done and not self.overwrite:
-            raise RunFolderError(f"{self.path}: holds finished results; choose another --output, or --overwrite them")
+            raise self._refusal("holds finished results; choose another --output, or --overwrite them")
         elif self.resume:
             logger.info("%s: nothing to resume here, so a new run starts", self.path)
         held = sorted(path.name for path in self.path.iterdir() if self.names.fullmatch(path.name))
         if self.marker not in held:
             if _is_of_software(self.path.resolve()):
-                advice = "choose another --output, such as runs/new"
-                raise RunFolderError(f"{self.path}: a folder of this software; {advice}")
+                raise self._refusal("a folder of this software; choose another --output, such as runs/new")
             if held:
                 advice = "so these are not replaced; choose another --output, or move them away"
-                raise RunFolderError(f"{self.path}: holds {', '.join(held[:9])} but no {self.marker}, {advice}")
+                raise self._refusal(f"holds {', '.join(held[:9])} but no {self.marker}, {advice}")
         if self.work.exists():
             self._discard(self.work)
         self.work.mkdir()
@@ -309,9 +304,7 @@ class RunFolder:
 
     def _refuse_foreign(self):
         """Refuse a ``.unfinished`` or ``.replaced`` that no run made: it would be filled or deleted."""
-        for path in (self.work, self._trash):
-            if not (path.is_symlink() or path.exists()):
-                continue
+        for path in filter(os.path.lexists, (self.work, self._trash)):
             inside = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else {""}
             own = all(name.endswith(".replaced") for name in inside)
             if path == self.work:  # a start that was killed leaves it empty, or with half of its settings
@@ -335,7 +328,7 @@ class RunFolder:
                 logger.warning("%s was %s and is %s now: numbers may differ slightly", key[9:], before, now)
                 continue
             advice = "give the same settings to resume, or --overwrite to start again"
-            raise RunFolderError(f"{self.path}: holds {what} with {key} = {before}, received {now}; {advice}")
+            raise self._refusal(f"holds {what} with {key} = {before}, received {now}; {advice}")
 
     def _take_lock(self):
         """Lock the folder for as long as this process lives. A lock file that no run wrote stays as it is."""
@@ -343,11 +336,18 @@ class RunFolder:
             lock = os.open(self._lock_path, OPEN_LOCK, 0o644)
             try:
                 if not stat.S_ISREG(os.fstat(lock).st_mode):
-                    raise RunFolderError(f"{self.path}: not usable for results (.lock is not a regular file)")
+                    raise self._refusal("not usable for results (.lock is not a regular file)")
                 content = os.read(lock, 200).decode("ascii", "replace").strip()
-                self._flock(lock, content if HOLDER.fullmatch(content) else "another run")
+                if not lock_file(lock):
+                    logger.warning("%s: this file system has no locks; start only one run here", self.path)
                 if self._is_current(lock):  # else its owner ended, and deleted the file, while we opened it
                     self._lock = lock
+            except BlockingIOError:
+                holder = content if HOLDER.fullmatch(content) else "another run"
+                raise FolderInUse(
+                    f"{self.path}: in use by {holder}; wait for it, or choose another --output "
+                    f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
+                ) from None
             finally:
                 if self._lock is None:
                     os.close(lock)
@@ -357,21 +357,6 @@ class RunFolder:
             os.truncate(self._lock, 0)
             os.lseek(self._lock, 0, os.SEEK_SET)
             os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
-
-    def _flock(self, lock, holder):
-        """Lock the open file ``lock``, or say who holds it."""
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUse(
-                f"{self.path}: in use by {holder}; wait for it, or choose another --output "
-                f"(if that machine is lost, delete {self._lock_path} and start with --resume)"
-            ) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            logger.warning("%s: this file system has no locks; start only one run here", self.path)
 
     def _is_current(self, lock):
         try:

@@ -170,13 +170,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def stopped_by(stop):
-    """Return the word for what stopped a command, a KeyboardInterrupt."""
-    return "terminated" if isinstance(stop, Terminated) else "interrupted"
-
-
-def stop_status(stop):
-    """Return the exit status after a KeyboardInterrupt: 128 and the number of the signal."""
-    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    """Return the word for what stopped a command, a KeyboardInterrupt, and its status: 128 and the signal's number."""
+    return ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
 
 
 def _terminate(*_):

@@ -5,6 +5,7 @@ them back. The table ``ARRAYS`` says what results.h5 holds; it is checked on wri
 """
 
 import csv
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from preprocessing import Scaler
 from runio.config import read_yaml
 from runio.folder import RESULTS, refuse_changed
 from runio.log import one_line
+
+logger = logging.getLogger(__name__)
 
 ENSEMBLE = "ensemble"  # the mean of the folds: its name among them, in results.h5 and of its network
 MAX_HISTORY = 50_000_000  # bytes of a history table
@@ -93,6 +96,11 @@ class Run:
     def scores(self):
         """MSE and R2 (n_amps,) of each network, by its name."""
         return {name: scores(self.y_test, one.y_pred, one.scaler.y_std) for name, one in self.networks.items()}
+
+
+def network_file(folder, name):
+    """Return the path of the network of a fold, or of the mean of all ("ensemble"), in the folder of a run."""
+    return Path(folder) / (f"{ENSEMBLE}.keras" if name == ENSEMBLE else f"model_{name}.keras")
 
 
 def write_run(folder, data, model, seed, test_rows, networks):
@@ -250,6 +258,24 @@ def _read_network(group, history):
         thirds=(group["thirds/maps"][()], group["thirds/limits"][()]) if "thirds" in group else None,
         **maps,
     )
+
+
+def kept_map(path, n_spectra=None):
+    """Return the `SensitivityMap` that an interrupted command left; None if there is none, or, warned of, a damaged one.
+
+    With ``n_spectra`` it has to be the map of so many spectra, without NaN.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = SensitivityMap.load(path)
+        if n_spectra is None or ((found.n_spectra == n_spectra).all() and np.isfinite(found.mean).all()):
+            return found
+        reason = "it is not the map of all its spectra"
+    except Exception as error:  # whatever a damaged file provokes in h5py or NumPy
+        reason = one_line(error, 200)
+    logger.warning("%s: damaged, and made again (%s)", path, reason)
+    return None
 
 
 FINITE, POSITIVE, SQUARE = "finite numbers", "positive numbers", "not negative numbers"

@@ -32,7 +32,7 @@ import numpy as np
 
 from constants import Stream, stream
 from studies import defects
-from studies.command import RESULTS, ROOT, settings_of, study_parser
+from studies.command import RESULTS, ROOT, settings_of, study_parser, with_data
 from studies.explanations import ON_PAGE, Scene, explain
 from studies.tables import as_markdown, data_frame, put_between_marks, write_csv, write_page
 
@@ -66,7 +66,7 @@ class Workshop:
 
         split = self.split
         if data is not None:
-            split = split.with_data(data)
+            split = with_data(split, data)
         return train("mlp", self.config, split, seed, self.work / f"{name}_{seed}")
 
     def test_set(self, data):

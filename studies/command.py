@@ -1,6 +1,7 @@
 """What every study needs: its command line, the folders, and the settings of a run on the shipped data."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,3 +26,8 @@ def settings_of(file="config.yaml", changes=None, quick=False):
     config = load_config(ROOT / file, {**(changes or {}), **(QUICK if quick else {})})
     config.data.path = str(ROOT / config.data.path)
     return config
+
+
+def with_data(split, data):
+    """Return a `pipeline.folds.Split` of another data set with the same rows; its scalers are measured again."""
+    return replace(split, data=data, folds=[type(fold).of(data, fold.train, fold.valid) for fold in split.folds])

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.metrics import band_share, shared_top, spearman
+from common.metrics import band_share, spearman
 from constants import Stream, stream
 from studies.command import INFORMATION, RESULTS, study_parser
 from studies.information import fisher_map
@@ -188,6 +188,11 @@ def written_maps(folder, information=INFORMATION):
     if not any(maps for _, maps in written):
         raise ValueError(f"{folder}: expected a run with maps, found none")
     return written
+
+
+def shared_top(a, b, top=10):
+    """Count the bins that are among the ``top`` largest of both maps, (n_bins,) each."""
+    return len(set(np.argsort(a)[-top:]) & set(np.argsort(b)[-top:]))
 
 
 def compare(maps, references, names, wavelength):

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.metrics import shared_top, spearman
+from common.metrics import spearman
 from constants import Stream, stream
 from studies.command import RESULTS, study_parser
 from studies.faithfulness import load_network
+from studies.map_agreement import shared_top
 from studies.tables import data_frame, mean_over_seeds, with_error, write_csv
 
 REPEATS = (1, 3, 10, 30, 100)  # of the single-bin scheme; halving gets as many evaluations

@@ -27,7 +27,7 @@ from common.processes import process_count, process_pool
 from constants import NETWORKS, Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, first_layer, noisy_test_spectra
-from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
+from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser, with_data
 from studies.limit import compare
 from studies.tables import (
     as_markdown,
@@ -113,7 +113,7 @@ def prepare(variant, config):
         return split
     size = np.log10(np.median(split.data.errors, axis=1, keepdims=True))
     data = dataclasses.replace(split.data, auxiliary=size, auxiliary_names=("log_error",))
-    return split.with_data(data)
+    return with_data(split, data)
 
 
 def train(variant, config, split, seed, folder):

@@ -24,7 +24,7 @@ import numpy as np
 
 from report.best_estimator import CARE, DISTRUST, RULES, TRUST, WORDS, BestEstimator, Verdict, verdicts
 from studies import defects
-from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
+from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser, with_data
 from studies.tables import as_markdown, data_frame, put_between_marks, read_csv, write_csv
 
 MARKS = "<!-- table of studies/verdicts.py: begin -->", "<!-- end -->"
@@ -60,7 +60,7 @@ def cases(kind, seed, epochs, work, quick, healthy=None):
         trained = defects.only_noise(data, fold.train, wrong["band"])
     elif "shortcut" in kind:
         trained = used = defects.with_shortcut(data, fold.train, wrong["shortcut"], int(kind.split()[1]))
-    split = split.with_data(trained)
+    split = with_data(split, trained)
     if kind == f"{FEW} planets":
         split = dataclasses.replace(split, folds=[Fold.of(data, fold.train[:FEW], fold.valid)])
     network = train(config.model.name, config, split, seed, work / f"{kind.replace(' ', '_')}_{seed}")

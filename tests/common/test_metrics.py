@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from common.metrics import band_share, scores, shared_top, shares, spearman
+from common.metrics import band_share, scores, shares, spearman
 
 BINS = np.arange(1.0, 6.0)
 
@@ -55,8 +55,7 @@ def test_rank_correlation_is_that_of_scipy_with_ties():
     assert np.isnan(spearman(BINS, np.ones(5)))
 
 
-def test_shares_and_overlaps_of_maps():
+def test_shares_of_maps():
     assert np.isnan(shares(np.array([[1.0, 3.0], [0.0, 0.0]]))[1]).all()
     np.testing.assert_allclose(shares(np.array([1.0, 3.0])), [0.25, 0.75])
     assert band_share(BINS, BINS, [(1.5, 2.5), (3.9, 9)]) == pytest.approx(11 / 15)
-    assert shared_top(BINS, BINS[::-1], top=3) == 1

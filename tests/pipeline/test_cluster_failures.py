@@ -23,7 +23,7 @@ pytest.importorskip("dask.distributed")
 from constants import NETWORKS
 from pipeline import cluster
 from pipeline.cluster import local_limit, open_scheduler
-from pipeline.folds import thread_warnings
+from pipeline.folds import thread_warning
 from runio.log import InputError
 from sensitivity import ModelLoader, sensitivity_map
 
@@ -161,8 +161,8 @@ def test_warning_of_threads_comes_for_those_networks_alone_whose_weights_were_fo
     for network in NETWORKS:
         pairs = [row[pair] for row in rows if row["network"] == network for pair in ("1 and 2", "1 and 4", "2 and 4")]
         depends = len(pairs) > 0 and any(pair != "the same" for pair in pairs)
-        assert bool(thread_warnings(network, 1, 2)) == depends
-        assert thread_warnings(network, 2, 2) == []
+        assert bool(thread_warning(network, 1, 2)) == depends
+        assert thread_warning(network, 2, 2) is None
 
 
 # TLS

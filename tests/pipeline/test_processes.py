@@ -103,7 +103,6 @@ def test_the_fold_left_over_is_trained_in_two_halves_so_that_no_process_idles(tm
         order.append((task.fold, task.until))
         if task.until is None:
             (tmp_path / f"model_{task.fold}.keras").touch()
-        return []
 
     monkeypatch.setattr(folds, "train_on_worker", train)
     data, config = dataset(), build_config({"training": {"epochs": 60}})

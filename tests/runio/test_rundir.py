@@ -471,7 +471,7 @@ def test_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch, capl
     def refuse(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with RunFolder(tmp_path, SETTINGS):
         pass
     assert "has no locks" in caplog.text

@@ -31,6 +31,11 @@ def test_pudu_sees_no_bin_of_a_linear_model_unless_it_moves_one_way():
     np.testing.assert_allclose(found, np.abs(weights.T * errors[:, None]), atol=1e-12)
 
 
+def test_bins_that_are_among_the_largest_of_two_maps_are_counted():
+    bins = np.arange(1.0, 6.0)
+    assert map_agreement.shared_top(bins, bins[::-1], top=3) == 1
+
+
 def test_permutation_map_is_that_of_scikit_learn():
     inspection = pytest.importorskip("sklearn.inspection")
     rng = np.random.default_rng(3)
