@@ -195,12 +195,10 @@ class TrainedNetwork:
             As for `predict`, and if the errors are in another unit.
         """
         self._refuse_other_unit(np.asarray(spectra, float))
-        if errors is not None:
-            self._refuse_other_errors(errors)
-        rows = self._rows(auxiliary, len(spectra))
+        self._refuse_other_errors(np.asarray(errors, float))
+        own = self.map_arguments(self._rows(auxiliary, len(spectra)))
         bins = self.wavelength if options.get("directions") is None else None
         options = {"gases": self.amp_names, "no_spectra": None, "wavelength": bins, **options}
-        own = self.map_arguments(rows)
         return sensitivity_map(y_test=amps, org_spectrum=spectra, org_error=errors, **own, **options)
 
     def map_arguments(self, auxiliary=None):
@@ -227,30 +225,27 @@ class TrainedNetwork:
         far = away > UNIT_REACH * reach
         if not far.any():
             return
-        typical = np.median(spectra[far])
-        ratios = {unit: fraction(typical) / self.scaler.x_mean for unit, fraction in UNITS.items()}
-        likely = [unit for unit, ratio in ratios.items() if 1 / UNIT_FACTOR < ratio < UNIT_FACTOR]
-        if likely or away.max() > MAX_REACH * reach:
+        ratios = {unit: fraction(np.median(spectra[far])) / self.scaler.x_mean for unit, fraction in UNITS.items()}
+        question = _question(ratios, 1 / UNIT_FACTOR, UNIT_FACTOR)
+        if question or away.max() > MAX_REACH * reach:
             raise ValueError(
                 f"spectra: expected transit depths as fractions, within {reach:.3g} standard deviations of the mean in "
-                f"training as in this run, received {away.max():.3g}" + _hint(likely)
+                f"training as in this run, received {away.max():.3g}{question}"
             )
 
     def _refuse_other_errors(self, errors):
         """Refuse errors (..., n_bins) that another unit would make like those of the run, or larger than the depths."""
-        errors = np.asarray(errors, float)
         if self.known is None or errors.shape[-1:] != self.known.error.shape or not (errors > 0).all():
             return
-        level = float(np.median(errors / self.known.error))
-        low, high = self.known.level
+        level, (low, high) = np.median(errors / self.known.error), self.known.level
         if low / MAX_ERROR_RATIO <= level <= high * MAX_ERROR_RATIO:
             return
         levels = {unit: np.median(fraction(errors) / self.known.error) for unit, fraction in ERROR_UNITS.items()}
-        likely = [unit for unit, found in levels.items() if low / 2 <= found <= 2 * high]
-        if likely or np.median(errors) > self.scaler.x_mean:
+        question = _question(levels, low / 2, 2 * high)
+        if question or np.median(errors) > self.scaler.x_mean:
             raise ValueError(
                 f"errors: expected 1-sigma errors of the depths as fractions, {low:.2g} to {high:.2g} times the median "
-                f"of the training set as in this run, received {level:.3g} times" + _hint(likely)
+                f"of the training set as in this run, received {level:.3g} times{question}"
             )
 
     def _rows(self, auxiliary, n):
@@ -267,29 +262,27 @@ class TrainedNetwork:
         return np.broadcast_to(rows, (n, len(mean)))
 
 
-def _hint(units):
+def _question(sizes, low, high):
+    """Ask whether values are in one of the units that give them a size, {unit: size}, between two limits."""
+    units = [unit for unit, size in sizes.items() if low <= size <= high]
     return f"; are they {' or '.join(units)}?" if units else ""
 
 
 def _check_belongs(model, scaler, run, path):
     """Refuse a network of other inputs and outputs than the run's, or a file that the run did not write."""
     n_auxiliary = 0 if scaler.auxiliary_mean is None else len(scaler.auxiliary_mean)
-    inputs = [(len(run.wavelength), 1)] + [(n_auxiliary,)] * (n_auxiliary > 0)
-    expected = {"inputs": inputs, "outputs": [(len(run.amp_names),)]}
-    for name, shapes in expected.items():
+    n_bins, n_amps = len(run.wavelength), len(run.amp_names)
+    inputs = [(n_bins, 1)] + [(n_auxiliary,)] * (n_auxiliary > 0)
+    for name, shapes in {"inputs": inputs, "outputs": [(n_amps,)]}.items():
         received = [tuple(part.shape[1:]) for part in getattr(model, name, None) or []]
         if received != shapes:
+            expected, given = (" and ".join(map(str, some)) or "none" for some in (shapes, received))
             raise ValueError(
-                f"{path}: expected {name} of shape {_listed(shapes)}, as the run has {len(run.wavelength)} bins, "
-                f"{n_auxiliary} auxiliary inputs and {len(run.amp_names)} AMPs; received {_listed(received)}: "
-                "is it the network of another run?"
+                f"{path}: expected {name} of shape {expected}, as the run has {n_bins} bins, {n_auxiliary} auxiliary "
+                f"inputs and {n_amps} AMPs; received {given}: is it the network of another run?"
             )
     if run.verified:
         refuse_changed(run.folder, path.name)
-
-
-def _listed(shapes):
-    return " and ".join(map(str, shapes)) or "none"
 
 
 def save_mean(networks, folder):

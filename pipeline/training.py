@@ -138,16 +138,9 @@ def make_optimizer(settings, steps, peak):
     return keras.optimizers.AdamW(peak, settings.weight_decay, beta_2=beta_2, clipnorm=settings.clipnorm, **average)
 
 
-def scope(strategy):
-    """Return the context to build a network in: ``none`` for one device, ``mirrored`` for all GPUs of this machine.
-
-    Mirrored, every batch is divided among the devices. Without a GPU the batches are divided among the (logical) CPUs.
-    """
-    return contextlib.nullcontext() if strategy == "none" else _mirrored().scope()
-
-
 @functools.cache  # TensorFlow mixes up the sums of two strategies in one process
 def _mirrored():
+    """Return the strategy that divides every batch among all GPUs of this machine, or else its (logical) CPUs."""
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -157,7 +150,7 @@ def _mirrored():
 def compiled_steps(model, optimizer, loss):
     """Return a function of batches (inputs and targets, both (steps, batch, ...)) and rates (steps,): the summed loss.
 
-    It trains the model by one step for each batch. Call it in the `scope` of the model.
+    It trains the model by one step for each batch. Call it in the scope of the model's strategy.
     """
     import tensorflow as tf
 
@@ -238,13 +231,13 @@ class Trainer:
         self.state_path, self.history_path = folder / f"state_{seed[1]}.npz", folder / f"history_{seed[1]}.csv"
         self.steps = steps_per_epoch(settings, n_train)
         self.peak = peak_rate(settings, self.steps) * slower
-        with scope(settings.strategy):
+        with contextlib.nullcontext() if settings.strategy == "none" else _mirrored().scope():
             self.model = build()
             self.optimizer = make_optimizer(settings, self.steps, self.peak)
             self.optimizer.build(self.model.trainable_variables)
             self.train_steps = compiled_steps(self.model, self.optimizer, LOSSES[settings.loss])
-        answer = functools.partial(self.model, training=False)
-        self.predict = tf.function(answer, reduce_retracing=True, autograph=False)
+        predict = functools.partial(self.model, training=False)
+        self.predict = tf.function(predict, reduce_retracing=True, autograph=False)
         self.history, self.best, self.saved = [], None, time.monotonic()  # saved: when the state was, or should be
 
     @property

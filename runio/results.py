@@ -261,7 +261,7 @@ def _read_network(group, history):
 
 
 def kept_map(path, n_spectra=None):
-    """Return the `SensitivityMap` that an interrupted command left; None if there is none, or, warned of, a damaged one.
+    """Return the `SensitivityMap` that an interrupted command left; None if there is none or, warned of, a damaged one.
 
     With ``n_spectra`` it has to be the map of so many spectra, without NaN.
     """
