@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import stat
 from contextlib import contextmanager
@@ -82,50 +83,37 @@ def lock_file(file, wait=False):
 
 @contextmanager
 def opened_hdf5(path):
-    """Open an HDF5 file for reading once `refuse_absent` has checked all of it; a ValueError does not name the file."""
+    """Open an HDF5 file for reading once all of it has been checked; a ValueError does not name the file.
+
+    Content that lies elsewhere or was never written is refused, and no other file is opened.
+    """
     import h5py
+
+    n_links = itertools.count(1)
+
+    def wrong_link(name, link):  # raised inside the visit, an error would be lost
+        if not isinstance(link, h5py.HardLink):
+            target = f"{getattr(link, 'filename', '')} {link.path}".strip()
+            return f"/{name} is a link to {target}, expected its values in this place"
+        return f"expected at most {MAX_OBJECTS} groups and arrays" if next(n_links) > MAX_OBJECTS else None
 
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("a pipe or a device, expected a file")
     with h5py.File(path) as file:
-        refuse_absent(file)
+        problem = file.visititems_links(wrong_link) or file.visititems(_wrong_array)
+        if problem:
+            raise ValueError(problem)
         yield file
 
 
-def refuse_absent(file):
-    """Raise a ValueError if content of an open HDF5 file lies elsewhere or was never written; open no other file."""
-    import h5py
-
-    groups, seen = [file], set()
-    while groups:
-        group = groups.pop()
-        for name in group:
-            where = f"{group.name.rstrip('/')}/{name}"
-            link = group.get(name, getlink=True)  # its class, without following it
-            if not isinstance(link, h5py.HardLink):
-                target = f"{getattr(link, 'filename', '')} {link.path}".strip()
-                raise ValueError(f"{where} is a link to {target}, expected its values in this place")
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
-            if address not in seen and isinstance(item, h5py.Group):
-                groups.append(item)
-            if isinstance(item, h5py.Dataset):
-                _refuse_unwritten(item, where)
-            seen.add(address)
-            if len(seen) > MAX_OBJECTS:
-                raise ValueError(f"expected at most {MAX_OBJECTS} groups and arrays, received more")
-
-
-def _refuse_unwritten(array, where):
-    """Refuse an array whose values lie in other files, or of which a part was never written (it would read as 0)."""
+def _wrong_array(name, array):
+    """Say of an array if its values lie in other files, or a part of it was never written (it would read as 0)."""
+    if not hasattr(array, "chunks"):  # a group
+        return None
     if array.external or array.is_virtual:
-        raise ValueError(f"{where} lies in other files, expected its values in this one")
-    if not array.size:
-        return
+        return f"/{name} lies in other files, expected its values in this one"
     if array.chunks is None:
-        written = array.id.get_storage_size() > 0 or array.shape is None
+        written = not array.size or array.id.get_storage_size() > 0
     else:
-        n_chunks = prod(-(-n // size) for n, size in zip(array.shape, array.chunks))
-        written = array.id.get_num_chunks() >= n_chunks
-    if not written:
-        raise ValueError(f"{where} has shape {array.shape} but was never written, or only in part")
+        written = array.id.get_num_chunks() >= prod(-(-n // size) for n, size in zip(array.shape, array.chunks))
+    return None if written else f"/{name} has shape {array.shape} but was never written, or only in part"

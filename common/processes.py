@@ -68,9 +68,7 @@ def device_words():
 def process_pool(n, threads):
     """Yield a pool of ``n`` processes, each of ``threads`` TensorFlow threads; they are killed if the block fails."""
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    before = os.environ.get("TF_NUM_INTRAOP_THREADS")
-    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)  # read when TensorFlow starts, so it has to be inherited
-    pool = ProcessPoolExecutor(n, context, _begin)
+    pool = ProcessPoolExecutor(n, context, _begin, (threads,))
     try:
         yield pool
     except BaseException:
@@ -79,15 +77,12 @@ def process_pool(n, threads):
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        if before is None:
-            del os.environ["TF_NUM_INTRAOP_THREADS"]
-        else:
-            os.environ["TF_NUM_INTRAOP_THREADS"] = before
 
 
-def _begin():
+def _begin(threads):
     end_with_parent()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches every process of the terminal
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)  # read when TensorFlow starts
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     quiet_libraries()
 
