@@ -48,27 +48,6 @@ CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 STOPPED = "the workers were released before the task ended"
 
 
-def open_scheduler(address):
-    """Return the workers of a scheduler as an executor, to be used as a context manager.
-
-    Parameters
-    ----------
-    address : str
-        ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the scheduler file of a
-        running scheduler; or ``local:N``: N new worker processes of one thread each on this machine, which end with
-        the context.
-
-    Raises
-    ------
-    InputError
-        If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
-        or a worker has other versions than this process.
-    RuntimeError
-        On entering the context, if no worker comes.
-    """
-    return Workers(address)
-
-
 def parse_address(address):
     """Return ("local", N) or ("address", "tcp://host:port"); anything else raises an InputError."""
     local = re.fullmatch(r"local:(\d{1,4})", address)
@@ -76,15 +55,13 @@ def parse_address(address):
         return "local", int(local[1])
     if re.fullmatch(ADDRESS, address) and not local:
         return "address", address if "://" in address else f"tcp://{address}"
-    if "\0" not in address and len(address) < 4096 and Path(address).is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            stated = json.loads(read_bounded(address, MAX_SCHEDULER_FILE))["address"]
-            if isinstance(stated, str) and re.fullmatch(ADDRESS, stated):
-                return "address", stated
-        raise InputError(
-            f"--scheduler: {address}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT"
-        )
-    raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")
+    if not os.path.isfile(address):
+        raise InputError(f"--scheduler: expected tcp://HOST:PORT, a scheduler file or local:N, received {address!r}")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        stated = json.loads(read_bounded(address, MAX_SCHEDULER_FILE))["address"]
+        if re.fullmatch(ADDRESS, stated):
+            return "address", stated
+    raise InputError(f"--scheduler: {address}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT")
 
 
 # Memory of workers; a worker is a dict as ``identity`` of Dask's scheduler describes it
@@ -96,16 +73,13 @@ def local_limit(n):
     Where that is less than a worker needs there is a warning and no limit, which could end workers that would fit.
     """
     free = usable_memory()
-    if free == float("inf"):
-        return None
     if free / n < MEMORY_PER_PROCESS:
         fitting = max(1, int(free / MEMORY_PER_PROCESS))
         logger.warning(
             "--scheduler local:%d: a worker takes about %s with TensorFlow, and %s are free; local:%d would fit",
             *(n, gigabytes(MEMORY_PER_PROCESS), gigabytes(free), fitting),
         )
-        return None
-    return int(free / n)
+    return int(free / n) if MEMORY_PER_PROCESS <= free / n < float("inf") else None
 
 
 def can_work(worker):
@@ -196,7 +170,23 @@ def portable_task(function, args, kwargs):
 
 
 class Workers(concurrent.futures.Executor):
-    """The executor that `open_scheduler` returns; one thread talks to Dask. ``n_workers`` is how many are alive."""
+    """The workers of a scheduler as an executor and context manager; one thread talks to Dask.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the scheduler file of a
+        running scheduler; or ``local:N``: N new worker processes of one thread each on this machine, which end with
+        the context.
+
+    Raises
+    ------
+    InputError
+        If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
+        or a worker has other versions than this process.
+    RuntimeError
+        On entering the context, if no worker comes.
+    """
 
     def __init__(self, address):
         try:
@@ -207,8 +197,7 @@ class Workers(concurrent.futures.Executor):
         self.n_workers = self._n_threads = self._n_paused = 0
         self._workers, self._limit = [], ""  # as the scheduler describes them; their memory limit as text
         self._target = parse_address(address)
-        # ("submit", future, function, args, kwargs), ("ended", inner, result, error) or ("stop",)
-        self._events = SimpleQueue()
+        self._events = SimpleQueue()  # calls for the thread to make
         self._waiting, self._running = deque(), {}  # tasks; {Dask's future: (future, name)}
         self._broken = None  # why no task can run any more
 
@@ -217,7 +206,11 @@ class Workers(concurrent.futures.Executor):
         self._open = contextlib.ExitStack()
         try:
             self._client = self._open.enter_context(self._connect())
-            self._await_workers()
+            end = time.monotonic() + START_PATIENCE
+            while not self._count():
+                if time.monotonic() > end:
+                    raise RuntimeError(f"{self.address}: no worker came within {START_PATIENCE} s")
+                time.sleep(0.2)
             self._check_workers()
         except BaseException:
             self._open.close()
@@ -228,19 +221,16 @@ class Workers(concurrent.futures.Executor):
         logger.info("%s: %d workers", self.address, self.n_workers)
         return self
 
-    def __exit__(self, *exception):
-        self.shutdown()
-
     def shutdown(self, wait=True, *, cancel_futures=False):
         """End: unfinished tasks fail, and worker processes that were started here are stopped."""
-        self._events.put(("stop",))
+        self._events.put(functools.partial(setattr, self, "_broken", STOPPED))
         self._thread.join()
         self._open.close()
 
     def submit(self, function, /, *args, **kwargs):
         """Run a function on a worker; return its future. Messages call it by the ``task_name`` of an argument."""
         future = concurrent.futures.Future()
-        self._events.put(("submit", future, function, args, kwargs))
+        self._events.put(functools.partial(self._waiting.append, (future, function, args, kwargs)))
         return future
 
     @property
@@ -257,13 +247,10 @@ class Workers(concurrent.futures.Executor):
         if kind == "local":
             with dask.config.set(LOCAL_MEMORY):  # read by the workers when they start
                 processes = LocalCluster(
-                    n_workers=value,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address="127.0.0.1:0",  # any free port, visible on this machine only
-                    memory_limit=local_limit(value),
+                    n_workers=value, threads_per_worker=1, memory_limit=local_limit(value),
                     silence_logs=logging.CRITICAL,
-                )
+                    dashboard_address="127.0.0.1:0",  # any free port, visible on this machine only
+                )  # fmt: skip
             self._open.enter_context(processes)
             return Client(processes)
         try:
@@ -271,13 +258,6 @@ class Workers(concurrent.futures.Executor):
         except (OSError, ValueError, TypeError) as error:
             hint = "; certificates: distributed.comm.tls of Dask's configuration" if "tls://" in value else ""
             raise InputError(f"--scheduler: no scheduler answers at {self.address} ({error}){hint}") from None
-
-    def _await_workers(self):
-        end = time.monotonic() + START_PATIENCE
-        while not self._count():
-            if time.monotonic() > end:
-                raise RuntimeError(f"{self.address}: no worker came within {START_PATIENCE} s")
-            time.sleep(0.2)
 
     def _count(self):
         """Count workers and threads; return whether there are any workers."""
@@ -328,13 +308,7 @@ class Workers(concurrent.futures.Executor):
     def _step(self):
         """Wait for the next event, for a second at most, and handle it."""
         with contextlib.suppress(Empty):
-            kind, *event = self._events.get(timeout=LOOK_EVERY)
-            if kind == "stop":
-                self._broken = STOPPED
-            elif kind == "submit":
-                self._waiting.append(event)
-            elif kind == "ended":
-                self._settle(*event)
+            self._events.get(timeout=LOOK_EVERY)()
         if not self._broken and time.monotonic() > self._looked + LOOK_EVERY:
             self._look()
         while not self._broken and self._waiting and len(self._running) < self._n_threads:
@@ -371,7 +345,7 @@ class Workers(concurrent.futures.Executor):
             result = await self._client.gather(inner, asynchronous=True)
         except (Exception, *CANCELLED) as reason:
             error = reason
-        self._events.put(("ended", inner, result, error))
+        self._events.put(functools.partial(self._settle, inner, result, error))
 
     def _settle(self, inner, result, error):
         """Pass the end of a task on to its future."""
@@ -396,3 +370,6 @@ class Workers(concurrent.futures.Executor):
     @property
     def _gone(self):
         return f"{self.address}: the scheduler is gone; start it again and continue with --resume"
+
+
+open_scheduler = Workers

@@ -28,10 +28,11 @@ MAX_VALUES = 20_000  # keys, values, lists and mappings in it; more take seconds
 MAX_DEPTH = 30  # of nested lists and mappings
 MAX_INTEGER = 2**31 - 1  # unless a setting says otherwise
 BOUNDS = {  # rule of a setting: test, words
-    "low": (operator.ge, "at least"),
-    "high": (operator.le, "at most"),
-    "above": (operator.gt, "above"),
-    "below": (operator.lt, "below"),
+    "low": (operator.ge, "a value at least"),
+    "high": (operator.le, "a value at most"),
+    "above": (operator.gt, "a value above"),
+    "below": (operator.lt, "a value below"),
+    "all_or_low": (lambda value, low: value == -1 or value >= low, "-1 (all spectra) or at least"),
 }
 RECORDS = ("data_sha256", "versions", "command")  # written to a run's config.yaml beside the settings, and not read
 
@@ -41,9 +42,9 @@ class ConfigError(InputError):
 
 
 def setting(default, **rules):
-    """Declare a setting by its default and its rules: low, high (included), above, below, choices, by_name.
+    """Declare a setting by its default and its rules: those of `BOUNDS`, choices, by_name, filled and unique.
 
-    ``by_name``: instead of one value there may be one for each of several names.
+    ``by_name``: there may be a value for each of several names. ``filled``: a list is not empty, and what is expected.
     """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rules)
@@ -59,15 +60,16 @@ class DataConfig:
     depth_unit: str = setting("auto", choices=("auto", "fraction", "percent", "ppm"))
     width: str = setting("auto", choices=("auto", "full", "half"))
     columns: str = setting("auto")
-    targets: list[str] | None = setting(None)
-    auxiliary: list[str] = setting([])
-    size: int = setting(-1, low=-1)
+    targets: list[str] | None = setting(None, filled="null (all) or a list of AMPs", unique=True)
+    auxiliary: list[str] = setting([], unique=True)
+    size: int = setting(-1, low=-1, all_or_low=1)
     test_fraction: float = setting(0.2, above=0, below=1)
     valid_fraction: float = setting(0.2, above=0, below=1)
 
 
 NETWORK_RULES = {  # values that the arguments of the networks' builders may take
-    **{size: {"low": 1} for size in ("units", "filters", "dense", "kernel_size", "patch", "patch_filters")},
+    **{size: {"low": 1} for size in ("kernel_size", "patch", "patch_filters")},
+    **{sizes: {"low": 1, "filled": "at least one layer"} for sizes in ("units", "filters", "dense")},
     "dropout": {"low": 0, "below": 1},
     "activation": {"choices": ("relu", "gelu", "silu")},
 }
@@ -151,7 +153,7 @@ class SensitivitySingleConfig:
     """The exact map of single bins: no random draws."""
 
     enabled: bool = setting(True)
-    no_spectra: int = setting(1000, low=-1)
+    no_spectra: int = setting(1000, low=-1, all_or_low=1)
     nodes: int = setting(5, low=2)
     noisy: bool = setting(True)
 
@@ -246,8 +248,13 @@ def _checked(value, hint, rules, key):
     if typing.get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{key}: expected a list, received {show(value)}")
+        if not value and "filled" in rules:
+            raise ConfigError(f"{key}: expected {rules['filled']}, received []")
         (item,) = typing.get_args(hint)
-        return [_checked(v, item, rules, f"{key}[{i}]") for i, v in enumerate(value)]
+        items = [_checked(v, item, rules, f"{key}[{i}]") for i, v in enumerate(value)]
+        if "unique" in rules and len(set(items)) < len(items):
+            raise ConfigError(f"{key}: expected each name once, received {show(items)}")
+        return items
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -278,7 +285,7 @@ def _check_range(value, rules, key):
         raise ConfigError(f"{key}: expected a finite number, received {value}")
     for name, (holds, words) in BOUNDS.items():
         if name in rules and not holds(value, rules[name]):
-            raise ConfigError(f"{key}: expected a value {words} {rules[name]}, received {value}")
+            raise ConfigError(f"{key}: expected {words} {rules[name]}, received {value}")
 
 
 def _check_together(config, source, overrides):
@@ -288,27 +295,14 @@ def _check_together(config, source, overrides):
         where = "command line" if key in overrides else source
         raise ConfigError(f"{where}: {key}: expected {expected}, received {show(received)}")
 
-    numbers = {"data.size": config.data.size, "sensitivity_single.no_spectra": config.sensitivity_single.no_spectra}
-    for key in (key for key, n in numbers.items() if n == 0):
-        refuse(key, "-1 (all spectra) or at least 1", 0)
     cuts = config.sensitivity.abundance
     for name, cut in cuts.items() if isinstance(cuts, dict) else [(None, cuts)]:
         if (cut is not None or name) and (cut is None or len(cut) != 2 or not cut[0] < cut[1]):
             key = "sensitivity.abundance" + (f".{name}" if name else "")
             refuse(key, "[low, high] in dex" if name else "null or [low, high] in dex", cut)
-    for name in NETWORKS:
-        for layers in ("units", "filters", "dense"):
-            if getattr(getattr(config.model, name), layers, None) == []:
-                refuse(f"model.{name}.{layers}", "at least one layer", [])
     if getattr(getattr(config.model, config.model.name), "batch_norm", False) and config.training.average_epochs:
         refuse(f"model.{config.model.name}.batch_norm", "false, or training.average_epochs: 0", True)
-    targets, auxiliary = config.data.targets, config.data.auxiliary
-    if targets == []:
-        refuse("data.targets", "null (all) or a list of AMPs", targets)
-    for key, names in (("data.targets", targets or []), ("data.auxiliary", auxiliary)):
-        if len(set(names)) < len(names):
-            refuse(key, "each name once", names)
-    both = [name for name in auxiliary if name in (targets or [])]
+    both = [name for name in config.data.auxiliary if name in (config.data.targets or [])]
     if both:
         refuse("data.auxiliary", "inputs that are no targets", both)
 

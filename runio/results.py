@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 ENSEMBLE = "ensemble"  # the mean of the folds: its name among them, in results.h5 and of its network
 MAX_HISTORY = 50_000_000  # bytes of a history table
+REFERENCE = "reference"  # the group of test spectra to compare observations with; early versions have none
 MAX_REFERENCES = 6000  # test spectra that are kept to compare observations with
 MAPS = {"sensitivity": SensitivityMap, "sensitivity_single": SensitivityMap, "response": ResponseMap}
 
@@ -155,7 +156,7 @@ def _write_reference(file, data, test_rows):
     ``error_level`` (n_reference,), the median of their errors over ``error`` (n_bins,), the median of all spectra.
     """
     kept = np.unique(np.linspace(0, len(test_rows) - 1, MAX_REFERENCES).round().astype(int))
-    chosen, group = np.asarray(test_rows)[kept], file.create_group("reference")
+    chosen, group = np.asarray(test_rows)[kept], file.create_group(REFERENCE)
     group["rows"] = kept
     group["spectra"] = np.asarray(data.spectra[chosen], np.float32)
     group["error"] = np.median(data.errors, axis=0)
@@ -242,7 +243,7 @@ def _read_run(folder, file, config, verified):
         molecule_curves={k: v[()] for k, v in file.get("molecule_curves", {}).items()},
         folds={k: _read_network(file[f"fold_{k}"], read_history(folder / f"history_{k}.csv")) for k in numbers},
         ensemble=_read_network(file[ENSEMBLE], {}) if ENSEMBLE in file else None,
-        reference={key: value[()] for key, value in file["reference"].items()} if "reference" in file else None,
+        reference={key: value[()] for key, value in file[REFERENCE].items()} if REFERENCE in file else None,
         data={key: file.attrs[key] for key in ("data_name", "n_spectra", "noisy") if key in file.attrs},
         verified=verified,
     )
@@ -291,17 +292,17 @@ NETWORK = r"(fold_\d+|ensemble)"
 MAP = rf"{NETWORK}/(sensitivity|sensitivity_single)"
 SCALER, MAP_SHAPE = rf"{NETWORK}/scaler", ("n_amps", "n_bins")
 
-ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be there
+ARRAYS = (  # path (a regular expression), shape, numbers, whether it must be there (unless there is no reference)
     (r"wavelength", ("n_bins",), POSITIVE, True),
     (r"bin_width", ("n_bins",), POSITIVE, False),
     (r"test_spectrum", ("n_bins",), FINITE, True),
     (r"test_rows", ("n_test",), SQUARE, True),
     (r"molecule_curves/[^/]+", ("n_bins",), FINITE, False),
-    (r"reference/error", ("n_bins",), POSITIVE, False),
-    (r"reference/rows", ("n_reference",), SQUARE, False),
-    (r"reference/spectra", ("n_reference", "n_bins"), FINITE, False),
-    (r"reference/error_level", ("n_reference",), POSITIVE, False),
-    (r"reference/auxiliary", ("n_reference", "n_auxiliary"), FINITE, False),
+    (rf"{REFERENCE}/error", ("n_bins",), POSITIVE, True),
+    (rf"{REFERENCE}/rows", ("n_reference",), SQUARE, True),
+    (rf"{REFERENCE}/spectra", ("n_reference", "n_bins"), FINITE, True),
+    (rf"{REFERENCE}/error_level", ("n_reference",), POSITIVE, True),
+    (rf"{REFERENCE}/auxiliary", ("n_reference", "n_auxiliary"), FINITE, False),
     (rf"{NETWORK}/y_test", ("n_test", "n_amps"), FINITE, True),
     (rf"{NETWORK}/y_pred", ("n_test", "n_amps"), FINITE, True),
     (rf"{SCALER}/x_mean", (), FINITE, True),
@@ -339,15 +340,22 @@ def check_results(file):
     if set(networks) <= {ENSEMBLE}:
         raise ValueError("it holds no fold")
     arrays = {path: item for path, item in items.items() if isinstance(item, h5py.Dataset)}
-    for pattern, shape, numbers, needed in ARRAYS:
-        found = {path: array for path, array in arrays.items() if re.fullmatch(pattern, path)}
-        for path, array in found.items():
-            _check_array(array, path, shape, numbers, sizes)
-        if needed and len(found) < (len(networks) if pattern.startswith(NETWORK) else 1):
-            path = pattern.replace(NETWORK, networks[0])
-            raise ValueError(f"{path}: expected in the file, and for every fold; missing")
-    _check_reference(file)
-    _check_scalers(file, networks)
+    needed = []
+    for pattern, shape, numbers, is_needed in ARRAYS:
+        for path in filter(re.compile(pattern).fullmatch, arrays):
+            _check_array(arrays[path], path, shape, numbers, sizes)
+        if is_needed and (REFERENCE in file or not pattern.startswith(REFERENCE)):
+            needed += dict.fromkeys(pattern.replace(NETWORK, name) for name in networks)
+    auxiliary = [f"{name}/scaler/auxiliary_{part}" for name in networks for part in ("mean", "std")]
+    auxiliary += [f"{REFERENCE}/auxiliary"] * (REFERENCE in file)
+    needed += auxiliary if any(path in arrays for path in auxiliary) else []  # in all parts of the file, or in none
+    for path in needed:
+        if path not in arrays:
+            raise ValueError(f"{path}: expected in the file; missing")
+    if REFERENCE in file:
+        rows, n_test = file[f"{REFERENCE}/rows"][()], len(file["test_rows"])
+        if rows.dtype.kind not in "iu" or rows.max() >= n_test or len(np.unique(rows)) < len(rows):
+            raise ValueError(f"{REFERENCE}/rows: expected numbers of test spectra below {n_test}, each once")
     if (np.diff(file["wavelength"][()]) <= 0).any():
         raise ValueError("wavelength: expected ascending numbers")
     for name in networks[1:]:
@@ -395,31 +403,3 @@ def _check_array(array, path, shape, numbers, sizes):
     bad = values[~HOLDS[numbers](values)]
     if bad.size:
         raise ValueError(f"{path}: expected {numbers}, received {bad[0]:g} ({bad.size} of {values.size} are bad)")
-
-
-def _check_reference(file):
-    """Refuse an incomplete reference, or one that names rows that were not tested."""
-    if "reference" not in file:
-        return
-    for name in ("error", "rows", "spectra", "error_level"):
-        if name not in file["reference"]:
-            raise ValueError(f"reference/{name}: expected in the file, beside the rest of its group; missing")
-    rows, n_test = file["reference/rows"][()], len(file["test_rows"])
-    if rows.dtype.kind not in "iu" or rows.max() >= n_test or len(np.unique(rows)) < len(rows):
-        raise ValueError(f"reference/rows: expected numbers of test spectra below {n_test}, each once")
-
-
-def _check_scalers(file, networks):
-    """Refuse scalers with other arrays than the table has, or auxiliary inputs in a part of the file only."""
-    known = {pattern.rpartition("/")[2] for pattern, *_ in ARRAYS if pattern.startswith(SCALER)}
-    has_auxiliary = {}
-    for name in networks:
-        held = set(file[f"{name}/scaler"])
-        if held - known:
-            raise ValueError(f"{name}/scaler: expected {', '.join(sorted(known))}, received {', '.join(sorted(held))}")
-        has_auxiliary |= {f"{name}/scaler/{part}": part in held for part in ("auxiliary_mean", "auxiliary_std")}
-    if "reference" in file:
-        has_auxiliary["reference/auxiliary"] = "auxiliary" in file["reference"]
-    if len(set(has_auxiliary.values())) > 1:
-        missing = next(path for path, has in has_auxiliary.items() if not has)
-        raise ValueError(f"{missing}: expected in the file, which has auxiliary inputs elsewhere; missing")
