@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulation.atmosphere import upper_product
 from simulation.molecules import WEIGHTS
 
 LINE_STRENGTH = 8.85282e-13  # pi e2 / (m_e c2) [cm]: integrated cross-section [cm2 cm-1] per oscillator strength
@@ -84,31 +83,31 @@ def cross_section(name, wavenumber, temperature, pressure):
 
 
 class AlkaliLines:
-    """Light that the doublet of "Na" or "K" lets through, on the parts of a wavenumber grid.
+    """Light that the doublets of `names`, "Na" and "K", let through, on the parts of a wavenumber grid.
 
-    `edges` (n_parts + 1,) of the parts, ascending [cm-1]; `pressure` (n_layers,) of the layers [Pa].
+    `edges` (n_parts + 1,) of the parts, ascending [cm-1]; `pressure` (n_levels,) of the levels [Pa].
     """
 
-    def __init__(self, name, edges, pressure):
-        self._atom, self._pressure = ALKALIS[name], pressure
-        lines = self._atom.wavenumber
-        near = [(edges[1:] > centre - FINE) & (edges[:-1] < centre + FINE) for centre in lines]
-        self.parts = np.flatnonzero(np.any(near, axis=0))
-        distance = np.abs((edges[1:] + edges[:-1]) / 2 - np.array(lines)[:, None])  # (2, n_parts)
-        strength = np.where(distance < CUTOFF, np.array(self._atom.strength)[:, None] / distance**2, 0.0).sum(axis=0)
-        strength[self.parts] = 0.0
-        self._wings = strength * LINE_STRENGTH / np.pi * 1e-4  # m2 per atom, for a half width of 1 cm-1
-        points, share, first = [], [], []
-        for part in self.parts:
-            low, high = edges[part], edges[part + 1]
-            first.append(len(points))
-            borders = self._borders(low, high, lines)
-            points.extend((borders[1:] + borders[:-1]) / 2)
-            share.extend(np.diff(borders) / (high - low))
-        self._first, self._share = np.array(first, int), np.array(share, np.float32)
-        points = np.array(points)
-        table = [cross_section(name, points, t, pressure[:, None]) if len(points) else [] for t in TEMPERATURES]
-        self._table = np.log(np.maximum(table, SMALLEST)).astype(np.float32)  # (n_temperatures, n_layers, n_points)
+    def __init__(self, names, edges, pressure):
+        self._names, self._pressure = names, pressure
+        parts, shares, tables, self._wings, self._counts = [], [], [], [], []
+        for name in names:
+            lines, strength = np.array(ALKALIS[name].wavenumber), np.array(ALKALIS[name].strength)[:, None]
+            near = ((edges[1:] > lines[:, None] - FINE) & (edges[:-1] < lines[:, None] + FINE)).any(axis=0)
+            distance = np.abs((edges[1:] + edges[:-1]) / 2 - lines[:, None])  # (2, n_parts)
+            wing = np.where((distance < CUTOFF) & ~near, strength / distance**2, 0.0).sum(axis=0)
+            self._wings.append(wing * LINE_STRENGTH / np.pi * 1e-4)  # m2 per atom, for a half width of 1 cm-1
+            cuts = [self._borders(edges[part], edges[part + 1], lines) for part in np.flatnonzero(near)]
+            points = np.concatenate([[], *((borders[1:] + borders[:-1]) / 2 for borders in cuts)])
+            parts.extend(np.flatnonzero(near))
+            shares.extend(np.diff(borders) / (borders[-1] - borders[0]) for borders in cuts)
+            tables.append([cross_section(name, points, t, pressure[:, None]) for t in TEMPERATURES])
+            self._counts.append(len(points))
+        self.parts = np.array(parts, int)
+        which = np.repeat(np.arange(len(shares)), [len(share) for share in shares])
+        self._share = (which == np.arange(len(shares))[:, None]) * np.concatenate([[], *shares])
+        self._share = self._share.astype(np.float32)  # (len(self.parts), n_points)
+        self._table = np.log(np.maximum(np.concatenate(tables, axis=2), SMALLEST)).astype(np.float32)
 
     @staticmethod
     def _borders(low, high, lines):
@@ -118,19 +117,16 @@ class AlkaliLines:
         return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
 
     def wings(self, mix, temperature, column):
-        """Optical depth (n_rays, n_parts), float32, outside of `self.parts`; arguments as of `light`."""
-        width = half_width(self._atom, temperature, self._pressure[-len(temperature) :])
-        return np.outer(column @ width.astype(np.float32), (mix * self._wings).astype(np.float32))
+        """Columns (n_rays, m) and cross-sections (m, n_parts): their product is the optical depth off `self.parts`."""
+        widths = [half_width(ALKALIS[name], temperature, self._pressure) for name in self._names]
+        wings = [mix.get(name, 0.0) * wing for name, wing in zip(self._names, self._wings)]
+        return column @ np.transpose(widths), wings
 
     def light(self, mix, temperature, column):
-        """Part of the light let through, (n_rays, len(self.parts)); `column` (n_rays, n_layers) of air [m-2], float32.
-
-        `temperature` (n_layers,) are the highest layers of those that the table was made for.
-        """
-        table = self._table[:, -len(temperature) :]
+        """Part of the light let through, (len(self.parts), n_rays); as of `LineAbsorption.light`."""
         place = np.clip((temperature - TEMPERATURES[0]) / 200.0, 0, len(TEMPERATURES) - 1.001)
-        below, layers = place.astype(int), np.arange(len(temperature))
+        below, levels = place.astype(int), np.arange(len(temperature))
         part = (place - below).astype(np.float32)[:, None]
-        log_k = (1 - part) * table[below, layers] + part * table[below + 1, layers]
-        light = np.exp(-upper_product(column, np.exp(log_k) * np.float32(mix * 1e-4)))
-        return np.add.reduceat(light * self._share, self._first, axis=1)
+        log_k = (1 - part) * self._table[below, levels] + part * self._table[below + 1, levels]
+        ratio = np.repeat([mix.get(name, 0.0) for name in self._names], self._counts).astype(np.float32)
+        return self._share @ np.exp(-(np.exp(log_k) * (1e-4 * ratio)).T @ column.T)

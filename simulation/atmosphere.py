@@ -4,6 +4,7 @@ Layers have equal thickness in log pressure. As in TauREx 3 (Al-Refaie et al. 20
 scale height of its lower boundary, gravity falls with height, and the ray through a layer is tangent to its middle.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,19 +39,49 @@ def gas_mixture(mix):
     return hydrogen, helium, weight * ATOMIC_MASS
 
 
+def thinned(pressure, spacing, kinks=()):
+    """Numbers (m,) of layers `spacing` or less apart in ln P, and the matrix (n, m) that interpolates from them to all.
+
+    Lagrange's polynomials through eight of them, on one side of each of the pressures `kinks` [Pa]; `pressure` (n,).
+    All of the highest eight layers are among them: there the column along a ray goes to zero.
+    """
+    step = max(int(spacing / np.log(pressure[0] / pressure[1])), 1)
+    borders = [0, *np.searchsorted(-pressure, np.negative(kinks)), len(pressure)]
+    pieces = [np.unique([*range(low, high, step), high - 1]) for low, high in itertools.pairwise(borders) if high > low]
+    pieces[-1] = np.union1d(pieces[-1], np.arange(len(pressure))[-8:])
+    chosen = np.concatenate(pieces)
+    matrix = np.zeros((len(pressure), len(chosen)))
+    for piece in pieces:
+        for layer in range(piece[0], piece[-1] + 1):
+            first = np.clip(np.searchsorted(piece, layer) - 4, 0, max(len(piece) - 8, 0))
+            for node in piece[first : first + 8]:
+                others = np.setdiff1d(piece[first : first + 8], node)
+                matrix[layer, chosen == node] = np.prod((layer - others) / (node - others))
+    return chosen, matrix
+
+
 @dataclass(frozen=True)
 class Atmosphere:
     """The layers of one planet, from the bottom to the top."""
 
     temperature: np.ndarray  # (n_layers,) in the middle of each layer [K]
     density: np.ndarray  # (n_layers,) molecules per m3
-    column: np.ndarray  # (n_layers, n_layers) molecules per m2 that the ray through a layer (row) meets in each layer
-    ring: np.ndarray  # (n_layers,) area over pi of the ring that the ray through each layer stands for [m2]
+    distance: np.ndarray  # (n_layers + 1,) of the boundaries from the centre [m]
 
-    def above(self, first):
-        """Return the layers from number `first` on, with the rays through them."""
-        one = slice(first, None)
-        return Atmosphere(self.temperature[one], self.density[one], self.column[one, one], self.ring[one])
+    @property
+    def ring(self):
+        """Area over pi (n_layers,) of the ring that the ray through each layer stands for [m2]."""
+        return 2 * self.distance[:-1] * np.diff(self.distance)
+
+    def column(self, rays=slice(None)):
+        """Molecules per m2 that the rays through some layers meet in every layer, (n_rays, n_layers)."""
+        step = np.diff(self.distance)
+        tangent = self.distance[:-1] + step[0] / 2
+        half_chord = np.sqrt(np.maximum((tangent + step / 2) ** 2 - tangent[rays, None] ** 2, 0.0))
+        path = half_chord.copy()  # (n_rays, n_layers)
+        path[:, 1:] -= half_chord[:, :-1]
+        path *= 2 * self.density
+        return path
 
 
 def hydrostatic(boundaries, pressure, temperature, weight, mass, radius):
@@ -60,24 +91,7 @@ def hydrostatic(boundaries, pressure, temperature, weight, mass, radius):
     """
     thickness = np.log(boundaries[:-1] / boundaries[1:]).tolist()
     height_factor = (BOLTZMANN * temperature / (weight * GRAVITATIONAL_CONSTANT * mass)).tolist()  # 1 / m
-    distance, heights = float(radius), []
+    distance = [float(radius)]  # from the centre to the boundaries
     for factor, step in zip(height_factor, thickness):
-        heights.append(distance)
-        distance += factor * distance * distance * step
-    distance = np.array([*heights, distance])  # from the centre to the boundaries
-    density = pressure / (BOLTZMANN * temperature)
-    with np.errstate(invalid="ignore", over="ignore"):
-        step = np.diff(distance)
-        tangent = distance[:-1] + step[0] / 2
-        outer = (tangent + step / 2) ** 2
-        half_chord = np.sqrt(np.maximum(outer - tangent[:, None] ** 2, 0.0))  # (n_rays, n_layers)
-        path = 2 * np.diff(half_chord, axis=1, prepend=0.0)
-        return Atmosphere(temperature, density, path * density, 2 * distance[:-1] * step)
-
-
-def upper_product(column, values, block=50):
-    """Product of ``column`` (n, n), which is zero below its diagonal, and ``values`` (n, m)."""
-    result = np.empty((len(column), values.shape[1]), values.dtype)
-    for start in range(0, len(column), block):
-        np.matmul(column[start : start + block, start:], values[start:], out=result[start : start + block])
-    return result
+        distance.append(distance[-1] + factor * distance[-1] * distance[-1] * step)
+    return Atmosphere(temperature, pressure / (BOLTZMANN * temperature), np.array(distance))

@@ -65,9 +65,8 @@ def on_grid(pair, wavenumber):
 def at_temperatures(knots, temperature):
     """Coefficient at temperatures (m,) [K] from its ln (5, n), (m, n); outside the knots the value at the edge."""
     place = np.interp(temperature, TEMPERATURE, np.arange(len(TEMPERATURE)))
-    below = np.minimum(place.astype(int), len(TEMPERATURE) - 2)
-    part = (place - below)[:, None].astype(knots.dtype)
-    return np.exp((1 - part) * knots[below] + part * knots[below + 1])
+    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(len(TEMPERATURE))), 0)  # (m, 5), linear in between
+    return np.exp(weights.astype(knots.dtype) @ knots)
 
 
 def coefficient(pair, temperature, wavenumber=WAVENUMBER):

@@ -1,6 +1,6 @@
 """What makes a planet's atmosphere opaque: molecules, scattering, collisions, haze and clouds.
 
-Everything here says which part of the light a ray lets through, for all rays (rows) at all wavenumbers (columns).
+Light and optical depths are those of all rays at all wavenumbers.
 """
 
 import importlib.util
@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simulation import cia
-from simulation.atmosphere import upper_product
-from simulation.kdistribution import basis, hot_share
+from simulation.kdistribution import hot_share, pressure_basis, temperature_basis
 
 REFRACTION = {  # refractive index n - 1 at wavelengths in micron, and King's correction; CGS at 0 C and 1 atm
     "CO": (lambda micron: 32.7e-5 * (1 + 8.1e-3 / micron**2), 1.016),
@@ -75,19 +74,15 @@ class Collisions:
     def __init__(self, grid):
         self._knots = {pair: (cia.on_grid(pair, grid) - np.log(PAIR_UNIT)).astype(np.float32) for pair in cia.PAIRS}
 
-    def optical_depth(self, hydrogen, helium, atmosphere):
-        """Optical depth (n_rays, n) of all rays, float32; mixing ratios of both gases."""
+    def terms(self, hydrogen, helium, atmosphere, column):
+        """Columns (n_rays, m) and cross-sections (m, n): their product is the optical depth; mixing ratios."""
         shares = {"H2-H2": hydrogen**2, "H2-He": hydrogen * helium}
         low, high = atmosphere.temperature.min(), atmosphere.temperature.max()
-        n_nodes = 1 + int(np.ceil((high - low) / TEMPERATURE_STEP))
-        nodes = np.linspace(low, high, n_nodes)
+        nodes = np.linspace(low, high, 1 + int(np.ceil((high - low) / TEMPERATURE_STEP)))
         at_nodes = sum(np.float32(share) * cia.at_temperatures(self._knots[p], nodes) for p, share in shares.items())
-        pairs = atmosphere.column * (atmosphere.density * PAIR_UNIT)
-        if n_nodes == 1:
-            return pairs.sum(axis=1, keepdims=True).astype(np.float32) @ at_nodes
-        place = (atmosphere.temperature - low) / (nodes[1] - nodes[0])
-        weights = np.maximum(1 - np.abs(place[:, None] - np.arange(n_nodes)), 0)  # (n_layers, n_nodes)
-        return (pairs @ weights).astype(np.float32) @ at_nodes
+        place = np.interp(atmosphere.temperature, nodes, np.arange(len(nodes)))
+        weights = np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0)  # (n_layers, m)
+        return column @ (weights * (atmosphere.density * PAIR_UNIT)[:, None]), at_nodes
 
 
 def covered(boundaries, cloud_top):
@@ -106,61 +101,59 @@ class LineAbsorption:
     A ray through several layers meets the same wavelengths in the same order of strength (correlated k), so the
     optical depth of each ordinate adds up along it; each layer has the k of its own temperature and pressure. Lines of
     different molecules fall where they may: within a part of a cell the transmissions of the molecules multiply (random
-    overlap). `parts` of the cells (n_parts,) make the wavenumber grid, from the blue to the red; `pressure` (n_layers,)
-    is that of the layers [Pa].
+    overlap). `parts` of the cells (n_parts,) make the wavenumber grid, from the blue to the red; `pressure` (n_levels,)
+    is that of the levels [Pa].
     """
 
     def __init__(self, opacities, parts, pressure):
         self._opacities, self._parts = opacities, parts[::-1]  # by ascending wavenumber
-        cells, first, counts = np.unique(opacities.cell[parts], return_index=True, return_counts=True)
-        self._slices = [slice(len(parts) - i - n, len(parts) - i) for i, n in zip(first, counts, strict=True)]
-        self._pressure = basis(1000.0, pressure)[1]  # (n_layers, 4)
-        coefficients = opacities.distributions.coefficients
-        self._surfaces = {  # ln k is basis (n_layers, 16) @ surface (16, n_cells * n_g)
-            name: (values - UNIT)[cells].reshape(-1, values.shape[-1] ** 2).T.astype(np.float32)
-            for name, values in coefficients.items()
+        cells, counts = np.unique(opacities.cell[self._parts], return_counts=True)
+        ends = np.cumsum(counts[::-1]).tolist()
+        self._slices = [slice(end - n, end) for end, n in zip(ends, counts[::-1].tolist())]  # of the parts of each cell
+        self._pressure = pressure_basis(pressure)  # (n_levels, 4)
+        self._surfaces = {  # ln k is surface (n_cells * n_g, 16) @ basis (16, n_levels)
+            name: (values - UNIT)[cells[::-1]].reshape(-1, values.shape[-1] ** 2).astype(np.float32)
+            for name, values in opacities.distributions.coefficients.items()
         }
 
     def _basis(self, temperature):
-        """Products (n_layers, 16) of the polynomials in 1/T and log P, of the highest ``len(temperature)`` layers."""
-        pressure = self._pressure[-len(temperature) :]
-        both = basis(temperature, 1.0)[0][:, :, None] * pressure[:, None, :]
-        return both.reshape(len(temperature), -1).astype(np.float32)
+        """Products (16, n_levels) of the polynomials in 1/T and log P at the levels."""
+        both = temperature_basis(temperature).T[:, None] * self._pressure.T
+        return both.reshape(-1, len(temperature)).astype(np.float32)
 
-    def _cross_sections(self, name, temperature, at):
-        """Cross-sections [exp(LOG_UNIT) cm2], (n_layers, n_cells * n_g); ``at`` is the `_basis` of the temperature."""
+    def _log_k(self, name, temperature, at):
+        """Logarithm of k [exp(LOG_UNIT) cm2], (n_cells * n_g, n_levels); ``at`` is the `_basis` of the temperature."""
         part, cold = hot_share(self._surfaces, name, temperature)
         if not part.any():
-            return np.exp(at @ self._surfaces[name])
-        part = part[:, None].astype(np.float32)
-        log_k = self._basis(cold) @ self._surfaces[name], at @ self._surfaces[f"{name}_hot"]
-        return np.exp((1 - part) * log_k[0] + part * log_k[1])
+            return self._surfaces[name] @ at
+        part = part.astype(np.float32)
+        return (1 - part) * (self._surfaces[name] @ self._basis(cold)) + part * (self._surfaces[f"{name}_hot"] @ at)
 
     def light(self, mix, temperature, reference, column):
-        """Part of the light let through by `mix` {molecule: mixing ratio}, (n_rays, n_parts), by ascending wavenumber.
+        """Part of the light let through by `mix` {molecule: mixing ratio}, (n_parts, n_rays), by ascending wavenumber.
 
-        `temperature` (n_layers,) is that of the layers of `column` (n_rays, n_layers), molecules of air per m2 in
-        float32, the highest of those that this was made for; `reference` [K] says which share of a part has which
-        cross-section.
+        `temperature` (n_levels,), `column` (n_rays, n_levels) molecules of air per m2, float32; `reference` [K] says
+        which share of a part has which cross-section.
         """
-        result = np.ones((len(column), len(self._parts)), np.float32)
-        n_rays, n_g = len(column), len(self._opacities.distributions.weights)
-        most, at = column.sum(axis=1).max(), self._basis(temperature)
-        for name, ratio in mix.items():
-            k = self._cross_sections(name, temperature, at)
-            k *= np.float32(ratio * 1e-4 * np.exp(LOG_UNIT))  # m2 per molecule of air
-            absorbs = np.flatnonzero(most * k.max(axis=0).reshape(-1, n_g).max(axis=1) > NOTHING)
-            k = k.reshape(len(k), -1, n_g)
-            light = upper_product(column, k[:, absorbs].reshape(len(k), -1))
-            np.exp(np.negative(light, out=light), out=light)
-            light = light.reshape(n_rays, -1, n_g)
-            shares = self._opacities.shares(name, reference)[self._parts].T  # (n_g, n_parts)
-            part = np.empty_like(result)
-            part[:] = shares.sum(axis=0)  # 1 within 1e-5, as `couple` leaves it
-            for place, cell in enumerate(absorbs.tolist()):
-                parts = self._slices[cell]
-                np.matmul(light[:, place], shares[:, parts], out=part[:, parts])
-            result *= part
+        if not mix:
+            return np.ones((len(self._parts), len(column)), np.float32)
+        at, size = self._basis(temperature), (len(self._slices), -1, len(temperature))
+        k = np.stack([self._log_k(name, temperature, at).reshape(size) for name in mix], axis=1)
+        np.exp(k, out=k)  # (n_cells, n_molecules, n_g, n_levels)
+        k *= np.array([ratio * 1e-4 * np.exp(LOG_UNIT) for ratio in mix.values()], np.float32)[:, None, None]
+        absorbs = column.sum(axis=1).max() * k.max(axis=(2, 3)) > NOTHING
+        light = k[absorbs].reshape(-1, len(temperature)) @ column.T  # m2 per molecule of air times molecules per m2
+        np.exp(np.negative(light, out=light), out=light)
+        light = light.reshape(-1, k.shape[2], len(column))
+        shares = np.stack([self._opacities.shares(name, reference)[self._parts] for name in mix])  # (.., n_parts, n_g)
+        total = shares @ np.ones(k.shape[2], np.float32)  # 1 within 1e-5, as `couple` leaves it
+        shares /= total[:, :, None]
+        result, first = np.empty((len(self._parts), len(column)), np.float32), 0
+        result[:] = total.prod(axis=0)[:, None]
+        for parts, present in zip(self._slices, absorbs):
+            last = first + int(present.sum())
+            result[parts] *= (shares[present, parts] @ light[first:last]).prod(axis=0)
+            first = last
         return result
 
 
@@ -175,13 +168,12 @@ class TableAbsorption:
         self._uniform = all(np.array_equal(table.xsecGrid[0], table.xsecGrid[-1]) for table in tables.values())
 
     def light(self, mix, temperature, reference, column):
-        """Part of the light let through, (n_rays, n); arguments as of `LineAbsorption.light`."""
-        pressure = self._pressure[-len(temperature) :]
+        """Part of the light let through, (n, n_rays); arguments as of `LineAbsorption.light`."""
         if self._uniform and np.ptp(temperature) == 0:  # one cross-section in all layers
-            depth = np.outer(column.sum(axis=1), self._cross_section(mix, temperature[0], pressure[0]))
+            depth = np.outer(self._cross_section(mix, temperature[0], self._pressure[0]), column.sum(axis=1))
         else:
-            rows = [self._cross_section(mix, *layer) for layer in zip(temperature, pressure, strict=True)]
-            depth = upper_product(column, np.array(rows))
+            rows = [self._cross_section(mix, *layer) for layer in zip(temperature, self._pressure, strict=True)]
+            depth = np.transpose(rows) @ column.T
         return np.exp(-depth)
 
     def _cross_section(self, mix, temperature, pressure):

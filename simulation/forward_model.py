@@ -10,13 +10,16 @@ from constants import SUN_RADIUS
 from simulation import contributions
 from simulation.alkali import ALKALIS, AlkaliLines
 from simulation.ariel import ariel_grid
-from simulation.atmosphere import gas_mixture, hydrostatic, layer_pressures, temperature_profile
+from simulation.atmosphere import gas_mixture, hydrostatic, layer_pressures, temperature_profile, thinned
 from simulation.molecules import MOLECULES
 from simulation.opacities import Opacities
 
 LAYERS = 200
 PRESSURE_RANGE = (1e-4, 1e6)  # Pa, top and bottom; the planet's radius is that of the bottom
 STAR_RADIUS = 1.0  # solar radii
+# In ln P: light is interpolated between rays, cross-sections of lines between levels that lie so far apart.
+RAY_SPACING, LEVEL_SPACING = 0.24, 0.47
+KINKS = (1e5, 0.1)  # Pa: where a temperature gradient or the dependence of k on pressure ends
 NAMES = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the AMPs of the shipped survey
 GASES = (*MOLECULES, *ALKALIS)
 ABSENT = {  # AMPs in retrieval space that change nothing
@@ -69,24 +72,26 @@ class ForwardModel:
         if self.edges.ndim != 2 or self.edges.shape[1] != 2 or not (self.edges[:, 0] > 0).all():
             raise ValueError(f"edges: expected (n_bins, 2) wavelengths in micron, received shape {self.edges.shape}")
         self._boundaries, self._pressure = layer_pressures(layers, pressure_range)
-        if opacities is None or isinstance(opacities, Opacities):
-            self._use_distributions(opacities or Opacities.load())
-        else:
+        self._rays, self._between_rays = thinned(self._pressure, RAY_SPACING)
+        tables = not (opacities is None or isinstance(opacities, Opacities))
+        self._levels, self._between_levels = thinned(self._pressure, 0.0 if tables else LEVEL_SPACING, KINKS)
+        levels = self._pressure[self._levels]
+        if tables:
             tables = contributions.load_tables(opacities, [name for name in MOLECULES if name in self.names])
             self._grid = contributions.native_grid(tables, self.edges)  # (n,) ascending [cm-1]
-            self._absorption = contributions.TableAbsorption(tables, self._grid, self._pressure)
+            self._absorption = contributions.TableAbsorption(tables, self._grid, levels)
+        else:
+            opacities = opacities or Opacities.load()
+            # The parts of the cells that the bins, and the gaps between them, touch, and one more on both sides.
+            parts = np.flatnonzero((opacities.overlap(*self.edges.T) > 0).any(axis=0))
+            parts = np.arange(max(parts[0] - 1, 0), min(parts[-1] + 2, len(opacities.cell)))
+            self._grid = ((opacities.edges[1:] + opacities.edges[:-1]) / 2)[parts][::-1]
+            self._absorption = contributions.LineAbsorption(opacities, parts, levels)
         self._binning = binning_matrix(self._grid, self.edges)
-        borders = cell_borders(self._grid)
-        self._alkalis = {name: AlkaliLines(name, borders, self._pressure) for name in ALKALIS if name in self.names}
+        atoms = [name for name in ALKALIS if name in self.names]
+        self._alkalis = AlkaliLines(atoms, cell_borders(self._grid), levels) if atoms else None
         self._collisions = contributions.Collisions(self._grid)
         self._rayleigh = {gas: contributions.rayleigh(gas, self._grid) for gas in contributions.SCATTERERS if continuum}
-
-    def _use_distributions(self, opacities):
-        """Absorb by correlated k on the parts of the cells that the bins, and the gaps between them, touch."""
-        parts = np.flatnonzero((opacities.overlap(*self.edges.T) > 0).any(axis=0))
-        parts = np.arange(max(parts[0] - 1, 0), min(parts[-1] + 2, len(opacities.cell)))
-        self._grid = ((opacities.edges[1:] + opacities.edges[:-1]) / 2)[parts][::-1]
-        self._absorption = contributions.LineAbsorption(opacities, parts, self._pressure)
 
     def depth(self, amps):
         """Transit depth in the bins.
@@ -116,40 +121,46 @@ class ForwardModel:
         mix = {name: 10 ** given[name] for name in GASES if given[name] > -np.inf}
         hydrogen, helium, weight = gas_mixture(mix)
         temperature = temperature_profile(given["Tp"], given["T_gradient"], self._pressure)
-        whole = hydrostatic(self._boundaries, self._pressure, temperature, weight, 10 ** given["Mp"], given["Rp"])
-        if not np.isfinite(whole.column).all():  # a gas that is not bound has no edge
+        atmosphere = hydrostatic(self._boundaries, self._pressure, temperature, weight, 10 ** given["Mp"], given["Rp"])
+        if not atmosphere.distance[-1] < 1e100:  # a gas that is not bound has no edge
             return self._grid, np.full(len(self._grid), np.nan)
-        deck, fraction = contributions.covered(self._boundaries, 10 ** given["Pclouds"]), given["cloud_fraction"]
-        first = int((deck == 1).sum()) if fraction == 1 else 0  # rays below the deck are dark
-        seen = whole.above(first)
-        light = self._gas(mix, hydrogen, helium, seen, given["Tp"])
-        factor = 10 ** given["haze_factor"]
-        cloudy = 1 - deck[first:, None].astype(np.float32)
+        above_deck = 1 - contributions.covered(self._boundaries, 10 ** given["Pclouds"])
+        fraction = given["cloud_fraction"]
+        # Area over pi (2, n_rays) of the clear and of the covered limb that each ray stands for.
+        area = atmosphere.ring * [np.full(len(above_deck), 1 - fraction), fraction * above_deck] @ self._between_rays
+        first = area.any(axis=0).argmax()  # rays below the deck are dark
+        clear, covered = area[:, first:]
+        column = atmosphere.column(self._rays[first:])
+        light = self._gas(mix, hydrogen, helium, atmosphere, column, given["Tp"])
+        dark, factor = atmosphere.ring.sum(), 10 ** given["haze_factor"]
         if factor > 0:
-            column = (seen.column.sum(axis=1) * hydrogen).astype(np.float32)
+            hazy = slice(covered.astype(bool).argmax(), None)
             sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
-            cloudy = cloudy * np.exp(-np.outer(column, sigma))
-        light *= (1 - fraction) + fraction * cloudy
-        dark = whole.ring[:first].sum() + seen.ring.sum() - seen.ring @ light
-        return self._grid, (given["Rp"] ** 2 + dark) / self._star**2
+            dark -= light @ clear
+            light, clear, covered = light[:, hazy], 0.0, covered[hazy]
+            light *= np.exp(np.outer(-sigma, (column[hazy].sum(axis=1) * hydrogen).astype(np.float32)))
+        return self._grid, (given["Rp"] ** 2 + dark - light @ (clear + covered)) / self._star**2
 
-    def _gas(self, mix, hydrogen, helium, seen, reference):
-        """Part of the light that the gas lets through, (n_rays, n_wavenumbers), wavenumber ascending, float32."""
-        column = seen.column.astype(np.float32)
+    def _gas(self, mix, hydrogen, helium, atmosphere, column, reference):
+        """Part of the light that the gas lets through, (n_wavenumbers, n_rays), wavenumber ascending, float32."""
+        temperature = atmosphere.temperature[self._levels]
+        at_levels = (column @ self._between_levels).astype(np.float32)
         molecules = {name: ratio for name, ratio in mix.items() if name in MOLECULES}
-        light = self._absorption.light(molecules, seen.temperature, reference, column)
-        depth = np.zeros(light.shape, np.float32)  # of what has no lines, or only their wings
+        light = self._absorption.light(molecules, temperature, reference, at_levels)
+        terms = []  # columns (n_rays, m) and cross-sections (m, n) of what has no lines, or only their wings
         if self._rayleigh:
             shares = {"H2": hydrogen, "He": helium, **mix}
             scattering = sum(shares.get(gas, 0.0) * sigma for gas, sigma in self._rayleigh.items())
-            depth += np.outer(column.sum(axis=1), scattering.astype(np.float32))
-            depth += self._collisions.optical_depth(hydrogen, helium, seen)
-        for name, lines in self._alkalis.items():
-            if name in mix:
-                depth += lines.wings(mix[name], seen.temperature, column)
-                if len(lines.parts):
-                    light[:, lines.parts] *= lines.light(mix[name], seen.temperature, column)
-        light *= np.exp(np.negative(depth, out=depth), out=depth)
+            terms.append((column.sum(axis=1, keepdims=True), [scattering]))
+            terms.append(self._collisions.terms(hydrogen, helium, atmosphere, column))
+        if ALKALIS.keys() & mix.keys():
+            terms.append(self._alkalis.wings(mix, temperature, at_levels))
+            light[self._alkalis.parts] *= self._alkalis.light(mix, temperature, at_levels)
+        if terms:
+            columns, cross_sections = zip(*terms)
+            columns = np.concatenate(columns, axis=1, dtype=np.float32)
+            depth = np.concatenate(cross_sections, dtype=np.float32).T @ columns.T
+            light *= np.exp(np.negative(depth, out=depth), out=depth)
         return light
 
 

@@ -28,18 +28,20 @@ HOT_FROM, HOT_ONLY = 1000.0, 1400.0  # K: where the surface of hot gas sets in, 
 CHORD_DEPTH = 0.56  # optical depth along the line of sight at the apparent edge of a planet
 
 
-def basis(temperature, pressure):
-    """Legendre polynomials in 1/T, (..., 4), and in log P, (..., 4); temperature in K, pressure in Pa."""
-    temperature = np.clip(np.asarray(temperature, float), *EXTRAPOLATED_TO)
-    pressure = np.clip(np.asarray(pressure, float), *PRESSURE_RANGE)
+def temperature_basis(temperature):
+    """Legendre polynomials in 1/T, (..., 4); temperature in K."""
     cold, hot = 1 / np.array(TEMPERATURE_RANGE)
-    x = (2 / temperature - cold - hot) / (cold - hot)
+    return _legendre((2 / np.clip(temperature, *EXTRAPOLATED_TO) - cold - hot) / (cold - hot), ORDERS[0])
+
+
+def pressure_basis(pressure):
+    """Legendre polynomials in log P, (..., 4); pressure in Pa."""
     low, high = np.log(PRESSURE_RANGE)
-    y = (2 * np.log(pressure) - low - high) / (high - low)
-    return tuple(
-        legvander(np.ravel(values), order - 1).reshape(*np.shape(values), order)
-        for values, order in zip((x, y), ORDERS, strict=True)
-    )
+    return _legendre((2 * np.log(np.clip(pressure, *PRESSURE_RANGE)) - low - high) / (high - low), ORDERS[1])
+
+
+def _legendre(x, order):
+    return legvander(x, order - 1).reshape(*np.shape(x), order)
 
 
 class KDistributions:
@@ -67,7 +69,7 @@ class KDistributions:
         """Cross-sections k_g [cm2 per molecule], (n_cells, n_g) at one pressure [Pa], (n, n_cells, n_g) at (n,)."""
 
         def log_k(key, at):
-            x, y = basis(at, pressure)  # (4,), (4,) or (n, 4)
+            x, y = temperature_basis(at), pressure_basis(pressure)  # (4,), (4,) or (n, 4)
             return np.einsum("cgab,a,...b->...cg", self.coefficients[key], x, y, optimize=True)
 
         part, cold = hot_share(self.coefficients, molecule, temperature)

@@ -20,7 +20,16 @@ import h5py
 import numpy as np
 
 from simulation.bandmodel import FINE_GRID, cross_section
-from simulation.kdistribution import HOT_FROM, ORDERS, PRESSURE_RANGE, STORED, TEMPERATURE_RANGE, basis, effective
+from simulation.kdistribution import (
+    HOT_FROM,
+    ORDERS,
+    PRESSURE_RANGE,
+    STORED,
+    TEMPERATURE_RANGE,
+    effective,
+    pressure_basis,
+    temperature_basis,
+)
 from simulation.molecules import MOLECULES
 from studies.command import study_parser
 
@@ -145,8 +154,8 @@ def ammonia(fine, coarse):
 def fit(table, pressure_range=PRESSURE_RANGE):
     """Least-squares surfaces of ln k over temperature and pressure, (n_cells, n_g, 4, 4)."""
     kept = (table["pressure"] > 0.99 * pressure_range[0]) & (table["pressure"] < 1.01 * pressure_range[1])
-    x = basis(table["temperature"], 1.0)[0]  # (n_T, 4)
-    y = basis(1000.0, table["pressure"][kept])[1]  # (n_P, 4)
+    x = temperature_basis(table["temperature"])  # (n_T, 4)
+    y = pressure_basis(table["pressure"][kept])  # (n_P, 4)
     log_k = np.log(table["k"][:, :, kept] + SMALLEST)
     return np.einsum("at,ctpg,bp->cgab", np.linalg.pinv(x), log_k, np.linalg.pinv(y), optimize=True)
 
@@ -180,7 +189,7 @@ def main():
 
 def surface(coefficients, table):
     """Fitted ln k at the table's temperatures and pressures, as table["k"]."""
-    x, y = basis(table["temperature"], table["pressure"])
+    x, y = temperature_basis(table["temperature"]), pressure_basis(table["pressure"])
     return np.einsum("cgab,ta,pb->ctpg", coefficients, x, y, optimize=True)
 
 

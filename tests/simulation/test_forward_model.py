@@ -40,8 +40,9 @@ def gas_depth(model, planet, temperature):
     mix = {name: 10.0 ** given[name] for name in ("H2O", "CO2") if name in planet}
     _, _, weight = gas_mixture(mix)
     atmosphere = hydrostatic(model._boundaries, model._pressure, temperature, weight, 10 ** planet["Mp"], planet["Rp"])
-    light = model._absorption.light(mix, temperature, planet["Tp"], atmosphere.column.astype(np.float32))
-    return -np.log(np.maximum(light.astype(float), 1e-300))
+    column = (atmosphere.column() @ model._between_levels).astype(np.float32)
+    light = model._absorption.light(mix, temperature[model._levels], planet["Tp"], column)
+    return -np.log(np.maximum(light.T.astype(float), 1e-300))
 
 
 @pytest.mark.parametrize("gradient", [0.0, 120.0, -60.0])
@@ -68,6 +69,22 @@ def test_what_is_absent_changes_nothing():
     amps = ARIEL.draw_amps(3, 7)
     more = np.column_stack([amps, *(np.full(3, ABSENT[key]) for key in names[9:])])
     np.testing.assert_array_equal(ForwardModel(names=names).depth(more), ForwardModel().depth(amps))
+
+
+def test_interpolated_rays_and_levels_are_those_left_out(monkeypatch):
+    planet = {
+        **PLANET,
+        "CO": -2.0,
+        "Na": -5.0,
+        "K": -6.0,
+        "T_gradient": 80.0,
+        "haze_factor": 2.0,
+        "cloud_fraction": 0.4,
+    }
+    found = depth_of(planet)
+    monkeypatch.setattr("simulation.forward_model.RAY_SPACING", 0.0)
+    monkeypatch.setattr("simulation.forward_model.LEVEL_SPACING", 0.0)
+    np.testing.assert_allclose(found, depth_of(planet), rtol=2e-7)
 
 
 def test_gradient_of_zero_is_isothermal_and_1_mbar_keeps_its_temperature():
@@ -165,13 +182,13 @@ def test_wings_of_sodium_end_where_their_lorentz_profile_says():
 def test_light_through_a_doublet_is_its_mean_over_wavenumber():
     boundaries, pressure = layer_pressures(200, (1e-4, 1e6))
     edges = 1e4 / np.geomspace(0.5912, 0.5870, 4)
-    fine = alkali.AlkaliLines("Na", edges, pressure)
+    fine = alkali.AlkaliLines(["Na"], edges, pressure)
     atmosphere = hydrostatic(boundaries, pressure, np.full(200, 1000.0), gas_mixture({})[2], 10**26.8, 8e7)
-    light = fine.light(1e-6, atmosphere.temperature, atmosphere.column.astype(np.float32))[60]
+    light = fine.light({"Na": 1e-6}, atmosphere.temperature, atmosphere.column([60]).astype(np.float32))[:, 0]
     exact = []
     for low, high in itertools.pairwise(edges):
         sigma = alkali.cross_section("Na", np.linspace(low, high, 4001), 1000.0, pressure[:, None])
-        exact.append(np.exp(-(atmosphere.column[60] @ sigma) * 1e-10).mean())
+        exact.append(np.exp(-(atmosphere.column([60])[0] @ sigma) * 1e-10).mean())
     np.testing.assert_allclose(light, exact, atol=0.01)
 
 
