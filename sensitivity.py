@@ -22,7 +22,7 @@ from perturbation.accumulate import accumulate, warn_of_rounding
 from perturbation.arguments import float_array, plain_abundance, positive_number, truth
 from perturbation.directions import dragged, modes, offsets, tilt
 from perturbation.engine import halving_sizes
-from perturbation.plan import finish_plan, plan_spectra
+from perturbation.plan import make_plan
 from perturbation.predictors import ModelLoader, load_keras, posterior_summary
 from perturbation.quadrature import MAX_NODES
 from perturbation.result import SensitivityMap
@@ -117,7 +117,7 @@ progress
         raise ValueError(f"nodes: expected a number from 2 to {MAX_NODES}, received {nodes!r}")
     try:
         return _maps(
-            [own | {"auxiliary": auxiliary}], None, spectra, errors, amp_names, None, scheme="single",
+            [own | {"auxiliary": auxiliary}], None, spectra, errors, gases=amp_names, no_spectra=None, scheme="single",
             covariance=covariance, directions=directions, nodes=nodes, rule=rule, input_layout=input_layout,
             output=output, auxiliary_first=auxiliary_first, stochastic=stochastic, batch_size=batch_size,
             executor=executor, keep_spectra=keep_spectra, progress=progress, wavelength=wavelength,
@@ -244,9 +244,11 @@ def sensitivity_map(
     """
     own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
     return _maps(
-        [own | {"auxiliary": auxiliary}], y_test, org_spectrum, org_error, gases, no_spectra, repeat, abundance,
-        scaled, rng, scheme, groups, covariance, input_layout, batch_size, keep_spectra, progress, executor,
-        chunk_size, store, tolerance, directions, nodes, rule, output, auxiliary_first, stochastic, wavelength,
+        [own | {"auxiliary": auxiliary}], y_test, org_spectrum, org_error, gases=gases, no_spectra=no_spectra,
+        repeat=repeat, abundance=abundance, scaled=scaled, rng=rng, scheme=scheme, groups=groups, covariance=covariance,
+        input_layout=input_layout, batch_size=batch_size, keep_spectra=keep_spectra, progress=progress,
+        executor=executor, chunk_size=chunk_size, store=store, tolerance=tolerance, directions=directions, nodes=nodes,
+        rule=rule, output=output, auxiliary_first=auxiliary_first, stochastic=stochastic, wavelength=wavelength,
     )[0]  # fmt: skip
 
 
@@ -278,35 +280,24 @@ def fold_maps(networks, y_test, org_spectrum, org_error, **options):
 
 
 def _maps(
-    networks, y_test, org_spectrum, org_error, gases=None, no_spectra=100, repeat=500, abundance=None, scaled=False,
-    rng=None, scheme="halving", groups=None, covariance=None, input_layout=None, batch_size=None, keep_spectra=True,
-    progress=False, executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto",
-    rule="auto", output=None, auxiliary_first=None, stochastic=None, wavelength=None,
+    networks, y_test, org_spectrum, org_error, *, store=None, executor=None, tolerance=None, keep_spectra=True,
+    progress=False, wavelength=None, **options,
 ):  # fmt: skip
     """Return the map of each network, and of their mean if there are several; arguments as for `fold_maps`."""
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
-    models = [network["model"] for network in networks]
-    plan = plan_spectra(
-        org_spectrum, org_error, covariance, directions, [(own.get("x_mean"), own.get("x_std")) for own in networks],
-        [own.get("auxiliary") for own in networks], scheme, groups, nodes, rule, repeat,
-    )  # fmt: skip
-    if store is not None and rng is None and plan.rule is None:
+    plan = make_plan(networks, y_test, org_spectrum, org_error, executor=executor, **options)
+    if store is not None and options.get("rng") is None and plan.rule is None:
         raise ValueError("rng: expected the seed of the maps in store, received None")
-    y_scalings = [(own.get("y_data_mean"), own.get("y_data_std")) for own in networks]
-    plan = finish_plan(
-        plan, models, y_scalings, scaled, y_test, gases, abundance, no_spectra, rng, input_layout, batch_size,
-        chunk_size, executor, output, auxiliary_first, stochastic,
-    )  # fmt: skip
     if wavelength is not None:
         wavelength = float_array("wavelength", wavelength, f"({plan.x_mean.shape[1]},)", 1, plan.x_mean.shape[1])
         wavelength = None if plan.scheme == "directions" else wavelength
     keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
-    totals = accumulate(models, plan, executor, store, keep_spectra, tolerance, progress)
+    totals = accumulate([own["model"] for own in networks], plan, executor, store, keep_spectra, tolerance, progress)
     warn_of_rounding(plan, totals.moments.mean)
     common = {
-        "scheme": plan.scheme, "repeat": plan.repeat, "seed": plan.seed, "scaled": bool(scaled),
-        "abundance": plain_abundance(abundance), "amp_names": tuple(amp.key for amp in plan.amps),
-        "spectra": totals.used if keep_spectra else None, "groups": plan.labels if groups is not None else None,
+        "scheme": plan.scheme, "repeat": plan.repeat, "seed": plan.seed, "scaled": options.get("scaled", False),
+        "abundance": plain_abundance(options.get("abundance")), "amp_names": tuple(amp.key for amp in plan.amps),
+        "spectra": totals.used if keep_spectra else None, "groups": plan.labels if plan.scheme == "groups" else None,
         "nodes": plan.rule and plan.rule.n_nodes, "rule": plan.rule and plan.rule.name, "wavelength": wavelength,
     }  # fmt: skip
     arrays, n_spectra = totals.arrays(), totals.moments.count[:, 0]

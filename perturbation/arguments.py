@@ -96,6 +96,13 @@ def scaling(prefix, mean, std, sizes=None):
     return mean, std
 
 
+def auxiliary_input(auxiliary, n):
+    """Return the second input of a model as float32, (N, k)."""
+    array = float_array("auxiliary", auxiliary, f"({n}, k)", ndim=2, length=n)
+    refuse_beyond_float32("auxiliary", np.abs(array))
+    return array.astype(np.float32)
+
+
 def truth(name, value):
     """Return ``value`` as a bool; only True and False are taken, as any text would count as true."""
     if not isinstance(value, bool | np.bool_):

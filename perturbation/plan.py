@@ -71,21 +71,6 @@ class Plan:
         """Shape of a map, (n_rows, n_columns): a column is a bin or a direction."""
         return self.n_rows, len(self.labels)
 
-    def whole_calls(self, chunk_size):
-        """Return the next number of spectra that fills whole calls of a network."""
-        return -(-chunk_size // self.call_shape[0]) * self.call_shape[0]
-
-    def first(self):
-        """Return three scaled spectra and their auxiliary inputs for each network, to try it with.
-
-        Where there are fewer, the first is repeated with depths that are a little larger.
-        """
-        rows = np.minimum(np.arange(TRIED), len(self.spectra) - 1)
-        larger = 1 + 1e-3 * (np.arange(TRIED) - rows)[:, None]
-        auxiliary = [None] * len(self.x_mean) if self.auxiliary is None else self.auxiliary[:, rows]
-        scaled = [(self.spectra[rows] - mean) / std * larger for mean, std in zip(self.x_mean, self.x_std)]
-        return list(zip(scaled, auxiliary))
-
     def without_data(self):
         """Return the plan without its spectra, small enough to travel to a worker with every chunk."""
         return replace(self, spectra=None, noise=None, auxiliary=None, wanted=None, used=None)
@@ -101,45 +86,95 @@ class Plan:
         return [*changes, sum(change * weight for change, weight in zip(changes, self.weights))]
 
 
-def plan_spectra(
-    spectra, errors, covariance, directions, scalings, auxiliary, scheme="single", groups=None, nodes="auto",
-    rule="auto", repeat=1,
+def make_plan(
+    networks, y_test, spectra, errors, *, gases=None, no_spectra=100, repeat=500, abundance=None, scaled=False,
+    rng=None, scheme="halving", groups=None, covariance=None, input_layout=None, batch_size=None, executor=None,
+    chunk_size="auto", directions=None, nodes="auto", rule="auto", output=None, auxiliary_first=None, stochastic=None,
 ):  # fmt: skip
-    """Check spectra, what moves them, and how; return the first part of a `Plan`.
-
-    ``scalings`` has (x_mean, x_std) of each network, ``auxiliary`` an array of each or None.
-    """
+    """Check arguments, those of `sensitivity.fold_maps`, try the models, and choose sizes of calls and chunks."""
     spectra = arguments.float_array("org_spectrum", spectra, "(N, n_bins)", ndim=2)
     n, n_bins = spectra.shape
-    noise, is_covariance, name = None, False, "org_error"
+    name, noise, is_covariance, labels, shuffle, scheme = _what_moves(
+        errors, covariance, directions, scheme, groups, n, n_bins
+    )
+    x_mean, x_std = np.empty((2, len(networks), n_bins))
+    for k, own in enumerate(networks):
+        x_mean[k], x_std[k] = arguments.scaling("x", own.get("x_mean"), own.get("x_std"), (1, n_bins))
+        _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean[k], x_std[k])
+    auxiliary = None
+    if networks[0].get("auxiliary") is not None:
+        auxiliary = np.stack([arguments.auxiliary_input(own.get("auxiliary"), n) for own in networks])
+    repeat, rule = arguments.positive_integer("repeat", repeat), arguments.quadrature_rule(nodes, rule, scheme)
+
+    scaled, y_std, n_amps = arguments.truth("scaled", scaled), None, None
+    if not (scaled and networks[0].get("y_data_std") is None):
+        y_std = [arguments.scaling("y_data", own.get("y_data_mean"), own.get("y_data_std"))[1] for own in networks]
+        n_amps = None if y_std[0].ndim == 0 else len(y_std[0])  # one number holds for all AMPs
+    batch_size = None if batch_size is None else arguments.positive_integer("batch_size", batch_size)
+    is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
+    chunk_size = CHUNK_SIZE if is_auto else arguments.positive_integer("chunk_size", chunk_size, ' or "auto"')
+    if no_spectra in (None, -1):
+        no_spectra = None
+    else:
+        no_spectra = arguments.positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
+    seed = arguments.seed_of(rng)
+    auxiliary_first = None if auxiliary_first is None else arguments.truth("auxiliary_first", auxiliary_first)
+    stochastic = None if stochastic is None else arguments.way_with_random_models(stochastic)
+
+    # Try the models with three spectra; where there are fewer, the last is repeated with depths a little larger
+    rows, probes, models = np.minimum(np.arange(TRIED), n - 1), [], [own["model"] for own in networks]
+    larger = 1 + 1e-3 * (np.arange(TRIED) - rows)[:, None]
+    for k, model in enumerate(models):
+        few, second = (spectra[rows] - x_mean[k]) / x_std[k] * larger, None if auxiliary is None else auxiliary[k, rows]
+        trial = model, few, n_amps, second, input_layout, output, auxiliary_first
+        probes.append(probe_model(*trial) if executor is None else executor.submit(probe_model, *trial).result())
+        n_amps = probes[0].predictor.n_amps
+    if stochastic is None:
+        _warn_of_random(probes, rule)
+    calls = tuple(probe.predictor for probe in probes)
+    if isinstance(stochastic, int):
+        calls = tuple(replace(call, n_calls=stochastic) for call in calls)
+    batch_size = batch_size or min(probe.batch_size for probe in probes)
+
+    amps = arguments.find_amps(gases, n_amps)
+    cuts = arguments.abundance_cuts(abundance, amps)
+    wanted = arguments.select_spectra(y_test, cuts, amps, no_spectra, n, n_amps)
+    used = np.flatnonzero(wanted.any(axis=1))
+    unit = np.ones((len(models), n_amps)) if scaled else np.stack([np.broadcast_to(std, n_amps) for std in y_std])
+    weights, resolution = None, np.array([probe.resolution * probe.size for probe in probes])
+    if len(models) > 1:
+        relative = [np.broadcast_to(std / y_std[0], n_amps) for std in y_std] if y_std else np.ones_like(unit)
+        weights = np.stack(relative) / len(models)
+        wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
+        resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
+
+    shape = 1, 1
+    if rule is not None:
+        noise, is_covariance = _errors_alone(noise, used, spectra.shape) if is_covariance else noise, False
+        shape = call_shape(rule, len(labels), batch_size, len(used))
+        if is_auto:
+            chunk_size = max(chunk_size, min(4 * CALLS_AT_ONCE * shape[0], EXACT_CHUNK_SIZE))
+    plan = Plan(
+        spectra, noise, is_covariance, x_mean, x_std, auxiliary, scheme, labels, shuffle, rule,
+        repeat if rule is None else 0, seed, calls, weights, amps, wanted, used, unit.reshape(-1, 1), batch_size,
+        _multiple(chunk_size, shape[0]), shape, stochastic == "subtract", resolution.reshape(-1, 1),
+    )  # fmt: skip
+    if is_auto and executor is not None:
+        plan = replace(plan, chunk_size=_multiple(_good_size(models, plan, executor), shape[0]))
+    return plan
+
+
+def _what_moves(errors, covariance, directions, scheme, groups, n, n_bins):
+    """Return the argument that moves the spectra, and the plan's noise, is_covariance, labels, shuffle and scheme."""
+    labels, shuffle, scheme = arguments.group_labels(scheme, groups, n_bins)
     if errors is not None or directions is None:
         noise, is_covariance = arguments.errors_or_covariances(errors, n, n_bins, covariance)
-    if directions is not None:
-        if groups is not None:
-            raise ValueError("groups: expected None, as directions are given, received both")
-        noise, is_covariance, name = arguments.direction_array(directions, n, n_bins), False, "directions"
-    x_mean, x_std = np.empty((2, len(scalings), n_bins))
-    for k, (mean, std) in enumerate(scalings):
-        x_mean[k], x_std[k] = arguments.scaling("x", mean, std, (1, n_bins))
-    if auxiliary[0] is None:
-        auxiliary = None
-    else:
-        given = [arguments.float_array("auxiliary", array, f"({n}, k)", ndim=2, length=n) for array in auxiliary]
-        for array in given:
-            arguments.refuse_beyond_float32("auxiliary", np.abs(array))
-        auxiliary = np.stack(given).astype(np.float32)
-    for mean, std in zip(x_mean, x_std):
-        _refuse_what_float32_loses(name, spectra, noise, is_covariance, mean, std)
-
-    labels, shuffle, scheme = arguments.group_labels(scheme, groups, n_bins)
-    if directions is not None:
-        labels, shuffle, scheme = np.arange(noise.shape[1]), False, "directions"
-    repeat = arguments.positive_integer("repeat", repeat)
-    rule = arguments.quadrature_rule(nodes, rule, scheme)
-    return Plan(
-        spectra, noise, is_covariance, x_mean, x_std, auxiliary, scheme, labels, shuffle, rule,
-        repeat if rule is None else 0,
-    )  # fmt: skip
+    if directions is None:
+        return "org_error", noise, is_covariance, labels, shuffle, scheme
+    if groups is not None:
+        raise ValueError("groups: expected None, as directions are given, received both")
+    directions = arguments.direction_array(directions, n, n_bins)
+    return "directions", directions, False, np.arange(directions.shape[1]), False, "directions"
 
 
 def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_std):
@@ -171,69 +206,6 @@ def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_st
             )
 
 
-def finish_plan(
-    plan, models, y_scalings, scaled=False, y_test=None, gases=None, abundance=None, no_spectra=None, rng=None,
-    input_layout=None, batch_size=None, chunk_size="auto", executor=None, output=None, auxiliary_first=None,
-    stochastic=None,
-):  # fmt: skip
-    """Try the models, choose the spectra of each AMP and the size of calls and chunks; return the whole `Plan`.
-
-    ``y_scalings`` has (y_mean, y_std) of each network.
-    """
-    scaled = arguments.truth("scaled", scaled)
-    y_std = n_amps = None
-    if not (scaled and y_scalings[0][1] is None):
-        y_std = [arguments.scaling("y_data", mean, std)[1] for mean, std in y_scalings]
-        n_amps = None if y_std[0].ndim == 0 else len(y_std[0])  # one number holds for all AMPs
-    batch_size = None if batch_size is None else arguments.positive_integer("batch_size", batch_size)
-    is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
-    chunk_size = CHUNK_SIZE if is_auto else arguments.positive_integer("chunk_size", chunk_size, ' or "auto"')
-    if no_spectra in (None, -1):
-        no_spectra = None
-    else:
-        no_spectra = arguments.positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
-    seed = arguments.seed_of(rng)
-    auxiliary_first = None if auxiliary_first is None else arguments.truth("auxiliary_first", auxiliary_first)
-    stochastic = None if stochastic is None else arguments.way_with_random_models(stochastic)
-
-    probes = []
-    for model, (spectra, auxiliary) in zip(models, plan.first(), strict=True):
-        trial = model, spectra, n_amps, auxiliary, input_layout, output, auxiliary_first
-        probes.append(probe_model(*trial) if executor is None else executor.submit(probe_model, *trial).result())
-        n_amps = probes[0].predictor.n_amps
-    if stochastic is None:
-        _warn_of_random(probes, plan.rule)
-    calls = tuple(probe.predictor for probe in probes)
-    if isinstance(stochastic, int):
-        calls = tuple(replace(call, n_calls=stochastic) for call in calls)
-    amps = arguments.find_amps(gases, n_amps)
-    cuts = arguments.abundance_cuts(abundance, amps)
-    wanted = arguments.select_spectra(y_test, cuts, amps, no_spectra, len(plan.spectra), n_amps)
-    used, unit = np.flatnonzero(wanted.any(axis=1)), np.ones((len(models), n_amps))
-    for k in range(0 if scaled else len(models)):
-        unit[k] = y_std[k]
-    weights, resolution = None, np.array([probe.resolution * probe.size for probe in probes])
-    if len(models) > 1:
-        weights = np.stack([np.broadcast_to(std / y_std[0], n_amps) for std in y_std]) if y_std else np.ones_like(unit)
-        weights = weights / len(models)
-        wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
-        resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
-    plan = replace(
-        plan, seed=seed, calls=calls, weights=weights, amps=amps, wanted=wanted, used=used, unit=unit.reshape(-1, 1),
-        batch_size=batch_size or min(probe.batch_size for probe in probes), chunk_size=chunk_size,
-        asks_twice=stochastic == "subtract", resolution=resolution.reshape(-1, 1),
-    )  # fmt: skip
-    if plan.rule is not None:
-        noise = _errors_alone(plan) if plan.is_covariance else plan.noise
-        shape = call_shape(plan.rule, len(plan.labels), plan.batch_size, len(plan.used))
-        plan = replace(plan, noise=noise, is_covariance=False, call_shape=shape)
-    if is_auto and executor is not None:
-        chunk_size = _good_size(models, plan, executor)
-    elif is_auto and plan.rule is not None:
-        chunk_size = max(chunk_size, min(4 * CALLS_AT_ONCE * plan.whole_calls(1), EXACT_CHUNK_SIZE))
-    return replace(plan, chunk_size=plan.whole_calls(chunk_size))  # of one spectrum with random repeats
-
-
 def _warn_of_random(probes, rule):
     """Warn where predictions for the same spectrum differ, with the size."""
     scatter = max(probe.scatter.max() for probe in probes)
@@ -250,7 +222,7 @@ def _warn_of_random(probes, rule):
 
 def _good_size(models, plan, executor):
     """Return how many spectra a task gets: `CHUNK_SECONDS` of work, as a worker measures it, but tasks for all."""
-    few = plan.whole_calls(1)
+    few = plan.call_shape[0]
     trial = next(make_chunks(replace(plan, chunk_size=few), plan.used[:few]))
     seconds = executor.submit(time_chunk, models, trial, plan.without_data()).result()
     fair = -(-len(plan.used) // getattr(executor, "chunks_ahead", CHUNKS_AHEAD))
@@ -258,12 +230,16 @@ def _good_size(models, plan, executor):
     return max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / map_bytes)))
 
 
-def _errors_alone(plan):
+def _errors_alone(covariances, used, shape):
     """Return the error of each bin, (N, n_bins), from covariances; those of the spectra in use are checked."""
-    if len(plan.noise) == 1:
-        covariance_root(plan.noise[0], "all spectra")
+    if len(covariances) == 1:
+        covariance_root(covariances[0], "all spectra")
     else:
-        for row in plan.used:
-            covariance_root(plan.noise[row], f"spectrum {row}")
-    variances = np.diagonal(plan.noise, axis1=1, axis2=2)
-    return np.broadcast_to(np.sqrt(np.maximum(variances, 0)), plan.spectra.shape)
+        for row in used:
+            covariance_root(covariances[row], f"spectrum {row}")
+    return np.broadcast_to(np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0)), shape)
+
+
+def _multiple(number, step):
+    """Return the next multiple of ``step``."""
+    return -(-number // step) * step

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perturbation.engine import make_chunks
-from perturbation.plan import CHUNK_SIZE, finish_plan, plan_spectra
+from perturbation.plan import CHUNK_SIZE, make_plan
 from perturbation.probe import MAX_BATCH, probe_model
 
 N, N_BINS, N_AMPS = 6, 4, 2
@@ -16,45 +16,48 @@ ERRORS = np.full((N, N_BINS), 0.5)
 X_STD = np.array([1.0, 2, 3, 4])
 
 
-def survey_of(spectra=SPECTRA, errors=ERRORS, covariance=None, directions=None, x_mean=1.0, x_std=X_STD, auxiliary=None,
-              **how):  # fmt: skip
-    """First part of a plan: what the spectra are, and how they are perturbed."""
-    return plan_spectra(spectra, errors, covariance, directions, [(x_mean, x_std)], [auxiliary], **how)
-
-
 def model(x):
     return x.reshape(len(x), -1)[:, :N_AMPS] ** 2
 
 
-def plan_of(survey=None, model=model, y_data_mean=None, y_data_std=None, **options):
-    how = {"scaled": True, "rng": 5, "input_layout": "flat"} | options
-    return finish_plan(survey or survey_of(), [model], [(y_data_mean, y_data_std)], **how)
+def plan_of(spectra=SPECTRA, errors=ERRORS, x_mean=1.0, x_std=X_STD, auxiliary=None, y_data_mean=None,
+            y_data_std=None, y_test=None, model=model, **options):  # fmt: skip
+    own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
+    how = {"scaled": True, "rng": 5, "input_layout": "flat", "scheme": "single", "no_spectra": None} | options
+    return make_plan([own | {"auxiliary": auxiliary}], y_test, spectra, errors, **how)
 
 
-def test_a_survey_holds_what_was_given():
-    survey = survey_of(auxiliary=np.ones((N, 1)))
-    assert np.array_equal(survey.spectra, SPECTRA) and np.array_equal(survey.noise, ERRORS)
-    assert survey.x_mean.tolist() == [[1] * N_BINS] and survey.x_std.tolist() == [X_STD.tolist()]
-    assert survey.auxiliary.dtype == np.float32 and not survey.is_covariance
-    ((first, auxiliary),) = survey.first()
-    assert np.array_equal(first, (SPECTRA[:3] - 1) / X_STD) and auxiliary.tolist() == [[1]] * 3
-    ((few, _),) = survey_of(SPECTRA[:2], ERRORS[:2]).first()
-    np.testing.assert_allclose(few, (SPECTRA[[0, 1, 1]] - 1) / X_STD * [[1], [1], [1.001]])
-    (chunk,) = make_chunks(replace(survey, chunk_size=N), np.arange(N))
+def test_a_plan_holds_what_was_given_and_the_model_is_tried_with_three_spectra():
+    seen = []
+
+    def recorded(inputs):
+        seen.append([part.copy() for part in inputs])
+        return model(inputs[0])
+
+    plan = plan_of(auxiliary=np.ones((N, 1)), model=recorded)
+    assert np.array_equal(plan.spectra, SPECTRA) and np.array_equal(plan.noise, ERRORS)
+    assert plan.x_mean.tolist() == [[1] * N_BINS] and plan.x_std.tolist() == [X_STD.tolist()]
+    assert plan.auxiliary.dtype == np.float32 and not plan.is_covariance
+    assert np.array_equal(seen[0][0], ((SPECTRA[:3] - 1) / X_STD).astype(np.float32))
+    assert seen[0][1].tolist() == [[1]] * 3
+    (chunk,) = make_chunks(replace(plan, chunk_size=N), np.arange(N))
     np.testing.assert_allclose(chunk.spectra[0], (SPECTRA - 1) / X_STD)
     assert chunk.auxiliary.shape == (1, N, 1)
+    seen.clear()
+    plan_of(SPECTRA[:2], ERRORS[:2], auxiliary=np.ones((2, 1)), model=recorded)
+    np.testing.assert_allclose(seen[0][0], (SPECTRA[[0, 1, 1]] - 1) / X_STD * [[1], [1], [1.001]], rtol=1e-6)
 
 
 def test_directions_come_before_errors_and_covariances_keep_their_axes():
-    survey = survey_of(errors=None, directions=np.ones((3, N_BINS)))
-    assert survey.noise.shape == (1, 3, N_BINS) and not survey.is_covariance
-    survey = survey_of(directions=np.ones((N, 3, N_BINS)), covariance=False)
-    assert survey.noise.shape == (N, 3, N_BINS)
-    assert survey_of(errors=np.eye(N_BINS)).is_covariance
+    plan = plan_of(errors=None, directions=np.ones((3, N_BINS)))
+    assert plan.noise.shape == (1, 3, N_BINS) and not plan.is_covariance
+    plan = plan_of(directions=np.ones((N, 3, N_BINS)), covariance=False)
+    assert plan.noise.shape == (N, 3, N_BINS)
+    assert plan_of(errors=np.eye(N_BINS), scheme="halving").is_covariance
     with pytest.raises(ValueError, match=r"^org_error: expected finite numbers, received NaN"):
-        survey_of(errors=None)
+        plan_of(errors=None)
     with pytest.raises(ValueError, match=r"^org_error: expected shape"):  # checked even where it is not used
-        survey_of(errors=np.ones((N, 3)), directions=np.ones((3, N_BINS)))
+        plan_of(errors=np.ones((N, 3)), directions=np.ones((3, N_BINS)))
 
 
 LARGE = 1e40  # more than float32 holds
@@ -78,28 +81,29 @@ LARGE = 1e40  # more than float32 holds
 )
 def test_numbers_too_large_for_float32_are_refused_by_name(name, options):
     with pytest.raises(ValueError, match=f"^{name}: expected numbers below 3.4e\\+38, received larger ones$"):
-        survey_of(**options)
+        plan_of(**options)
 
 
 def test_the_largest_float32_is_taken():
     largest = float(np.finfo(np.float32).max)
-    assert survey_of(auxiliary=np.full((N, 1), largest)).auxiliary[0, 0] == np.float32(largest)
+    plan = plan_of(auxiliary=np.full((N, 1), largest), model=lambda x: model(x[0]))
+    assert plan.auxiliary[0, 0] == np.float32(largest)
 
 
 def test_plans_of_bins_groups_and_directions():
-    single = survey_of()
+    single = plan_of()
     assert single.labels.tolist() == [0, 1, 2, 3] and single.rule.n_nodes == 5
     assert (single.scheme, single.shuffle, single.repeat) == ("single", False, 0)
-    halving = survey_of(scheme="halving", repeat=7)
+    halving = plan_of(scheme="halving", repeat=7)
     assert (halving.scheme, halving.shuffle, halving.rule, halving.repeat) == ("halving", True, None, 7)
     along = np.ones((3, N_BINS))
-    moved = survey_of(directions=along, nodes=3, rule="spline")
+    moved = plan_of(directions=along, nodes=3, rule="spline")
     assert moved.labels.tolist() == [0, 1, 2] and (moved.scheme, moved.shuffle) == ("directions", False)
     assert (moved.rule.name, moved.rule.n_nodes) == ("spline", 3)
     with pytest.raises(ValueError, match=r"^groups: expected None, as directions are given, received both$"):
-        survey_of(groups=[[0]], directions=along)
+        plan_of(groups=[[0]], directions=along)
     with pytest.raises(ValueError, match=r"^repeat: "):  # checked even where it is not used
-        survey_of(repeat=0)
+        plan_of(repeat=0)
 
 
 def test_a_plan_holds_what_was_settled():
@@ -166,7 +170,7 @@ def test_a_chunk_fills_whole_calls_twelve_if_they_are_small(batch_size, given, t
 
 def test_chunks_of_random_repeats_are_of_any_size():
     for given, taken in (("auto", CHUNK_SIZE), (5, 5)):
-        assert plan_of(survey_of(scheme="halving"), batch_size=51, chunk_size=given).chunk_size == taken
+        assert plan_of(scheme="halving", batch_size=51, chunk_size=given).chunk_size == taken
 
 
 class Here:
@@ -220,19 +224,19 @@ def test_a_size_that_is_given_is_not_measured():
 def test_bins_of_a_covariance_move_by_their_own_error():
     covariance = np.diag([1.0, 4, 9, 0]) + np.eye(N_BINS, k=1) * 0.1 + np.eye(N_BINS, k=-1) * 0.1
     covariance[3, 2] = covariance[2, 3] = 0
-    survey = plan_of(survey_of(errors=covariance))
-    assert survey.noise.shape == (N, N_BINS) and not survey.is_covariance
-    assert survey.noise[-1].tolist() == [1, 2, 3, 0]
+    plan = plan_of(errors=covariance)
+    assert plan.noise.shape == (N, N_BINS) and not plan.is_covariance
+    assert plan.noise[-1].tolist() == [1, 2, 3, 0]
     each = covariance * np.arange(1.0, N + 1)[:, None, None]
-    survey = plan_of(survey_of(errors=each))
-    np.testing.assert_allclose(survey.noise, np.sqrt(np.arange(1, N + 1))[:, None] * [1, 2, 3, 0])
+    plan = plan_of(errors=each)
+    np.testing.assert_allclose(plan.noise, np.sqrt(np.arange(1, N + 1))[:, None] * [1, 2, 3, 0])
 
 
 def test_covariances_of_the_spectra_in_use_are_checked_and_named():
     each = np.tile(np.eye(N_BINS), (N, 1, 1))
     each[3, 0, 0] = -1
-    assert plan_of(survey_of(errors=each), no_spectra=3).used.tolist() == [0, 1, 2]
+    assert plan_of(errors=each, no_spectra=3).used.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="covariance of spectrum 3 to be positive semi-definite"):
-        plan_of(survey_of(errors=each), no_spectra=4)
+        plan_of(errors=each, no_spectra=4)
     with pytest.raises(ValueError, match="covariance of all spectra to be positive semi-definite"):
-        plan_of(survey_of(errors=-np.eye(N_BINS)))
+        plan_of(errors=-np.eye(N_BINS))
