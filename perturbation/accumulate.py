@@ -18,19 +18,12 @@ class RunningMoments:
         self.mean = np.zeros((n_amps, n_bins))
         self._spread = np.zeros((n_amps, n_bins))  # sum over spectra of (map - mean)^2
 
-    def add(self, spectrum_map, wanted=None):
-        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,), or to all."""
-        if wanted is None:
-            self.count += 1
-            count = self.count
-        else:
-            spectrum_map = np.where(wanted[:, None], spectrum_map, self.mean)  # no change to these rows
-            self.count += wanted[:, None]
-            count = np.maximum(self.count, 1)
-        delta = spectrum_map - self.mean
-        self.mean += delta / count
-        delta *= spectrum_map - self.mean
-        self._spread += delta
+    def add(self, spectrum_map, rows=slice(None)):
+        """Add one spectrum's map (n_AMPs, n_bins) to some rows, or to all."""
+        self.count[rows] += 1
+        delta = spectrum_map[rows] - self.mean[rows]
+        self.mean[rows] += delta / self.count[rows]
+        self._spread[rows] += delta * (spectrum_map[rows] - self.mean[rows])
 
     @property
     def standard_error(self):
@@ -44,7 +37,7 @@ class RunningMoments:
 
 
 class RunningShares:
-    """Share of each bin in its AMP's sum, with jackknife errors: sums of spectra in a fixed number of groups.
+    """Jackknife errors of the share of each bin in its AMP's sum, from sums of spectra in a fixed number of groups.
 
     Up to `JACKKNIFE_GROUPS` spectra of an AMP, each is one group, and leaving groups out is the usual delete-one
     jackknife; with more, spectra are dealt out to the groups in turn.
@@ -52,43 +45,24 @@ class RunningShares:
 
     def __init__(self, n_amps, n_bins, n_groups=JACKKNIFE_GROUPS):
         self._sums = np.zeros((n_groups, n_amps, n_bins))
-        self._count = np.zeros(n_amps, int)
-        self._is_common = True  # all AMPs have the same spectra
+        self._count, self._rows = np.zeros(n_amps, int), np.arange(n_amps)
 
-    def add(self, spectrum_map, wanted=None):
-        """Add one spectrum's map (n_AMPs, n_bins) to the AMPs ``wanted`` (n_AMPs,), or to all."""
-        self._is_common &= wanted is None
-        if self._is_common:
-            self._sums[self._count[0] % len(self._sums)] += spectrum_map
-            self._count += 1
-        else:
-            rows = np.arange(len(self._count)) if wanted is None else np.flatnonzero(wanted)
-            self._sums[self._count[rows] % len(self._sums), rows] += spectrum_map[rows]
-            self._count[rows] += 1
+    def add(self, spectrum_map, rows=slice(None)):
+        """Add one spectrum's map (n_AMPs, n_bins) to some rows, or to all."""
+        group = self._count[rows] % len(self._sums)
+        self._sums[group, self._rows[rows]] += spectrum_map[rows]
+        self._count[rows] += 1
 
-    def result(self):
-        """Return the shares and their standard errors, (n_AMPs, n_bins) each; NaN where the sum is zero.
-
-        The standard error is NaN for one spectrum.
-        """
-        if self._is_common:
-            return self._jackknife(self._sums, self._count[0])
-        each = [self._jackknife(self._sums[:, k], count) for k, count in enumerate(self._count)]
-        return tuple(np.stack(arrays) for arrays in zip(*each))
-
-    @staticmethod
-    def _jackknife(sums, count):
-        """Return the shares and their standard errors, (..., n_bins), from sums (n_groups, ..., n_bins)."""
-        groups = sums[: min(count, len(sums))]
-        whole, n = groups.sum(axis=0), np.float64(len(groups))
+    @property
+    def standard_error(self):
+        """Standard errors of the shares, (n_AMPs, n_bins): NaN where the sum is zero, and for one spectrum."""
+        n = np.minimum(self._count, len(self._sums))[:, None]
+        filled = np.arange(len(self._sums))[:, None, None] < n  # (n_groups, n_AMPs, 1)
+        rest = self._sums.sum(axis=0) - self._sums
         with np.errstate(invalid="ignore", divide="ignore"):
-            shares = whole / whole.sum(axis=-1, keepdims=True)
-            if n == 1:
-                return shares, np.full_like(whole, np.nan)
-            rest = whole - groups
-            left_out = rest / rest.sum(axis=-1, keepdims=True)
-            variance = (n - 1) / n * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
-            return shares, np.sqrt(variance)
+            left_out = np.where(filled, rest / rest.sum(axis=-1, keepdims=True), 0.0)
+            squares = np.where(filled, left_out - left_out.sum(axis=0) / n, 0.0) ** 2
+            return np.where(n > 1, np.sqrt((n - 1) / n * squares.sum(axis=0)), np.nan)
 
 
 class Totals:
@@ -102,13 +76,13 @@ class Totals:
         # Maps of the spectra that were added, NaN where one does not enter an AMP
         self.per_spectrum = np.full((len(self.used), *shape), np.nan) if keep_spectra else None
 
-    def add(self, k, arrays, wanted):
-        """Add the arrays (n_arrays, n_rows, n_columns) of the k-th spectrum to the rows ``wanted``; None: all."""
-        self.moments.add(arrays[0], wanted)
-        self.shares.add(arrays[0], wanted)
-        self.others += arrays[1:] if wanted is None else np.where(wanted[:, None], arrays[1:], 0.0)
+    def add(self, k, arrays, rows=slice(None)):
+        """Add the arrays (n_arrays, n_rows, n_columns) of the k-th spectrum to some rows, or to all."""
+        self.moments.add(arrays[0], rows)
+        self.shares.add(arrays[0], rows)
+        self.others[:, rows] += arrays[1:, rows]
         if self.per_spectrum is not None:
-            self.per_spectrum[k] = arrays[0] if wanted is None else np.where(wanted[:, None], arrays[0], np.nan)
+            self.per_spectrum[k, rows] = arrays[0, rows]
 
     def stop_at(self, n):
         """Leave the other spectra out, as the first ``n`` are enough."""
@@ -128,7 +102,7 @@ class Totals:
             distance, slope, curvature = self.others / count
             arrays |= {"quadrature_error": distance * square, "slope": slope * unit, "curvature": curvature * unit}
             arrays["standard_error"] = np.where(count > 1, standard_error * square, arrays["quadrature_error"])
-        _, arrays["share_error"] = self.shares.result()
+        arrays["share_error"] = self.shares.standard_error
         if self.per_spectrum is not None:
             arrays["per_spectrum"] = self.per_spectrum * square
         untested = plan.labels < 0
@@ -156,10 +130,10 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     row_sums = RunningMoments(len(plan.unit), 1)  # of each AMP's map over all bins
     enters_all = plan.wanted.all(axis=1)
     for k, (row, arrays) in enumerate(zip(used, with_bar(maps, len(used), progress, executor))):
-        wanted = None if enters_all[row] else plan.wanted[row]
-        totals.add(k, arrays, wanted)
+        rows = slice(None) if enters_all[row] else np.flatnonzero(plan.wanted[row])
+        totals.add(k, arrays, rows)
         if tolerance is not None:
-            row_sums.add(arrays[0].sum(axis=1, keepdims=True), wanted)
+            row_sums.add(arrays[0].sum(axis=1, keepdims=True), rows)
             if row_sums.within(tolerance):
                 totals.stop_at(k + 1)
                 break
@@ -250,15 +224,35 @@ def merge_maps(maps):
     NaN if a part is a single spectrum. With random repeats ``standard_error`` may be too large, where that of a part is
     the noise of its repeats and not the spread over its spectra.
     """
-    first = sums = None
+    first = None
+    count = mean = spread = repeats = shares = 0
     for part in maps:
         if first is None:
-            first, sums = part, _SumsOfParts(part)
+            first, sums = part, {name: 0.0 for name in MEANS if getattr(part, name) is not None}
         _check_same_settings(first, part)
-        sums.add(part)
+        n = np.asarray(part.n_spectra)[:, None]  # (n_AMPs, 1)
+        size = n * np.nansum(part.mean, axis=1, keepdims=True)
+        # Means and spreads, sums over spectra of (map - mean)^2, as Chan, Golub & LeVeque (1983) update them
+        delta, count = part.mean - mean, count + n
+        mean = mean + delta * (n / count)
+        spread = (
+            spread + np.where(n > 1, part.standard_error**2 * n * (n - 1), 0.0) + delta**2 * (n * (count - n) / count)
+        )
+        repeats = repeats + (n * part.repeat_error) ** 2
+        sums = {name: total + n * getattr(part, name) for name, total in sums.items()}
+        known = shares is not None and part.share_error is not None
+        shares = shares + (size * part.share_error) ** 2 if known else None
     if first is None:
         raise ValueError("maps: expected at least one, received none")
-    return replace(first, per_spectrum=None, spectra=None, **sums.arrays())
+    repeat_error = np.sqrt(repeats) / count
+    with np.errstate(invalid="ignore", divide="ignore"):
+        standard_error = np.fmax(np.sqrt(spread / (count - 1) / count), repeat_error)
+        share_error = None if shares is None else np.sqrt(shares) / (count * np.nansum(mean, axis=1, keepdims=True))
+    return replace(
+        first, mean=mean, n_spectra=count[:, 0], repeat_error=repeat_error, share_error=share_error,
+        standard_error=np.where(count > 1, standard_error, first.standard_error), per_spectrum=None, spectra=None,
+        **{name: total / count for name, total in sums.items()},
+    )  # fmt: skip
 
 
 def _check_same_settings(first, part):
@@ -271,46 +265,3 @@ def _check_same_settings(first, part):
         raise ValueError(f"maps: expected the shape {first.mean.shape} of the first, received {part.mean.shape}")
     if not np.array_equal(*([] if one.groups is None else one.groups for one in (first, part))):
         raise ValueError("maps: expected the groups of the first, received others")
-
-
-class _SumsOfParts:
-    """Running sums over parts, each of ``n`` spectra (n_AMPs, 1)."""
-
-    def __init__(self, first):
-        self.count = np.zeros((len(first.mean), 1), int)
-        self.mean = np.zeros_like(first.mean)
-        self.spread = np.zeros_like(first.mean)  # sum over spectra of (map - mean)^2
-        self.repeats = np.zeros_like(first.mean)  # of the variances of sums over spectra
-        self.totals = {name: np.zeros_like(first.mean) for name in MEANS if getattr(first, name) is not None}
-        self.shares = None if first.share_error is None else np.zeros_like(first.mean)
-        self.single = first.standard_error  # of a single spectrum, which has no spread over spectra
-
-    def add(self, part):
-        """Add a part: means and spreads as Chan, Golub & LeVeque (1983) update them."""
-        n = np.asarray(part.n_spectra)[:, None]
-        spread = np.where(n > 1, part.standard_error**2 * n * (n - 1), 0.0)
-        delta, self.count = part.mean - self.mean, self.count + n
-        self.mean = self.mean + delta * (n / self.count)
-        self.spread = self.spread + spread + delta**2 * (n * (self.count - n) / self.count)
-        self.repeats = self.repeats + (n * part.repeat_error) ** 2
-        for name, total in self.totals.items():
-            total += n * getattr(part, name)
-        if self.shares is not None:
-            size = n * np.nansum(part.mean, axis=1, keepdims=True)
-            self.shares = None if part.share_error is None else self.shares + (size * part.share_error) ** 2
-
-    def arrays(self):
-        """Return the arrays of the map of all parts, by name."""
-        n, repeat_error = self.count, np.sqrt(self.repeats) / self.count
-        with np.errstate(invalid="ignore", divide="ignore"):
-            spread = np.sqrt(self.spread / (n - 1) / n)
-            size = n * np.nansum(self.mean, axis=1, keepdims=True)
-            share_error = None if self.shares is None else np.sqrt(self.shares) / size
-        return {
-            "mean": self.mean,
-            "n_spectra": n[:, 0],
-            "repeat_error": repeat_error,
-            "standard_error": np.where(n > 1, np.fmax(spread, repeat_error), self.single),
-            "share_error": share_error,
-            **{name: total / n for name, total in self.totals.items()},
-        }
