@@ -57,12 +57,14 @@ class RunningShares:
     def standard_error(self):
         """Standard errors of the shares, (n_AMPs, n_bins): NaN where the sum is zero, and for one spectrum."""
         n = np.minimum(self._count, len(self._sums))[:, None]
+        if n.max() == 1:
+            return np.full(self._sums.shape[1:], np.nan)
         filled = np.arange(len(self._sums))[:, None, None] < n  # (n_groups, n_AMPs, 1)
         rest = self._sums.sum(axis=0) - self._sums
         with np.errstate(invalid="ignore", divide="ignore"):
-            left_out = np.where(filled, rest / rest.sum(axis=-1, keepdims=True), 0.0)
-            squares = np.where(filled, left_out - left_out.sum(axis=0) / n, 0.0) ** 2
-            return np.where(n > 1, np.sqrt((n - 1) / n * squares.sum(axis=0)), np.nan)
+            left_out = rest / rest.sum(axis=-1, keepdims=True)
+            mean = left_out.sum(axis=0, where=filled) / n
+            return np.sqrt((n - 1) / n * np.sum((left_out - mean) ** 2, axis=0, where=filled))
 
 
 class Totals:

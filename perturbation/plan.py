@@ -140,11 +140,11 @@ def make_plan(
     cuts = arguments.abundance_cuts(abundance, amps)
     wanted = arguments.select_spectra(y_test, cuts, amps, no_spectra, n, n_amps)
     used = np.flatnonzero(wanted.any(axis=1))
-    unit = np.ones((len(models), n_amps)) if scaled else np.stack([np.broadcast_to(std, n_amps) for std in y_std])
-    weights, resolution = None, np.array([probe.resolution * probe.size for probe in probes])
+    y_std = np.array([np.ones(n_amps) * std for std in y_std or [1.0] * len(models)])  # (K, n_AMPs)
+    unit, weights = np.ones_like(y_std) if scaled else y_std, None
+    resolution = np.array([probe.resolution * probe.size for probe in probes])
     if len(models) > 1:
-        relative = [np.broadcast_to(std / y_std[0], n_amps) for std in y_std] if y_std else np.ones_like(unit)
-        weights = np.stack(relative) / len(models)
+        weights = y_std / y_std[0] / len(models)
         wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
         resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
 
