@@ -7,13 +7,10 @@
     array([[1., 0., 0.],
            [0., 4., 0.]])
 
-`exact_map` is the plain function: how much does each prediction change when one bin moves by its error, or when any
-other direction does? `compute_sensitivty_org` and `compute_sensitivty_std` (the published names;
+`exact_map` is the plain function. `compute_sensitivty_org` and `compute_sensitivty_std` (the published names;
 `compute_sensitivity_...` are the same) return the map of the published test, which moves random groups of bins.
-`sensitivity_map` has both and every option. `offsets`, `tilt`, `modes` and `dragged` make directions;
-`posterior_summary` turns a model that predicts a distribution into one that predicts means and widths.
-
-The engine is the package `perturbation`. NumPy is all that is imported.
+`sensitivity_map` has both and every option. `offsets`, `tilt`, `modes` and `dragged` make directions. The engine is the
+package `perturbation`; NumPy is all that is imported.
 """
 
 import numpy as np
@@ -54,8 +51,8 @@ def exact_map(
     spectra : array of shape (N, n_bins) or (n_bins,)
         Transit depths, unscaled.
     errors : array of shape (n_bins,), (N, n_bins), (n_bins, n_bins) or (N, n_bins, n_bins)
-        1-sigma errors, the same for all spectra or not, or covariances, of which only the variances matter here.
-        A bin of zero error never moves. May be left out where ``directions`` are given.
+        1-sigma errors, the same for all spectra or not, or covariances, of which only the variances matter here;
+        unscaled. A bin of zero error never moves. May be None where ``directions`` are given.
     x_mean, x_std : float or array of shape (n_bins,), optional
         Scaling of the spectra that the model reads. Default: it reads transit depths as they are.
     y_data_mean, y_data_std : float or array of shape (n_AMPs,), optional
@@ -84,12 +81,10 @@ progress
 
     Notes
     -----
-    Gauss-Hermite quadrature ("hermite") is exact for f quadratic along the bin with 3 nodes and for f quartic with 5; a
-    linear model of weights w has (w s)^2, or (w . d)^2 for a direction d, with any number of nodes. The same
-    evaluations give ``slope`` and ``curvature``, the means of the first and second derivative.
-
-    Kinks (ReLU) let the error fall slowly with the nodes. There the mean square of a cubic spline through equally
-    spaced nodes ("spline", exact for quadratic f) is 1.6 to 2.1 times closer than "hermite" with 5 nodes, and 2.3 to
+    "hermite" (Gauss-Hermite) is exact for f quadratic along the bin with 3 nodes and for f quartic with 5; a linear
+    model of weights w has (w s)^2, or (w . d)^2 for a direction d, with any number of nodes. The same evaluations give
+    ``slope`` and ``curvature``. Kinks (ReLU) let the error fall slowly with the nodes: there "spline", the mean square
+    of a cubic spline through equally spaced nodes, is 1.6 to 2.1 times closer than "hermite" with 5 nodes, and 2.3 to
     2.6 times with 9; for an LSTM, which is smooth, "hermite" is closer with 5. Steps (trees) may hide between nodes:
     the map of a random forest is off by a fifth with 5 nodes, by 4 % with 20 "midpoints" of equal probability.
 
@@ -97,14 +92,6 @@ progress
     the maps of four networks (where it was at least 7 times the true error in all) and 90 % of those of a forest
     (benchmarks/quadrature.py); wherever a single kink lies, it covers the error 4 times in 5, and for a single step 3
     times in 4 (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> spectra, errors = np.full((2, 3), 0.01), np.full(3, 1e-4)
-    >>> result = exact_map(lambda x: x @ np.array([[100.0], [0], [300]]), spectra, errors, amp_names=["Tp"])
-    >>> result["Tp"].round(6)
-    array([0.0001, 0.    , 0.0009])
     """
     own = {"model": model}
     for name, mean, std in (("x", x_mean, x_std), ("y_data", y_data_mean, y_data_std)):
@@ -138,9 +125,7 @@ def sensitivity_map(
     executor=None, chunk_size="auto", store=None, tolerance=None, directions=None, nodes="auto", rule="auto",
     output=None, auxiliary_first=None, stochastic=None, wavelength=None,
 ):  # fmt: skip
-    """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5).
-
-    This function has every option; `exact_map` and `compute_sensitivty_org` are simpler.
+    """Sensitivity of each AMP to each wavelength bin, with error bars (Yip et al. 2021, Section 5), with every option.
 
     Parameters
     ----------
@@ -148,11 +133,8 @@ def sensitivity_map(
         As of `exact_map`; ``directions`` replace ``scheme``.
     y_test : array of shape (N, n_AMPs) or None
         True AMPs in retrieval space (log10 VMR for molecules); used for the abundance cut only.
-    org_spectrum : array of shape (N, n_bins)
-        Transit depths, unscaled.
-    org_error : array of shape (n_bins,), (N, n_bins), (n_bins, n_bins) or (N, n_bins, n_bins)
-        1-sigma errors, the same for all spectra or not, or covariances, unscaled. A bin of zero error never moves.
-        Not used with ``directions``, where it may be None.
+    org_spectrum, org_error
+        As ``spectra``, of shape (N, n_bins), and ``errors`` of `exact_map`.
     y_data_mean, y_data_std : array of shape (n_AMPs,) or (1, n_AMPs)
         Scaling of the AMPs, or one number for all; the mean cancels. May be None if ``scaled``.
     gases : sequence of str, optional
@@ -173,9 +155,7 @@ def sensitivity_map(
         Source of randomness. The same seed gives the same map; a Generator moves on. None: fresh entropy. Draws depend
         on the row of ``org_spectrum``: parts of a survey that are tested one after the other need a seed each.
     scheme : {"halving", "single"}
-        Random groups of 26, 13, 7, 4, 2 bins (of 52) as published, or each bin alone, by quadrature. Halving gives a
-        bin the effect of the others in its group, too: for 52 bins this adds a third of the sum of the single-bin map
-        to every bin (p in the notes), which is 2 % of the sum of the halving map.
+        Random groups of 26, 13, 7, 4, 2 bins (of 52) as published, or each bin alone, by quadrature.
     groups : sequence of index lists, or integer array of shape (n_bins,), optional
         Your own groups of bins (an instrument channel, a band) that move at the same time, each bin by its own
         draw; replaces ``scheme``. As an array: the number of each bin's group, negative for none. Bins in no group do
@@ -209,8 +189,8 @@ def sensitivity_map(
         As of `exact_map`. None: ``repeat`` random draws. "auto": 5 for ``scheme="single"`` and for ``directions``,
         None for halving and for ``groups``, which are always drawn.
     output : str, int or list of these, optional
-        Which of several outputs of the model are meant: a key of a dict or a place in a list. Those of a list are put
-        side by side.
+        Which of several outputs of the model are meant: a key of a dict or a place in a list; a list puts several side
+        by side.
     auxiliary_first : bool, optional
         Order of the two inputs. Default: as the model declares its shapes, else the spectrum first.
     stochastic : "subtract" or int, optional
@@ -233,8 +213,7 @@ def sensitivity_map(
     Notes
     -----
     For a linear model with per-bin effect v_b = (w_b s_b)^2 the halving map expects v_b + p (sum(v) - v_b), with
-    p = sum_j n_j (n_j - 1) / (n_bins (n_bins - 1)) over group sizes n_j; p = 0 for single bins. Random repeats are
-    needed where several bins move at once, each by its own error; otherwise see the notes of `exact_map`.
+    p = sum_j n_j (n_j - 1) / (n_bins (n_bins - 1)) over group sizes n_j: a third for 52 bins, zero for single bins.
 
     The same seed gives the same draws for any batch size, and bit-identical maps for any chunking, order or executor
     on one kind of machine. Another batch size may change a model's predictions, and so the map, in the last bits.
@@ -254,8 +233,6 @@ def sensitivity_map(
 
 def fold_maps(networks, y_test, org_spectrum, org_error, **options):
     """Map several networks, and the mean of their predictions, with one set of perturbed spectra.
-
-    Each network is asked about the same perturbed spectra, so the mean costs no further evaluations.
 
     Parameters
     ----------
@@ -295,7 +272,7 @@ def _maps(
     totals = accumulate([own["model"] for own in networks], plan, executor, store, keep_spectra, tolerance, progress)
     warn_of_rounding(plan, totals.moments.mean)
     common = {
-        "scheme": plan.scheme, "repeat": plan.repeat, "seed": plan.seed, "scaled": options.get("scaled", False),
+        "scheme": plan.scheme, "repeat": plan.repeat, "seed": plan.seed, "scaled": bool(options.get("scaled")),
         "abundance": plain_abundance(options.get("abundance")), "amp_names": tuple(amp.key for amp in plan.amps),
         "spectra": totals.used if keep_spectra else None, "groups": plan.labels if plan.scheme == "groups" else None,
         "nodes": plan.rule and plan.rule.n_nodes, "rule": plan.rule and plan.rule.name, "wavelength": wavelength,
@@ -321,21 +298,18 @@ def compute_sensitivty_org(
     list with the map of each network and of their mean prediction. Name and order of arguments are as published (Yip
     et al. 2021, Section 5).
     """
-    options = {"keep_spectra": False, **options}
-    if isinstance(model, list):
-        second = options.pop("auxiliary", None) or [None] * len(model)
-        own = zip(model, y_data_mean, y_data_std, x_mean, x_std, second, strict=True)
-        names = ("model", "y_data_mean", "y_data_std", "x_mean", "x_std", "auxiliary")
-        results = fold_maps(
-            [dict(zip(names, values)) for values in own], y_test, org_spectrum, org_error, gases=gases,
-            no_spectra=no_spectra, repeat=repeat, abundance=abundance, **options,
-        )  # fmt: skip
-        return results if details else [result.mean for result in results]
-    result = sensitivity_map(
-        model, y_test, org_spectrum, org_error, y_data_mean, y_data_std, gases, no_spectra, repeat, x_mean, x_std,
-        abundance, scaled=False, **options,
+    names = ("model", "y_data_mean", "y_data_std", "x_mean", "x_std", "auxiliary")
+    own = [model, y_data_mean, y_data_std, x_mean, x_std, options.pop("auxiliary", None)]
+    is_list = isinstance(model, list)
+    if is_list and own[-1] is None:
+        own[-1] = [None] * len(model)
+    maps = fold_maps(
+        [dict(zip(names, values)) for values in (zip(*own, strict=True) if is_list else [own])], y_test, org_spectrum,
+        org_error, gases=gases, no_spectra=no_spectra, repeat=repeat, abundance=abundance,
+        **{"keep_spectra": False, **options},
     )  # fmt: skip
-    return result if details else result.mean
+    maps = maps if details else [one.mean for one in maps]
+    return maps if is_list else maps[0]
 
 
 def compute_sensitivty_std(
@@ -343,10 +317,10 @@ def compute_sensitivty_std(
     x_mean=None, x_std=None, abundance=None, **options,
 ):  # fmt: skip
     """Sensitivity map in the network's scaled units squared, (n_AMPs, n_bins); else as `compute_sensitivty_org`."""
-    return sensitivity_map(
+    return compute_sensitivty_org(
         model, y_test, org_spectrum, org_error, y_data_mean, y_data_std, gases, no_spectra, repeat, x_mean, x_std,
-        abundance, scaled=True, **{"keep_spectra": False, **options},
-    ).mean  # fmt: skip
+        abundance, scaled=True, **options,
+    )  # fmt: skip
 
 
 compute_sensitivity_org = compute_sensitivty_org
