@@ -1,6 +1,5 @@
 """Directions in the space of spectra: what moves together, and by how much for one standard deviation.
 
-A bin that moves by its own error is one direction; an instrument's zero point or a mode of correlated noise are others.
 Each function returns an array for ``sensitivity_map(directions=)``, in the unit of depth; several are put together by
 ``np.concatenate([offsets(...), tilt(...)])``. For a linear model with weights w the map of a direction d is (w . d)^2.
 A shape that does not fit, a negative sigma or a matrix that is no covariance raises a ValueError.
@@ -11,6 +10,7 @@ from numbers import Real
 import numpy as np
 
 from perturbation.arguments import float_array
+from perturbation.engine import covariance_root
 
 
 def offsets(channel_of_bin, sigma):
@@ -85,11 +85,7 @@ def modes(covariance, n):
     n_bins = covariance.shape[-1]
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= n_bins:
         raise ValueError(f"n: expected a number of modes from 1 to {n_bins}, received {n!r}")
-    values, vectors = np.linalg.eigh(covariance)  # ascending
-    if (values[..., 0] < -1e-8 * values[..., -1] * n_bins).any():
-        raise ValueError(f"covariance: expected no negative eigenvalue, received {values[..., 0].min():.3g}")
-    scaled = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-    strongest = np.moveaxis(scaled, -1, -2)[..., ::-1, :][..., :n, :]
+    strongest = np.swapaxes(covariance_root(covariance, "covariance"), -1, -2)[..., ::-1, :][..., :n, :]
     greatest = np.take_along_axis(strongest, np.abs(strongest).argmax(axis=-1)[..., None], axis=-1)
     return strongest * np.where(greatest < 0, -1.0, 1.0)
 
@@ -117,13 +113,13 @@ def dragged(covariance, errors=None):
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)  # (..., n_bins)
     if variance.min() <= 0:
         raise ValueError(f"covariance: expected a positive variance for every bin, received {variance.min():.3g}")
-    shape = f"({covariance.shape[-1]},) or (N, {covariance.shape[-1]})"
-    reach = np.sqrt(variance) if errors is None else float_array("errors", errors, shape)
-    if reach.shape[-1:] != variance.shape[-1:] or reach.ndim > 2:
-        raise ValueError(f"errors: expected shape {shape}, received {reach.shape}")
-    _not_negative("errors", reach)
-    if reach.ndim == variance.ndim == 2 and len(reach) != len(variance):
-        raise ValueError(f"errors: expected shape {variance.shape}, as covariance has, received {reach.shape}")
+    n_bins, n = variance.shape[-1], len(variance) if variance.ndim == 2 else "N"
+    words = f"({n_bins},) or ({n}, {n_bins})"
+    reach = np.sqrt(variance) if errors is None else float_array("errors", errors, words)
+    if reach.shape[-1:] != (n_bins,) or reach.ndim > 2 or (reach.ndim == 2 and n not in ("N", len(reach))):
+        raise ValueError(f"errors: expected shape {words}, received {reach.shape}")
+    if reach.min() < 0:
+        raise ValueError(f"errors: expected numbers >= 0, received {reach.min():g}")
     deviation = np.sqrt(variance)
     greatest = np.abs(covariance / deviation[..., None] / deviation[..., None, :]).max()
     if greatest > 1 + 1e-6:
@@ -134,12 +130,11 @@ def dragged(covariance, errors=None):
 def _labels(channel_of_bin):
     """Return the channel of each bin as an array that can be sorted, (n_bins,)."""
     items = np.array(channel_of_bin, dtype=object)
-    kinds = {next((k for k in (str, bytes, Real) if isinstance(item, k)), type(item)) for item in items.flat}
-    sortable = len(kinds) == 1 and kinds <= {str, bytes, Real} and all(item == item for item in items.flat)  # no NaN
-    if items.ndim != 1 or not sortable or np.ma.is_masked(channel_of_bin):
+    alike = any(all(isinstance(item, kind) for item in items.flat) for kind in (str, bytes, Real))
+    if items.ndim != 1 or not items.size or not alike or (items != items).any() or np.ma.is_masked(channel_of_bin):
         raise ValueError(
-            "channel_of_bin: expected numbers, or names, of shape (n_bins,), none missing, received shape "
-            f"{items.shape} of {', '.join(sorted(kind.__name__ for kind in kinds)) or 'nothing'}"
+            "channel_of_bin: expected numbers, or names, of shape (n_bins,), none missing, received"
+            f" {str(items.tolist())[:80]}"
         )
     return np.asarray(channel_of_bin)
 
@@ -150,7 +145,7 @@ def _covariance(covariance):
     if covariance.ndim not in (2, 3) or covariance.shape[-1] != covariance.shape[-2]:
         raise ValueError(f"covariance: expected shape {shape}, received {covariance.shape}")
     if np.abs(covariance - np.swapaxes(covariance, -1, -2)).max() > 1e-8 * np.abs(covariance).max():
-        raise ValueError("covariance: expected a symmetric one, received one that is not")
+        raise ValueError("covariance: expected a symmetric covariance, received one that is not")
     return covariance
 
 
@@ -160,10 +155,6 @@ def _sizes(name, values, *shapes):
     values = float_array(name, values, words)
     if values.shape not in shapes:
         raise ValueError(f"{name}: expected shape {words}, received {values.shape}")
-    return _not_negative(name, values)
-
-
-def _not_negative(name, values):
     if values.min() < 0:
         raise ValueError(f"{name}: expected numbers >= 0, received {values.min():g}")
     return values

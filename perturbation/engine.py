@@ -112,7 +112,7 @@ def make_chunks(plan, rows):
     given, x_std = plan.noise, plan.x_std  # (N, n_bins), or (N or 1, ..., n_bins) covariances or directions
     is_shared = len(given) == 1 < len(plan.spectra)
     if is_shared and plan.is_covariance:
-        root = covariance_root(given[0], "all spectra")
+        root = covariance_root(given[0], "org_error")
     for start in range(0, len(rows), plan.chunk_size):
         some = rows[start : start + plan.chunk_size]
         if not plan.is_covariance:
@@ -120,28 +120,24 @@ def make_chunks(plan, rows):
         elif is_shared:
             noise = np.broadcast_to(root, (len(some), *root.shape))
         else:
-            noise = np.stack([covariance_root(given[i], f"spectrum {i}") for i in some])
+            noise = np.stack([covariance_root(given[i], f"org_error, spectrum {i}") for i in some])
         scaled = [(plan.spectra[some] - mean) / std for mean, std in zip(plan.x_mean, x_std)]
         noise = [noise / (std[:, None] if plan.is_covariance else std) for std in x_std]
         auxiliary = None if plan.auxiliary is None else plan.auxiliary[:, some]
         yield Chunk(some, np.array(scaled, np.float32), np.array(noise, np.float32), auxiliary)
 
 
-def covariance_root(covariance, whose):
-    """Matrix F with F F^T = covariance of the spectrum called ``whose``, (n_bins, n_bins), which is checked.
-
-    Bins of zero variance are allowed.
-    """
-    name = f"org_error: expected the covariance of {whose} to be"
+def covariance_root(covariance, name):
+    """Matrices F with F F^T = covariance (..., n_bins, n_bins), which is checked; it is called ``name`` in messages."""
     size = np.abs(covariance).max()
     if not np.isfinite(size):
-        raise ValueError(f"{name} finite, received NaN or infinity")
-    if np.abs(covariance - covariance.T).max() > 1e-8 * size:
-        raise ValueError(f"{name} symmetric, received one that is not")
-    values, vectors = np.linalg.eigh(covariance)
-    if values[0] < -1e-8 * size * len(values):
-        raise ValueError(f"{name} positive semi-definite, received the eigenvalue {values[0]:.3g}")
-    return vectors * np.sqrt(np.maximum(values, 0.0))
+        raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
+    if np.abs(covariance - np.swapaxes(covariance, -1, -2)).max() > 1e-8 * size:
+        raise ValueError(f"{name}: expected a symmetric covariance, received one that is not")
+    values, vectors = np.linalg.eigh(covariance)  # ascending
+    if (values[..., 0] < -1e-8 * values[..., -1] * values.shape[-1]).any():
+        raise ValueError(f"{name}: expected no negative eigenvalue, received {values[..., 0].min():.3g}")
+    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
 
 
 def run_chunk(models, chunk, plan):

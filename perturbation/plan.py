@@ -233,10 +233,10 @@ def _good_size(models, plan, executor):
 def _errors_alone(covariances, used, shape):
     """Return the error of each bin, (N, n_bins), from covariances; those of the spectra in use are checked."""
     if len(covariances) == 1:
-        covariance_root(covariances[0], "all spectra")
+        covariance_root(covariances[0], "org_error")
     else:
         for row in used:
-            covariance_root(covariances[row], f"spectrum {row}")
+            covariance_root(covariances[row], f"org_error, spectrum {row}")
     return np.broadcast_to(np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0)), shape)
 
 

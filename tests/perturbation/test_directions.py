@@ -71,7 +71,7 @@ def test_covariances_are_taken_in_any_unit_and_rounding_errors_allowed(scale):
         modes(of(-4e-8), 1)
     uneven = np.triu(np.full((3, 3), scale), 1)
     assert modes(of(0.1) + 0.5e-8 * uneven * np.abs(of(0.1)).max() / scale, 1).shape == (1, 3)
-    with pytest.raises(ValueError, match=r"^covariance: expected a symmetric one, received one that is not$"):
+    with pytest.raises(ValueError, match=r"^covariance: expected a symmetric covariance, received one that is not$"):
         modes(of(0.1) + 2e-8 * uneven * np.abs(of(0.1)).max() / scale, 1)
     deviation = np.array([1.0, 2, 5])
     correlation = np.eye(3)
@@ -105,11 +105,11 @@ def test_refusals_say_the_argument_and_the_shape():
             lambda: modes("wide", 1),
         r"^covariance: expected shape \(n_bins, n_bins\) or \(N, n_bins, n_bins\), received \(2, 3, 2\)$":
             lambda: modes(np.ones((2, 3, 2)), 1),
-        r"^errors: expected real numbers of shape \(2,\) or \(N, 2\), received":
+        r"^errors: expected real numbers of shape \(2,\) or \(5, 2\), received":
             lambda: dragged(np.tile(np.eye(2), (5, 1, 1)), "wide"),
         r"^errors: expected shape \(2,\) or \(N, 2\), received \(1, 1, 2\)$":
             lambda: dragged(np.eye(2), np.ones((1, 1, 2))),
-        r"^errors: expected shape \(3, 2\), as covariance has, received \(4, 2\)$":
+        r"^errors: expected shape \(2,\) or \(3, 2\), received \(4, 2\)$":
             lambda: dragged(np.tile(np.eye(2), (3, 1, 1)), np.ones((4, 2))),
         r"^n: expected a number of modes from 1 to 2, received 3$": lambda: modes(np.tile(np.eye(2), (5, 1, 1)), 3),
     }  # fmt: skip
