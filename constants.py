@@ -4,13 +4,8 @@ import enum
 
 import numpy as np
 
-from perturbation import __version__ as VERSION
-from perturbation.amps import AMP, AMPS, BANDS, BAR, JUPITER_MASS, JUPITER_RADIUS, PAPER_AMPS, amp
-
-__all__ = [
-    "AMP", "AMPS", "BANDS", "BAR", "DATA_FORMATS", "GRAVITATIONAL_CONSTANT", "JUPITER_MASS", "JUPITER_RADIUS",
-    "NETWORKS", "PAPER_AMPS", "SUN_RADIUS", "VERSION", "Stream", "amp", "stream",
-]  # fmt: skip
+from perturbation import __version__ as VERSION  # noqa: F401
+from perturbation.amps import AMP, AMPS, BANDS, JUPITER_MASS, JUPITER_RADIUS, PAPER_AMPS, amp  # noqa: F401
 
 SUN_RADIUS = 6.957e8  # m
 GRAVITATIONAL_CONSTANT = 6.6743e-11  # m3 / (kg s2)
@@ -56,17 +51,9 @@ class Stream(enum.IntEnum):
 
 
 def stream(seed, name, *key):
-    """Return the random stream of a name as a ``numpy.random.SeedSequence``.
+    """Return the ``numpy.random.SeedSequence`` of the run's seed, a `Stream` and a key: the fold, the epoch and so on.
 
     Streams of other names, keys, lengths of key or seeds share no numbers, whereas the streams of ``[seed]``,
     ``[seed, 0]`` and ``[seed, 0, 0]``, to NumPy, are one.
-
-    Parameters
-    ----------
-    seed : int
-        Of the run, not negative.
-    name : Stream
-    *key : int
-        What tells streams of one name apart: the fold, the epoch and so on, not negative.
     """
     return np.random.SeedSequence(seed, spawn_key=(Stream(name), *key))

@@ -148,7 +148,7 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, 
         Scaled auxiliary inputs; they join after the spectral part, and the network takes [spectrum (N, n_bins, 1),
         auxiliary (N, n_auxiliary)].
     whitening : (kernel (n_bins, n_bins), bias (n_bins,)), optional
-        Weights of a fixed first layer, from ``preprocessing.whitening``; none gives the paper's networks.
+        Weights of a fixed first layer, from ``preprocessing.first_layer``; none gives the paper's networks.
     seed : int, sequence of int or numpy.random.SeedSequence, optional
         Of the initial weights and of dropout. None: from Python's global random state, as Keras does.
     **settings

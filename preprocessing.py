@@ -168,16 +168,14 @@ class Scaler:
     @classmethod
     def fit(cls, data, rows):
         """Measure the scaler on the given rows of a data set; a ValueError names what is constant over them."""
-        x, y = data.spectra[rows], data.amps[rows]
-        extra = () if data.auxiliary is None else data.auxiliary[rows]
-        for what, names, values in (("AMP", data.amp_names, y), ("auxiliary input", data.auxiliary_names, extra)):
-            constant = [name for name, column in zip(names, np.transpose(values)) if np.ptp(column) == 0]
-            if constant:
-                raise ValueError(
-                    f"{data.name}: {what} {', '.join(constant)} is constant over {len(rows)} training spectra"
-                )
-        if np.ptp(x) == 0:
-            raise ValueError(f"{data.name}: all {len(rows)} training spectra are the same constant")
+        x, y, extra = data.spectra[rows], data.amps[rows], () if data.auxiliary is None else data.auxiliary[rows]
+        columns = {f"AMP {name}": column for name, column in zip(data.amp_names, y.T)} | {"depth of all bins": x}
+        columns |= {
+            f"auxiliary input {name}": column for name, column in zip(data.auxiliary_names, np.transpose(extra))
+        }
+        constant = [name for name, column in columns.items() if np.ptp(column) == 0]
+        if constant:
+            raise ValueError(f"{data.name}: {', '.join(constant)} is constant over {len(rows)} training spectra")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
             extra = () if data.auxiliary is None else (extra.mean(axis=0), extra.std(axis=0))
             scaler = cls(float(x.mean()), float(x.std()), y.mean(axis=0), y.std(axis=0), *extra)
@@ -242,35 +240,17 @@ def _network_input(what, values, mean, std):
     return scaled.astype(np.float32)
 
 
-def whitening(data, fold):
-    """Return kernel (n_bins, n_bins) and bias (n_bins,) that decorrelate the noisy training spectra of a fold.
-
-    ``x @ kernel + bias`` has unit variance in each direction, for scaled spectra x. This is ZCA whitening: of all such
-    maps it changes the spectra least, so that output b still belongs to bin b.
-    """
-    mean, variance, direction, _ = _directions(data, fold)
-    variance = np.maximum(variance, 1e-12 * variance.max())  # noisy spectra fewer than bins leave empty directions
-    kernel = (direction / np.sqrt(variance)) @ direction.T
-    return kernel, -mean @ kernel
-
-
 def first_layer(data, fold, whiten):
-    """Return the weights of a network's fixed first layer, see `whitening`, or None.
+    """Return kernel (n_bins, n_bins) and bias (n_bins,) of a network's fixed first layer, or None for no such layer.
 
-    Whitening makes all directions of the spectra equally strong: those in which planets differ little, and those of
-    noise. A network cannot learn the noise by heart if it is new in every epoch. If the spectra hold it already,
-    "auto" whitens them only where a clear direction is faint (`CLEAR`, `FAINT`); see `studies.noisy_data`.
+    ``x @ kernel + bias`` decorrelates the noisy, scaled training spectra x: its variance is 1 in each direction. It is
+    ZCA whitening: of all such maps it changes the spectra least, so that output b still belongs to bin b. It makes all
+    directions equally strong: those in which planets differ little, and those of noise. A network cannot learn the
+    noise by heart if it is new in every epoch. If the spectra hold it already, "auto" whitens them only where a clear
+    direction is faint (`CLEAR`, `FAINT`); see `studies.noisy_data`.
     """
-    if whiten == "auto":
-        _, variance, _, noise = _directions(data, fold)
-        whiten = not data.noisy or variance[noise < CLEAR * variance].min(initial=np.inf) < FAINT * variance.max()
-    return whitening(data, fold) if whiten else None
-
-
-def _directions(data, fold):
-    """Return the mean (n_bins,) of the noisy, scaled training spectra, their principal directions (columns), and the
-    variance and that of the noise along each, (n_bins,).
-    """
+    if not whiten:
+        return None
     rows, scaler = fold.train, fold.scaler
     x = (data.spectra[rows] - scaler.x_mean) / scaler.x_std
     noise = np.mean((data.errors[rows] / scaler.x_std) ** 2, axis=0)
@@ -278,7 +258,12 @@ def _directions(data, fold):
     if not data.noisy:
         covariance = covariance + np.diag(noise)
     variance, direction = np.linalg.eigh(covariance)
-    return x.mean(axis=0), variance, direction, noise @ direction**2
+    clear = noise @ direction**2 < CLEAR * variance
+    if whiten == "auto" and data.noisy and variance[clear].min(initial=np.inf) >= FAINT * variance.max():
+        return None
+    variance = np.maximum(variance, 1e-12 * variance.max())  # noisy spectra fewer than bins leave empty directions
+    kernel = (direction / np.sqrt(variance)) @ direction.T
+    return kernel, -x.mean(axis=0) @ kernel
 
 
 def add_noise(spectra, errors, rng):

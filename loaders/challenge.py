@@ -32,7 +32,7 @@ LEVEL_2 = {  # columns that are AMPs: key, and factor to the unit of constants.A
     "planet_radius_m": ("Rp", 1.0),
     "planet_mass_kg": ("Mp", 1.0),
 }
-LEVEL_1_NAMES = {"t": "Tp", "temp": "Tp", "temperature": "Tp", "planet_temp": "Tp"}
+TEMPERATURES = ("t", "temp", "temperature", "planet_temp")  # names in level 1
 
 
 def _folder(path, *names):
@@ -83,10 +83,11 @@ def _columns(planets, table):
 
 
 def _survey(path, planets, targets, auxiliary):
+    known = _level_2_targets({name: values for name, values in auxiliary.items() if name in LEVEL_2})
     return Survey(
         **{name: planets[name] for name in ("spectra", "errors", "wavelength", "bin_width")},
         depth_unit="fraction",
-        targets={**_level_2_targets(auxiliary, known_only=True), **targets},
+        targets={**known, **targets},
         default_targets=tuple(sorted(targets, key=lambda key: list(AMPS).index(key) if key in AMPS else len(AMPS))),
         auxiliary=auxiliary,
         name=str(path),
@@ -101,24 +102,23 @@ def _need(path, name):
     return folder
 
 
-def _level_2_targets(columns, known_only=False):
+def _level_2_targets(columns):
     """Return targets by AMP key: log_X is log10 of an abundance, ``LEVEL_2`` holds the planet's, others stay."""
     targets = {}
     for name, values in columns.items():
         if name in LEVEL_2:
             key, factor = LEVEL_2[name]
             targets[key] = Target(values * factor, AMPS[key].unit, None, "linear")
-        elif name.startswith("log_") and not known_only:
+        elif name.startswith("log_"):
             targets[name[4:]] = Target(values, "", "log10", "log10")
-        elif not known_only:
+        else:
             targets[name] = Target(values)
     return targets
 
 
 def _level_1_target(name, values, path):
     plain = name.removesuffix("_model")
-    if plain.lower() in LEVEL_1_NAMES:
-        return LEVEL_1_NAMES[plain.lower()], Target(values, "K", "linear", "linear")
+    plain = "Tp" if plain.lower() in TEMPERATURES else plain
     key = re.sub(r"^log(10)?_", "", plain)
     if plain == key and key not in AMPS:
         return key, Target(values)
@@ -161,18 +161,26 @@ def _match(wanted, stored, wanted_path, stored_path):
 
 
 def _cached(spectra, truth, extra):
-    """Read a folder's files, or their cached copy if there is a good one of these very files."""
+    """Read a folder's files, or the copy of these very files that is kept beside them, or else in the user's cache."""
     states = [(path.resolve(), path.stat()) for path in (spectra, truth, extra) if path is not None]
     key = " ".join([str(CACHE_VERSION), *(f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states)])
-    for cache in _cache_places(spectra):
-        planets = _read_cache(cache, key)
-        if planets is not None:
-            return planets
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectra_sensitivity"
+    digest = hashlib.sha256(str(spectra.resolve()).encode()).hexdigest()[:16]
+    places = (spectra.with_name(f".{spectra.name}.cache.npz"), user / f"{digest}.npz")
+    for cache in filter(Path.is_file, places):
+        try:
+            with np.load(cache, allow_pickle=False) as file:  # a zip archive: checksums guard the content
+                planets = {name: file[name] for name in file}
+            if str(planets.pop("key")) == key:
+                return planets
+        except Exception as error:  # a zip reader fails in many ways; the copy can always be made again
+            logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
     planets = _read_folder(spectra, truth, extra)
-    for cache in _cache_places(spectra):
+    for cache in places:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            _write_cache(cache, key, planets)
+            with written_whole(cache) as part, open(part, "wb") as file:
+                np.savez(file, key=np.array(key), **planets)
             break
         except OSError as error:
             logger.info("%s: no cached copy there (%s)", cache, error)
@@ -196,34 +204,9 @@ def _read_folder(spectra, truth, extra):
 
 def _numeric_columns(table):
     """Return the columns of numbers; columns of text are left out, but refused if they should hold a target."""
-    names = [name for name in table.columns if name not in ("", "Unnamed: 0", "planet_ID")]
+    names = [name for name in table.columns if name != "planet_ID"]
     must = [name for name in names if name.startswith("log_") or name.endswith("_model") or name in LEVEL_2]
     return {name: table.numbers(name) for name in names if name in must or table.is_numeric(name)}
-
-
-def _cache_places(path):
-    """Return where the cached copy may be: beside the data, else in the user's cache folder."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return path.with_name(f".{path.name}.cache.npz"), user / "spectra_sensitivity" / f"{digest}.npz"
-
-
-def _write_cache(cache, key, planets):
-    with written_whole(cache) as part, open(part, "wb") as file:
-        np.savez(file, key=np.array(key), **planets)
-
-
-def _read_cache(cache, key):
-    """Return the cached planets; None if there is no copy, or it is broken or of other files."""
-    if not cache.is_file():
-        return None
-    try:
-        with np.load(cache, allow_pickle=False) as file:  # a zip archive: checksums guard the content
-            planets = {name: file[name] for name in file}
-        return planets if str(planets.pop("key")) == key else None
-    except Exception as error:  # a zip reader fails on a broken file in many ways; the copy can always be made again
-        logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
-        return None
 
 
 def _read_planets(path):

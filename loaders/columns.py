@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from loaders.dataset import DEPTH_UNITS, MICRON
-from loaders.tables import SKIP, name_and_unit
+from loaders.dataset import DEPTH_UNITS, MAX_SIGNAL, MICRON, MIN_SIGNAL, stated_depth_unit
+from loaders.tables import SKIP, name_and_unit, read_table
 from runio.log import InputError
 
 logger = logging.getLogger(__name__)
@@ -63,18 +63,14 @@ LAYOUTS = {  # what --columns takes instead of names
 }
 
 # Limits of what is possible
-MAX_SIGNAL = 1e5  # of a depth to its error; the best spectra of JWST stay below 1e4
-MIN_SIGNAL = 1.0  # a median below it is that of errors that were taken for depths
 CLEAR_SIGNAL = 3.0  # below it, depths have to scatter like their errors
 MIN_SCATTER = 0.5  # of depths from bin to bin, in errors; noise gives about 1
 WIDTH_TO_SPACING = (0.02, 1.3)  # of a column that can hold widths: from sparse bands to bins that overlap a little
+TOUCH = 0.1  # edges of neighbours that are this close meet, in half widths of the narrower bin
 MAX_SIDES = 3.0  # ratio of the two errors of a depth
 DEPTHS = (1e-7, 1.0)  # range of the median depth as a fraction
 
 WAVENUMBERS = {"cm-1", "1/cm", "cm^-1", "cm**-1", "1 / cm"}
-STATED_UNITS = {"%": "percent", "percent": "percent", "per cent": "percent", "0.01": "percent"}
-STATED_UNITS |= dict.fromkeys(("ppm", "1e-06", "parts per million"), "ppm")
-STATED_UNITS |= dict.fromkeys(("fraction", "1", "dimensionless", "none", "-"), "fraction")
 
 
 def plain(name):
@@ -132,13 +128,11 @@ def width_kind(name, others=()):
 
 def stated_depth(table, name):
     """Return the unit of depths or errors that a table states for a column, or None."""
-    unit = table.units.get(name, "").strip().lower()
-    if plain(name).startswith("pltrandep") and unit in ("", *STATED_UNITS):
-        return STATED_UNITS.get(unit, "percent")  # the archive's definition of the column
-    if unit and unit not in STATED_UNITS:
-        raise InputError(f"{table.path}: column {name!r} is in {unit!r}, expected fraction, percent (%) or ppm")
+    unit = stated_depth_unit(table.units.get(name, ""), f"{table.path}: the unit of column {name!r}")
+    if not unit and plain(name).startswith("pltrandep"):
+        return "percent"  # the archive's definition of the column
     ending = re.search(r"(ppm|percent)$", re.sub(r"[ _-]?err(or)?s?$", "", name.lower()))
-    return STATED_UNITS[unit] if unit else ending[1] if ending else None
+    return unit or (ending[1] if ending else None)
 
 
 def stated_length(table, name):
@@ -153,23 +147,27 @@ def stated_length(table, name):
     return unit
 
 
-def parse_columns(text):
-    """Return the names that ``--columns`` gives, between commas or as one of ``LAYOUTS``; None for "auto"."""
-    if text == "auto":
-        return None
-    names = [name.strip() for name in LAYOUTS.get(text.strip().lower(), text).split(",")]
-    unknown = [name for name in names if name != SKIP and not role_of(name_and_unit(name)[0])]
-    if unknown:
-        raise InputError(
-            f"--columns {text}: {', '.join(unknown)}: unknown; expected for each column, in order, {', '.join(ROLES)} "
-            f"or {SKIP} for none; or one of {', '.join(LAYOUTS)}"
-        )
-    return names
+def read_columns(path, columns, depth_unit):
+    """Return the table of one spectrum, {role: name} of its columns, and the kind of its widths (`width_kind`).
+
+    ``columns`` are names between commas, or one of ``LAYOUTS``, for the columns of the file; "auto" takes the file's.
+    """
+    names = None
+    if columns != "auto":
+        names = [name.strip() for name in LAYOUTS.get(columns.strip().lower(), columns).split(",")]
+        unknown = [name for name in names if name != SKIP and not role_of(name_and_unit(name)[0])]
+        if unknown:
+            raise InputError(
+                f"--columns {columns}: {', '.join(unknown)}: unknown; expected for each column, in order, "
+                f"{', '.join(ROLES)} or {SKIP} for none; or one of {', '.join(LAYOUTS)}"
+            )
+    table = read_table(path, names)
+    return table, *_find_columns(table, depth_unit)
 
 
 @np.errstate(all="ignore")  # missing and infinite values are refused later
-def find_columns(table, depth_unit="auto"):
-    """Return {role: name of the column} of a table of one spectrum, and "full", "half" or None for its widths.
+def _find_columns(table, depth_unit):
+    """Return {role: name of the column} of a table of one spectrum, and the kind of its widths.
 
     Names decide. Columns without known names are read in the one order that is possible. A table that fits no order, or
     more than one, is refused, and so is one whose names contradict its numbers.
@@ -205,32 +203,23 @@ def _by_name(table):
         if role in roles:
             raise InputError(f"{table.path}: columns {roles[role]!r} and {name!r} both look like the {role}")
         roles[role] = name
-    if "ratio" in roles and "depth" not in roles:  # its error may be called just that
-        roles = {f"ratio_{role}" if role in ERRORS else role: name for role, name in roles.items()}
-    keep = ["instrument", "wavelength", *(EDGES if set(roles) >= EDGES else ["width"])]
-    for prefix, kind in (("", "depth"), ("ratio_", "ratio")):
-        if kind in roles and _error_roles(roles, prefix):
-            keep += [kind, *_error_roles(roles, prefix)]
-            break
-    else:
-        keep += ["depth", "ratio"]
-    return {role: roles[role] for role in keep if role in roles}
+    bins = ["instrument", "wavelength", *(EDGES if set(roles) >= EDGES else ["width"])]
+    kinds = [("depth", ""), ("ratio", "ratio_"), ("ratio", "")]  # the error of a ratio may be called just that
+    measured = [{kind: roles[kind], **_errors(roles, prefix)} for kind, prefix in kinds if kind in roles]
+    measured.sort(key=lambda found: len(found) == 1)  # the first that has an error, if any
+    return {role: roles[role] for role in bins if role in roles} | (measured[0] if measured else {})
 
 
-def _error_roles(roles, prefix):
-    """Return the roles of the error, or of the two errors, that there are; an empty list without."""
-    one, *two = [prefix + role for role in ERRORS]
-    return [one] if one in roles else two if set(two) <= set(roles) else []
+def _errors(roles, prefix):
+    """Return {role: name} of the column of errors, or of both columns of errors; an empty dict without."""
+    found = {role: roles[prefix + role] for role in ERRORS if prefix + role in roles}
+    return {"error": found["error"]} if "error" in found else found if len(found) == 2 else {}
 
 
 def _missing(roles):
     """Return the names of what a spectrum needs and these roles lack."""
-    has = {
-        "wavelength": "wavelength" in roles or set(roles) >= EDGES,
-        "depth": "depth" in roles or "ratio" in roles,
-        "error": bool(_error_roles(roles, "") or _error_roles(roles, "ratio_")),
-    }
-    return [name for name, there in has.items() if not there]
+    needed = {"wavelength": ("wavelength", "wave_low"), "depth": ("depth", "ratio"), "error": ERRORS}
+    return [name for name, any_of in needed.items() if not set(roles) & set(any_of)]
 
 
 def _no_columns(table, missing=("wavelength", "depth", "error"), reason=""):
@@ -281,8 +270,7 @@ def _objection(values, unit):
     low, high = DEPTHS[0] / DEPTH_UNITS[unit or "fraction"], DEPTHS[1] / DEPTH_UNITS[unit or "ppm"]
     if not low <= median <= high:
         return f"a median depth of {median:.4g}; is depth_unit right?"
-    names = [("ratio_" if ratio else "") + name for name in ERRORS]
-    errors = [_median(np.abs(values[name]) * (2 * values["ratio"] if ratio else 1)) for name in names if name in values]
+    errors = [_median(np.abs(values[e]) * (2 * values["ratio"] if ratio else 1)) for e in ERRORS if e in values]
     if any(not median / MAX_SIGNAL <= error <= median / MIN_SIGNAL for error in errors):
         return f"errors of {max(errors):.2g} for depths of {median:.2g}"
     if len(errors) == 2 and not max(errors) < MAX_SIDES * min(errors):
@@ -291,12 +279,7 @@ def _objection(values, unit):
     if len(depth) > 4 and median / max(errors) < CLEAR_SIGNAL and scatter < MIN_SCATTER * max(errors):
         return "depths that scatter less than their errors"
     place, width = _bins(values)
-    if width is not None:
-        spacing = _median(np.abs(np.diff(place)))
-        share = np.divide(_median(width), spacing) if spacing else np.nan
-        if not WIDTH_TO_SPACING[0] <= share <= WIDTH_TO_SPACING[1]:
-            return f"widths of {share:.2g} of the spacing of the bins"
-    return None
+    return None if width is None else misfit(place, width)
 
 
 def _bins(values):
@@ -311,8 +294,48 @@ def _touch(values):
     place, width = _bins(values)
     if width is None or len(place) < 4:
         return False
-    distance, pairs = np.abs(np.diff(place)), np.array([width[1:], width[:-1]])
-    return any((np.abs(distance - f * pairs.sum(axis=0)) < 0.1 * pairs.min(axis=0)).mean() > 0.8 for f in (0.5, 1))
+    return any(_meet(place, factor * width).mean() > 0.8 for factor in (0.5, 1))
+
+
+def _meet(place, half):
+    """Say which bins of these centres and half widths (n_bins,) meet the next one at their edge, (n_bins - 1,)."""
+    pairs = np.array([half[1:], half[:-1]])
+    return np.abs(np.abs(np.diff(place)) - pairs.sum(axis=0)) < TOUCH * pairs.min(axis=0)
+
+
+def _spacing_share(place, width):
+    """Return the median width of bins (n_bins,) as a share of their spacing; NaN for one bin."""
+    return _median(width / np.abs(np.gradient(place))) if len(place) > 1 else np.nan
+
+
+def misfit(place, width):
+    """Say what is wrong if a column (n_bins,) cannot hold the widths of bins at these places; None if it can."""
+    share = _spacing_share(place, width)
+    return (
+        None if WIDTH_TO_SPACING[0] <= share <= WIDTH_TO_SPACING[1] else f"widths of {share:.2g} of the bins' spacing"
+    )
+
+
+def guess_width(place, width, kind, name):
+    """Return "full" or "half" for widths (n_bins,) from the spacing of the bins; refuse those that may be either.
+
+    Full widths of bins that touch are as large as the spacing. Widths of half the spacing are half widths of bins that
+    touch, or full widths with gaps as large as the bins. They are half widths if bins of unequal widths meet, or if the
+    column is called an error of the wavelength (``kind`` "error", such as wave_err).
+    """
+    share, touching = _spacing_share(place, width), _meet(place, width)
+    unequal = np.abs(np.diff(width)) > 2 * TOUCH * np.maximum(width[1:], width[:-1])
+    if 0.8 <= share <= 1.25 and kind != "error":
+        guess = "full"
+    elif (kind == "error" and share < 0.8) or (touching.sum() > 0.8 * len(touching) and (touching & unequal).sum() > 1):
+        guess = "half"
+    else:
+        raise InputError(
+            f"{name}: whether widths are half or full cannot be guessed (they are {share:.2f} of the spacing of the "
+            "bins); state width as half or full, or name the column half_width (POSEIDON) or full_width: --columns"
+        )
+    logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, share)
+    return guess
 
 
 def _median(values):

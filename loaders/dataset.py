@@ -13,6 +13,11 @@ from runio.log import InputError
 logger = logging.getLogger(__name__)
 
 DEPTH_UNITS = {"fraction": 1.0, "percent": 1e-2, "ppm": 1e-6}
+DEPTH_WORDS = {  # by which a stated unit is recognised: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
+    "percent": r"%|\bper ?cents?\b|^0\.01$",
+    "ppm": r"\bppm\b|\bparts per million\b|^1e-06$",
+    "fraction": r"\bfractions?\b|\bdimensionless\b|^1$|^\(?rp/rs\)?(\^|\*\*)2$|^none$|^-$",
+}
 
 # Median depth, as stored, for which only one unit is credible. Transmission spectra are taken of planets with
 # depths of about 50 ppm (55 Cnc e has 340 ppm) to 5 % (giants of M dwarfs reach 3 %). Values in between are refused.
@@ -32,6 +37,9 @@ MAX_DEPTH_RATIO = 10.0  # of a depth to the one expected from its bin and its sp
 MAX_SIGMA_BELOW_ZERO = 10.0  # a depth further below zero than this many errors is not noise
 MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range that holds nine tenths of the column
 MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
+MAX_SIGNAL = 1e5  # of a depth to its error; the best spectra of JWST stay below 1e4
+MIN_SIGNAL = 1.0  # a median below it is that of errors that were taken for depths
+MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
 FILL = "; is it a fill value, or another unit?"
 
 # Lowest and highest value of known AMPs, in the unit of constants.AMPS; VMR stands for all molecules
@@ -91,6 +99,15 @@ def refuse_rows(bad, message, labels=None, end=""):
         raise InputError(f"{message} in {rows_text(bad, labels)}{end}")
 
 
+def stated_depth_unit(text, where):
+    """Return "fraction", "percent" or "ppm" as a text states it, None for an empty text; refuse any other."""
+    text = text.strip().lower()
+    found = [unit for unit, words in DEPTH_WORDS.items() if re.search(words, text)]
+    if len(found) > 1 or (text and not found):
+        raise InputError(f"{where} is {text!r}, expected fraction, percent or ppm")
+    return found[0] if found else None
+
+
 def depth_factor(depth, stated, asked, name):
     """Return the factor from stored depths to fractions; the file may state a unit, and the user may ask for one."""
     if asked not in ("auto", *DEPTH_UNITS):
@@ -146,14 +163,11 @@ def to_dataset(survey, targets=None, auxiliary=(), depth_unit="auto", width="aut
     return data
 
 
-def wavelength_order(wavelength, n_bins, name, labels=None):
+def wavelength_order(wavelength, n_bins, name):
     """Return the slice that makes wavelengths (n_bins,) in micron ascend; refuse those in no order."""
     if wavelength.shape != (n_bins,):
         raise InputError(f"{name}: {wavelength.size} wavelengths for spectra of {n_bins} bins")
-    bad = ~np.isfinite(wavelength)
-    if bad.any():
-        raise InputError(f"{name}: wavelengths are NaN or infinite in {rows_text(bad, labels).replace('row', 'bin')}")
-    if wavelength.min() < MICRON_RANGE[0] or wavelength.max() > MICRON_RANGE[1]:
+    if not (wavelength.min() >= MICRON_RANGE[0] and wavelength.max() <= MICRON_RANGE[1]):  # nor is NaN
         raise InputError(
             f"{name}: wavelengths from {wavelength.min():.6g} to {wavelength.max():.6g}, expected micron, "
             f"{MICRON_RANGE[0]:g} to {MICRON_RANGE[1]:g}"
@@ -164,11 +178,10 @@ def wavelength_order(wavelength, n_bins, name, labels=None):
     if (steps < 0).all():
         logger.info("%s: wavelengths descend, flipped", name)
         return slice(None, None, -1)
-    repeated = n_bins - len(np.unique(wavelength))
-    if repeated:
-        raise InputError(f"{name}: {repeated} duplicate wavelengths, expected none")
-    wrong = min(int((steps <= 0).sum()), int((steps >= 0).sum()))
-    raise InputError(f"{name}: wavelengths are not sorted ({wrong} bins out of order), expected ascending")
+    wrong, repeated = min((steps <= 0).sum(), (steps >= 0).sum()), n_bins - len(np.unique(wavelength))
+    raise InputError(
+        f"{name}: wavelengths are not sorted: {wrong} bins out of order and {repeated} duplicate, expected ascending"
+    )
 
 
 def _per_bin(values, wavelength, what):
@@ -235,15 +248,14 @@ def _auxiliary(survey, names):
 def _test_rows(rows, n_rows, name):
     if rows is None:
         return None
-    rows, problem = np.asarray(rows), None
-    if rows.shape == (n_rows,) and n_rows > 2 and np.isin(rows, (0, 1)).all():
-        problem = "is a mask of 0 and 1; it "
-    elif rows.ndim != 1 or rows.dtype.kind not in "iu" or ((rows < 0) | (rows >= n_rows)).any():
-        problem = ""
-    elif rows.size == 0:
-        problem = "is empty; it "
-    if problem is not None:
-        raise InputError(f"{name}: test_rows {problem}must be row numbers from 0 to {n_rows - 1}")
+    rows = np.asarray(rows)
+    is_mask = rows.shape == (n_rows,) and n_rows > 2 and np.isin(rows, (0, 1)).all()
+    good = rows.ndim == 1 and rows.dtype.kind in "iu" and rows.size and rows.min() >= 0 and rows.max() < n_rows
+    if is_mask or not good:
+        raise InputError(
+            f"{name}: test_rows must be row numbers from 0 to {n_rows - 1}, received "
+            f"{'a mask of 0 and 1' if is_mask else f'{rows.dtype} of shape {rows.shape}'}"
+        )
     return np.unique(rows)
 
 
@@ -310,6 +322,28 @@ def check_spectra(spectra, errors, wavelength, name, labels=None):
     far = relative > MAX_DEPTH_RATIO * np.maximum(np.median(relative, axis=0), 1)
     far &= spectra - MAX_DEPTH_RATIO * of_row > MAX_SIGMA_BELOW_ZERO * errors
     refuse(far.any(axis=1), f"depths more than {MAX_DEPTH_RATIO:g} times those beside them")
+
+
+def check_observed(depth, error, name, lines, named):
+    """Refuse depths and errors (n_bins,) of one observed spectrum that no planet has.
+
+    Errors larger than the depths are more often exchanged with them: they are taken if the user has ``named`` both.
+    """
+
+    def refuse(bad, problem):
+        refuse_rows(np.broadcast_to(bad, depth.shape), f"{name}: {problem}", lines, FILL)
+
+    middle, usual = np.median(depth), np.median(error)
+    excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
+    beside = f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median"
+    refuse(np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more")
+    refuse(excess > MAX_SIGMA_BELOW_ZERO * error, beside)
+    refuse(error >= 1, "errors of the whole depth of the star (1 as a fraction) or more")
+    refuse(_is_far(error / usual), f"errors a factor {MAX_ERROR_RATIO:g} from their median")
+    refuse(error < MIN_ERROR * middle, f"errors below {MIN_ERROR:g} of the depths")
+    refuse(usual * MAX_SIGNAL < middle, f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)")
+    exchanged = usual * MIN_SIGNAL > middle and not named
+    refuse(exchanged, "errors larger than the depths (exchanged? --columns says that they are not)")
 
 
 def _is_far(ratio):

@@ -5,38 +5,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loaders.columns import (
-    MAX_SIDES,
-    MAX_SIGNAL,
-    MIN_SIGNAL,
-    WIDTH_TO_SPACING,
-    find_columns,
-    parse_columns,
-    stated_depth,
-    stated_length,
-)
+from loaders.columns import ERRORS, MAX_SIDES, guess_width, misfit, read_columns, stated_depth, stated_length
 from loaders.dataset import (
     DEPTH_UNITS,
-    MAX_DEPTH_RATIO,
-    MAX_ERROR_RATIO,
-    MAX_SIGMA_BELOW_ZERO,
     MICRON,
     MICRON_RANGE,
+    check_observed,
     depth_factor,
     refuse_rows,
     wavelength_order,
 )
-from loaders.tables import read_table
 from preprocessing import rows_text
 from runio.config import clip
 from runio.log import InputError, printable
 
 logger = logging.getLogger(__name__)
 
-MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
 RANGES = {"m": (5e-8, 1e-4), "nm": (200.0, 13_000.0), "angstrom": (2000.0, 130_000.0)}  # of wavelengths without a unit
 GAP = 1.5  # distances to the two neighbours differ by more than this factor: there is a gap on one side
-TOUCH = 0.05  # edges of neighbours that are this close meet, in widths of a bin
 SAME = 0.05  # edges that are this close are the same, in widths of the narrower bin
 
 
@@ -88,17 +74,15 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
         return path
     if width not in ("auto", "full", "half"):
         raise InputError(f"width must be auto, full or half; received {width!r}")
-    table = read_table(path, parse_columns(columns))
-    roles, kind = find_columns(table, depth_unit)
+    table, roles, kind = read_columns(path, columns, depth_unit)
     instrument = roles.pop("instrument", None)
     table = _without_empty_bins(table, roles)
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
         message = f"{path}: column {roles[role]!r} has missing or infinite values"
-        refuse_rows(~np.isfinite(column), message, table.lines, ", by line")
+        refuse_rows(~np.isfinite(column), message, table.lines)
     depth, error, depth_note = _depth_and_error(table, roles, values, depth_unit)
-    for bad, problem in _implausible(depth, error, columns == "auto"):
-        refuse_rows(bad, f"{path}: {problem}", table.lines, ", by line; is it a fill value, or another unit?")
+    check_observed(depth, error, path, table.lines, named=columns != "auto")
     order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
     assumed = bin_width is None and len(wavelength) > 1
     if assumed:
@@ -118,7 +102,7 @@ def _without_empty_bins(table, roles):
     empty = np.all([np.isnan(table.numbers(name)) for name in measured], axis=0)
     if not empty.any() or empty.all():
         return table
-    logger.warning("%s: no depth in %s, by line; left out", table.path, rows_text(empty, table.lines))
+    logger.warning("%s: no depth in %s; left out", table.path, rows_text(empty, table.lines))
     return table.without(empty)
 
 
@@ -136,12 +120,10 @@ def _depth_and_error(table, roles, values, depth_unit):
         raise InputError(f"{path}: column {name!r} is in {stated}, but {expected}")
     factor = depth_factor(values[kind], stated, depth_unit, str(path))
     depth, sizes = values[kind] * factor, {}
-    for role in ("error", "error_high", "error_low"):
-        own = f"ratio_{role}" if ratio else role
-        if own in values:
-            unit = stated_depth(table, roles[own])
-            sign = np.where(values[own] < 0, -1.0, 1.0) if role == "error" else 1.0  # only one of two may have a sign
-            sizes[role] = np.abs(values[own]) * (DEPTH_UNITS[unit] if unit else factor) * sign
+    for role in (role for role in ERRORS if role in values):
+        unit = stated_depth(table, roles[role])
+        size = values[role] if role == "error" else np.abs(values[role])  # one of two may have a minus sign
+        sizes[role] = size * (DEPTH_UNITS[unit] if unit else factor)
     error = sizes["error"] if "error" in sizes else _mean_error(path, sizes, table.lines)
     unit = next(u for u, f in DEPTH_UNITS.items() if f == factor)
     note = f"depths in {unit} ({'stated' if stated or depth_unit != 'auto' else 'guessed'})"
@@ -152,7 +134,7 @@ def _depth_and_error(table, roles, values, depth_unit):
     middle = float(np.median(depth))
     if not 0 < middle < 1:
         raise InputError(f"{path}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
-    refuse_rows(~(error > 0), f"{path}: errors are not positive", table.lines, ", by line")
+    refuse_rows(~(error > 0), f"{path}: errors are not positive", table.lines)
     return depth, error, note
 
 
@@ -161,36 +143,16 @@ def _mean_error(path, sizes, lines):
     high, low = sizes["error_high"], sizes["error_low"]
     zero = (high == 0) != (low == 0)
     if zero.any():
-        logger.warning("%s: one of two errors is zero in %s, by line; the other is taken", path, rows_text(zero, lines))
+        logger.warning("%s: one of two errors is zero in %s; the other is taken", path, rows_text(zero, lines))
     high, low = np.where(zero, high + low, high), np.where(zero, high + low, low)
     with np.errstate(divide="ignore", invalid="ignore"):
         far = np.abs(np.log(high / low)) > np.log(MAX_SIDES)
     if far.any():
         logger.warning(
-            "%s: the errors up and down differ by more than a factor %g in %s, by line; their mean is taken",
+            "%s: the errors up and down differ by more than a factor %g in %s; their mean is taken",
             path, MAX_SIDES, rows_text(far, lines),
         )  # fmt: skip
     return np.mean([high, low], axis=0)
-
-
-def _implausible(depth, error, guess):
-    """Yield (which bins, what is wrong) of depths that no planet has, and of errors that cannot be any.
-
-    Errors larger than the depths are possible, but more often exchanged with them: taken only if the user names both.
-    """
-    middle, usual = np.median(depth), np.median(error)
-    excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
-    far = np.abs(np.log(error / usual)) > np.log(MAX_ERROR_RATIO)
-    every = np.ones(len(depth), dtype=bool)
-    beside = f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median"
-    yield np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more"
-    yield excess > MAX_SIGMA_BELOW_ZERO * error, beside
-    yield error >= 1, "errors of the whole depth of the star (1 as a fraction) or more"
-    yield far, f"errors a factor {MAX_ERROR_RATIO:g} from their median"
-    yield error < MIN_ERROR * middle, f"errors below {MIN_ERROR:g} of the depths"
-    yield every & (usual * MAX_SIGNAL < middle), f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)"
-    exchanged = guess and usual * MIN_SIGNAL > middle
-    yield every & exchanged, "errors larger than the depths (exchanged? --columns says that they are not)"
 
 
 # --- bins ---
@@ -202,26 +164,24 @@ def _bins(table, roles, values, width, kind):
     name = roles["wave_low" if edges else "wavelength"]
     place = (values["wave_low"] + values["wave_high"]) / 2 if edges else values["wavelength"]
     unit = _wavelength_unit(table, name, place)
-    order = wavelength_order(_micron(place, unit), len(table), str(table.path), table.lines)
+    order = wavelength_order(_micron(place, unit), len(table), str(table.path))
     lines, place = np.array(table.lines)[order], place[order]
     values = {role: column[order] for role, column in values.items()}
     if edges:
         low, high, centre = values["wave_low"], values["wave_high"], values.get("wavelength", place)
         bad = ~(high > low) | (centre < low) | (centre > high)
         message = f"{table.path}: expected lower edge < wavelength < upper edge, not so"
-        refuse_rows(bad, message, lines, ", by line")
+        refuse_rows(bad, message, lines)
         full, note = high - low, "widths from the edges (stated)"
     elif "width" in values:
         own = stated_length(table, roles["width"]) or unit
         if (own == "cm-1") != (unit == "cm-1"):
             raise InputError(f"{table.path}: column {roles['width']!r} is in {own}, expected {unit} like {name!r}")
         full = values["width"] * (1.0 if own == unit else MICRON[own] / MICRON[unit])
-        share = np.median(full) / np.median(np.abs(np.diff(place))) if len(place) > 1 else np.nan
-        guessed = unit != "micron" and not stated_length(table, name)
-        if guessed and not WIDTH_TO_SPACING[0] <= share <= WIDTH_TO_SPACING[1]:
+        if unit != "micron" and not stated_length(table, name) and misfit(place, full):
             raise InputError(
                 f"{table.path}: expected micron, or the units in the names of both columns; received wavelengths "
-                f"that look like {unit}, with widths of {share:.2g} of the spacing of the bins"
+                f"that look like {unit}, with {misfit(place, full)}"
             )
         full, note = _full_width(full, place, roles["width"], width, kind, str(table.path), lines)
     else:
@@ -257,41 +217,14 @@ def _wavelength_unit(table, name, values):
 def _full_width(values, place, column, asked, kind, name, lines):
     """Return full widths (n_bins,) and a note that says whether the file holds full or half widths."""
     where = f"{name}: column {column!r} holds"
-    refuse_rows(values <= 0, f"{where} widths that are not positive", lines, ", by line")
+    refuse_rows(values <= 0, f"{where} widths that are not positive", lines)
     stated = kind if kind in ("full", "half") else None
     if stated and asked not in ("auto", stated):
         raise InputError(f"{where} {stated} widths, but data.width is {asked}; expected auto")
-    found = stated or (asked if asked != "auto" else _guess_width(values, place, kind, name))
+    found = stated or (asked if asked != "auto" else guess_width(place, values, kind, name))
     full = values * (2.0 if found == "half" else 1.0)
-    refuse_rows(full > 2 * place, f"{where} bins that reach below 0 micron", lines, ", by line")
+    refuse_rows(full > 2 * place, f"{where} bins that reach below 0 micron", lines)
     return full, f"{found} widths ({'stated' if stated or asked != 'auto' else 'guessed'})"
-
-
-def _guess_width(values, place, kind, name):
-    """Return "full" or "half" from the spacing of the bins; refuse widths that may be either.
-
-    Widths of one spacing are full widths of bins that touch (as half widths, they would make bins overlap by half).
-    Widths of half a spacing are either half widths of bins that touch, or full widths with gaps as large as the bins.
-    They are taken as half widths if bins of unequal widths meet at their edges, or if the column is called an error of
-    the wavelength (``kind`` "error", such as wave_err).
-    """
-    ratio, guess = float("nan"), None
-    if len(place) > 1:
-        distance, pairs = np.abs(np.diff(place)), np.array([values[1:], values[:-1]])
-        ratio = float(np.median(values / np.abs(np.gradient(place))))
-        meet = np.abs(distance - pairs.sum(axis=0)) < TOUCH * pairs.min(axis=0)
-        unequal = np.ptp(pairs, axis=0) > 2 * TOUCH * pairs.max(axis=0)
-        if 0.8 <= ratio <= 1.25 and kind != "error":
-            guess = "full"
-        elif (kind == "error" and ratio < 0.8) or (meet.mean() > 0.8 and (meet & unequal).sum() > 1):
-            guess = "half"
-    if guess is None:
-        raise InputError(
-            f"{name}: whether widths are half or full cannot be guessed (they are {ratio:.2f} of the spacing of the "
-            "bins); state width as half or full, or name the column half_width (POSEIDON) or full_width: --columns"
-        )
-    logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, ratio)
-    return guess
 
 
 def _spacing_widths(wavelength):
@@ -313,61 +246,48 @@ def match_grid(observation, wavelength, bin_width=None):
     edge: depth = sum(w d) / sum(w) and error = sqrt(sum(w^2 s^2)) / sum(w) with the widths w, which is the depth that
     the wide bin would have seen if the star were equally bright across it. Any other is refused with a ValueError.
     """
-    if _same_grid(observation, wavelength, bin_width):
+    seen, width = observation.wavelength, None if observation.assumed_width else observation.bin_width
+    if _same_grid(seen, width, wavelength, bin_width):
         return replace(observation, wavelength=wavelength, bin_width=bin_width)
-    known = bin_width is not None and observation.bin_width is not None and not observation.assumed_width
-    groups = _groups(observation, wavelength, bin_width) if known else None
-    if groups is not None:
-        logger.warning(
-            "%s: %d bins re-binned to the %d trained ones, edge on edge",
-            observation.name, len(observation.wavelength), len(wavelength),
-        )  # fmt: skip
-        return _rebinned(observation, wavelength, bin_width, groups)
-    reason = "the edges of the bins do not coincide" if known else "no bin widths to re-bin by"
-    seen = observation.wavelength
+    reason = "no bin widths to re-bin by"
+    if width is not None and bin_width is not None:
+        groups, reason = _groups(seen, width, wavelength, bin_width), "the edges of the bins do not coincide"
+        if groups is not None:
+            message = "%s: %d bins re-binned to the %d trained ones, edge on edge"
+            logger.warning(message, observation.name, len(seen), len(wavelength))
+            return _rebinned(observation, wavelength, bin_width, groups)
     raise InputError(
         f"{observation.name}: expected {len(wavelength)} bins from {wavelength[0]:.4g} to {wavelength[-1]:.4g} micron, "
         f"received {len(seen)} from {seen[0]:.4g} to {seen[-1]:.4g} ({reason})"
     )
 
 
-def _edges(wavelength, width):
-    return np.array([wavelength - width / 2, wavelength + width / 2])  # (2, n_bins)
-
-
-def _same_grid(observation, wavelength, bin_width):
+def _same_grid(seen, width, wavelength, bin_width):
     """Whether both grids are the same: edge by edge if both have widths, else centre by centre, near its neighbour."""
-    seen, width = observation.wavelength, None if observation.assumed_width else observation.bin_width
     if seen.shape != wavelength.shape:
         return False
-    if bin_width is not None and width is not None:
-        distance, scale = np.abs(_edges(seen, width) - _edges(wavelength, bin_width)), np.minimum(width, bin_width)
+    distance = np.abs(seen - wavelength)
+    if width is not None and bin_width is not None:  # the larger of the distances between the edges
+        distance, scale = distance + np.abs(width - bin_width) / 2, np.minimum(width, bin_width)
     else:
         steps = np.diff(wavelength) if len(wavelength) > 1 else 0.01 * wavelength
         scale = np.minimum(np.append(steps[0], steps), np.append(steps, steps[-1]))[: len(wavelength)]
-        widths = [w for w in (bin_width, width) if w is not None]
-        distance, scale = np.abs(seen - wavelength), np.minimum.reduce([scale, *widths])
+        scale = np.minimum.reduce([scale, *(w for w in (width, bin_width) if w is not None)])
     return bool((distance <= SAME * scale).all())
 
 
-def _groups(observation, wavelength, bin_width):
-    """Return for each trained bin the slice of observed bins that make it up; None if a bin is not such a union."""
-    low, high = _edges(observation.wavelength, observation.bin_width)
-    groups, used = [], np.zeros(len(low), dtype=bool)
-    for left, right in _edges(wavelength, bin_width).T:
-        first, last = int(np.argmin(np.abs(low - left))), int(np.argmin(np.abs(high - right)))
-        if first > last:
+def _groups(seen, width, wavelength, bin_width):
+    """Return for each trained bin which observed bins (n_seen,) make it up; None if a bin is no union of whole ones."""
+    low, high, groups = seen - width / 2, seen + width / 2, []
+    for left, right in zip(wavelength - bin_width / 2, wavelength + bin_width / 2):
+        inside = np.minimum(high, right) - np.maximum(low, left) > SAME * width
+        starts, ends = (
+            np.append(low[inside], right),
+            np.append(left, high[inside]),
+        )  # each begins where the last one ends
+        if not inside.any() or (np.abs(starts - ends) > SAME * width[inside].min()).any():
             return None
-        slack = SAME * observation.bin_width[first : last + 1].min()
-        gaps = np.abs(low[first + 1 : last + 1] - high[first:last])
-        if abs(low[first] - left) > slack or abs(high[last] - right) > slack or (gaps > slack).any():
-            return None
-        groups.append(slice(first, last + 1))
-        used[first : last + 1] = True
-    for left, right in _edges(wavelength, bin_width).T:  # no other observed bin may lie on a trained one
-        overlap = np.minimum(high, right) - np.maximum(low, left)
-        if (overlap[~used] > SAME * observation.bin_width[~used]).any():
-            return None
+        groups.append(inside)
     return groups
 
 

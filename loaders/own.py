@@ -1,22 +1,16 @@
 """The layout of this project: one HDF5 file (data/FORMATS.md)."""
 
 import contextlib
-import re
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from common.files import opened_hdf5
-from loaders.dataset import DEPTH_UNITS, MICRON, Survey, Target, numbers, wavelength_order
+from loaders.dataset import DEPTH_UNITS, MICRON, Survey, Target, numbers, stated_depth_unit, wavelength_order
 from runio.log import InputError
 
-FLAGS = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
-DEPTH_WORDS = {  # words by which a stated unit is recognised: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
-    "percent": (r"%", r"\bper ?cents?\b"),
-    "ppm": (r"\bppm\b", r"\bparts per million\b"),
-    "fraction": (r"\bfractions?\b", r"\bdimensionless\b", r"^1$", r"^\(?rp/rs\)?(\^|\*\*)2$"),
-}
+FLAGS = dict.fromkeys(("true", "yes", "1", "1.0"), True) | dict.fromkeys(("false", "no", "0", "0.0"), False)
 
 
 def is_hdf5(path):
@@ -60,7 +54,7 @@ def load_own(path):
             states_unit=unit is not None,
             targets=targets,
             auxiliary=auxiliary,
-            noisy=_flag(file.attrs, "noisy", path),
+            noisy=_is_noisy(file, path),
             test_rows=file["test_rows"][()] if "test_rows" in file else None,
             molecule_curves={k: numbers(v, f"{path}: /molecule_curves/{k}", 1) for k, v in curves.items()},
             name=str(path),
@@ -121,28 +115,21 @@ def _unit(item, path):
     return values[0].strip().lower(), where
 
 
-def _flag(attributes, name, path):
-    """Return an attribute that is true or false, or a clear word for it; without the attribute, false."""
-    stored = attributes.get(name, False)
-    values = _values(stored)
-    word = str(values[0]).strip().lower() if len(values) == 1 else ""
-    if word not in FLAGS:
-        raise InputError(f"{path}: attribute {name!r} is {stored}, expected true or false (1 or 0)")
-    return FLAGS[word]
+def _is_noisy(file, path):
+    """Return the attribute "noisy" of the file, true or false or a clear word for it; without the attribute, false."""
+    stored = file.attrs.get("noisy", False)
+    flag = FLAGS.get(" ".join(str(value).strip().lower() for value in _values(stored)))
+    if flag is None:
+        raise InputError(f"{path}: attribute 'noisy' is {stored}, expected true or false (1 or 0)")
+    return flag
 
 
 def _depth_unit(file, path):
     """Return the unit that /spectra states, or None; /errors must state the same unit, or none."""
-    units = {}
-    for name in ("spectra", "errors"):
-        stated, where = _unit(file[name], path)
-        found = {unit for unit, words in DEPTH_WORDS.items() if any(re.search(word, stated) for word in words)}
-        if len(found) > 1 or (stated and not found):
-            raise InputError(f"{where} is {stated!r}, expected fraction, percent or ppm")
-        units[name] = found.pop() if found else None
-    if units["errors"] not in (None, units["spectra"] or "fraction"):
-        raise InputError(f"{path}: /errors are in {units['errors']}, /spectra in {units['spectra'] or 'fraction'}")
-    return units["spectra"]
+    unit, of_errors = (stated_depth_unit(*_unit(file[name], path)) for name in ("spectra", "errors"))
+    if of_errors not in (None, unit or "fraction"):
+        raise InputError(f"{path}: /errors are in {of_errors}, /spectra in {unit or 'fraction'}")
+    return unit
 
 
 def _micron(file, name, path):

@@ -66,7 +66,7 @@ def load_paper(path):
 
 def _paper_columns(table):
     """Return AMP key to column name: by name if a name is known, else by place, in the paper's order."""
-    names = [name for name in table.columns if name not in ("", "Unnamed: 0")]
+    names = list(table.columns)
     known = [COLUMN_NAMES.get(re.sub(r"[\[(].*|_(kg|m|k|pa)$|[ _]", "", name.lower())) for name in names]
     if any(known):
         keys = [key for key in known if key]

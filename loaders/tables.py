@@ -10,12 +10,13 @@ import numpy as np
 import yaml
 
 from common.files import read_bounded
+from loaders.dataset import refuse_rows
+from runio.config import PlainLoader
 from runio.log import InputError
 
 MAX_SURVEY_BYTES = 500_000_000
 MAX_SPECTRUM_BYTES = 20_000_000
 MAX_HEADER_LETTERS = 100_000  # of an ECSV file
-MAX_HEADER_DEPTH = 30  # of nested lists and mappings
 EMPTY = {"", "nan", "null", "none", "na", "n/a", "--"}  # cells that stand for a missing value
 DECIMAL_COMMA = re.compile(r"^([-+]?\d*),(\d+([eE][-+]?\d+)?)$")
 SKIP = "-"  # in a list of column names: no name, and so no use
@@ -27,7 +28,7 @@ class Table:
 
     path: Path
     columns: dict  # name: cells in file order; columns without a name are called "column 1" and so on
-    lines: list  # line of the file that each row came from
+    lines: list  # "line 7": where each row is in the file, for messages
     units: dict = field(default_factory=dict)  # that the header states; columns without one are absent
     header: str = "line"  # where names come from: a "line" (or the user), a "comment", or "" without names
 
@@ -38,18 +39,11 @@ class Table:
         """Return a column as float64 (N,), missing cells as NaN; refuse one that holds anything but numbers."""
         if name not in self.columns:
             raise InputError(f"{self.path}: no column {name!r}; it holds {', '.join(self.columns)}")
-        cells = self.columns[name]
-        try:
-            return np.fromiter(map(float, cells), np.float64, len(cells))
-        except ValueError:
-            values = [_number(cell) for cell in cells]
-        bad = [i for i, value in enumerate(values) if value is None]
-        if bad:
-            lines = _lines([self.lines[i] for i in bad])
-            count = f"{len(bad)} row{'s' if len(bad) != 1 else ''}"
-            raise InputError(
-                f"{self.path}: column {name!r} holds no number in {count} ({lines}: {cells[bad[0]][:20]!r})"
-            )
+        values = [_number(cell) for cell in self.columns[name]]
+        bad = [value is None for value in values]
+        if any(bad):
+            first = self.columns[name][bad.index(True)]
+            refuse_rows(bad, f"{self.path}: column {name!r}: expected numbers, received {first[:20]!r}", self.lines)
         return np.array(values, dtype=np.float64)
 
     def without(self, rows):
@@ -68,16 +62,11 @@ class Table:
 
 
 def _number(cell):
-    if cell.strip().lower() in EMPTY:
-        return np.nan
+    """Return the number in a cell, NaN if it is missing, None if the cell holds something else."""
     try:
         return float(cell)
     except ValueError:
-        return None
-
-
-def _lines(numbers):
-    return f"line {', '.join(map(str, numbers[:5]))}{', ...' if len(numbers) > 5 else ''}"
+        return np.nan if cell.strip().lower() in EMPTY else None
 
 
 def read_text(path, limit=MAX_SURVEY_BYTES):
@@ -118,17 +107,21 @@ def _csv_rows(path, text, delimiter):
 
 
 def _table(path, names, rows, units=None, header="line"):
+    """Return the `Table` of rows (line, cells); ``names`` and ``units`` of all columns; nameless ones are left out."""
     if not rows:
         raise InputError(f"{path}: no rows")
-    if len(set(names)) != len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise InputError(f"{path}: column names repeat ({', '.join(repr(n) for n in repeated)})")
-    bad = [line for line, row in rows if len(row) != len(names)]
-    if bad:
-        count = f"{len(bad)} row{'s' if len(bad) != 1 else ''}"
-        raise InputError(f"{path}: {count} without the {len(names)} cells of the first ({_lines(bad)})")
-    columns = {name: list(column) for name, column in zip(names, zip(*(row for _, row in rows)))}
-    return Table(Path(path), columns, [line for line, _ in rows], units or {}, header)
+    lines = [f"line {number}" for number, _ in rows]
+    refuse_rows(
+        [len(row) != len(names) for _, row in rows],
+        f"{path}: expected {len(names)} cells, received fewer or more",
+        lines,
+    )
+    keep = [i for i, name in enumerate(names) if name not in ("", SKIP, "Unnamed: 0")]
+    cells = list(zip(*(row for _, row in rows)))
+    columns = {names[i]: cells[i] for i in keep}
+    if len(columns) < len(keep):
+        raise InputError(f"{path}: column names repeat among {', '.join(names[i] for i in keep)}")
+    return Table(Path(path), columns, lines, {names[i]: units[i] for i in keep if units and units[i]}, header)
 
 
 def read_table(path, names=None):
@@ -149,26 +142,17 @@ def read_table(path, names=None):
         header, units, rows = _read_ipac(path, lines)
     else:
         source, header, units, rows = _read_plain(path, lines)
-    if not rows:
-        raise InputError(f"{path}: no rows")
-    if names is not None:
-        header, given = zip(*map(name_and_unit, names))
-        if any(len(row) != len(header) for _, row in rows):
-            count = len(rows[0][1])
+    count = len(rows[0][1]) if rows else 0
+    if rows and names is not None:
+        if any(len(row) != len(names) for _, row in rows):
             raise InputError(f"{path}: {count} columns, expected a name for each ({SKIP} for none); received {names}")
-        units = [new or old for new, old in zip(given, units or [""] * len(given))]
-        source = "line"
+        header, given = zip(*map(name_and_unit, names))
+        units, source = [new or old for new, old in zip(given, units or [""] * count)], "line"
     if header is None:
-        count = len(rows[0][1])
-        first = 1 if _are_row_numbers(rows) else 0
-        rows = [(line, row[first:]) for line, row in rows] if first else rows
-        return _table(path, [f"column {i}" for i in range(first + 1, count + 1)], rows, header="")
-    keep = [i for i, name in enumerate(header) if name not in ("", SKIP, "Unnamed: 0")]
-    if len(keep) < len(header):
-        whole = len(header)
-        header, units = [header[i] for i in keep], [units[i] for i in keep]
-        rows = [(line, [row[i] for i in keep] if len(row) == whole else row) for line, row in rows]
-    return _table(path, list(header), rows, {name: unit for name, unit in zip(header, units) if unit}, source)
+        header, source = [f"column {i}" for i in range(1, count + 1)], ""
+        header[0] = "" if _are_row_numbers(rows) else header[0]
+        header[-1] = "" if all(row[-1] == "" for _, row in rows) else header[-1]  # every row ends with a comma
+    return _table(path, header, rows, units, source)
 
 
 def _are_row_numbers(rows):
@@ -200,59 +184,24 @@ def _read_ipac(path, lines):
 
 def _read_ecsv(path, lines):
     """Return names, units and (line, cells) of the rows of an ECSV table."""
-    comments = [line for line in lines if line.startswith("#")]
-    header = "\n".join(re.sub(r"^# ?", "", line) for line in comments[1:] if line[:3] != "# %")
-    if len(header) > MAX_HEADER_LETTERS:
-        raise InputError(f"{path}: ECSV header of {len(header)} letters, expected at most {MAX_HEADER_LETTERS}")
+    header = "\n".join(re.sub(r"^# ?", "", line) for line in lines if line.startswith("#"))
+    header = "\n".join(re.findall(r"^(?:datatype|delimiter):.*(?:\n[ -].*)*", header, re.MULTILINE))  # meta is not read
     try:
-        columns, delimiter = _ecsv_columns(header)
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:  # PyYAML raises more than its own errors
-        raise InputError(f"{path}: ECSV header is not readable ({error})") from error
+        if len(header) > MAX_HEADER_LETTERS:
+            raise ValueError(f"{len(header)} letters, expected at most {MAX_HEADER_LETTERS}")
+        head = yaml.load(header, PlainLoader)  # safe: it is a SafeLoader
+        columns = {str(column["name"]): str(column.get("unit") or "") for column in head["datatype"]}
+    except Exception as error:  # PyYAML raises more than its own errors
+        expected = "expected a list of columns with their names in datatype"
+        raise InputError(f"{path}: ECSV header is not readable ({expected}; {error})") from error
+    delimiter = str(head.get("delimiter", " "))
     if delimiter not in (" ", ","):
-        raise InputError(f"{path}: ECSV delimiter is {str(delimiter)[:20]!r}, expected a blank or a comma")
+        raise InputError(f"{path}: ECSV delimiter is {delimiter[:20]!r}, expected a blank or a comma")
     body = "\n".join("" if line.startswith("#") else line for line in lines)
     rows = _csv_rows(path, body, delimiter)
     if not rows or rows[0][1] != list(columns):
         raise InputError(f"{path}: ECSV column names do not match its header ({', '.join(columns)})")
     return list(columns), list(columns.values()), rows[1:]
-
-
-class _NodeLoader(yaml.SafeLoader):
-    """Reads YAML as far as its nodes: no alias is unfolded and no object made. The depth is bounded."""
-
-    depth = 0
-
-    def compose_node(self, parent, index):
-        self.depth += 1
-        if self.depth > MAX_HEADER_DEPTH:
-            raise yaml.YAMLError(f"lists and mappings nested {MAX_HEADER_DEPTH} deep at most")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-def _ecsv_columns(header):
-    """Return {name: unit} and the delimiter: all that is needed of an ECSV header."""
-    head = _entries(yaml.compose(header, _NodeLoader))
-    datatype = head.get("datatype")
-    columns = [_entries(node) for node in datatype.value] if isinstance(datatype, yaml.SequenceNode) else []
-    if not columns or not all(isinstance(column.get("name"), yaml.ScalarNode) for column in columns):
-        raise ValueError("expected a list of columns with their names in datatype")
-    units = [getattr(column.get("unit"), "value", "") for column in columns]
-    units = [unit if isinstance(unit, str) and unit != "null" else "" for unit in units]
-    delimiter = head["delimiter"].value if "delimiter" in head else " "
-    return dict(zip([column["name"].value for column in columns], units)), delimiter
-
-
-def _entries(node):
-    """Return the values of a YAML mapping by key."""
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-    if len(set(keys)) < len(keys):
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{repeated[:60]!r} is given twice, expected once")
-    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
 
 
 def _read_plain(path, lines):
@@ -280,8 +229,6 @@ def _read_plain(path, lines):
     if source == "line":
         header, rows = header or found[0], rows[1:]
     if header is None:
-        if len(rows[0][1]) > 1 and all(row[-1] == "" for _, row in rows):  # every row ends with a comma
-            rows = [(line, row[:-1]) for line, row in rows]
         return "", None, None, rows
     if rows and all(len(row) == len(header) + 1 for _, row in rows):  # a column without a name: row names, or nothing
         if all(row[-1] == "" for _, row in rows):

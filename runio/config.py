@@ -331,12 +331,13 @@ def clip(text, limit=60):
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-class _PlainLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """YAML without Python objects, without aliases (a few lines can expand to gigabytes) and without repeated keys."""
 
     values = depth = 0
 
     def compose_node(self, parent, index):
+        """Refuse aliases, and more values or a greater depth than any settings have."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"an alias (*{self.peek_event().anchor}): expected every value written out")
         self.values += 1
@@ -348,6 +349,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node, deep=False):
+        """Refuse keys that are given twice."""
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -370,7 +372,7 @@ def read_yaml(path):
     except ValueError as error:
         raise ConfigError(f"{path}: expected a settings file, received {error}") from None
     try:
-        tree = yaml.load(content.decode("utf-8-sig"), _PlainLoader)  # safe: _PlainLoader is a SafeLoader
+        tree = yaml.load(content.decode("utf-8-sig"), PlainLoader)  # safe: it is a SafeLoader
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected text in UTF-8, received byte {error.start} that is not") from None
     except Exception as error:  # for odd scalars and tags PyYAML raises KeyError, AttributeError and others

@@ -382,7 +382,7 @@ def test_csv_errors_name_column_and_line(tmp_path, truth):
     table.write_text("\n".join(lines[:-1]))
     assert "'H2O'" in refusal(folder) or "11 rows" in refusal(folder)
     table.write_text("\n".join([*lines[:2], "1,2"]))
-    assert "1 row without the 10 cells" in refusal(folder)
+    assert "expected 10 cells, received fewer or more in 1 row (line 3)" in refusal(folder)
 
 
 def test_paper_planet_in_jupiter_units_is_refused(tmp_path, truth):
@@ -449,14 +449,14 @@ def test_cached_copy_goes_to_the_user_where_the_data_cannot_be_written(tmp_path,
     from loaders import challenge
 
     folder = layouts.write_challenge(tmp_path / "adc", truth)
-    write = challenge._write_cache
+    write = challenge.written_whole
 
-    def refuse_beside(cache, key, planets):
+    def refuse_beside(cache):
         if cache.parent == folder:
             raise PermissionError("read-only")
-        write(cache, key, planets)
+        return write(cache)
 
-    monkeypatch.setattr(challenge, "_write_cache", refuse_beside)
+    monkeypatch.setattr(challenge, "written_whole", refuse_beside)
     load_dataset(folder)
     assert list((tmp_path / "user_cache").rglob("*.npz")) and not list(folder.glob(".*.npz"))
     monkeypatch.setattr(challenge, "_read_planets", None)

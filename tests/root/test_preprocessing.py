@@ -15,7 +15,6 @@ from preprocessing import (
     split_folds,
     split_test,
     take,
-    whitening,
 )
 
 
@@ -143,7 +142,7 @@ def test_whitened_noisy_spectra_have_unit_covariance():
     data = dataset(n=4000, noise=3e-4)
     fold = Fold.of(data, np.arange(4000), np.arange(4000))
     scaler = fold.scaler
-    kernel, bias = whitening(data, fold)
+    kernel, bias = first_layer(data, fold, True)
     noisy = add_noise(data.spectra, data.errors, np.random.default_rng(0))
     white = scaler.inputs(noisy)[..., 0] @ kernel + bias
     assert np.allclose(np.cov(white.T), np.eye(13), atol=0.1)

@@ -18,14 +18,14 @@ def trained(tmp_path_factory):
     from loaders import load_dataset
     from models import build_model
     from pipeline.training import train_fold
-    from preprocessing import Fold, split_folds, split_test, take, whitening
+    from preprocessing import Fold, first_layer, split_folds, split_test, take
     from runio.config import TrainingConfig
 
     data = take(load_dataset(ROOT / "data/ariel_spectra.h5"), 12000)
     rest, test = split_test(data, 0.1, 0)
     (rows,) = split_folds(rest, 1, "kfold", 0.1, 0)
     fold = Fold.of(data, *rows)
-    kernel_and_bias = whitening(data, fold)
+    kernel_and_bias = first_layer(data, fold, True)
     settings = TrainingConfig(epochs=12, batch_size=128, lr=0.002, copies=2, plateau_patience=1)
 
     def build():
