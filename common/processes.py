@@ -91,15 +91,11 @@ def end_with_parent():
     """Let this worker process end as soon as its parent has ended. To be called first in a worker.
 
     A parent that is killed tells its workers nothing, and a worker of ``concurrent.futures.ProcessPoolExecutor`` then
-    waits for work for ever. Works in processes started by ``multiprocessing`` (else a ValueError), best by its method
-    "spawn": a worker that was forked may hold the pipe by which another one hears of the parent's end.
+    waits for work for ever. For the method "spawn": a forked worker may hold the pipe by which another one hears of it.
     """
-    parent = parent_process()
-    if parent is None:
-        raise ValueError("end_with_parent: expected a process that multiprocessing started, received the main process")
-    threading.Thread(target=_end_after, args=(parent,), name="end with parent", daemon=True).start()
 
+    def end_after(parent):
+        parent.join()
+        os._exit(1)  # at once: sys.exit would end this thread alone
 
-def _end_after(parent):
-    parent.join()
-    os._exit(1)  # at once: sys.exit would end this thread alone
+    threading.Thread(target=end_after, args=(parent_process(),), name="end with parent", daemon=True).start()

@@ -64,9 +64,6 @@ def parse_address(address):
     raise InputError(f"--scheduler: {address}: expected the file of a scheduler, JSON with an address tcp://HOST:PORT")
 
 
-# Memory of workers; a worker is a dict as ``identity`` of Dask's scheduler describes it
-
-
 def local_limit(n):
     """Return the memory limit (bytes) of each of ``n`` workers on this machine: its share of what is free.
 
@@ -83,7 +80,7 @@ def local_limit(n):
 
 
 def can_work(worker):
-    """Say whether a worker takes tasks, or still has one: a paused worker finishes the task that it has begun."""
+    """Say whether a worker, as Dask describes it, takes tasks or is at one: a paused worker ends what it has begun."""
     return worker["status"] == "running" or worker["metrics"].get("task_counts", {}).get("executing", 0) > 0
 
 
@@ -100,23 +97,9 @@ def limit_words(workers):
     return f"a limit of {gigabytes(min(limits))}" if limits else "no limit"
 
 
-def standstill(workers):
-    """Say why no worker has worked for ``PATIENCE`` seconds, and what to do."""
-    if not workers:
-        return f"all workers are gone, for {PATIENCE:g} s"
-    return (
-        f"all workers that are left have been paused for {PATIENCE:g} s ({paused_words(workers)}); a worker takes "
-        f"about {gigabytes(MEMORY_PER_PROCESS)} with TensorFlow, and the data set: raise its limit (--memory-limit of "
-        "dask worker, memory= of SLURMCluster)"
-    )
-
-
 def gigabytes(n):
     """Write a number of bytes as GB, or as MB where that is less than one: '1.5 GB', '80 MB'."""
     return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
-
-
-# The same software everywhere
 
 
 @functools.cache
@@ -172,20 +155,10 @@ def portable_task(function, args, kwargs):
 class Workers(concurrent.futures.Executor):
     """The workers of a scheduler as an executor and context manager; one thread talks to Dask.
 
-    Parameters
-    ----------
-    address : str
-        ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the scheduler file of a
-        running scheduler; or ``local:N``: N new worker processes of one thread each on this machine, which end with
-        the context.
-
-    Raises
-    ------
-    InputError
-        If the address is none of these, or Dask is not installed; on entering the context if no scheduler answers,
-        or a worker has other versions than this process.
-    RuntimeError
-        On entering the context, if no worker comes.
+    ``address`` is ``tcp://HOST:PORT`` (or ``tls://``, with certificates from Dask's own configuration) or the scheduler
+    file of a running scheduler; or ``local:N``: N new worker processes of one thread each on this machine, which end
+    with the context. Raised are an InputError for another address or without Dask; on entering an InputError if no
+    scheduler answers or a worker has other versions than this process, and a RuntimeError if no worker comes.
     """
 
     def __init__(self, address):
@@ -281,11 +254,8 @@ class Workers(concurrent.futures.Executor):
             return fingerprint()
 
         for worker, found in self._client.run(look, on_error="return").items():
-            problem = f"cannot run this software ({found})"
-            if isinstance(found, ImportError):
-                problem += f"; start it with PYTHONPATH={Path(__file__).parents[1]}"
-            elif isinstance(found, dict):
-                problem = _difference(found, fingerprint())
+            is_dict, advice = isinstance(found, dict), f"; start it with PYTHONPATH={Path(__file__).parents[1]}"
+            problem = _difference(found, fingerprint()) if is_dict else f"cannot run this software ({found}){advice}"
             if problem:
                 raise InputError(f"--scheduler: worker {worker} {problem}")
 
@@ -324,7 +294,14 @@ class Workers(concurrent.futures.Executor):
         if any(map(can_work, self._workers)):
             self._seen = self._looked
         elif self._looked > self._seen + PATIENCE:
-            self._broken = f"{self.address}: {standstill(self._workers)}; continue with --resume"
+            why = f"all workers are gone, for {PATIENCE:g} s"
+            if self._workers:
+                why = (
+                    f"all workers that are left have been paused for {PATIENCE:g} s ({paused_words(self._workers)}); "
+                    f"a worker takes about {gigabytes(MEMORY_PER_PROCESS)} with TensorFlow, and the data set: raise "
+                    "its limit (--memory-limit of dask worker, memory= of SLURMCluster)"
+                )
+            self._broken = f"{self.address}: {why}; continue with --resume"
 
     def _hand_over(self, future, function, args, kwargs):
         if not future.set_running_or_notify_cancel():
@@ -372,4 +349,4 @@ class Workers(concurrent.futures.Executor):
         return f"{self.address}: the scheduler is gone; start it again and continue with --resume"
 
 
-open_scheduler = Workers
+open_scheduler = Workers  # the name under which it is used

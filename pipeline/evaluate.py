@@ -76,19 +76,12 @@ def published_maps(config, split, networks, spectra, **resumable):
     if empty:  # they are mapped without a cut, and left empty then
         cuts = abundance_cuts(abundance, find_amps(names, len(names)))
         abundance = {names[row]: cut for row, cut in cuts.items() if row not in empty}
+    no_spectra = min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra
+    options = {name: getattr(chosen, name) for name in ("repeat", "scheme", "batch_size", "chunk_size", "tolerance")}
     maps = fold_maps(
-        networks,
-        amps,
-        spectra,
-        split.data.errors[split.test],
-        gases=names,
-        no_spectra=min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra,
-        abundance=abundance,
-        nodes=None,  # random draws, as published
-        keep_spectra=False,
-        **{name: getattr(chosen, name) for name in ("repeat", "scheme", "batch_size", "chunk_size", "tolerance")},
-        **resumable,
-    )
+        networks, amps, spectra, split.data.errors[split.test], gases=names, no_spectra=no_spectra,
+        abundance=abundance, nodes=None, keep_spectra=False, **options, **resumable,
+    )  # fmt: skip
     for found in maps:
         found.n_spectra[list(empty)] = 0
         for values in (found.mean, found.standard_error, found.repeat_error, found.share_error):
@@ -99,20 +92,13 @@ def published_maps(config, split, networks, spectra, **resumable):
 
 def single_bin_maps(config, split, networks, spectra, **resumable):
     """Return the exact map of single bins of each network around ``spectra``, then that of their mean."""
-    chosen, n_test = config.sensitivity_single, len(split.test)
+    chosen, n_test, names = config.sensitivity_single, len(split.test), split.data.amp_names
     n_used = n_test if chosen.no_spectra == -1 else min(chosen.no_spectra, n_test)
+    keep_spectra = n_used * (len(networks) + 1) * len(names) * spectra.shape[1] < MAX_KEPT
     return fold_maps(
-        networks,
-        None,
-        spectra,
-        split.data.errors[split.test],
-        gases=split.data.amp_names,
-        scheme="single",
-        nodes=chosen.nodes,
-        no_spectra=-1 if chosen.no_spectra >= n_test else chosen.no_spectra,
-        keep_spectra=n_used * (len(networks) + 1) * split.data.amps.shape[1] * spectra.shape[1] < MAX_KEPT,
-        **resumable,
-    )
+        networks, None, spectra, split.data.errors[split.test], gases=names, scheme="single", nodes=chosen.nodes,
+        no_spectra=-1 if n_used == n_test else n_used, keep_spectra=keep_spectra, **resumable,
+    )  # fmt: skip
 
 
 MAPS = {"sensitivity": published_maps, "sensitivity_single": single_bin_maps}  # by section of config.yaml

@@ -1,7 +1,6 @@
 """The folds of a run: load and split its data, and train one network for each fold, here or on other processes.
 
-A fold is trained by one process at a time. The results folder and the data set have to be on a file system that all
-processes see under the same path.
+The results folder and the data set have to be on a file system that all processes see under the same path.
 """
 
 import concurrent.futures
@@ -164,7 +163,9 @@ def train_network(config, split, folder, k, on_epoch=lambda row: None, until=Non
     n_train, n_valid = len(fold.train), len(fold.valid)
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, n_train, n_valid)
     build = functools.partial(build_model, name, *shape, **layers)
-    return training.train_fold(build, data, fold, config.training, config.seed, folder, k, on_epoch, until)
+    with open(Path(folder) / f".fold_{k}.lock", "w") as file:  # a worker that is believed lost may still be training it
+        lock_file(file, wait=True)
+        return training.train_fold(build, data, fold, config.training, config.seed, folder, k, on_epoch, until)
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,7 @@ def train_folds(executor, config, split, folder, watch, n_processes=1):
     """Train all folds that are not yet trained as tasks of ``executor``; their networks appear in ``folder``.
 
     Five folds on two processes: the fifth is trained in two halves, first and last, so that no process idles meanwhile.
-    The weights are those of folds trained one after the other in this process, bit for bit where the workers' machines
-    are of its kind and TensorFlow uses as many threads. A fold that fails, or whose network does not appear, raises a
-    RuntimeError.
+    A fold that fails, or whose network does not appear, raises a RuntimeError.
     """
     tree = config.to_dict()
     tree["data"]["path"] = os.path.abspath(data_path(config))
@@ -215,8 +214,7 @@ def train_folds(executor, config, split, folder, watch, n_processes=1):
                 rest = replace(task, until=None)
                 running[executor.submit(train_on_worker, rest)] = rest
             elif not path.is_file():
-                where = "--output has to be on a file system that the workers share"
-                raise RuntimeError(f"{task.task_name}: trained, but {path} is not here; {where}")
+                raise RuntimeError(f"{path}: trained, but not here; expected an --output that all workers see")
             else:
                 watch.end(task.fold)
 
@@ -226,13 +224,11 @@ def train_on_worker(task):
     prepare_tensorflow()
     config = build_config(json.loads(task.settings))
     if not Path(task.folder).is_dir():
-        where = "expected --output on a file system that all workers see"
-        raise RuntimeError(f"{task.folder}: not on this worker; {where}")
+        raise RuntimeError(f"{task.folder}: not on this worker; expected an --output that all workers see")
     split, sha256 = _load_once(task.settings)
     if sha256 != task.data_sha256:
         raise InputError(f"{config.data.path}: another data set on {os.uname().nodename} than here")
-    with fold_lock(task.folder, task.fold):
-        train_network(config, split, Path(task.folder), task.fold, until=task.until)
+    train_network(config, split, task.folder, task.fold, until=task.until)
     return thread_warning(config.model.name, tensorflow_threads(), task.threads)
 
 
@@ -294,18 +290,9 @@ def train_networks(config, split, folder, stage=None, executor=None):
     return networks
 
 
-@contextlib.contextmanager
-def fold_lock(folder, k):
-    """Let one process at a time train fold ``k``: a worker that Dask believes lost may still be training it."""
-    with open(Path(folder) / f".fold_{k}.lock", "w") as file:
-        lock_file(file, wait=True)
-        yield
-
-
 def train_alone(config, split, output, settings, k, stage):
-    """Train fold ``k`` alone (``--fold K``), beside other processes that train the other folds.
+    """Train fold ``k`` alone, beside other processes that train the other folds; a run with ``--resume`` does the rest.
 
-    The first process makes the folder, and all must have the same settings; a run with ``--resume`` finishes the rest.
     A fold that does not exist, or a folder that cannot be used, raises an `InputError`.
     """
     if not 0 <= k < len(split.folds):
@@ -324,7 +311,7 @@ def train_alone(config, split, output, settings, k, stage):
         logger.info("%s: this run is already finished, nothing to do", output)
         return
     prepare_tensorflow()
-    with fold_lock(work, k), stage("training"):
+    with stage("training"):
         watch = EpochWatch(work, [k], config.training.epochs, stage)
         train_network(config, split, work, k, lambda row: watch.look())
     logger.info("fold %d: trained; when all folds are, finish the run with --resume --output %s", k, output)

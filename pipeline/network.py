@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.files import written_whole
 from models import load_model
 from perturbation.arguments import float_array
-from pipeline.training import save_whole
 from preprocessing import Scaler
 from runio.folder import refuse_changed
 from runio.results import ENSEMBLE, load_run, network_file
@@ -29,15 +29,11 @@ MAX_ERROR_RATIO = 20.0  # errors may be so many times larger or smaller than in 
 
 
 class Known(NamedTuple):
-    """What a run knows of the spectra that it trained on, to recognise another unit.
+    """What a run knows of the spectra that it trained on, to recognise another unit."""
 
-    The ``reach`` of its test spectra, the largest distance of a depth from the scaler's mean in its standard
-    deviations; the median ``error`` (n_bins,); the lowest and highest ``level`` of errors in units of that.
-    """
-
-    reach: float
-    error: np.ndarray
-    level: tuple[float, float]
+    reach: float  # largest distance of a depth from the scaler's mean, in its standard deviations
+    error: np.ndarray  # (n_bins,) median
+    level: tuple[float, float]  # lowest and highest median of a spectrum's errors, in units of that
 
     @classmethod
     def of_run(cls, run, scaler):
@@ -60,12 +56,9 @@ class TrainedNetwork:
     scaler : preprocessing.Scaler
     amp_names : tuple of str
         Keys of the AMPs, in column order.
-    amp_table : tuple of constants.AMP, optional
-        Units and scales, of a network that was loaded from a run; as are the following.
-    wavelength, bin_width : ndarray (n_bins,), optional
-        Centres and full widths of the bins, micron.
-    known : Known, optional
-        With it, spectra and errors in another unit are refused.
+    amp_table, wavelength, bin_width, known : optional
+        Of a network that was loaded from a run: units and scales (`constants.AMP`), centres and full widths of the bins
+        in micron (n_bins,), and how to recognise spectra and errors in another unit, which are refused.
 
     Examples
     --------
@@ -97,8 +90,7 @@ class TrainedNetwork:
         Raises
         ------
         ValueError
-            If there is no finished run in ``run_dir``, it has no such fold, or the network cannot be read or is that
-            of another run.
+            If there is no such run or fold, or the network cannot be read or is that of another run.
         """
         return cls.of_run(load_run(run_dir, unverified), fold)
 
@@ -134,8 +126,7 @@ class TrainedNetwork:
         Raises
         ------
         ValueError
-            If spectra or auxiliary inputs are not plain numbers, have another shape, are far from those in training, or
-            are in another unit.
+            If an input is no plain number, is far from those in training, or has another shape or unit.
         """
         n_bins = self.model.inputs[0].shape[1]
         spectra = float_array("spectra", spectra, f"(N, {n_bins})", ndim=2, finite=False)  # the scaler names bad rows
@@ -202,10 +193,7 @@ class TrainedNetwork:
         return sensitivity_map(y_test=amps, org_spectrum=spectra, org_error=errors, **own, **options)
 
     def map_arguments(self, auxiliary=None):
-        """Return the arguments of `sensitivity.sensitivity_map` that are this network's own, as a dict.
-
-        ``auxiliary`` (N, n_auxiliary) are auxiliary inputs in their own units.
-        """
+        """Return the arguments of `sensitivity.sensitivity_map` that are this network's own, as a dict."""
         return {
             "model": self.model,
             "x_mean": self.scaler.x_mean,
@@ -291,7 +279,8 @@ def save_mean(networks, folder):
     if path.is_file():  # an interrupted run goes on with the file that its maps were begun with
         with contextlib.suppress(ValueError):  # damaged
             return replace(mean, model=load_model(path))
-    save_whole(mean.model, path)
+    with written_whole(path) as part:
+        mean.model.save(part)
     return mean
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.files import digest, read_bounded, written_whole
+from common.files import digest, written_whole
 from loaders.dataset import check_spectra
 from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
@@ -104,11 +104,9 @@ def _claim(folder, settings):
         if not file.exists():
             with written_whole(file) as part:
                 part.write_bytes(text)
-        same = read_bounded(file, len(text) + 1) == text
+        same = file.stat().st_size == len(text) and file.read_bytes() == text
     except OSError as error:
         raise InputError(f"{folder}: not usable for maps ({error.strerror or error})") from None
-    except ValueError:  # longer, or not a file
-        same = False
     if not same:
         raise InputError(f"{folder}: holds blocks of another survey or network; choose another --output")
 

@@ -21,6 +21,7 @@ from common.files import written_whole
 from constants import Stream, stream
 from models import load_model
 from preprocessing import add_noise, epoch_chunks
+from runio.results import network_file
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,7 @@ HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 def log_mse(y_true, y_pred):
     """Mean over AMPs of the logarithm of each AMP's mean squared error over the batch (N, n_amps).
 
-    Every AMP then counts by its relative improvement, also the radius, which is known a hundred times better than
-    others. It is the Gaussian log-likelihood with each AMP's error variance at its best value.
+    Every AMP then counts by its relative improvement, also the radius, which is known a hundred times better than most.
     """
     return keras.ops.mean(keras.ops.log(keras.ops.mean(keras.ops.square(y_true - y_pred), axis=0) + 1e-8))
 
@@ -95,9 +95,7 @@ def rate_note(settings, n_train):
 def learning_rate(step, steps, val_losses, settings, peak):
     """Return the learning rate of a step (counted from 0 over all epochs), for ``steps`` in an epoch.
 
-    It rises linearly to ``peak`` over ``warmup_epochs``. With ``schedule: cosine`` it falls to ``min_lr`` along half a
-    cosine (Loshchilov & Hutter 2017, arXiv:1608.03983). With ``plateau`` it is multiplied by ``plateau_factor`` each
-    time the validation loss of the finished epochs has not improved for ``plateau_patience`` epochs (0: constant).
+    The cosine is that of Loshchilov & Hutter 2017, arXiv:1608.03983; config.yaml explains the settings.
     """
     floor, rate = min(settings.min_lr, peak), peak
     if settings.schedule == "cosine":
@@ -185,8 +183,8 @@ def compiled_steps(model, optimizer, loss):
 
 def training_chunks(data, fold, settings, seed, epoch):
     """Return an iterator over one epoch of training data, in chunks of whole batches; see `epoch_chunks`."""
-    noise_size = settings.extra_noise if data.noisy else 1.0
     rows, copies = CHUNK_BATCHES * settings.batch_size, passes(settings, len(fold.train))
+    noise_size = settings.extra_noise if data.noisy else 1.0
     return epoch_chunks(data, fold, copies, settings.noise, seed, epoch, rows, noise_size)
 
 
@@ -215,21 +213,16 @@ def validation_data(data, fold, settings, seed):
     return fold.scaler.inputs(spectra, auxiliary), fold.scaler.targets(data.amps[rows])
 
 
-def save_whole(model, path):
-    """Save a network as ``.keras``, whole or not at all."""
-    with written_whole(path) as part:
-        model.save(part)
-
-
 class Trainer:
     """A training that can be saved and restored: network, optimiser, history, and the weights of the best epoch."""
 
-    def __init__(self, build, settings, n_train, seed, folder, slower):
+    def __init__(self, build, data, fold, settings, seed, folder, slower):
         import tensorflow as tf
 
-        self.settings, self.seed = settings, seed
+        self.data, self.fold, self.settings, self.seed = data, fold, settings, seed
         self.state_path, self.history_path = folder / f"state_{seed[1]}.npz", folder / f"history_{seed[1]}.csv"
-        self.steps = steps_per_epoch(settings, n_train)
+        self.validation = validation_data(data, fold, settings, seed)
+        self.steps = steps_per_epoch(settings, len(fold.train))
         self.peak = peak_rate(settings, self.steps) * slower
         with contextlib.nullcontext() if settings.strategy == "none" else _mirrored().scope():
             self.model = build()
@@ -278,19 +271,19 @@ class Trainer:
             np.savez(part, history=rows, **arrays)
         self.saved = time.monotonic()
 
-    def epoch(self, data, fold, validation):
+    def epoch(self):
         """Train for an epoch, validate, and write history and state; return the row of the history."""
         epoch, losses, done = len(self.history), 0.0, 0
         self._seed_dropout(epoch)
         step, past = epoch * self.steps + np.arange(self.steps), self.val_losses
         rates = np.float32([learning_rate(n, self.steps, past, self.settings, self.peak) for n in step])
-        for chunk in training_chunks(data, fold, self.settings, self.seed, epoch):
+        for chunk in training_chunks(self.data, self.fold, self.settings, self.seed, epoch):
             for inputs, targets in _batched(chunk, self.settings.batch_size):
                 losses += float(self.train_steps(inputs, targets, rates[done : done + len(targets)]))
                 done += len(targets)
             self._refuse_nan(losses)
         row = {"epoch": epoch, "loss": losses / done, "learning_rate": float(rates.max())}
-        row["val_loss"] = self._validate(*validation)
+        row["val_loss"] = self._validate(*self.validation)
         self.history.append(row)
         self._write_history()
         if self.finished or time.monotonic() > self.saved + STATE_SECONDS:
@@ -342,8 +335,7 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=lam
     epoch, those already done included. After ``until`` epochs the training stops, to be continued, and None is
     returned. Raises `TrainingDiverged` if the loss is not finite more often than ``settings.retries`` allows.
     """
-    folder = Path(folder)
-    final = folder / f"model_{number}.keras"
+    folder, final = Path(folder), network_file(folder, number)
     if final.is_file():
         try:
             return load_model(final)
@@ -365,18 +357,17 @@ def train_fold(build, data, fold, settings, seed, folder, number=0, on_epoch=lam
 
 def _train(build, data, fold, settings, seed, folder, number, on_epoch, until, slower):
     """Train once, at the usual learning rate times ``slower``; see ``train_fold``."""
-    trainer = Trainer(build, settings, len(fold.train), (seed, number), folder, slower)
+    trainer = Trainer(build, data, fold, settings, (seed, number), folder, slower)
     trainer.restore()
     for row in trainer.history:
         on_epoch(row)
-    validation = validation_data(data, fold, settings, (seed, number))
     while not trainer.finished:
         if until is not None and len(trainer.history) >= until:
             trainer.save()
             return None
-        on_epoch(trainer.epoch(data, fold, validation))
+        on_epoch(trainer.epoch())
     trainer.model.set_weights(trainer.best)
-    final = folder / f"model_{number}.keras"
-    save_whole(trainer.model, final)
+    with written_whole(network_file(folder, number)) as part:
+        trainer.model.save(part)
     trainer.state_path.unlink(missing_ok=True)
-    return load_model(final)  # on one device, also after a mirrored training
+    return load_model(network_file(folder, number))  # on one device, also after a mirrored training

@@ -1,8 +1,7 @@
 """Every setting of a run: read from YAML, overridden by flags, and checked before any work begins.
 
-``config.yaml`` explains each setting. Its values are the defaults here, and a test compares the two. The settings of a
-network are the arguments of its builder in ``models.py``. TensorFlow is not imported, so that a mistake is reported
-before the slow imports.
+``config.yaml`` explains each setting; its values are the defaults here. The settings of a network are the arguments of
+its builder in ``models.py``. TensorFlow is not imported, so that a mistake is reported before the slow imports.
 """
 
 import ast
@@ -198,8 +197,7 @@ def build_config(tree, source="settings", overrides=None):
 def fill(root, tree, source, node=None, prefix=""):
     """Set the settings in a tree of dataclasses from nested dicts, check each, and return the tree.
 
-    ``source`` says where the settings come from; a `ConfigError` names it and the key. ``node`` is the part of the
-    tree to fill, and ``prefix`` its dotted name.
+    A `ConfigError` names the ``source`` and the key. ``node`` is the part of the tree to fill, ``prefix`` its name.
     """
     node = root if node is None else node
     where = f"{source}: {prefix.rstrip('.') or 'the file'}"
@@ -319,10 +317,7 @@ def flatten(tree, prefix=""):
     """Return nested dicts as one: {"training": {"lr": 0.01}} gives {"training.lr": 0.01}."""
     flat = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -376,12 +371,9 @@ def read_yaml(path):
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected text in UTF-8, received byte {error.start} that is not") from None
     except Exception as error:  # for odd scalars and tags PyYAML raises KeyError, AttributeError and others
-        raise ConfigError(f"{path}: expected plain YAML ({_yaml_reason(error)})") from None
+        mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        if mark is None or not reason:
+            reason = str(error) if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {error}"
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{path}: expected plain YAML ({line}{clip(reason, 200)})") from None
     return {} if tree is None else tree
-
-
-def _yaml_reason(error):
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is not None and problem:
-        return f"line {mark.line + 1}: {clip(problem, 200)}"
-    return clip(f"{type(error).__name__}: {error}" if not isinstance(error, yaml.YAMLError) else str(error), 200)

@@ -26,9 +26,6 @@ SHARES = {"training": 80, "predictions and maps": 15, "figures": 5}  # % of the 
 BAR = "{desc} |{bar}| {percentage:.0f}%, {elapsed} gone, about {remaining} left"
 
 
-# --- messages ---
-
-
 def one_line(text, limit=MAX_MESSAGE):
     """Return a text as one line without control characters, with its middle left out if it is too long."""
     text = str(text)
@@ -65,9 +62,6 @@ def as_input_error():
         raise InputError(str(error)) from error
 
 
-# --- progress ---
-
-
 class Stages:
     """Times the stages of a run, for the line at its end, and shows its progress as one bar.
 
@@ -78,7 +72,7 @@ class Stages:
     def __init__(self, quiet=False, shown=tuple(SHARES)):
         self.seconds = {}
         self._quiet, self._shares = quiet, {name: SHARES[name] for name in shown}
-        self._bar, self._name = None, None
+        self._bar, self._name, self._before = None, None, 0  # before: the shares of the stages that have ended
 
     @contextlib.contextmanager
     def __call__(self, name):
@@ -89,12 +83,12 @@ class Stages:
             yield
             self.done(1.0)
         except BaseException:
-            self.close()
+            self._close()
             raise
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        if name == list(self._shares)[-1]:
-            self.close()
+        self.seconds[name] = time.perf_counter() - start
+        self._before += self._shares.get(name, 0)
+        if self._before == sum(self._shares.values()):
+            self._close()
 
     def done(self, part, words=""):
         """Show that a part (0 to 1) of the present stage is done, with ``words`` beside the name of the stage."""
@@ -102,10 +96,8 @@ class Stages:
             return
         if self._bar is None:
             self._bar = tqdm(total=sum(self._shares.values()), bar_format=BAR, smoothing=0, disable=self._quiet or None)
-        before = list(self._shares).index(self._name)
-        self._bar.set_description_str(f"{self._name}{', ' if words else ''}{words}", refresh=False)
-        self._bar.n = sum(list(self._shares.values())[:before]) + part * self._shares[self._name]
-        self._bar.refresh()
+        self._bar.n = self._before + part * self._shares[self._name]
+        self._bar.set_description_str(f"{self._name}{', ' if words else ''}{words}")
 
     def found(self, part):
         """Say which part of the present stage an earlier run has done; it does not count for the time left."""
@@ -113,8 +105,7 @@ class Stages:
             self._bar.initial = part * self._shares[self._name]
         self.done(part)
 
-    def close(self):
-        """Leave the bar on the screen as it is."""
+    def _close(self):
         if self._bar is not None:
             self._bar.close()
 
@@ -127,32 +118,22 @@ def shows_progress(quiet):
     return not quiet and sys.stderr.isatty()
 
 
-# --- the log ---
-
-
-class _OneLine(logging.Formatter):
-    """A record on the screen: the message, after its level if it is a warning or an error."""
-
-    def format(self, record):
-        if record.levelno >= logging.WARNING:
-            return f"{record.levelname.lower()}: {one_line(record.getMessage())}"
-        return printable(record.getMessage(), keep="\n")
-
-
 class _Whole(logging.Formatter):
-    """A record in run.log, with time, level and module; tracebacks keep their lines."""
+    """Records of run.log, with time, level and module; tracebacks keep their lines."""
 
     def format(self, record):
         return printable(super().format(record), keep="\n\t")
 
 
 class _Screen(logging.Handler):
-    """Writes records above a progress bar; warnings and errors go to stderr."""
+    """Writes messages above a progress bar; warnings and errors go to stderr, as one line after their level."""
 
     def emit(self, record):
-        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        text, stream = printable(record.getMessage(), keep="\n"), sys.stdout
+        if record.levelno >= logging.WARNING:
+            text, stream = f"{record.levelname.lower()}: {one_line(record.getMessage())}", sys.stderr
         with _unheard(stream):
-            tqdm.write(self.format(record), file=stream)
+            tqdm.write(text, file=stream)
 
 
 @contextlib.contextmanager
@@ -174,10 +155,6 @@ def stopped_by(stop):
     return ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
 
 
-def _terminate(*_):
-    raise Terminated
-
-
 class RunLog:
     """Sends the log to the screen at once, and to a file as soon as there is one.
 
@@ -188,19 +165,21 @@ class RunLog:
     def __init__(self, quiet=False):
         self.root = logging.getLogger()
         self.screen = _Screen(logging.WARNING if quiet else logging.INFO)
-        self.screen.setFormatter(_OneLine())
         self.memory = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         self.path = None
 
     def __enter__(self):
+        def terminate(*_):
+            raise Terminated
+
         self.before = self.root.level
         self.root.setLevel(logging.INFO)
         if threading.current_thread() is threading.main_thread():
-            self.terminate = signal.signal(signal.SIGTERM, _terminate)
+            self.terminate = signal.signal(signal.SIGTERM, terminate)
         self.root.addHandler(self.screen)
         self.root.addHandler(self.memory)
         logging.captureWarnings(True)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_, **__: logging.getLogger("warnings").warning("%s", message)
         quiet_libraries()
         logging.getLogger("pipeline.folds").setLevel(logging.DEBUG)  # every epoch, for the file alone
         return self
@@ -237,13 +216,6 @@ class RunLog:
         for stream in (sys.stdout, sys.stderr):
             with _unheard(stream):
                 stream.flush()
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    logging.getLogger("warnings").warning("%s", message)
-
-
-# --- the environment ---
 
 
 @contextlib.contextmanager
@@ -311,9 +283,8 @@ def versions():
 def score_table(names, scores):
     """Return the closing table as text: MSE (scaled units) and R2 of each AMP from `runio.results.Run.scores`."""
     folds = [found for name, found in scores.items() if name != "ensemble"]
-    columns = {"": {score: np.mean([one[score] for one in folds], axis=0) for score in ("MSE", "R2")}}
-    if "ensemble" in scores:
-        columns = {"mean of folds ": scores["ensemble"], "single folds ": columns[""]}
+    mean = {score: np.mean([one[score] for one in folds], axis=0) for score in ("MSE", "R2")}
+    columns = {"mean of folds ": scores["ensemble"], "single folds ": mean} if "ensemble" in scores else {"": mean}
     width = max(8, *(len(name) for name in names))
     heads = [f"{title}{score}" for title in columns for score in ("MSE", "R2")]
     lines = [" ".join([" " * width, *(f"{head:>17}" for head in heads)])]

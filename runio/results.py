@@ -20,7 +20,7 @@ from perturbation.result import ResponseMap, SensitivityMap
 from preprocessing import Scaler
 from runio.config import read_yaml
 from runio.folder import RESULTS, refuse_changed
-from runio.log import one_line
+from runio.log import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,20 @@ def write_run(folder, data, model, seed, test_rows, networks):
     for score in ("MSE", "R2"):
         _write_scores(folder / f"{score}.csv", data.amp_names, {name: one[score] for name, one in found.items()})
     with written_whole(folder / RESULTS) as part, h5py.File(part, "w") as file:
-        _write_description(file, data, model, seed, test_rows)
+        table = data.amp_table
+        texts = ([getattr(one, name) for one in table] for name in ("key", "retrieval_unit", "unit", "scale"))
+        for name, column in zip(TEXTS, texts):
+            file.attrs[name] = np.array(column, dtype=h5py.string_dtype())
+        file.attrs.update(model=model, seed=seed, software_version=VERSION, data_name=data.name, n_spectra=len(data))
+        file.attrs["noisy"] = data.noisy  # whether the spectra of the data set hold noise themselves
+        file["wavelength"] = data.wavelength
+        file["wavelength"].attrs["unit"] = "micron"
+        if data.bin_width is not None:
+            file["bin_width"] = data.bin_width
+        file["test_spectrum"] = np.median(data.spectra[test_rows], axis=0)  # for figures
+        file["test_rows"] = test_rows
+        for key, curve in data.molecule_curves.items():
+            file[f"molecule_curves/{key}"] = curve
         _write_reference(file, data, test_rows)
         for name, one in networks.items():
             group = file.create_group(name if name == ENSEMBLE else f"fold_{name}")
@@ -129,24 +142,6 @@ def write_run(folder, data, model, seed, test_rows, networks):
             if one.thirds is not None:
                 group["thirds/maps"], group["thirds/limits"] = one.thirds
         check_results(file)
-
-
-def _write_description(file, data, model, seed, test_rows):
-    """Write what the run was about: its AMPs, its data set, its wavelengths."""
-    table = data.amp_table
-    texts = [a.key for a in table], [a.retrieval_unit for a in table], [a.unit for a in table], [a.scale for a in table]
-    for name, column in zip(TEXTS, texts):
-        file.attrs[name] = np.array(column, dtype=h5py.string_dtype())
-    about = {"model": model, "seed": seed, "software_version": VERSION, "data_name": data.name, "n_spectra": len(data)}
-    file.attrs.update({**about, "noisy": data.noisy})  # noisy: the spectra of the data set hold noise themselves
-    file["wavelength"] = data.wavelength
-    file["wavelength"].attrs["unit"] = "micron"
-    if data.bin_width is not None:
-        file["bin_width"] = data.bin_width
-    file["test_spectrum"] = np.median(data.spectra[test_rows], axis=0)  # for figures
-    file["test_rows"] = test_rows
-    for key, curve in data.molecule_curves.items():
-        file[f"molecule_curves/{key}"] = curve
 
 
 def _write_reference(file, data, test_rows):
@@ -205,7 +200,7 @@ def load_run(folder, unverified=False):
             run = _read_run(folder, file, config, not unverified)
     except Exception as error:  # a damaged file provokes all kinds in h5py and NumPy
         reason = str(error) if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
-        raise ValueError(one_line(f"{path}: not a readable results file ({reason})")) from error
+        raise InputError(f"{path}: not a readable results file ({reason})") from error
     _check_settings(run)
     return run
 
@@ -215,15 +210,14 @@ def _check_settings(run):
     path, settings = run.folder / "config.yaml", run.config if isinstance(run.config, dict) else {"data": None}
     sections = [settings.get(name, {}) for name in ("data", "model", "training")]
     if not all(isinstance(section, dict) for section in sections):
-        raise ValueError(f"{path}: expected settings as 'name: value'")
+        raise InputError(f"{path}: expected settings as 'name: value'")
     stated = sections[1].get("name", run.model)
     if stated != run.model:
-        raise ValueError(one_line(f"{path}: model.name is {stated!r}, but results.h5 is of {run.model!r}"))
+        raise InputError(f"{path}: model.name is {stated!r}, but results.h5 is of {run.model!r}")
     names, mean = sections[0].get("auxiliary") or [], run.best.scaler.auxiliary_mean
     n_auxiliary = 0 if mean is None else len(mean)
     if not isinstance(names, list) or len(names) != n_auxiliary:
-        expected = f"expected {n_auxiliary} names, as results.h5 has"
-        raise ValueError(one_line(f"{path}: data.auxiliary: {expected}, received {names}"))
+        raise InputError(f"{path}: data.auxiliary: expected {n_auxiliary} names, as results.h5 has, received {names}")
 
 
 def _read_run(folder, file, config, verified):
@@ -365,11 +359,15 @@ def check_results(file):
 
 def _check_names(file):
     """Refuse a table of AMPs (`TEXTS`) that cannot be right; return how many AMPs there are."""
-    keys, units, linear_units, scales = (_texts(file, name) for name in TEXTS)
-    for name, texts in zip(TEXTS, (keys, units, linear_units, scales)):
-        if len(texts) != len(keys):
-            expected = f"{len(keys)} texts, as many as amp_names"
-            raise ValueError(f"attribute {name}: expected {expected}, received {len(texts)}")
+    columns = []
+    for name in TEXTS:
+        texts = file.attrs.get(name)
+        if not isinstance(texts, np.ndarray) or texts.ndim != 1 or not all(isinstance(t, str | bytes) for t in texts):
+            raise ValueError(f"attribute {name}: expected a list of texts, received {str(texts)[:60]}")
+        columns.append([t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts])
+        if len(columns[-1]) != len(columns[0]):
+            raise ValueError(f"attribute {name}: expected {len(columns[0])} texts, as many as amp_names")
+    keys, units, linear_units, scales = columns
     if len(set(keys)) != len(keys) or not all(keys):
         raise ValueError(f"attribute amp_names: expected each name once, received {', '.join(keys)}")
     if not set(scales) <= {"log10", "linear"}:
@@ -378,15 +376,6 @@ def _check_names(file):
     if learnt != units:
         raise ValueError(f"attribute amp_units: expected {learnt} after amp_scales, received {units}")
     return len(keys)
-
-
-def _texts(file, name):
-    if name not in file.attrs:
-        raise ValueError(f"attribute {name}: expected in the file; missing")
-    texts = file.attrs[name]
-    if not isinstance(texts, np.ndarray) or texts.ndim != 1 or not all(isinstance(t, str | bytes) for t in texts):
-        raise ValueError(f"attribute {name}: expected a list of texts, received {str(texts)[:60]}")
-    return [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts]
 
 
 def _check_array(array, path, shape, numbers, sizes):

@@ -34,19 +34,6 @@ def test_r2_of_a_constant_truth_is_nan_without_a_warning():
     np.testing.assert_allclose(got["MSE"], 1)
 
 
-@pytest.mark.parametrize(
-    ("truth", "predicted", "std", "word"),
-    [
-        (np.zeros((3, 2)), np.zeros((4, 2)), [1, 1], "y_pred"),
-        (np.zeros((0, 2)), np.zeros((0, 2)), [1, 1], "y_test"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), [1, 1, 1], "y_std"),
-    ],
-)
-def test_scores_name_the_argument_that_does_not_fit(truth, predicted, std, word):
-    with pytest.raises(ValueError, match=word):
-        scores(truth, predicted, std)
-
-
 def test_rank_correlation_is_that_of_scipy_with_ties():
     stats = pytest.importorskip("scipy.stats")
     a, b = np.random.default_rng(0).integers(0, 6, (2, 3, 20))

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from processes import LINUX, left_of
 
-from common.processes import end_with_parent
-
 ROOT = Path(__file__).resolve().parents[2]
 WAYS_TO_DIE = {
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
@@ -47,8 +45,3 @@ def test_workers_of_a_pool_end_with_their_parent(tmp_path, way, work):
         workers = {int(word) for word in parent.stdout.readline().split()}
     assert workers and parent.pid not in workers
     assert not left_of(workers)
-
-
-def test_a_process_that_multiprocessing_did_not_start_is_refused():
-    with pytest.raises(ValueError, match="expected a process that multiprocessing started"):
-        end_with_parent()

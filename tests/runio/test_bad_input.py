@@ -677,7 +677,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip(
     ("y_std too short", array("fold_0/scaler/y_std", np.ones(2)), "y_std: expected shape (3,), received (2,)"),
     ("y_mean missing", array("fold_1/scaler/y_mean", None), "fold_1/scaler/y_mean: expected in the file; missing"),
     ("scaler of text", array("fold_0/scaler/x_std", "one"), "x_std: expected numbers"),
-    ("names shortened", of_file("amp_names", ["H2O"]), "expected 1 texts, as many as amp_names, received 3"),
+    ("names shortened", of_file("amp_names", ["H2O"]), "amp_units: expected 1 texts, as many as amp_names"),
     (
         "all names shortened",
         in_results(
@@ -691,7 +691,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip(
     ("names one text", of_file("amp_names", "H2O"), "attribute amp_names: expected a list of texts"),
     ("names numbers", of_file("amp_names", [1, 2, 3]), "attribute amp_names: expected a list of texts"),
     ("names repeat", of_file("amp_names", ["H2O", "H2O", "Tp"]), "expected each name once"),
-    ("names missing", in_results(lambda f: f.attrs.__delitem__("amp_names")), "amp_names: expected in the file"),
+    ("names missing", in_results(lambda f: f.attrs.__delitem__("amp_names")), "amp_names: expected a list of texts"),
     ("scales nonsense", of_file("amp_scales", ["ln", "cube", "x"]), "amp_scales: expected log10 or linear"),
     ("scales of others", of_file("amp_scales", ["linear"] * 3), "amp_units"),
     ("answers NaN", array("fold_0/y_pred", spoilt(3, 1)), "fold_0/y_pred: expected finite numbers, received nan (1 of"),
