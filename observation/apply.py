@@ -13,9 +13,11 @@ from common.files import csv_text, written_whole
 from constants import Stream, stream
 from loaders.observation import match_grid, read_observation
 from observation import compare
-from observation.page import Estimate, write_figure, write_page
+from observation.page import Estimate, write_page
 from preprocessing import add_noise
-from report.style import amount, difference_scale, plotted, unit_text
+from report import map_figures
+from report.best_estimator import best_estimator_of, verdicts
+from report.style import DPI, amount, as_text, difference_scale, drawn, plotted, write_figure
 from runio import log
 from runio.folder import RunFolder, refuse_closed, unique_folder
 from runio.log import InputError, as_input_error
@@ -154,8 +156,10 @@ def assess(run, network, seen, values, seed, made_from):
         amp_table=run.amp_table,
         values=values,
         intervals=compare.intervals(predictions, truths, values[None])[:, :, 0],
+        one_sided=compare.intervals(predictions, truths, values[None], levels=compare.ONE_SIDED)[0, :, 0],
         limits=limits,
         consistency=consistency,
+        verdicts=verdicts(run, best_estimator_of(run)),
         expected=None if comparison is None else comparison.expected,
         residuals=None if comparison is None else comparison.standardised,
         made_from=made_from,
@@ -178,7 +182,7 @@ def table_rows(estimate, noisy, folds):
         ends = dict(zip(names, estimate.intervals[:, :, k].flat))
         row |= ends
         shown, unit, _ = plotted(amp, [estimate.values[k], *ends.values()])
-        row["report_unit"] = unit_text(unit)
+        row["report_unit"] = as_text(unit)
         row |= {f"report_{name}": value for name, value in zip(("value", *ends), shown)}
         rows.append({key: value if isinstance(value, str) else float(value) for key, value in row.items()})
     return rows
@@ -267,14 +271,12 @@ def removals(network, seen, expected=None, auxiliary=None):
 
 def _draw_map(estimate, run, folder):
     """Write the sensitivity figure, on the observed spectrum, as PNG and PDF."""
-    from report import map_figures
-
     seen = estimate.observation
     curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
     figure = map_figures.sensitivity_curves(
         seen.wavelength, seen.bin_width, estimate.sensitivity, run.amp_table, curves, seen.depth
     )
-    write_figure(folder, "sensitivity", figure)
+    write_figure(folder, "sensitivity", *drawn(figure, DPI, True))
 
 
 def folder_name(name):

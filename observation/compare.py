@@ -17,19 +17,20 @@ from constants import Stream, stream
 from preprocessing import add_noise
 
 LEVELS = {"68": 0.6827, "95": 0.9545}  # one and two standard deviations of a normal distribution
+ONE_SIDED = {"90": 0.9}  # the interval whose two ends are limits at 95 %
 NEIGHBOURS = 200  # test planets that give the quantiles, and that a spectrum is compared with
 SCALE_NEIGHBOURS = 50  # test planets that give the local size of (truth - prediction)
 MIN_PLANETS = 50  # test planets needed for an interval: at 95 % the two ends take 43
 BLOCK = 256  # estimates at once, so that memory stays small
 
 
-def intervals(predictions, truths, estimates, quantiles=None):
+def intervals(predictions, truths, estimates, quantiles=None, levels=LEVELS):
     """Return prediction intervals (n_levels, 2, m, n_amps) for the truths behind ``estimates`` (m, n_amps).
 
     ``predictions`` and ``truths`` (n, n_amps) are of simulated planets that the network was not trained on, all in
-    retrieval space; ``quantiles`` is another rule than `local_neighbours`. There is a low and a high end for each of
-    `LEVELS`, NaN with fewer than `MIN_PLANETS` planets. No end lies outside the range of the truths, unless the
-    estimate itself does. Wrong shapes, NaN and infinity raise a ValueError.
+    retrieval space; ``quantiles`` is another rule than `local_neighbours`. There is a low and a high end for each
+    of the ``levels``, NaN with fewer than `MIN_PLANETS` planets. No end lies outside the range of the truths, unless
+    the estimate itself does. Wrong shapes, NaN and infinity raise a ValueError.
     """
     predictions, truths, estimates = (np.asarray(values, float) for values in (predictions, truths, estimates))
     if predictions.ndim != 2 or predictions.shape != truths.shape or estimates.shape[1:] != predictions.shape[1:]:
@@ -41,8 +42,8 @@ def intervals(predictions, truths, estimates, quantiles=None):
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
     if len(predictions) < MIN_PLANETS:
-        return np.full((len(LEVELS), 2, *estimates.shape), np.nan)
-    tails, quantiles = np.array([(1 - level) / 2 for level in LEVELS.values()]), quantiles or local_neighbours
+        return np.full((len(levels), 2, *estimates.shape), np.nan)
+    tails, quantiles = np.array([(1 - level) / 2 for level in levels.values()]), quantiles or local_neighbours
     blocks = [quantiles(predictions, truths - predictions, block, tails) for block in _blocks(estimates)]
     ends = estimates + np.concatenate(blocks, axis=2)
     low, high = truths.min(axis=0), truths.max(axis=0)
@@ -108,6 +109,7 @@ OUTSIDE_DEVIATIONS = 5  # and one without a comparison, so many standard deviati
 LARGE_RESIDUAL = 4.0  # standard deviations from which on a bin is named
 OTHER_ERRORS = 1.25  # factor beyond the errors that were trained on from which on errors are said to differ
 MAX_ERROR_FACTOR = 3.0  # times the largest errors that were trained on; beyond, estimates leave their own intervals
+RARE_ROW = 0.05  # of the test planets: a row of residuals of the same sign that no more of them have is a headline
 MAX_NAMED = 5  # bins in a sentence
 
 
@@ -179,8 +181,7 @@ def planets_as_seen(run, network, error, seed):
     return TestPlanets(run.y_test[kept["rows"]], predictions, clean, spectra, error, noisy)
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """An observed spectrum beside simulated test planets."""
 
     distance: float  # Mahalanobis
@@ -192,7 +193,9 @@ class Comparison:
     standardised: np.ndarray  # (n_bins,) residuals from the ``expected`` depths, which the other bins predict
     expected: np.ndarray
     n: int  # test planets
-    beyond: float = 0.0  # share of the bins outside the range of all planets
+    beyond: float  # share of the bins outside the range of all planets
+    row: slice  # the longest row of neighbouring bins whose residuals have the same sign
+    share_longer: float  # of the test planets with a row that is as long or longer
 
     @property
     def outside(self):
@@ -215,6 +218,7 @@ def compare(depth, estimate, planets):
     distances, others, units = planets.residuals(planets.spectra[rows], planets.predictions[rows], rows)
     distance, standardised, deviations = planets.residuals(depth[None], estimate[None])
     largest, misfit = np.abs(standardised).max(), planets.misfit(standardised, deviations)[0]
+    row, rows_of_others = longest_row(standardised[0]), [longest_row(one) for one in others]
     return Comparison(
         distance=float(distance[0]),
         share_nearer=float(np.mean(distances < distance)),
@@ -226,7 +230,16 @@ def compare(depth, estimate, planets):
         expected=depth - standardised[0] * deviations[0],
         n=len(rows),
         beyond=float(share_beyond(depth[None], planets.spectra)[0]),
+        row=row,
+        share_longer=float(np.mean([one.stop - one.start >= row.stop - row.start for one in rows_of_others])),
     )
+
+
+def longest_row(residuals):
+    """Return the slice of the most neighbouring bins (of n_bins) whose residuals have the same sign."""
+    edges = np.flatnonzero(np.diff(residuals > 0, prepend=-1, append=2))
+    longest = np.argmax(np.diff(edges))
+    return slice(*edges[longest : longest + 2].tolist())
 
 
 def share_beyond(spectra, others):
@@ -282,6 +295,7 @@ def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets
     sentences, numbers = [_headline(status, level)], {"status": status, "test_planets": int(n_planets)}
     if comparison is not None:
         sentences.append(_comparison_text(comparison, wavelength))
+        sentences[int(comparison.share_longer > RARE_ROW)] += _row_text(comparison, wavelength)
         numbers |= {
             "distance": comparison.distance,
             "test_planets_nearer": comparison.share_nearer,
@@ -316,6 +330,16 @@ def _headline(status, level):
         return "Consistent: this observation is like the spectra that the network was trained on."
     why = "this run keeps no test spectra: train it again" if level is None else "this run has too few test planets"
     return f"Unknown: the observation could not be compared with the simulated planets ({why})."
+
+
+def _row_text(comparison, wavelength):
+    """Name the longest row of residuals of the same sign; the largest residual and the misfit can miss one."""
+    bins = wavelength[comparison.row]
+    side = "above" if comparison.standardised[comparison.row.start] > 0 else "below"
+    return (
+        f" All {len(bins)} bins from {bins[0]:.3g} to {bins[-1]:.3g} µm lie {side} what the other bins predict; of the"
+        f" test planets, {100 * comparison.share_longer:.1f} % have so long a row of residuals of the same sign."
+    )
 
 
 def _comparison_text(comparison, wavelength):

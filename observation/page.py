@@ -12,30 +12,40 @@ from constants import AMP, BANDS
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, OUTSIDE, Consistency
-from report.best_estimator import BLUE, WHY_BLUE, half_of_the_map
-from report.page import figure_section, grid, page_head, pairs, plain
+from report.best_estimator import BLUE, MAX_RANGES, WHY_BLUE, half_of_the_map
+from report.page import CLASSES, figure_section, grid, pairs, plain, table, trusted, whole_page
 from report.pictures import Picture, among
-from report.share_panels import Steps, panel
+from report.share_panels import Steps, legend, no_bins, panel
 from report.style import (
     DPI,
+    NBSP,
     TWO_COLUMNS,
     amount,
+    as_text,
     bin_ends,
     depth_unit,
     difference_scale,
     drawn,
     minus,
     plotted,
-    unit_text,
+    write_figure,
 )
 from runio.config import flatten
 
-EDGE = 0.05  # of the simulated range: an interval that reaches so near to its end is open there
+EDGE = 0.05  # of the trained range: an interval that reaches so near to its end is open there
+EXCLUDED = 1 / 3  # of the trained range, which a limit has to exclude
 SMALL, SPAN = 1e-3, 10.0  # smaller values, and those that span a larger factor, are printed with two digits each
 MAX_UNIT = 6  # letters of a unit in the title of a panel
-MAX_RANGES = 2  # wavelength ranges named in a row
-SHARES = "spectrum_shares"  # a figure in the folder; the page shows its numbers as panels
 NOT_COMPUTED = "<p>Not computed, because no sensitivity maps were made.</p>"
+MEASURED, UPPER, LOWER, OPEN = "measured", "upper limit (95 %)", "lower limit (95 %)", "not constrained"
+ENDS_HERE = "the trained range ends here"
+RULE = (
+    "<p class='key'>A value is measured if its 95 % interval ends more than 5 % of the trained range away from the"
+    " edges of this range. An interval that is open at one edge gives a limit at the other: 95 % of the test planets"
+    " with similar predictions lie on its allowed side. An upper limit of an abundance is always given. Any other limit"
+    " has to exclude a third of the trained range; otherwise the parameter is not constrained, because the interval"
+    " ends only where the trained range does.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,10 @@ class Estimate:
     amp_table: tuple[AMP, ...]
     values: np.ndarray  # (n_amps,)
     intervals: np.ndarray  # (2, 2, n_amps) low and high end at 68 and at 95 %; NaN where not known
+    one_sided: np.ndarray  # (2, n_amps) value above which, and value below which, the truth lies with 95 %
     limits: np.ndarray  # (2, n_amps) lowest and highest simulated truth
     consistency: Consistency
+    verdicts: list  # `report.best_estimator.Verdict` of the run on each AMP
     expected: np.ndarray | None = None  # (n_bins,) depth that the other bins predict for each bin
     residuals: np.ndarray | None = None  # (n_bins,) standardised residual from it
     sensitivity: np.ndarray | None = None  # (n_amps, n_bins) exact map, with which the following are given too
@@ -72,50 +84,66 @@ class Estimate:
         return bin_ends(self.observation.wavelength, self.observation.bin_width)
 
 
-def make_pictures(estimate, narrow=False):
-    """Draw the figures of an estimate: {file name: `report.pictures.Picture`}; narrow ones are for the page alone."""
-    e, seen, width = estimate, estimate.observation, figures.NARROW if narrow else TWO_COLUMNS
-    pictures = {
+def make_pictures(estimate, width=TWO_COLUMNS):
+    """Draw the figures of the page, ``width`` inches wide: {file name: `report.pictures.Picture`}."""
+    e, compared = estimate, estimate.residuals is not None
+    lower = (
+        " Line: the depth that all other bins predict for each bin, given the simulated planets with similar"
+        " predictions. Lower panel: the residual from it, in standard deviations (noise and scatter of the planets)."
+    )
+    by_instrument = "" if e.observation.instrument is None else ", by instrument"
+    return {
         "answer_intervals": Picture(
             figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table, width),
             "The estimates with their errors",
             "Circle: the estimate. Thick and thin lines: 68 and 95 % prediction intervals, from test planets with"
             " similar predictions. Each axis spans the range of the simulated planets.",
-            "A line across the whole axis means that the spectrum does not constrain the parameter; a line that ends at"
-            " or near the edge of the axis is an upper or lower limit.",
-        )
+            "A line across the whole axis means that the spectrum does not constrain the parameter. A line that ends at"
+            " or near one edge of the axis is at best an upper or lower limit.",
+        ),
+        "expectation": Picture(
+            figures.expectation(e.observation, e.ends, e.expected, e.residuals, width),
+            "The spectrum, and whether its bins agree with each other",
+            f"The observed spectrum with its errors{by_instrument}.{lower + no_bins(e.ends) if compared else ''}",
+            "Neighbouring bins with residuals of the same sign point to an absorption band, an offset or a systematic"
+            " error that no simulated planet has."
+            if compared
+            else "This run keeps no simulated spectra to compare it with.",
+        ),
     }
-    if e.shares is not None and not narrow:
-        units = [plotted(amp, 0)[1] for amp in e.amp_table]
-        units = [unit if len(unit_text(unit)) < MAX_UNIT else "" for unit in units]
-        titles = [f"  {value_text(e, k)} {unit}".rstrip() for k, unit in enumerate(units)]
-        figure = figures.spectrum_shares(seen, e.ends, e.shares, e.amp_table, titles)
-        pictures[SHARES] = Picture(figure, "Which bins each estimate is sensitive to", "", "")
-    lower = "" if e.residuals is None else (
-        " Line: the depth that all other bins predict for each bin, given the simulated planets with similar"
-        " predictions. Lower panel: the residual from it, in standard deviations (noise and scatter of the planets)."
-    )  # fmt: skip
-    pictures["expectation"] = Picture(
-        figures.expectation(seen, e.ends, e.expected, e.residuals, width),
-        "The spectrum, and whether its bins agree with each other",
-        f"The observed spectrum with its errors{'' if seen.instrument is None else ', by instrument'}.{lower}",
-        "This run keeps no simulated spectra to compare it with."
-        if e.residuals is None
-        else "Neighbouring bins with residuals of the same sign point to an absorption band, an offset or a systematic"
-        " error that no simulated planet has.",
-    )
-    return pictures
 
 
-def value_text(estimate, k):
-    """Return an estimate with its 68 % error in report units, with a typographic minus: '−4.78 +0.38 −0.37'."""
-    value, low, high = plotted(estimate.amp_table[k], [estimate.values[k], *estimate.intervals[0, :, k]])[0]
+def constraint(estimate, k):
+    """Return what is known of an AMP by the rule that the page states: one of four words, or "" without intervals."""
+    low, high = estimate.intervals[1, :, k]
     if not np.isfinite([low, high]).all():
-        return minus(f"{value:.3g}")
+        return ""
+    lowest, highest = estimate.limits[:, k]
+    span, (least, most) = highest - lowest, estimate.one_sided[:, k]
+    open_below, open_above = low <= lowest + EDGE * span, high >= highest - EDGE * span
+    if not open_below and not open_above:
+        return MEASURED
+    if not open_above and (estimate.amp_table[k].kind == "molecule" or highest - most >= EXCLUDED * span):
+        return UPPER
+    return LOWER if not open_below and least - lowest >= EXCLUDED * span else OPEN
+
+
+def value_text(estimate, k, unit=""):
+    """Return what is known of an AMP, in report units: '−4.78 +0.38 −0.37', '< −2.1' or 'not constrained'."""
+    kind, amp, unit = constraint(estimate, k), estimate.amp_table[k], f" {unit}".rstrip()
+    value, low, high, least, most = plotted(
+        amp, [estimate.values[k], *estimate.intervals[0, :, k], *estimate.one_sided[:, k]]
+    )[0]
+    if kind == OPEN:
+        return OPEN
+    if not kind:
+        return minus(f"{value:.3g}{unit}")
     form, same_form = _form([value, low, high], high - low)
+    if kind != MEASURED:
+        return minus(f"<{NBSP}{form(most)}{unit}" if kind == UPPER else f">{NBSP}{form(least)}{unit}")
     if not same_form:
-        return minus(f"{form(value)} ({form(low)} to {form(high)})")
-    return minus(f"{form(value)} +{form(high - value)} -{form(value - low)}")
+        return minus(f"{form(value)} ({form(low)} to {form(high)}){unit}")
+    return minus(f"{form(value)} +{form(high - value)} -{form(value - low)}{unit}")
 
 
 def _form(values, interval):
@@ -135,45 +163,37 @@ def _digits(error):
     return int(np.clip(1 - np.floor(np.log10(error)), 0, 8)) if np.isfinite(error) and error > 0 else 3
 
 
-def constraint(estimate, k):
-    """Say whether the 95 % interval is a measurement or a limit; "" where there is none."""
-    low, high = estimate.intervals[1, :, k]
-    if not np.isfinite([low, high]).all():
-        return ""
-    lowest, highest = estimate.limits[:, k]
-    margin = EDGE * (highest - lowest)
-    open_below, open_above = low <= lowest + margin, high >= highest - margin
-    if open_below:
-        return "not constrained" if open_above else "upper limit"
-    return "lower limit" if open_above else "measured"
-
-
 # --- panels ---
 
 
 def _panels(estimate):
-    """Return a panel per AMP, with the share of each bin in its sensitivity and the numbers of each bin on hovering."""
+    """Return a panel per AMP, with the share of each bin in its sensitivity and the numbers of each bin on pointing."""
     e = estimate
     if e.shares is None:
         return NOT_COMPUTED
-    texts, articles = _bin_texts(e), []
-    halves = [half_of_the_map(share, e.ends)[:MAX_RANGES] for share in e.shares if np.isfinite(share).all()]
-    blue = f" {WHY_BLUE}" if any(low < BLUE for ranges in halves for low, *_ in ranges) else ""
-    for k, amp in enumerate(e.amp_table):
-        share, words, drawing = 100 * e.shares[k], _half_text(e.shares[k], e.ends), ""
+    texts, articles, low_ends = _bin_texts(e), [], []
+    for k, (amp, verdict) in enumerate(zip(e.amp_table, e.verdicts)):
+        share, words, drawing = 100 * e.shares[k], "Not sensitive to any bin.", ""
         if np.isfinite(share).all():
+            ranges = half_of_the_map(share, e.ends)
+            low_ends += [low for low, *_ in ranges[:MAX_RANGES]]
+            named = [f"{low:.3g}–{high:.3g} µm" for low, high, _ in ranges[:MAX_RANGES]]
+            words = f"Half of its sensitivity is at {among(named + ['elsewhere'] * (len(ranges) > MAX_RANGES))}."
             own = [text.format(f"{one:.1f} %") for text, one in zip(texts, share)]
-            label = f"{amp.key}: share of each bin in the sensitivity of its estimate. Half of it is at {words}"
+            label = f"{amp.key}: share of each bin in the sensitivity of its estimate. {words}"
             drawing = panel(e.ends, [Steps(share, None, amp.colour)], own, label, BANDS.get(amp.key, ()))
-            words = f"Half of its sensitivity is at {words}."
-        value = f"{value_text(e, k)} {plain(plotted(amp, 0)[1])}"
-        words = f"{constraint(e, k)}. {words}".lstrip(". ")
-        articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n<p><strong>{value}</strong>: {words}</p>")
+        kind, value = constraint(e, k), plain(value_text(e, k, plotted(amp, 0)[1]))
+        value = f"<strong>{value}</strong>: {ENDS_HERE if kind == OPEN else kind}".rstrip(": ")
+        articles.append(
+            f"<h3>{plain(amp.label)}</h3>\n{drawing}\n<p>{value}. {words}</p>"
+            f'<p class="{CLASSES[verdict.level]}">{html.escape(verdict.conclusion)}</p>'
+        )
+    blue = WHY_BLUE if min(low_ends, default=BLUE) < BLUE else ""
     return grid(articles) + (
-        "<p class='key'>Steps: the share of each bin in the sensitivity of the estimate, in per cent. The sensitivity"
-        " is the mean squared change of the estimate when that bin alone is redrawn within its error. Grey: known bands"
-        f" of the molecule. Point at a bin for its share and its depth.{blue} A high step elsewhere outside"
-        " the bands, or at the edge between two instruments, deserves a closer look.</p>"
+        f"<p class='key'>{legend(e.ends, 'the estimate')} The sensitivity is the mean squared change of the estimate"
+        f" when that bin alone is redrawn within its error. {blue} A high step elsewhere outside the bands, or at the"
+        " edge between two instruments, deserves a closer look. The coloured sentence is the verdict of the run on"
+        " all spectra like these; its report.html has the reasons.</p>"
     )
 
 
@@ -191,45 +211,23 @@ def _bin_texts(estimate):
     return texts
 
 
-def _half_text(shares, ends):
-    """Name the wavelengths that hold half of an AMP's sensitivity (n_bins,)."""
-    if not np.isfinite(shares).all():
-        return "not sensitive to any bin"
-    ranges = half_of_the_map(shares, ends)
-    named = [f"{low:.3g}–{high:.3g} µm" for low, high, _ in ranges[:MAX_RANGES]]
-    return among(named if len(ranges) <= MAX_RANGES else [*named, "elsewhere"])
-
-
 # --- tables ---
-
-
-def _table(name, caption, head, rows):
-    """Return a table that becomes a list of labelled values on a narrow screen; the first cell heads its row."""
-    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f'<td data-label="{label}"><span>{cell}</span></td>' for label, cell in zip(head[1:], row[1:]))
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<table id="{name}" class="values"><caption>{caption}</caption><thead><tr>{cells}</tr></thead>'
-        f"<tbody>\n{body}\n</tbody></table>"
-    )
 
 
 def _estimates(estimate):
     """Return the table of estimates and errors."""
     e, rows = estimate, []
-    for k, amp in enumerate(e.amp_table):
+    for k, (amp, verdict) in enumerate(zip(e.amp_table, e.verdicts)):
         ends, unit, _ = plotted(amp, e.intervals[:, :, k])
-        value = plotted(amp, e.values[k])[0]
-        form, _ = _form([*ends.flat, value], ends[0, 1] - ends[0, 0])
-        cells = [f"<strong>{form(value)}</strong>"]
-        cells += ["not known" if np.isnan(pair).any() else f"{form(pair[0])} to {form(pair[1])}" for pair in ends]
-        rows.append([plain(amp.label), *map(minus, cells), plain(unit), constraint(e, k)])
-    head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint"]
-    return _table("answers", "Estimates and prediction intervals", head, rows)
+        form, _ = _form([*ends.flat, plotted(amp, e.values[k])[0]], ends[0, 1] - ends[0, 0])
+        kind = constraint(e, k)
+        cells = ["not known" if np.isnan(pair).any() else f"{form(pair[0])} to {form(pair[1])}" for pair in ends]
+        told = f'<span class="{CLASSES[verdict.level]}">{html.escape(verdict.conclusion)}</span>'
+        value = "–" if kind == OPEN else f"<strong>{plain(value_text(e, k))}</strong>"
+        kind = f"{OPEN}: {ENDS_HERE}" if kind == OPEN else kind
+        rows.append([plain(amp.label), value, *map(minus, cells), plain(unit), kind, told])
+    head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint", "Verdict of the run"]
+    return table("Estimates and prediction intervals", head, rows, "answers", "values") + RULE
 
 
 def _change(value, amp, error, sign=None):
@@ -249,12 +247,12 @@ def _systematics(estimate):
         for k, amp in enumerate(e.amp_table)
     ]
     text = (
-        "<p>Root mean square change of each estimate for one standard deviation of a systematic error. The sign says"
+        "<p>The size of a change is the root mean square for systematic errors of one standard deviation. Its sign says"
         " where the estimate moves when the transits are deeper (for the tilt: deeper at long wavelengths). In brackets"
         " the change is compared with the error of the estimate, half of the 68 % interval.</p>"
     )
     head = ["Parameter", *map(html.escape, e.systematics)]
-    return text + _table("moved", "Effect of an offset and of a tilt", head, rows)
+    return text + table("Effect of an offset and of a tilt", head, rows, "moved", "values")
 
 
 def _removals(estimate):
@@ -282,22 +280,28 @@ def _removals(estimate):
                 wavelength = f"{e.observation.wavelength[worst]:.4g} µm"
                 row += [wavelength, _change(changes[k, worst], amp, e.half_width[k], sign)]
         rows.append(row)
-    return f"{text}</p>" + _table("lost", "Which single bin, taken away, changes each estimate most", head, rows)
+    caption = "Which single bin, taken away, changes each estimate most"
+    return f"{text}</p>" + table(caption, head, rows, "lost", "values")
 
 
 # --- the page ---
 
 
 def _result(estimate):
-    """Return which parameters are measured and which are not, or that nothing can be relied on."""
+    """Return what is known of each parameter and what the run's verdicts are, or that nothing can be relied on."""
     if estimate.consistency.status == OUTSIDE:
         return "This spectrum is unlike those in training: <strong>no estimate can be relied on</strong>."
     kinds = {}
     for k, amp in enumerate(estimate.amp_table):
-        kinds.setdefault(constraint(estimate, k), []).append(plain(amp.label))
-    order = ("measured", "upper limit", "lower limit", "not constrained")
+        kind, unit, name = constraint(estimate, k), plotted(amp, 0)[1], amp.label
+        if kind in (UPPER, LOWER):  # the log₁₀ of a mixing ratio is named before it
+            log = unit.startswith("log₁₀")
+            name = f"{'log₁₀ ' * log}{name} {value_text(estimate, k, '' if log else unit)}".replace(" ", NBSP)
+        kinds.setdefault(kind, []).append(plain(name))
+    order = (MEASURED, UPPER, LOWER, OPEN)
     clauses = [f"<strong>{kind.capitalize()}</strong>: {', '.join(kinds[kind])}." for kind in order if kind in kinds]
-    return " ".join(clauses) or "There are too few test planets for intervals."
+    text = " ".join(clauses) or "There are too few test planets for intervals."
+    return f"{text} Verdict of the run: {trusted(estimate.verdicts)}."
 
 
 def build_page(estimate, rendered):
@@ -307,50 +311,31 @@ def build_page(estimate, rendered):
     reasons = "".join(f"<p>{sentence}</p>" for sentence in reasons)
     if e.consistency.status == INSIDE:  # when all is well, the numbers are folded away
         reasons = f"<details><summary>How this was found</summary>{reasons}</details>"
-    sections = {name: figure_section(name, *one) for name, one in rendered.items() if name != SHARES}
     title = f"{Path(e.observation.name).stem}: {len(e.amp_table)} parameters from {len(e.observation.wavelength)} bins"
-    return f"""{page_head(title, _result(e))}
-<section aria-labelledby="answer"><h2 id="answer">What does the spectrum say, and should you believe it?</h2>
-<p class="status {e.consistency.status}" role="status">{headline}</p>
-{reasons}
-{_estimates(e)}</section>
-<nav aria-label="Contents"><ul><li><a href="#{SHARES}">Which bins each estimate is sensitive to</a></li>
-<li><a href="#answer_intervals">The estimates with their errors</a></li>
-<li><a href="#expectation">The spectrum, and whether its bins agree</a></li>
-<li><a href="#together">Offsets and a tilt</a></li>
-<li><a href="#single">Leaving one bin out</a></li><li><a href="#how">How this page was made</a></li></ul></nav>
-<section aria-labelledby="{SHARES}"><h2 id="{SHARES}">Which bins each estimate is sensitive to</h2>
-{_panels(e)}</section>
-<section aria-labelledby="figures"><h2 id="figures">Figures</h2>
-{"".join(sections.values())}</section>
-<section aria-labelledby="together"><h2 id="together">Offsets between instruments, and a tilt</h2>
-{_systematics(e)}</section>
-<section aria-labelledby="single"><h2 id="single">Leaving one bin out</h2>
-{_removals(e)}</section>
-<section aria-labelledby="how"><h2 id="how">How this page was made</h2>
-<details><summary>Run, observation, versions and every setting</summary>
-{pairs(flatten(e.made_from))}
-</details></section>
-</main>
-</body>
-</html>
-"""
-
-
-def write_figure(folder, name, figure):
-    """Write a figure as PNG and PDF; return the PNG, bytes."""
-    png, pdf = drawn(figure, DPI, True)
-    for kind, content in (("png", png), ("pdf", pdf)):
-        with written_whole(Path(folder) / f"{name}.{kind}") as part:
-            part.write_bytes(content)
-    return png
+    first = f'<p class="status {e.consistency.status}" role="status">{headline}</p>\n{reasons}\n{_estimates(e)}'
+    every = pairs(flatten(e.made_from))
+    sections = [
+        ("shares", "Which bins each estimate is sensitive to", _panels(e)),
+        ("figures", "Figures", "".join(figure_section(name, *one) for name, one in rendered.items())),
+        ("together", "Offsets between instruments, and a tilt", _systematics(e)),
+        ("single", "Leaving one bin out", _removals(e)),
+        ("how", "How this page was made", f"<details><summary>Run, observation, settings</summary>{every}</details>"),
+    ]
+    return whole_page(title, _result(e), first, sections)
 
 
 def write_page(folder, estimate):
     """Write the figures of an estimate (PNG, PDF) and ``report.html``, one file without outside references."""
-    narrow, rendered = make_pictures(estimate, narrow=True), {}
-    for name, picture in make_pictures(estimate).items():
-        small = drawn(narrow[name].figure, 2 * DPI, False)[0] if name in narrow else None
-        rendered[name] = picture, write_figure(folder, name, picture.figure), small
-    with written_whole(Path(folder) / "report.html") as part:
-        part.write_text(build_page(estimate, rendered), encoding="utf-8")
+    e, rendered, narrow = estimate, {}, make_pictures(estimate, figures.NARROW)
+    for name, picture in make_pictures(e).items():
+        png, pdf = drawn(picture.figure, DPI, True)
+        write_figure(folder, name, png, pdf)
+        rendered[name] = picture, png, drawn(narrow[name].figure, 2 * DPI, False)[0]
+    if e.shares is not None:  # the page shows these numbers as panels
+        units = [plotted(amp, 0)[1] for amp in e.amp_table]
+        units = [unit if len(as_text(unit)) < MAX_UNIT else "" for unit in units]
+        titles = [f"  {value_text(e, k, unit)}" for k, unit in enumerate(units)]
+        figure = figures.spectrum_shares(e.observation, e.ends, e.shares, e.amp_table, titles)
+        write_figure(folder, "spectrum_shares", *drawn(figure, DPI, True))
+    with written_whole(folder / "report.html") as part:
+        part.write_text(build_page(e, rendered), encoding="utf-8")

@@ -150,14 +150,14 @@ class TrainedNetwork:
             import pandas
         except ImportError:
             raise ImportError("predict_frame: needs pandas: pip install pandas") from None
-        from report.style import plotted, unit_text
+        from report.style import as_text, plotted
 
         if self.amp_table is None:
             raise ValueError("predict_frame: expected a network that was loaded from a run, which knows the units")
         columns = {}
         for amp, values in zip(self.amp_table, self.predict(spectra, auxiliary).T):
             values, unit, _ = plotted(amp, values)
-            columns[f"{amp.key} ({unit_text(unit)})" if unit else amp.key] = values
+            columns[f"{amp.key} ({as_text(unit)})" if unit else amp.key] = values
         return pandas.DataFrame(columns)
 
     def sensitivity(self, spectra, errors, amps=None, auxiliary=None, **options):

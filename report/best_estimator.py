@@ -19,6 +19,7 @@ from common.metrics import band_share, scores, shares, spearman
 from constants import AMP, BANDS
 from loaders import load_dataset
 from preprocessing import take
+from report.diagnostics import BIN_WIDTH_DEX, CREDIBILITY_EPS, credibility, credible_from
 from report.style import NBSP, bin_ends, have_gaps, minus, percent, score, with_error
 
 RESAMPLES = 1000  # of the bootstrap
@@ -166,7 +167,7 @@ RULES = (
 )  # fmt: skip
 TRUST, CARE, DISTRUST = range(3)
 WORDS = ("Trust it", "Trust it with care", "Do not trust it")
-UNKNOWN = "without the best estimator nothing shows whether it looks at the right bins"
+UNKNOWN = "the best estimator is not known"
 
 
 class Verdict(NamedTuple):
@@ -175,6 +176,7 @@ class Verdict(NamedTuple):
     ``ranges`` are the wavelengths (low, high, share), micron, that together hold half of the map, the largest share
     first; ``enrichment`` is the share of the map in a molecule's known bands over the share of the bins there.
     ``error_ratio`` is the squared error over the limit, ``unknowable`` the limit over the variance of the AMP.
+    From the prediction ``credible_from`` up, the predicted abundance of a molecule is credible (`diagnostics`).
     ``agreement`` is the rank correlation with the optimal map, ``reaction`` the sum of the map over that of the optimal
     one, ``misplaced`` the share of the map in other bins than the optimal one. ``differing`` are the bins (low, high,
     share, best) whose share differs from the best estimator's by more than the errors, the largest difference first.
@@ -193,6 +195,7 @@ class Verdict(NamedTuple):
     misplaced: float | None = None
     best_in_bands: float | None = None
     differing: tuple = ()
+    credible_from: float | None = None
 
     @property
     def below_limit(self):
@@ -224,7 +227,12 @@ class Verdict(NamedTuple):
     def conclusion(self):
         """The conclusion as a sentence with its reasons."""
         reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
-        return minus(WORDS[self.level] + (f", because {' and '.join(reasons)}." if reasons else "."))
+        text, start = WORDS[self.level], self.credible_from
+        if start is not None and self.level != DISTRUST:
+            text += (
+                f" from log₁₀{NBSP}VMR{NBSP}{start:.1f} up" if np.isfinite(start) else ", at no abundance to 0.5 dex"
+            )
+        return minus(text + (f", because {' and '.join(reasons)}." if reasons else "."))
 
     @property
     def how_good(self):
@@ -270,6 +278,9 @@ def verdicts(run, best=None):
             known["in_bands"] = band_share(values, run.wavelength, bands)
             covered = band_share(np.ones(len(values)), run.wavelength, bands)
             known["enrichment"] = known["in_bands"] / covered if covered else None
+        if amp.kind == "molecule" and amp.scale == "log10":
+            pair = (run.y_test[:, [k]], network.y_pred[:, [k]])
+            known["credible_from"] = credible_from(credibility(*pair, [CREDIBILITY_EPS], [BIN_WIDTH_DEX])[0])
         ranges = half_of_the_map(values, ends) if values.sum() > 0 else []
         found.append(Verdict(amp, float(r2[k]), ranges, **known, **beside[k]))
     return found

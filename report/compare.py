@@ -13,19 +13,15 @@ from common import metrics
 from common.files import read_bounded, written_whole
 from constants import BANDS
 from report.best_estimator import WORDS, best_estimator_of, verdicts
-from report.page import CLASSES, NO_BEST, as_text, grid, page_head, pairs, plain, table
+from report.page import CLASSES, NO_BEST, grid, pairs, plain, table, whole_page
 from report.pictures import among
-from report.share_panels import Steps, panel
-from report.style import INK, bin_ends, minus, score
+from report.share_panels import Steps, legend, panel
+from report.style import INK, as_text, bin_ends, minus, score
 from runio.results import load_run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MAX_LOG = 100_000_000  # bytes of a run.log, or of a page
 MAX_WEIGHTS = 2_000_000_000  # bytes of the weights of a network
-KEY = (
-    "Steps: the share of each bin in the sensitivity of the parameter, in per cent: {lines}. Grey: the molecule's known"
-    " bands. Point at a bin for its numbers."
-)
 
 
 def write_comparison(run_folders, output):
@@ -68,17 +64,14 @@ def _page(runs):
         f" the lowest is {score(np.nanmin(r2))}."
     )
     scores = [[plain(a.label), *(score(v[k].r2) for v in found)] for k, a in enumerate(runs[0].amp_table)]
-    return f"""{page_head(title, result)}<section aria-label="Networks">{_networks(runs, names, found)}</section>
-<section aria-label="Maps">{_panels(runs, names, found, best)}</section>
-<section aria-labelledby="scores"><h2 id="scores">R² of each parameter</h2>
-{table("R² on the test spectra", ["AMP", *map(html.escape, names)], scores, "compared", "numbers")}
-<p class="key">{"" if best else NO_BEST}</p></section>
-<section aria-labelledby="folders"><h2 id="folders">Folders</h2>
-{pairs({f"{i}. {name}": run.folder for i, (name, run) in enumerate(zip(names, runs), 1)})}</section>
-</main>
-</body>
-</html>
-"""
+    folders = {f"{i}. {name}": run.folder for i, (name, run) in enumerate(zip(names, runs), 1)}
+    table_of_scores = table("R² on the test spectra", ["AMP", *map(html.escape, names)], scores, "compared", "numbers")
+    sections = [
+        ("scores", "R² of each parameter", table_of_scores + ("" if best else f"<p class='key'>{NO_BEST}</p>")),
+        ("folders", "Folders", pairs(folders)),
+    ]
+    first = _networks(runs, names, found) + _panels(runs, names, found, best)
+    return whole_page(title, result, first, sections)
 
 
 def _networks(runs, names, found):
@@ -132,9 +125,9 @@ def _panels(runs, names, found, best):
         articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n{words}")
     if not articles:
         return "<p>No run has an exact map.</p>"
-    legend = [f'<span style="color:{c}" aria-hidden="true">■</span> {html.escape(n)}' for n, c in zip(names, colours)]
-    legend += ["dashed the best possible estimator"] if best else []
-    return f"<p class='key'>{KEY.format(lines=', '.join(legend))}</p>" + grid(articles)
+    colours = [f'<span style="color:{c}" aria-hidden="true">■</span> {html.escape(n)}' for n, c in zip(names, colours)]
+    colours += ["dashed the best possible estimator"] if best else []
+    return f"<p class='key'>{legend(ends, 'the parameter', ': ' + ', '.join(colours))}</p>" + grid(articles)
 
 
 def seconds_of_run(folder):

@@ -175,6 +175,13 @@ def credibility(y_test, y_pred, eps, width, min_spectra=MIN_SPECTRA):
     return [Credibility(c, p, *_wilson(p, n), n, float(one)) for (c, p, n), one in zip(columns, eps)]
 
 
+def credible_from(found, delta=CREDIBILITY_DELTA, width=BIN_WIDTH_DEX):
+    """Return the prediction above which a `Credibility` in bins of ``width`` is at least ``delta``; infinity: none."""
+    failed = np.flatnonzero(found.probability < delta)
+    edges = np.append(found.predicted - width / 2, np.inf)
+    return float(edges[failed[-1] + 1 if len(failed) else 0])
+
+
 def _wilson(share, count, z=1.959964):
     """95 % interval of a binomial share (Wilson 1927): inside [0, 1], also for shares of 0 and 1."""
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)

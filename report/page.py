@@ -13,10 +13,10 @@ from common import metrics
 from common.files import csv_text, written_whole
 from constants import BANDS
 from report import style
-from report.best_estimator import DISTRUST, WHY_BLUE, best_estimator_of, looks_blue, verdicts
-from report.diagnostics import calibration
+from report.best_estimator import DISTRUST, RULES, WHY_BLUE, best_estimator_of, looks_blue, verdicts
+from report.diagnostics import CREDIBILITY_DELTA, CREDIBILITY_EPS, calibration
 from report.pictures import MAKERS, among, make_figures, noise_of_test
-from report.share_panels import Steps, panel
+from report.share_panels import Steps, legend, panel
 from runio.config import flatten
 
 MAX_WHOLE = 24  # letters of a header
@@ -28,17 +28,19 @@ NO_MAP = "<p>This run was made without the sensitivity test, so it has no sensit
 FIRST = "sensitivity_shares"  # shown as inline SVG at the top of the page
 THREE = "{:#.3g}".format  # digits
 CLASSES = ("trust", "care", "distrust")
-KEY = (
-    "The sensitivity of a parameter to a bin is the mean squared change of its prediction when this bin alone is"
-    " redrawn within its error. Steps: the share of each bin in the sum over all bins, in per cent; band: its standard"
-    " error; {best}grey: the molecule's known bands. Point at a bin for its share and its sensitivity. AMP stands for"
-    " atmospheric model parameter."
+SENSITIVITY = (
+    " The sensitivity of a parameter to a bin is the mean squared change of its prediction when this bin alone is"
+    " redrawn within its error. AMP stands for atmospheric model parameter."
+)
+UP = (
+    "“From log₁₀ VMR ... up”: in all bins of predictions above this one, at least {:.0%} of the true values are within"
+    " {:g} dex (see Credibility)."
 )
 BEST = (
-    "The best estimator is the mean of the posterior. Its mean squared error is the limit, which no estimator can beat:"
-    " the variance of the posterior, averaged over {n} test spectra whose posteriors were sampled. Agreement is the"
-    " rank correlation, over the bins, of the network's sensitivity with that of the best estimator. The thresholds of"
-    " the verdicts are in docs/method.md, Verdict."
+    "The best estimator is the mean of the posterior. Its mean squared error is the limit: the variance of the"
+    " posterior, averaged over {n} test spectra whose posteriors were sampled. Agreement is the rank correlation, over"
+    " the bins, of the network's sensitivity with that of the best estimator. “Trust it” means that no threshold is"
+    " passed ({rules}). All are in docs/method.md, Verdict."
 )
 NO_BEST = (
     "This data set's best possible estimator is not known. A verdict then depends on R² and, for a molecule, on its"
@@ -63,10 +65,7 @@ def write_figures(run, folder=None, figures="report", processes=1):
     files = style.all_drawn(tasks, processes)
     small = dict(zip(again, (png for png, _ in files[len(wide) :])))
     for name, (png, pdf) in zip(wide, files):
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind, content in (("png", png), ("pdf", pdf)):
-            with written_whole(folder / f"{name}.{kind}") as part:
-                part.write_bytes(content)
+        style.write_figure(folder, name, png, pdf)
     return {name: (picture, files[i][0], small.get(name)) for i, (name, picture) in enumerate(wide.items())}
 
 
@@ -81,37 +80,51 @@ def write_report(run, rendered, path=None):
     return path
 
 
-def page_head(title, result):
-    """Return the beginning of all pages: style, title, and the result (HTML) below it."""
-    head, sheet = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("head.html", "page.css"))
-    return Template(head).substitute(style=sheet.rstrip(), title=html.escape(title), result=result)
+def whole_page(title, result, first, sections):
+    """Return a page: title, result and ``first`` (HTML), links to all headings below, and the sections.
+
+    ``sections`` are (identity, heading, HTML) each.
+    """
+    page, sheet = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.html", "page.css"))
+    below = "\n".join(
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{heading}</h2>\n{content}</section>'
+        for name, heading, content in sections
+    )
+    headings = re.findall(r'<h[23] id="([^"]+)">(.*?)</h', below)
+    return Template(page).substitute(
+        style=sheet.rstrip(), title=html.escape(title), result=result, first=first, sections=below,
+        links="\n".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading in headings),
+    )  # fmt: skip
 
 
 def build_page(run, rendered):
     """Return the report as text."""
     title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
     settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
-    command, shown = run.config.get("command"), {name: one for name, one in rendered.items() if name != FIRST}
-    best = best_estimator_of(run)
+    command, best = run.config.get("command"), best_estimator_of(run)
     found = verdicts(run, best)
-    return Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).substitute(
-        head=page_head(title, result(run, found)),
-        panels=_panels(run, found, best),
-        notes=_notes(run, found, best),
-        links="".join(f'<li><a href="#{name}">{html.escape(one[0].title)}</a></li>' for name, one in shown.items()),
-        summary=pairs(summary(run)),
-        scores=_scores(run) + _in_numbers(found) + _errors(run),
-        figures=("" if run.best.sensitivity or run.best.sensitivity_single else NO_MAP)
-        + "\n".join(figure_section(name, *one) for name, one in shown.items()),
-        command=f"<pre tabindex='0'><code>{html.escape(command)}</code></pre>" if command else UNRECORDED,
-        versions=pairs(run.config.get("versions")),
-        settings=pairs(settings),
-        targets=_targets(run),
-    )
+    figures = [figure_section(name, *one) for name, one in rendered.items() if name != FIRST]
+    if not (run.best.sensitivity or run.best.sensitivity_single):
+        figures.insert(0, NO_MAP)
+    made = f"""<h3>Command</h3>
+{f"<pre tabindex='0'><code>{html.escape(command)}</code></pre>" if command else UNRECORDED}
+<h3>Versions</h3>
+{pairs(run.config.get("versions"))}
+<h3>Settings</h3>
+<details open><summary>Every setting, as resolved</summary>
+{pairs(settings)}
+</details>"""
+    sections = [
+        ("scores", "Scores", _scores(run) + _in_numbers(run, found, best) + _errors(run)),
+        ("figures", "Figures", "\n".join(figures)),
+        ("run", "The run", pairs(summary(run)) + _targets(run)),
+        ("how", "How it was made", made),
+    ]
+    return whole_page(title, result(run, found), _panels(run, found, best) + _notes(run, found, best), sections)
 
 
-def result(run, found):
-    """Return the result of a run as one sentence of HTML: the verdict, then how good the predictions are."""
+def trusted(found):
+    """Return which parameters the verdicts trust, trust with care and do not trust, as HTML."""
     n, clauses = len(found), []
     for level, word in enumerate(("trust", "trust with care", "do not trust")):
         names = [plain(v.amp.label) for v in found if v.level == level]
@@ -119,13 +132,21 @@ def result(run, found):
         if names:
             whom = everything if len(names) == n > 1 else among(names)
             clauses.append(f'<strong class="{CLASSES[level]}">{word if clauses else word.capitalize()}</strong> {whom}')
+    return "; ".join(clauses)
+
+
+def result(run, found):
+    """Return the result of a run as one sentence of HTML: the verdict, then how good the predictions are."""
     who = f"the mean of {len(run.folds)} {run.model} networks" if run.ensemble else f"the {run.model} network"
     mean = style.score(np.nanmean([v.r2 for v in found]), 2)
-    text = f"{'; '.join(clauses)}: {html.escape(who)} has R² {mean} on {len(run.y_test)} test spectra"
+    text = f"{trusted(found)}: {html.escape(who)} has R² {mean} on {len(run.y_test)} test spectra"
     if found[0].error_ratio is None:
         return f"{text} (mean over the parameters)."
     ratio = np.median([v.error_ratio for v in found])
-    return f"{text} (mean over the parameters) and {ratio:.2f} times the smallest possible squared error (median)."
+    return (
+        f"{text} (mean over the parameters) and {ratio:.2f} times (median) the limit, the smallest squared error that"
+        " any estimator can have; the best estimator, the mean of the posterior, has it."
+    )
 
 
 def _panels(run, found, best):
@@ -162,7 +183,7 @@ def grid(articles):
 def _texts(amp, ends, own, error, values, optimal):
     """Return what is shown of each bin of a panel, (n_bins,) texts; shares in per cent, values in AMP units squared."""
     factor, unit = style.difference_scale(amp)
-    unit = f" {as_text(unit)}²" if unit else ""
+    unit = f" {style.as_text(unit)}²" if unit else ""
     texts = []
     for b, (low, high) in enumerate(ends):
         text = f"{low:.3g}–{high:.3g} µm: {own[b]:.1f} ± {error[b]:.1f} %"
@@ -173,10 +194,16 @@ def _texts(amp, ends, own, error, values, optimal):
 
 def _notes(run, found, best):
     """Return the notes under the panels: what the lines are, and what the words of the verdicts mean."""
-    key = KEY.format(best="dashed: the best possible estimator; " if best else "")
-    blue = f"<p class='key'>{WHY_BLUE}</p>" if looks_blue(found, run.wavelength) else ""
-    shown = f"<p class='key'>{key}</p>" if run.best.sensitivity_single else ""
-    return f"{shown}{blue}<p class='key'>{BEST.format(n=len(best.rows)) if best else NO_BEST}</p>"
+    ends = style.bin_ends(run.wavelength, run.bin_width)
+    lines = "; band: its standard error" + ("; dashed: the best possible estimator" if best else "")
+    texts = [legend(ends, "the parameter", lines) + SENSITIVITY] if run.best.sensitivity_single else []
+    if looks_blue(found, run.wavelength):
+        texts.append(WHY_BLUE)
+    if any(one.credible_from is not None for one in found):
+        texts.append(UP.format(CREDIBILITY_DELTA, CREDIBILITY_EPS))
+    rules = ", ".join(f"{rule.meaning} {'at least' if rule.below else 'at most'} {rule.care:g}" for rule in RULES[:-1])
+    texts.append(BEST.format(n=len(best.rows), rules=rules) if best else NO_BEST)
+    return "".join(f"<p class='key'>{text}</p>" for text in texts)
 
 
 def summary(run):
@@ -218,19 +245,18 @@ def plain(label):
     return out
 
 
-def as_text(label):
-    """Return a plot label as plain text, without LaTeX."""
-    return re.sub(r"\\mathrm|(?<!\\)\$|[{}]", "", label).replace(r"\$", "$")
-
-
 def table(caption, head, rows, identity="", kind=""):
-    """Return a table whose first row and first column are headers; cells are HTML."""
+    """Return a table whose first row and first column are headers; cells are HTML.
+
+    The ``kind`` "values" becomes a list of labelled values on a narrow screen; "numbers" are aligned at the right.
+    """
     cells = "".join(f'<th scope="col"{_long(cell)}>{cell}</th>' for cell in head)
+    form = '<td data-label="{}"><span>{}</span></td>' if kind == "values" else "<td>{1}</td>"
     body = "\n".join(
-        f'<tr><th scope="row"{_long(row[0])}>{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>"
+        f'<tr><th scope="row"{_long(row[0])}>{row[0]}</th>{"".join(map(form.format, head[1:], row[1:]))}</tr>'
         for row in rows
     )
-    name = re.sub(r"\W+", "-", f"table {caption}")  # a caption above: in the table it would be as narrow as the table
+    name = re.sub(r"(<[^>]+>|\W)+", "-", f"table {caption}")  # a caption above, as the table may be narrow
     about = (f' id="{identity}"' if identity else "") + (f' class="{kind}"' if kind else "")
     return (
         f'<div class="wide"><p class="caption" id="{name}">{caption}</p><table{about} aria-labelledby="{name}">'
@@ -266,12 +292,12 @@ def _scores(run):
             continue
         with open(path, newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
-        single = [row for row in rows if row[0].isdigit()]
-        if len(single) > MAX_FOLDS:
-            caption += f"; the scores of all {len(single)} folds are in {name}.csv"
-            rows = rows[len(single) :]
-        elif len(single) == 1:
-            rows = single
+        folds = sum(row[0].isdigit() for row in rows)
+        if folds > MAX_FOLDS:
+            caption += f"; the scores of all {folds} folds are in {name}.csv"
+        elif folds > 1:
+            caption += '<span class="narrow">; those of the folds are shown on a wider screen</span>'
+        rows = rows[folds:] if folds > MAX_FOLDS else rows[:1] if folds == 1 else rows
         titles = {"mean": "Average of the folds", "mean of folds": "Mean prediction"}
         columns = [titles.get(row[0], f"Fold {html.escape(row[0])}") for row in rows]
         body = [
@@ -287,7 +313,7 @@ def _scores(run):
     return "\n".join(tables)
 
 
-def _in_numbers(found):
+def _in_numbers(run, found, best):
     """Return the numbers behind the verdicts as a table."""
     known, rows = found[0].error_ratio is not None, []
     for one in found:
@@ -306,7 +332,9 @@ def _in_numbers(found):
         "<p>In other bins: the share of the sensitivity that lies in other bins than that of the best estimator."
         " Sum / best: the sensitivity summed over all bins, divided by the same sum of the best estimator. In"
         " bands: the share of the sensitivity in the molecule's known bands, and in brackets that of the best"
-        " estimator.</p>"
+        f" estimator. Error / limit is measured on the {len(best.rows)} spectra with sampled posteriors, R² and the"
+        f" mean squared error on all {len(run.y_test)}, so that error / limit times limit / variance gives 1 − R² only"
+        " within the scatter of so few spectra.</p>"
     )
 
 
@@ -326,8 +354,8 @@ def _errors(run):
         [plain(a.label), *(style.percent(share, 1) for share in column)] for a, column in zip(run.amp_table, inside.T)
     ]
     caption = (
-        f"Truths inside the prediction intervals: {len(truth[some])} test spectra; the intervals are made from {half}"
-        " others, as for an observation"
+        f"Share of true values inside the prediction intervals: {len(truth[some])} test spectra; the intervals are made"
+        f" from {half} others, as for an observation"
     )
     text = table(caption, head, rows, "coverage", "numbers")
     if len(run.folds) > 1:
@@ -335,7 +363,7 @@ def _errors(run):
         share = calibration(run.y_test, folds, [1.0]).inside.mean()
         text += (
             "<p>Is the spread of the folds an error bar?"
-            f" {'No: only ' if share < LEAST_HONEST else ''}{style.percent(share)} of the truths lie within one"
+            f" {'No: only ' if share < LEAST_HONEST else ''}{style.percent(share)} of the true values lie within one"
             f" standard deviation of the folds; it would be {style.percent(0.68)} for an error bar. It reflects the"
             " training and not the photon noise.</p>"
         )
@@ -348,7 +376,8 @@ def _targets(run):
     for a, truth in zip(run.amp_table, run.y_test.T):
         values, unit, _ = style.plotted(a, [truth.min(), np.median(truth), truth.max()])
         learnt = "logarithm" if a.scale == "log10" else "value"
-        rows.append([plain(a.label), plain(unit) or "none", *(style.minus(f"{value:.4g}") for value in values), learnt])
+        values = (style.minus(style.amount(value, 4)) for value in values)
+        rows.append([plain(a.label), plain(unit) or "none", *values, learnt])
     head = ["AMP", "Unit", "Least", "Median", "Greatest", "Learnt as"]
     return table("Targets in the test set", head, rows, "targets", "numbers")
 

@@ -1,18 +1,24 @@
 """Maps as inline SVG, written by hand: steps against wavelength with an error band, and a text for each bin.
 
-The texts are ``<title>`` elements, which browsers show when the pointer rests on a bin. There are no scripts, and
-nothing that a strict Content-Security-Policy forbids.
+The style sheet shows the text of a bin while the pointer is on it, or after a tap. There are no scripts, and nothing
+that a strict Content-Security-Policy forbids.
 """
 
 import html
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
 
-from report.style import INK, NBSP, blocks, plain_ticks
+from report.style import INK, NBSP, blocks, have_gaps, plain_ticks
 
 WIDTH, HEIGHT = 360, 104  # units of the drawing, about one pixel each on a telephone
 LEFT, RIGHT, TOP, FOOT = 40, WIDTH - 6, 8, HEIGHT - 18  # of the axes in it
+KEY = (
+    "Steps: the share of each bin in the sensitivity of {whose}, in per cent{lines}. Grey: the molecule's known bands."
+    " Point at a bin, or tap it, for its numbers.{gaps}"
+)
+LETTERS = 44  # of a line in a panel
 ROUND = (11, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120)  # upper ends of the vertical axis, but for a power of ten
 
 
@@ -23,6 +29,16 @@ class Steps(NamedTuple):
     error: np.ndarray | None
     colour: str
     dashes: str = ""
+
+
+def legend(ends, whose, lines=""):
+    """Return the words below panels of bins with these ``ends``: what they show, and why a line may be broken."""
+    return KEY.format(whose=whose, lines=lines, gaps=no_bins(ends))
+
+
+def no_bins(ends):
+    """Return a sentence about breaks of a line where there are gaps between bins with these ``ends``, or ""."""
+    return " A line is broken where there are no bins." if have_gaps(ends).any() else ""
 
 
 def panel(ends, lines, texts, label, bands=()):
@@ -62,7 +78,11 @@ def panel(ends, lines, texts, label, bands=()):
     for share, y in ((f"{top:.3g}{NBSP}%", TOP + 6), (f"{top / 2:.3g}", (TOP + FOOT) / 2 + 4), ("0", FOOT + 4)):
         parts.append(f'<text x="{LEFT - 4}" y="{y:g}" text-anchor="end">{share}</text>')
     for (left, right), text in zip(x, texts):
-        parts.append(f"<rect {_box(left, right)}><title>{html.escape(text)}</title></rect>")
+        rows = [
+            f'<tspan x="{RIGHT}" y="{TOP + 10 + 14 * i}">{html.escape(row)}</tspan>'
+            for i, row in enumerate(textwrap.wrap(text, LETTERS))
+        ]
+        parts.append(f'<rect {_box(left, right)}/><text class="bin" text-anchor="end">{" ".join(rows)}</text>')
     return "\n".join([*parts, "</svg>"])
 
 

@@ -23,6 +23,7 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
+from common.files import written_whole
 from common.processes import process_count, process_pool
 
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.1  # inches, widths of an AAS journal
@@ -117,6 +118,14 @@ def drawn(figure, dpi, with_pdf):
         if with_pdf:
             figure.savefig(file, format="pdf", dpi=200, metadata={"CreationDate": None})
     return png, file.getvalue()
+
+
+def write_figure(folder, name, png, pdf):
+    """Write what `drawn` returned into a folder, as ``name``.png and .pdf."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, content in (("png", png), ("pdf", pdf)):
+        with written_whole(folder / f"{name}.{kind}") as part:
+            part.write_bytes(content)
 
 
 def png_of(figure, dpi):
@@ -309,9 +318,10 @@ def plotted(amp, values):
     return values / amp.plot_factor, unit, False
 
 
-def unit_text(unit):
-    """Return a unit as people type it: M_J for the LaTeX of figures."""
-    return re.sub(r"\\mathrm|[${}\\]", "", unit.replace("log$_{10}$", "log10").replace("₁₀", "10"))
+def as_text(label):
+    """Return a plot label or unit as people type it: M_J for the LaTeX of figures."""
+    plain = re.sub(r"\\mathrm|(?<!\\)\$|[{}]", "", label.replace("log$_{10}$", "log10"))
+    return plain.replace(r"\$", "$").replace("₁₀", "10")
 
 
 def difference_scale(amp):
@@ -319,12 +329,13 @@ def difference_scale(amp):
     return (1.0, "dex") if amp.scale == "log10" else (amp.plot_factor, amp.plot_unit)
 
 
-def amount(value):
-    """Print a number with two digits, never as 1e+02, and a small one with a power of ten."""
-    if abs(value) >= 99.5:
-        return f"{value:.0f}"
-    digits, _, exponent = f"{value:.2g}".partition("e")
-    return f"{digits}×{power_of_ten(10.0 ** int(exponent))}" if exponent else digits
+def amount(value, digits=2):
+    """Print a number with so many digits, never as 1e+02, and one below 0.001 with a power of ten."""
+    if 0 < abs(value) < 1e-3:
+        number, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{number}×{power_of_ten(10.0 ** int(exponent))}"
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in text else text
 
 
 def minus(text):

@@ -8,12 +8,14 @@ import pytest
 from observation.compare import (
     LEVELS,
     MIN_PLANETS,
+    ONE_SIDED,
     Comparison,
     TestPlanets,
     compare,
     consistency,
     error_level,
     intervals,
+    longest_row,
     planets_as_seen,
 )
 from studies.answer_coverage import RULES, score_intervals
@@ -70,6 +72,24 @@ def test_a_bias_moves_the_interval_and_no_end_leaves_the_simulated_range():
     assert edge.min() >= truths.min() and edge.max() <= truths.max()
     beyond = intervals(answers, truths, np.array([[5.0]]))
     assert (beyond > 1).all()  # an answer that no planet has is not brought back
+
+
+def test_a_limit_of_a_posterior_that_piles_up_at_an_edge_is_its_95_per_cent_quantile():
+    """A flat prior cut at 0 and an observed 0 with normal noise: half of a normal distribution, with 1.96 of noise."""
+    rng = np.random.default_rng(12)
+    truths = rng.uniform(0, 10, (20000, 1))
+    seen = truths + rng.standard_normal(truths.shape)
+    _, upper = intervals(seen, truths, np.array([[0.0]]), levels=ONE_SIDED)[0, :, 0, 0]
+    assert upper == pytest.approx(1.96, abs=0.3)
+
+
+def test_a_long_row_of_residuals_of_the_same_sign_is_named_beside_the_headline():
+    assert longest_row(np.array([1, 1, -1, -1, -1, 1.0])) == slice(2, 5) and longest_row(np.ones(1)) == slice(0, 1)
+    residuals = np.array([1, -1, 1, 1, 1, -1.0])
+    for share, place in ((0.04, 0), (0.5, 1)):
+        like = Comparison(1.0, 0.5, 1.0, 0.5, 1.0, 0.5, residuals, np.zeros(6), 500, 0.0, longest_row(residuals), share)
+        sentences = consistency(like, None, np.arange(1.0, 7)).sentences
+        assert "All 3 bins from 3 to 5 µm lie above" in sentences[place] and "All 3" not in sentences[1 - place]
 
 
 def test_few_planets_give_no_interval_and_twins_no_zero_division():
@@ -160,5 +180,5 @@ def test_too_few_test_planets_and_old_runs_are_said_and_not_guessed():
     assert old.status == "unknown" and "keeps no test spectra" in old.sentences[0]
     assert consistency(None, None, np.ones(3), beyond=["Tp"]).status == "outside"
     assert consistency(None, None, np.ones(3), deviations=9.0).status == "outside"
-    like = Comparison(1.0, 0.5, 1.0, 0.5, 1.0, 0.5, np.zeros(3), np.zeros(3), 500)
+    like = Comparison(1.0, 0.5, 1.0, 0.5, 1.0, 0.5, np.zeros(3), np.zeros(3), 500, 0.0, slice(0, 3), 1.0)
     assert consistency(like, None, np.ones(3), deviations=9.0).status == "inside"  # a skewed prior has such depths

@@ -1,5 +1,7 @@
 """The page of an observation shows the numbers it was given, in any size, and is one file without references."""
 
+import re
+
 import browser
 import numpy as np
 import pytest
@@ -9,7 +11,20 @@ from constants import AMPS, amp
 from loaders.observation import Observation
 from observation.apply import directions
 from observation.compare import Consistency
-from observation.page import Estimate, build_page, constraint, make_pictures, value_text, write_page
+from observation.page import (
+    EXCLUDED,
+    LOWER,
+    MEASURED,
+    OPEN,
+    UPPER,
+    Estimate,
+    build_page,
+    constraint,
+    make_pictures,
+    value_text,
+    write_page,
+)
+from report.best_estimator import Verdict
 
 
 def spectrum(n_bins=13, **changes):
@@ -40,7 +55,9 @@ def estimate_of(n_bins=13, n_amps=5, **changes):
         "amp_table": table,
         "values": centre,
         "intervals": np.array([[centre - 0.3 * width, centre + 0.2 * width], [centre - width, centre + width]]),
+        "one_sided": np.array([centre - 0.8 * width, centre + 0.8 * width]),
         "limits": np.array([centre - 2 * width, centre + 2 * width]),
+        "verdicts": [Verdict(a, 0.6, []) for a in table],
         "consistency": Consistency("outside", ["Out of distribution <b>", "Errors & more."], {}),
         "expected": np.full(n_bins, 0.02),
         "residuals": np.sin(np.arange(n_bins)),
@@ -61,11 +78,20 @@ def page_of(values, figures=False):
 def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consistency():
     page = page_of(estimate_of())
     first = page[: page.index("<nav")]
-    for text in ("<strong>−6.00</strong>", "−6.51 to −5.66", "−7.70 to −4.30", "measured", "Out of distribution"):
+    for text in (
+        "<strong>−6.00 +0.34 −0.51</strong>",
+        "−6.51 to −5.66",
+        "−7.70 to −4.30",
+        "measured",
+        "Out of distribution",
+    ):
         assert text in first, text
     assert "no estimate can be relied on" in first
     sure = page_of(estimate_of(consistency=Consistency("inside", ["Consistent."], {})))
-    assert "<strong>Measured</strong>: H<sub>2</sub>O, " in sure[: sure.index("<main")]
+    result = sure[: sure.index("<main")]
+    assert "<strong>Measured</strong>: H<sub>2</sub>O, " in result
+    assert '<strong class="care">Trust with care</strong> all 5 parameters' in result
+    assert sure.count("Trust it with care, because only 60\N{NO-BREAK SPACE}% of the variance is recovered") == 10
     assert "&lt;b&gt;" in page and "<b>" not in page and "&lt;planet&gt;" in page
 
 
@@ -74,17 +100,19 @@ def test_each_bin_shows_its_true_ends_its_share_and_its_depth():
     values = estimate_of(observation=seen, residuals=np.full(13, -1.25))
     page = page_of(values)
     panels = page[page.index('class="amps"') : page.index('<h2 id="figures"')]
-    text = "<title>11.95–12.05 µm: 52.0 %, depth 2.0000 ± 0.0050 %, residual −1.2 σ (MIRI)</title>"
-    assert panels.count(text) == 4 and panels.count("<title>") == 4 * 13  # the last estimate is not sensitive to a bin
-    assert "measured. Half of its sensitivity is at 11.9–12.1 µm." in panels and "not sensitive to any bin" in panels
+    text = "11.95–12.05 µm: 52.0 %, depth 2.0000 ± 0.0050 %, residual −1.2 σ (MIRI)"
+    shown = [re.sub("<[^>]+>", "", one) for one in re.findall('<text class="bin".*?</text>', panels)]
+    assert shown.count(text) == 4 and len(shown) == 4 * 13  # the last estimate is not sensitive to a bin
+    assert "measured. Half of its sensitivity is at 11.9–12.1 µm." in panels and "Not sensitive to any bin" in panels
 
 
 def test_values_that_span_orders_of_magnitude_have_two_digits_each():
     table, ends = (amp("Pclouds"),), np.array([[[1.14], [3.79]], [[1.14], [5.59]]])  # log10 of Pa
-    values = estimate_of(13, 1, amp_table=table, values=np.array([2.32]), intervals=ends)
+    known = {"intervals": ends, "one_sided": ends[1], "limits": np.array([[0.0], [8.0]])}
+    values = estimate_of(13, 1, amp_table=table, values=np.array([2.32]), **known)
     page = page_of(values)
-    assert "<strong>0.0021</strong>" in page and "0.00014 to 0.062<" in page and "0.00014 to 3.9<" in page
-    assert value_text(values, 0) == "0.0021 (0.00014 to 0.062)"
+    assert "<strong>0.0021 (1.4×10⁻⁴ to 0.062)</strong>" in page and "1.4×10⁻⁴ to 3.9<" in page
+    assert value_text(values, 0) == "0.0021 (1.4×10⁻⁴ to 0.062)"
 
 
 def test_every_known_parameter_is_named_with_the_unit_of_the_report():
@@ -104,15 +132,38 @@ def test_systematics_are_given_in_the_unit_of_the_amp_and_as_multiples_of_its_er
     assert "12 µm" in lost and "±1.2 dex" in lost and "−0.2 dex (0.47 times its error)" in lost
 
 
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("key", ["H2O", "Mp"])
+def test_a_flat_posterior_at_an_edge_is_a_limit_if_it_excludes_enough(key, end):
+    """Of a flat posterior on the share w of a flat prior, all quantiles are known."""
+    for w, limit in (((1 - EXCLUDED) / 0.95 - 1e-6, True), ((1 - EXCLUDED) / 0.95 + 1e-6, False), (1, False)):
+        quantiles = np.array([[0.16, 0.84], [0.02275, 0.97725], [0.05, 0.95]]) * w
+        quantiles = (1 - quantiles[:, ::-1] if end else quantiles)[..., None]
+        one = estimate_of(
+            1, 1, amp_table=(amp(key),), values=quantiles[0].mean(axis=0), intervals=quantiles[:2],
+            one_sided=quantiles[2], limits=np.array([[0.0], [1.0]]),
+        )  # fmt: skip
+        always = key == "H2O" and end == 0 and w < 1  # less of a molecule looks like none
+        assert constraint(one, 0) == ((LOWER if end else UPPER) if limit or always else OPEN)
+        assert value_text(one, 0).startswith({LOWER: ">", UPPER: "<", OPEN: "not"}[constraint(one, 0)])
+
+
 @pytest.mark.parametrize(("low", "high", "says"), [
-    (-1.0, 1.0, "measured"), (-1.99, 1.0, "upper limit"), (-1.0, 1.99, "lower limit"), (-2, 2, "not constrained"),
-    (np.nan, np.nan, ""),
+    (-1.0, 1.0, MEASURED), (-1.79, 1.0, MEASURED), (-1.81, 1.0, UPPER), (-2, 2, OPEN), (np.nan, np.nan, ""),
 ])  # fmt: skip
-def test_an_interval_that_reaches_the_end_of_the_simulated_range_is_a_limit(low, high, says):
+def test_an_interval_that_reaches_the_end_of_the_simulated_range_is_open_there(low, high, says):
     values = estimate_of(1, 1)
     middle, width = values.values, np.ptp(values.limits, axis=0) / 4
     ends = np.array([[middle - width, middle + width], [middle + low * width, middle + high * width]])
     assert constraint(estimate_of(1, 1, intervals=ends), 0) == says
+
+
+def test_limits_are_named_on_top_of_the_page_with_their_values():
+    open_below = estimate_of().intervals
+    open_below[1, 0] = estimate_of().limits[0]
+    page = page_of(estimate_of(intervals=open_below, consistency=Consistency("inside", ["Consistent."], {})))
+    result = page[page.index('id="result"') : page.index("<main")].replace("\N{NO-BREAK SPACE}", " ")
+    assert "<strong>Upper limit (95 %)</strong>: log₁₀ H<sub>2</sub>O &lt; −4.64, " in result, result
 
 
 def test_shares_sum_to_one_and_an_estimate_that_nothing_moves_has_none():
@@ -134,8 +185,9 @@ def test_figures_of_one_bin_and_of_many_are_drawn_without_a_warning(n_bins, n_am
 def test_what_is_not_known_is_said_and_not_drawn():
     nothing = np.full((2, 2, 5), np.nan)
     values = estimate_of(
-        intervals=nothing, expected=None, residuals=None, sensitivity=None, systematics={}, redrawn=None, replaced=None,
-        observation=spectrum(instrument=None), consistency=Consistency("unknown", ["Unknown: why."], {}), made_from={},
+        intervals=nothing, one_sided=nothing[0], expected=None, residuals=None, sensitivity=None, systematics={},
+        redrawn=None, replaced=None, observation=spectrum(instrument=None),
+        consistency=Consistency("unknown", ["Unknown: why."], {}), made_from={},
     )  # fmt: skip
     pictures = make_pictures(values)
     assert set(pictures) == {"answer_intervals", "expectation"}
@@ -167,13 +219,13 @@ def test_the_page_shows_in_a_browser_wide_and_narrow_and_asks_for_nothing(tmp_pa
             assert page.ask(right) <= width, width
             assert page.ask("document.documentElement.scrollWidth") <= width
             assert page.ask("document.querySelector('.status').getBoundingClientRect().top < 300")
-            assert page.ask("Math.min(...[...document.querySelectorAll('svg text')].map(t => t.clientHeight ||"
-                            " t.getBoundingClientRect().height)) >= 11")  # fmt: skip
+            assert page.ask("""Math.min(...[...document.querySelectorAll('svg text:not(.bin)')].map(
+                t => t.clientHeight || t.getBoundingClientRect().height)) >= 11""")
         found = page.ask("""(() => {
-            const box = document.querySelectorAll('svg title')[12].parentNode;
+            const box = document.querySelectorAll('svg .bin')[12].previousSibling;
             box.scrollIntoView({block: 'center'});
             const b = box.getBoundingClientRect();
-            return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).textContent
+            return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).nextSibling.textContent
         })()""")
         assert "µm: 52.0 %, depth 1.9" in found, found
         assert page.ask("[...document.images].every(i => i.complete && i.naturalWidth > 0)")

@@ -252,7 +252,7 @@ def test_report_in_a_real_browser(tmp_path):
                 assert tab.ask(FIRST_SCREEN) >= least[width], width
         # the pointer over the middle of the first panel finds a bin with its numbers
         found = tab.ask("""(() => { const b = document.querySelector('.amp svg').getBoundingClientRect();
-            return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).querySelector('title').textContent
+            return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2).nextSibling.textContent
         })()""")
         number = r"[\d.×⁻⁰¹²³⁴-⁹]+"
         assert re.fullmatch("N–N µm: N ± N %, best estimator N %, N dex²".replace("N", number), found)
