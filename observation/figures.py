@@ -20,12 +20,12 @@ from report.style import (
     log_axis,
     new_figure,
     note,
+    our_style,
     panel_grid,
     panel_title,
     percent,
     plotted,
     short,
-    styled,
     wavelength_axis,
     with_unit,
 )
@@ -37,7 +37,7 @@ NARROW = 3.2  # inches: 7 points are 11 pixels then on a phone of 400
 MANY_BINS = 120  # from which on there are two panels in a row
 
 
-@styled
+@our_style()
 def answer_intervals(values, intervals, limits, amp_table, width=TWO_COLUMNS):
     """Draw values (n_amps,) with intervals (n_levels, 2, n_amps) on axes that span the limits (2, n_amps)."""
     n = len(amp_table)
@@ -69,7 +69,7 @@ def answer_intervals(values, intervals, limits, amp_table, width=TWO_COLUMNS):
     return figure
 
 
-@styled
+@our_style()
 def spectrum_shares(observation, ends, shares, amp_table, titles):
     """Draw the spectrum in a panel per AMP, bins coloured by their shares (n_amps, n_bins); a row of NaN has none."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
@@ -103,7 +103,7 @@ def spectrum_shares(observation, ends, shares, amp_table, titles):
     return figure
 
 
-@styled
+@our_style()
 def expectation(observation, ends, expected=None, residuals=None, width=TWO_COLUMNS):
     """Draw the spectrum by instrument with the ``expected`` depths (n_bins,), and the residuals from these below it."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error

@@ -117,12 +117,18 @@ def tolerance(amp_table, y_std):
     return binning(amp_table, y_std, CREDIBILITY_EPS, EPS_PER_STD)
 
 
-def _by_prediction(y_test, y_pred, width, summary, min_spectra):
-    """Apply ``summary`` to the errors in each bin of ``width`` (n_amps,) along the prediction.
+class AlongPrediction(NamedTuple):
+    """A quantity of one AMP with its 95 % interval in bins along the prediction, (n_bins_kept,) each."""
 
-    Returns, per AMP, a row for each bin with enough spectra: its centre, what ``summary`` returned of the errors and
-    the number of the AMP, and its number of spectra.
-    """
+    predicted: np.ndarray
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    count: np.ndarray  # of spectra
+
+
+def _by_prediction(y_test, y_pred, width, summary, min_spectra):
+    """Apply ``summary`` to the errors of each AMP and its number in bins of ``width``: an `AlongPrediction` per AMP."""
     found = []
     for k, step in enumerate(np.where(np.asarray(width) > 0, width, 1.0)):
         index, rows = np.floor(y_pred[:, k] / step), []
@@ -130,60 +136,35 @@ def _by_prediction(y_test, y_pred, width, summary, min_spectra):
             if count >= min_spectra:
                 inside = index == i
                 rows.append(((i + 0.5) * step, *summary(y_pred[inside, k] - y_test[inside, k], k), count))
-        found.append(rows)
+        found.append(AlongPrediction(*np.array(rows, float).reshape(-1, 5).T))
     return found
 
 
-class Deviation(NamedTuple):
-    """Predicted - true of one AMP in bins along the prediction, (n_bins_kept,): centre, median, ends, spectra."""
-
-    predicted: np.ndarray
-    median: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    count: np.ndarray
-
-
 def deviation(y_test, y_pred, width, min_spectra=MIN_SPECTRA):
-    """Median and central 95 % of the error in bins of ``width`` (n_amps,) along the prediction: a `Deviation` per AMP.
+    """Median and central 95 % of predicted - true in bins of ``width`` (n_amps,): an `AlongPrediction` per AMP.
 
     Bins with fewer than ``min_spectra`` spectra are left out.
     """
-    found = _by_prediction(y_test, y_pred, width, lambda e, _: np.quantile(e, (0.5, 0.025, 0.975)), min_spectra)
-    return [Deviation(*np.array(rows, float).reshape(-1, 5).T) for rows in found]
-
-
-class Credibility(NamedTuple):
-    """P(|predicted - true| < eps) of one AMP in bins along the prediction, (n_bins_kept,), with 95 % intervals."""
-
-    predicted: np.ndarray
-    probability: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    count: np.ndarray
-    eps: float
+    return _by_prediction(y_test, y_pred, width, lambda e, _: np.quantile(e, (0.5, 0.025, 0.975)), min_spectra)
 
 
 def credibility(y_test, y_pred, eps, width, min_spectra=MIN_SPECTRA):
-    """P(|predicted - true| < eps) in bins of ``width`` along the prediction (the paper's credibility).
+    """P(|predicted - true| < eps) in bins of ``width`` (the paper's credibility): an `AlongPrediction` per AMP.
 
     ``eps`` and ``width`` (n_amps,) are those of `tolerance` and `binning`; bins with fewer than ``min_spectra`` spectra
-    are left out. Returns a `Credibility` per AMP.
+    are left out.
     """
-    found = _by_prediction(y_test, y_pred, width, lambda e, k: [np.mean(np.abs(e) < eps[k])], min_spectra)
-    columns = [np.array(rows, float).reshape(-1, 3).T for rows in found]
-    return [Credibility(c, p, *_wilson(p, n), n, float(one)) for (c, p, n), one in zip(columns, eps)]
-
-
-def credible_from(found, delta=CREDIBILITY_DELTA, width=BIN_WIDTH_DEX):
-    """Return the prediction above which a `Credibility` in bins of ``width`` is at least ``delta``; infinity: none."""
-    failed = np.flatnonzero(found.probability < delta)
-    edges = np.append(found.predicted - width / 2, np.inf)
-    return float(edges[failed[-1] + 1 if len(failed) else 0])
+    return _by_prediction(y_test, y_pred, width, lambda e, k: _wilson(np.mean(np.abs(e) < eps[k]), len(e)), min_spectra)
 
 
 def _wilson(share, count, z=1.959964):
-    """95 % interval of a binomial share (Wilson 1927): inside [0, 1], also for shares of 0 and 1."""
+    """Return a binomial share with its 95 % interval (Wilson 1927): inside [0, 1], also for shares of 0 and 1."""
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)
+    return share, np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)
+
+
+def credible_from(found, delta=CREDIBILITY_DELTA):
+    """Return the centre of the bin from which on all of a `credibility` reach ``delta``; infinity where none does."""
+    failed = np.flatnonzero(found.value < delta)
+    return float(np.append(found.predicted, np.inf)[failed[-1] + 1 if len(failed) else 0])

@@ -11,11 +11,11 @@ from report import style
 DENSE = 1500  # points in a panel above which their density is shown instead of each
 
 
-@style.styled
+@style.our_style()
 def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=style.TWO_COLUMNS):
     """Predicted against true, with the 1:1 line, and R2 (n_amps,) if given."""
     n = len(amp_table)
-    row_height = 1.75 if n > 12 or width < style.TWO_COLUMNS else 2.15
+    row_height = 1.75 if n > 15 or width < style.TWO_COLUMNS else 2.15
     figure, axes = style.panel_grid(n, row_height, width=width, labels=("True", "Predicted"))
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
         _true_vs_predicted(ax, y_test[:, i], y_pred[:, i], amp)
@@ -50,7 +50,7 @@ def _true_vs_predicted(ax, truth, predicted, amp):
         style.note(ax, f"{(~inside).sum()} off scale", x=0.95, y=0.05)
 
 
-@style.styled
+@style.our_style()
 def bias_variance(result, amp_table, width=style.TWO_COLUMNS):
     """Median error along the truth with its central 68 %, from a `diagnostics.BiasVariance`."""
     labels = "True", "Δ: predicted − true (median, central 68 %)"
@@ -72,9 +72,9 @@ def _title(ax, amp, x_unit, y_unit):
     style.panel_title(ax, amp, style.with_unit("", x_unit) + ("" if same else f"; Δ in {y_unit}"))
 
 
-@style.styled
+@style.our_style()
 def deviation(results, amp_table, width=style.TWO_COLUMNS):
-    """Error against the prediction from a `diagnostics.Deviation` per AMP: median, 95 % interval, spectra per bin."""
+    """Error against the prediction from a `diagnostics.AlongPrediction` per AMP: median, 95 % interval, spectra."""
     labels = "Predicted", "Δ: predicted − true (95 % interval)"
     figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
     for ax, amp, one in zip(axes, amp_table, results):
@@ -84,7 +84,7 @@ def deviation(results, amp_table, width=style.TWO_COLUMNS):
         if not _enough(ax, x):
             ax.set_yticks([])
             continue
-        y = one.median / factor
+        y = one.value / factor
         error = [y - one.low / factor, one.high / factor - y]
         ax.errorbar(x, y, yerr=error, color=amp.colour, marker="o", lw=0, elinewidth=0.9, zorder=3)
         ax.axhline(0, color=style.INK, lw=0.6, ls="--")
@@ -111,29 +111,29 @@ def _counts(ax, x, count):
     style.note(ax, f"n ≤ {np.max(count):.0f}", x=0.97, y=0.16, color="#5A5A5A")
 
 
-@style.styled
-def credibility(results, amp_table, delta, width=style.TWO_COLUMNS):
-    """Probability that the truth is within eps of the prediction, from a `diagnostics.Credibility` per AMP.
+@style.our_style()
+def credibility(results, amp_table, eps, delta, width=style.TWO_COLUMNS):
+    """Probability that the truth is within ``eps`` (n_amps,), from a `diagnostics.AlongPrediction` per AMP.
 
     ``delta`` is the threshold to mark.
     """
     labels = "Predicted", "P(|predicted − true| < ε)"
     figure, axes = style.panel_grid(len(amp_table), share_y=True, width=width, labels=labels)
     axes[0].set_ylim(0, 1.04)
-    for ax, amp, one in zip(axes, amp_table, results):
+    for ax, amp, one, within in zip(axes, amp_table, results, eps):
         factor, unit = style.difference_scale(amp)
         x, x_unit, _ = style.plotted(amp, one.predicted)
         style.panel_title(ax, amp, style.with_unit("", x_unit))
-        style.note(ax, f"ε = {style.amount(one.eps / factor)} {unit}".rstrip(), y=0.05)
+        style.note(ax, f"ε = {style.amount(within / factor)} {unit}".rstrip(), y=0.05)
         if _enough(ax, x):
-            error = [one.probability - one.low, one.high - one.probability]
-            ax.errorbar(x, one.probability, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
+            error = [one.value - one.low, one.high - one.value]
+            ax.errorbar(x, one.value, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
             style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
         ax.axhline(delta, color=style.INK, lw=0.6, ls="--")
     return figure
 
 
-@style.styled
+@style.our_style()
 def calibration(result, amp_table, width=style.TWO_COLUMNS):
     """Fraction of truths within k standard deviations of the mean of the folds, from a `diagnostics.Calibration`."""
     labels = "Standard deviations of the folds, k", "Fraction of truths within k (dashed: normal)"
@@ -147,7 +147,7 @@ def calibration(result, amp_table, width=style.TWO_COLUMNS):
     return figure
 
 
-@style.styled
+@style.our_style()
 def loss_curves(training, validation, best_epochs, label):
     """Training and validation loss from `diagnostics.LossBand`s (the latter may be None), one column wide.
 

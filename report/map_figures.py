@@ -19,7 +19,7 @@ MAX_STEPS = 60  # of three lines in one panel
 CLIP = 95  # percentile at which the colours of dots saturate (the paper's)
 
 
-@style.styled
+@style.our_style()
 def share_panels(wavelength, bin_width, shares, error, amp_table, best=None, width=style.TWO_COLUMNS):
     """Share of each bin in the map of its AMP with its standard error, and the best estimator's; bands are shaded."""
     ends = style.bin_ends(wavelength, bin_width)
@@ -45,7 +45,7 @@ def share_panels(wavelength, bin_width, shares, error, amp_table, best=None, wid
     return figure
 
 
-@style.styled
+@style.our_style()
 def abundance_panels(wavelength, bin_width, thirds, ranges, amp_table, width=style.TWO_COLUMNS):
     """Map of each molecule for the lowest, middle and highest third of its abundance, a panel per molecule.
 
@@ -58,8 +58,9 @@ def abundance_panels(wavelength, bin_width, thirds, ranges, amp_table, width=sty
     figure, axes = style.wavelength_grid(len(amp_table), ends, "Sensitivity (mean squared change)", 1.9, width=width)
     for ax, amp, maps, limits in zip(axes, amp_table, thirds, ranges):
         maps = np.add.reduceat(maps, first, axis=1) / count
-        for values, colour, low, high in zip(maps, ("#56B4E9", "#777777", "#882255"), limits[:-1], limits[1:]):
-            style.steps(ax, ends, values, color=colour, lw=1, label=style.minus(f"{low:.1f} to {high:.1f}"))
+        for i, (values, colour) in enumerate(zip(maps, ("#0072B2", "#E69F00", "#882255"))):
+            thirds = {"label": style.minus(f"{limits[i]:.1f} to {limits[i + 1]:.1f}"), "color": colour}
+            style.steps(ax, ends, values, lw=0.7 + 0.7 * i, zorder=3 - i, **thirds)  # thin lines on thick ones
         style.panel_title(ax, amp, f" ({style.difference_scale(amp)[1]}²)" if style.difference_scale(amp)[1] else "")
         ax.set_ylim(0, 1.6 * max(np.nanmax(maps), 1e-300))
         ax.legend(loc="upper left", handlelength=1.2, borderaxespad=0.2)
@@ -71,7 +72,7 @@ def bins_averaged(wavelength):
     return -(-len(wavelength) // MAX_STEPS)
 
 
-@style.styled
+@style.our_style()
 def sensitivity_curves(
     wavelength, bin_width, sensitivity, amp_table, molecule_curves, spectrum, width=style.TWO_COLUMNS
 ):  # fmt: skip
@@ -130,7 +131,7 @@ def _bar(figure, axes, norm, colours, label, **kwargs):
     bar.outline.set_linewidth(0.5)
 
 
-@style.styled
+@style.our_style()
 def sensitivity_profiles(wavelength, bin_width, result, amp_table, width=style.TWO_COLUMNS):
     """Sensitivity of each AMP against wavelength, with standard errors and the range over the folds."""
     ends = style.bin_ends(wavelength, bin_width)
@@ -154,7 +155,7 @@ def sensitivity_profiles(wavelength, bin_width, result, amp_table, width=style.T
     return figure
 
 
-@style.styled
+@style.our_style()
 def sensitivity_heatmap(wavelength, bin_width, sensitivity, amp_table, width=style.TWO_COLUMNS):
     """AMP against wavelength, each row stretched from its least to its greatest; known bands are underlined."""
     sensitivity = np.asarray(sensitivity, float)
@@ -194,7 +195,7 @@ def _rows(ax, ends, values, amp_table, norm, colours):
     return greatest
 
 
-@style.styled
+@style.our_style()
 def response_slopes(wavelength, bin_width, slope, curvature, amp_table, width=style.TWO_COLUMNS):
     """Slope and curvature (n_amps, n_bins) per standard error and its square, each row divided by its greatest value.
 
@@ -217,7 +218,7 @@ def response_slopes(wavelength, bin_width, slope, curvature, amp_table, width=st
     return figure
 
 
-@style.styled
+@style.our_style()
 def response_map(wavelength, bin_width, deviations, change, amp_table, width=style.TWO_COLUMNS):
     """Change (n_amps, n_bins, n_deviations) of each AMP when one bin is moved by ``deviations`` standard errors."""
     order, ends, label = (

@@ -341,7 +341,7 @@ def _credibility(run, width):
     along, eps = _widths(run)
     found = diagnostics.credibility(run.y_test, run.best.y_pred, eps, along)
     return Picture(
-        figures.credibility(found, run.amp_table, diagnostics.CREDIBILITY_DELTA, width),
+        figures.credibility(found, run.amp_table, eps, diagnostics.CREDIBILITY_DELTA, width),
         "Credibility",
         f"Probability that the truth is within ε of the prediction, in {_bins_text()}, with 95 % intervals. ε is"
         f" {diagnostics.CREDIBILITY_EPS:g} dex for log mixing ratios, {diagnostics.EPS_PER_STD:.2f} standard"

@@ -1,7 +1,6 @@
 """What all figures share: one style, panel grids, units, numbers in words, axes, and how they become files."""
 
 import contextlib
-import functools
 import io
 import logging
 import math
@@ -65,7 +64,7 @@ STYLE |= {f"{axis}tick.{key}": value for axis in "xy" for key, value in TICKS.it
 
 @contextlib.contextmanager
 def our_style():
-    """Draw with matplotlib's defaults and ``STYLE`` alone, whatever the user's matplotlibrc says, and restore it."""
+    """Draw with matplotlib's defaults and ``STYLE`` alone and restore the user's; also a decorator."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -81,17 +80,6 @@ def small_fonts():
         yield
     finally:
         subset.Options._drop_tables_default = default
-
-
-def styled(function):
-    """Draw inside `our_style`, leaving the caller's matplotlib settings alone."""
-
-    @functools.wraps(function)
-    def inside(*args, **kwargs):
-        with our_style():
-            return function(*args, **kwargs)
-
-    return inside
 
 
 def new_figure(width, height):
@@ -111,13 +99,20 @@ def all_drawn(tasks, processes):
 
 
 def drawn(figure, dpi, with_pdf):
-    """Return a figure as PNG and as PDF, bytes each; without a date, so that the same run gives the same files."""
+    """Return a figure as PNG and as PDF, bytes each; without a date, so that the same run gives the same files.
+
+    It is laid out once and for all: with a layout engine every file would be drawn twice.
+    """
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every font table that it cuts
+    png, pdf = io.BytesIO(), io.BytesIO()
     with our_style(), small_fonts():
-        png, file = png_of(figure, dpi), io.BytesIO()
+        if figure.get_layout_engine() is not None:
+            figure.get_layout_engine().execute(figure)
+            figure.set_layout_engine(None)
+        figure.savefig(png, format="png", dpi=dpi)
         if with_pdf:
-            figure.savefig(file, format="pdf", dpi=200, metadata={"CreationDate": None})
-    return png, file.getvalue()
+            figure.savefig(pdf, format="pdf", dpi=200, metadata={"CreationDate": None})
+    return png.getvalue(), pdf.getvalue()
 
 
 def write_figure(folder, name, png, pdf):
@@ -126,16 +121,6 @@ def write_figure(folder, name, png, pdf):
     for kind, content in (("png", png), ("pdf", pdf)):
         with written_whole(folder / f"{name}.{kind}") as part:
             part.write_bytes(content)
-
-
-def png_of(figure, dpi):
-    """Lay a figure out once and for all, and return it as PNG; with a layout engine every file would be drawn twice."""
-    engine, file = figure.get_layout_engine(), io.BytesIO()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
 
 
 class PlainNumbers(ScalarFormatter):
@@ -153,7 +138,7 @@ def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUM
     ``row_height`` and ``width`` are in inches; a narrow figure has one panel in a row, or two where that is too long.
     ``labels`` are those along x and y of all panels.
     """
-    columns = n if n <= 3 else 2 if n == 4 else 3 if n <= 12 else 4
+    columns = n if n <= 3 else 2 if n == 4 else 3 if n <= 15 else 4
     if width < TWO_COLUMNS:
         columns = 1 if n <= MAX_TALL else 2
     rows = math.ceil(n / columns)
@@ -245,11 +230,6 @@ def bin_ends(wavelength, width=None):
 def joined(ends):
     """Return edges (n_bins + 1,) without gaps from the ends of bins (n_bins, 2): a gap or an overlap is halved."""
     return np.concatenate([ends[:1, 0], (ends[:-1, 1] + ends[1:, 0]) / 2, ends[-1:, 1]])
-
-
-def bin_edges(wavelength):
-    """Return the edges between bins of these centres on a log axis, (n_bins + 1,), micron."""
-    return joined(bin_ends(wavelength))
 
 
 def have_gaps(ends):

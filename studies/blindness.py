@@ -190,7 +190,7 @@ def plot(path, shop, seeds, pick=("exact single bins", "halving, 500 repeats", "
 
     from common.files import written_whole
     from constants import amp
-    from report.style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
+    from report.style import STYLE, WAVELENGTH, bin_ends, joined, panel_grid, wavelength_axis
 
     data = shop.split.data
     names, wavelength = data.amp_names, data.wavelength
@@ -209,7 +209,7 @@ def plot(path, shop, seeds, pick=("exact single bins", "halving, 500 repeats", "
         (f"Shortcut, {STRENGTHS[0]} sigma", first, kept["healthy"], kept["shortcut"], [wrong["shortcut"][first]]),
         ("Exchanged bins", molecule, other, swapped, pair),
     ]
-    edges = bin_edges(wavelength)
+    edges = joined(bin_ends(wavelength))
     with matplotlib.rc_context(STYLE):
         figure, axes = panel_grid(4, row_height=2.1)
         for ax, (title, a, normal, maps, bins) in zip(axes, panels):

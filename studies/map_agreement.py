@@ -221,7 +221,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
 
     from common.files import written_whole
     from constants import BANDS, amp
-    from report.style import STYLE, WAVELENGTH, bin_edges, panel_grid, wavelength_axis
+    from report.style import STYLE, WAVELENGTH, bin_ends, joined, panel_grid, wavelength_axis
 
     with matplotlib.rc_context(STYLE):
         figure, axes = panel_grid(len(names), share_x=True)
@@ -229,7 +229,7 @@ def plot_maps(path, wavelength, optimal, network, names, label="network"):
             for low, high in BANDS.get(name, ()):
                 ax.axvspan(low, high, color="#E8E8E8", lw=0)
             for values, what, colour in ((optimal[k], "best estimator", "#000000"), (network[k], label, "#D55E00")):
-                ax.stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=what)
+                ax.stairs(100 * values / values.sum(), joined(bin_ends(wavelength)), color=colour, lw=1.1, label=what)
             ax.set_title(f"{amp(name).label}  (Spearman {spearman(optimal[k], network[k]):.2f})")
             ax.set_ylim(0)
             wavelength_axis(ax, wavelength)

@@ -43,7 +43,6 @@ from studies.unmixing import unmixed
 RECIPES = {"paper": "configs/paper.yaml", "ours": "config.yaml"}
 EPOCHS = {"mlp": 10, "cnn": 10, "lstm": 1, "hybrid": 3}  # of the paper's recipe; it has 100
 THIRDS = ("low", "middle", "high")  # of the planets, by the abundance of a molecule
-TRUSTED = 0.7  # share of the predictions within the tolerance (0.5 dex)
 FIGURE_AMPS, FIGURE_RUN = ("H2O", "CO", "CO2"), ("paper", "mlp")
 KEYS = ["recipe", "network"]
 MOLECULES = ("H2O", "CH4", "CO", "CO2", "NH3")
@@ -145,16 +144,15 @@ def map_rows(about, run, maps, wavelength):
 
 def trust_row(about, run):
     """Row of paper_trust.csv: the lowest predicted log10 abundance from which on predictions are trusted, or empty."""
-    from report.diagnostics import binning, credibility, tolerance
+    from report.diagnostics import binning, credibility, credible_from, tolerance
 
     spread = run.best.scaler.y_std
     eps, width = tolerance(run.amp_table, spread), binning(run.amp_table, spread)
     row = dict(about)
     for amp, found in zip(run.amp_names, credibility(run.y_test, run.best.y_pred, eps, width)):
         if amp in BANDS:
-            doubted = np.flatnonzero(found.probability < TRUSTED)
-            first = doubted[-1] + 1 if len(doubted) else 0
-            row[amp] = f"{found.predicted[first]:.1f}" if first < len(found.predicted) else ""
+            first = credible_from(found)
+            row[amp] = f"{first:.1f}" if np.isfinite(first) else ""
     return row
 
 
@@ -198,9 +196,9 @@ def plot(path, maps, optimal, names, wavelength):
 
     from common.files import written_whole
     from constants import amp
-    from report.style import STYLE, WAVELENGTH, bin_edges, wavelength_axis
+    from report.style import STYLE, WAVELENGTH, bin_ends, joined, wavelength_axis
 
-    edges = bin_edges(wavelength)
+    edges = joined(bin_ends(wavelength))
     shown = {**with_floor_removed(maps, len(wavelength)), "best estimator": optimal}
     colours = dict(zip(shown, ("#0072B2", "#D55E00", "#56B4E9", "#000000")))
     with matplotlib.rc_context(STYLE):

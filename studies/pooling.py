@@ -100,7 +100,7 @@ def plot(path, measured, optimal, wavelength, k, name):
 
     from common.files import written_whole
     from constants import BANDS, amp
-    from report.style import STYLE, WAVELENGTH, bin_edges, wavelength_axis
+    from report.style import STYLE, WAVELENGTH, bin_ends, joined, wavelength_axis
 
     with matplotlib.rc_context(STYLE):
         import matplotlib.pyplot as plt
@@ -109,12 +109,12 @@ def plot(path, measured, optimal, wavelength, k, name):
         for low, high in BANDS.get(name, ()):
             axes[0].axvspan(low, high, color="#E8E8E8", lw=0)
         share = 100 * optimal[k] / optimal[k].sum()
-        axes[0].stairs(share, bin_edges(wavelength), color="#000000", lw=1.1, label="best estimator")
+        axes[0].stairs(share, joined(bin_ends(wavelength)), color="#000000", lw=1.1, label="best estimator")
         for what, network in measured.items():
             colour, values = COLOURS[what], network["map"][k]
             label = f"{what} ({spearman(values, optimal[k]):.2f})"
-            axes[0].stairs(100 * values / values.sum(), bin_edges(wavelength), color=colour, lw=1.1, label=label)
-            axes[1].stairs(100 * network["kept"], bin_edges(wavelength), color=colour, lw=1.1, label=what)
+            axes[0].stairs(100 * values / values.sum(), joined(bin_ends(wavelength)), color=colour, lw=1.1, label=label)
+            axes[1].stairs(100 * network["kept"], joined(bin_ends(wavelength)), color=colour, lw=1.1, label=what)
             axes[2].plot(network["similarity"], "o-", color=colour, ms=3, lw=1.1, label=what)
         axes[0].set(title=f"{amp(name).label}: single-bin map", ylabel="share of the map (%)", ylim=(0, None))
         axes[1].set(title="Kept of each bin by the convolutions", ylabel="variance (%)", ylim=(0, 103))

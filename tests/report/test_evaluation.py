@@ -49,7 +49,7 @@ def test_deviation_of_gaussian_errors_is_1_96_sigma():
     for got, sigma in ((first, 0.3), (second, 1e6)):
         np.testing.assert_allclose(got.high, 1.96 * sigma, rtol=0.1)
         np.testing.assert_allclose(got.low, -1.96 * sigma, rtol=0.1)
-        np.testing.assert_allclose(got.median / sigma, 0, atol=0.1)
+        np.testing.assert_allclose(got.value / sigma, 0, atol=0.1)
     np.testing.assert_allclose(first.predicted, [-7.5, -6.5, -5.5, -4.5, -3.5, -2.5])
     assert first.count.sum() == 20000
 
@@ -58,18 +58,18 @@ def test_credibility_of_gaussian_errors_is_an_error_function():
     truth, predicted = gaussian_answers()
     eps = diagnostics.tolerance(TABLE, truth.std(axis=0))
     got = diagnostics.credibility(truth, predicted, eps, width=[1.0, 2e7], min_spectra=1000)
-    assert got[0].eps == 0.5
-    np.testing.assert_allclose(got[0].probability, math.erf(0.5 / 0.3 / math.sqrt(2)), atol=0.02)
-    np.testing.assert_allclose(got[1].probability, math.erf(eps[1] / 1e6 / math.sqrt(2)), atol=0.02)
+    assert eps[0] == 0.5
+    np.testing.assert_allclose(got[0].value, math.erf(0.5 / 0.3 / math.sqrt(2)), atol=0.02)
+    np.testing.assert_allclose(got[1].value, math.erf(eps[1] / 1e6 / math.sqrt(2)), atol=0.02)
     for one in got:
-        assert np.all((one.low <= one.probability) & (one.probability <= one.high))
+        assert np.all((one.low <= one.value) & (one.value <= one.high))
         assert np.all((one.low >= 0) & (one.high <= 1))
 
 
 def test_wilson_interval_covers_the_true_share():
     rng = np.random.default_rng(3)
     share = rng.binomial(50, 0.9, 4000) / 50
-    low, high = diagnostics._wilson(share, np.full(4000, 50.0))
+    _, low, high = diagnostics._wilson(share, np.full(4000, 50.0))
     assert np.mean((low <= 0.9) & (high >= 0.9)) == pytest.approx(0.95, abs=0.02)
 
 
@@ -78,6 +78,13 @@ def test_bins_with_fewer_than_twenty_spectra_are_left_out():
     got = diagnostics.credibility(predicted, predicted, [0.5], [1.0])[0]
     np.testing.assert_allclose(got.predicted, [1.5])
     assert diagnostics.deviation(predicted[:5], predicted[:5], [1.0])[0].predicted.size == 0
+
+
+def test_predictions_are_credible_from_the_bin_above_the_last_that_is_not():
+    bins, ones = np.array([0.2, 0.6, 1.0]), np.ones(3)
+    for shares, start in (([0.9, 0.6, 0.8], 1.0), ([0.8, 0.7, 0.7], 0.2), ([0.9, 0.9, 0.6], np.inf)):
+        found = diagnostics.AlongPrediction(bins, np.array(shares), ones, ones, ones)
+        assert diagnostics.credible_from(found) == pytest.approx(start)
 
 
 def test_one_wild_prediction_neither_hangs_nor_hides_the_rest():
