@@ -59,7 +59,7 @@ AMPS = {
 PAPER_AMPS = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the nine of the paper, in its order
 
 # Where each molecule or atom absorbs most strongly between 0.5 and 9 micron: (low, high) of each band, micron.
-# Centres of the vibrational bands in simulation/molecules.py, widths rounded by eye at R ~ 50.
+# Centres of the vibrational bands in studies/molecules.py, widths rounded by eye at R ~ 50.
 BANDS = {
     "H2O": ((1.33, 1.50), (1.75, 2.00), (2.45, 3.00), (5.0, 7.5)),
     "CH4": ((1.62, 1.80), (2.15, 2.45), (3.10, 3.65), (7.2, 8.0)),

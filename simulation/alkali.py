@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulation.molecules import WEIGHTS
+from simulation.atmosphere import WEIGHTS
 
 LINE_STRENGTH = 8.85282e-13  # pi e2 / (m_e c2) [cm]: integrated cross-section [cm2 cm-1] per oscillator strength
 ATMOSPHERE = 101325.0  # Pa

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from constants import GRAVITATIONAL_CONSTANT
-from simulation.molecules import HELIUM_RATIO, WEIGHTS
 
+HELIUM_RATIO = 0.17  # He/H2 by number, of the gas that the molecules are mixed into
+WEIGHTS = {  # atomic mass units
+    "H2O": 18.01528, "CH4": 16.04276, "CO": 28.0104, "CO2": 44.0098, "NH3": 17.03056, "SO2": 64.0648,
+    "Na": 22.989768, "K": 39.0983, "H2": 2.01588, "He": 4.002602,
+}  # fmt: skip
 BOLTZMANN = 1.380649e-23  # J / K
 ATOMIC_MASS = 1.66053906892e-27  # kg
 MILLIBAR = 1e2  # Pa: where `temperature` holds if there is a gradient

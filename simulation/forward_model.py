@@ -11,7 +11,7 @@ from simulation import contributions
 from simulation.alkali import ALKALIS, AlkaliLines
 from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture, hydrostatic, layer_pressures, temperature_profile, thinned
-from simulation.molecules import MOLECULES
+from simulation.kdistribution import MOLECULES
 from simulation.opacities import Opacities
 
 LAYERS = 200

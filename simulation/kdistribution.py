@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.polynomial.legendre import legvander
 
+MOLECULES = ("H2O", "CH4", "CO", "CO2", "NH3", "SO2")
 STORED = Path(__file__).parents[1] / "data" / "kdistributions.npz"
 ORDERS = (4, 4)  # coefficients in 1/T and in log P
 TEMPERATURE_RANGE = (500.0, 2000.0)  # K, of the tables; x runs from 1 to -1 and is extrapolated to 2500 K

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from common.files import digest, written_whole
 from common.processes import end_with_parent
 from constants import AMPS
+from simulation.atmosphere import HELIUM_RATIO
 from simulation.design import ARIEL
 from simulation.forward_model import LAYERS, PRESSURE_RANGE, ForwardModel
-from simulation.molecules import HELIUM_RATIO
 from simulation.opacities import Opacities, code_version
 
 logger = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from simulation import cia
-from simulation.bandmodel import FINE_GRID, STEP, asymmetric_levels, cross_section
 from simulation.kdistribution import effective
-from simulation.molecules import MOLECULES, REFERENCE_TEMPERATURE
 from simulation.opacities import effective_cross_section
+from studies.bandmodel import FINE_GRID, STEP, asymmetric_levels, cross_section
 from studies.command import study_parser
+from studies.molecules import MOLECULES, REFERENCE_TEMPERATURE
 
 CHANNEL_WIDTH = {True: 0.0350, False: 0.75}  # micron; WFC3 channels (below 2 micron) and Spitzer IRAC
 PRESSURE = 1e4  # Pa, roughly where transmission spectra are formed

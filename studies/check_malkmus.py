@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulation.molecules import MOLECULES
+from simulation.kdistribution import MOLECULES
 from studies.check_opacities import (
     HITRAN_AMMONIA,
     HITRAN_AMMONIA_FROM,

@@ -12,9 +12,8 @@ import numpy as np
 from constants import SUN_RADIUS
 from simulation.design import ARIEL
 from simulation.forward_model import NAMES, ForwardModel
-from simulation.kdistribution import KDistributions
-from simulation.opacities import Opacities
 from studies.command import study_parser
+from studies.fit_couplings import coupled
 
 SHIPPED = Path(__file__).parents[1] / "data" / "ariel_spectra.h5"
 SEED = 1
@@ -49,8 +48,7 @@ def print_convergence(n):
         "no band shape inside a cell": {"flat": True},
     }
     for label, settings in finer.items():
-        other = ForwardModel(Opacities(KDistributions.load(), **settings))
-        print_change(label, other, amps[few], depth[few], errors[few])
+        print_change(label, ForwardModel(coupled(**settings)), amps[few], depth[few], errors[few])
 
 
 def print_extended():

@@ -27,11 +27,11 @@ from simulation import alkali
 from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture
 from simulation.forward_model import ForwardModel
-from simulation.kdistribution import effective
-from simulation.molecules import MOLECULES
-from simulation.opacities import Opacities, effective_cross_section
+from simulation.kdistribution import MOLECULES, effective
+from simulation.opacities import effective_cross_section
 from studies.check_channels import read_k_table
 from studies.command import study_parser
+from studies.fit_couplings import coupled
 from studies.fit_opacities import read_coarse_table, read_table
 
 TEMPERATURES = (700.0, 1000.0, 1400.0, 2000.0)  # K
@@ -202,8 +202,7 @@ def print_tables(arguments):
 def print_exomolop(folder):
     """Print the comparison with ExoMolOP's tables on the Ariel bins, and that of the band model alone."""
     edges = ariel_grid()[2]
-    band_model = Opacities(Opacities.load().distributions, sharing={})
-    models = {"shipped": forward_model(edges), "band model": forward_model(edges, band_model)}
+    models = {"shipped": forward_model(edges), "band model": forward_model(edges, coupled(sharing={}))}
     print("depth against correlated k from ExoMolOP's tables on the 52 Ariel bins, where 1.5 scale heights show:")
     print("rms and largest difference in scale heights, of the shipped opacities and of the band model alone")
     for name in EXOMOLOP:

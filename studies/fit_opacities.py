@@ -19,9 +19,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from simulation.bandmodel import FINE_GRID, cross_section
 from simulation.kdistribution import (
     HOT_FROM,
+    MOLECULES,
     ORDERS,
     PRESSURE_RANGE,
     STORED,
@@ -30,7 +30,7 @@ from simulation.kdistribution import (
     pressure_basis,
     temperature_basis,
 )
-from simulation.molecules import MOLECULES
+from studies.bandmodel import FINE_GRID, cross_section
 from studies.command import study_parser
 
 WAVELENGTHS = (0.39, 9.03)  # micron: the cells that are kept

@@ -15,7 +15,7 @@ what is left there are the wings of those beyond.
 
 In the 4.3 micron band of CO2 the tables have one bin, and the band model, which knows mean cross-sections, is wrong
 about what a ray feels: hot bands lie on the red side, so there lines leave fewer gaps. `band_4_3` counts the lines of
-the band from the constants of `simulation/molecules.py`, with 13CO2, and its effective cross-sections in narrow bins
+the band from the constants of `molecules.py`, with 13CO2, and its effective cross-sections in narrow bins
 take the part of the table.
 """
 
@@ -27,19 +27,20 @@ import numpy as np
 
 from common.files import written_whole
 from simulation.alkali import ATMOSPHERE, DOPPLER, voigt
-from simulation.bandmodel import boltzmann
-from simulation.kdistribution import KDistributions, effective
-from simulation.molecules import MOLECULES, WEIGHTS
-from simulation.opacities import (
+from simulation.atmosphere import WEIGHTS
+from simulation.kdistribution import effective
+from studies.bandmodel import boltzmann
+from studies.check_opacities import read_exomolop, table_at
+from studies.command import study_parser
+from studies.fit_couplings import (
     COUPLING_PRESSURE,
     COUPLING_TEMPERATURES,
     STORED_SHARING,
-    Opacities,
     band_strength,
     couple_cells,
+    coupled,
 )
-from studies.check_opacities import read_exomolop, table_at
-from studies.command import study_parser
+from studies.molecules import MOLECULES
 
 SHARED = ("H2O", "CH4", "CO", "CO2")
 FIRST, LAST = 1.95, 3.77  # micron: bins of resolution 50
@@ -138,7 +139,7 @@ def main():
     parser.add_argument("--exomolop", type=Path, required=True, metavar="DIR", help="folder of the tables")
     parser.add_argument("--out", type=Path, default=STORED_SHARING, help="default: data/sharing.npz")
     arguments = parser.parse_args()
-    opacities, found = Opacities(KDistributions.load(), flat=True), {}
+    opacities, found = coupled(molecules=()), {}
     for name in SHARED:
         rows = []
         for temperature in COUPLING_TEMPERATURES:

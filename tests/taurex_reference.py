@@ -23,9 +23,9 @@ from taurex.planet import Planet
 from taurex.stellar import BlackbodyStar
 
 from simulation import cia
-from simulation.bandmodel import FINE_GRID, cross_section
+from simulation.atmosphere import HELIUM_RATIO
 from simulation.forward_model import LAYERS, PRESSURE_RANGE
-from simulation.molecules import HELIUM_RATIO
+from studies.bandmodel import FINE_GRID, cross_section
 
 taurex.log.setLogLevel(logging.CRITICAL)
 

@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 
 from constants import JUPITER_RADIUS
+from simulation.atmosphere import HELIUM_RATIO
 from simulation.forward_model import NAMES, ForwardModel
-from simulation.kdistribution import KDistributions, effective, pressure_basis, temperature_basis
-from simulation.molecules import HELIUM_RATIO, MOLECULES
-from simulation.opacities import (
-    COUPLING_TEMPERATURES,
-    Opacities,
-    couple,
-    effective_cross_section,
-    part_edges,
-)
+from simulation.kdistribution import MOLECULES, KDistributions, effective, pressure_basis, temperature_basis
+from simulation.opacities import Opacities, effective_cross_section, part_edges
 from simulation.survey import DEPTH_STEP
+from studies.fit_couplings import COUPLING_TEMPERATURES, couple, coupled
 from studies.fit_opacities import fit, same_rank
 from studies.fit_sharing import band_4_3
 
@@ -38,7 +33,9 @@ def toy(**cross_sections):
         coefficients[name][..., 0, 0] = np.log(cross_sections.get(name, [NOTHING, NOTHING]))
     n_parts = len(part_edges(np.array(EDGES))[1])
     shares = np.tile(WEIGHTS, (len(COUPLING_TEMPERATURES), n_parts, 1)).astype(np.float32)
-    return Opacities(KDistributions(EDGES, WEIGHTS, coefficients), dict.fromkeys(MOLECULES, shares))
+    return Opacities(
+        KDistributions(EDGES, WEIGHTS, coefficients), dict.fromkeys(MOLECULES, shares), COUPLING_TEMPERATURES
+    )
 
 
 def height(opacities, *present, clouds=8.0):
@@ -194,8 +191,7 @@ SHARED = [
 @pytest.fixture(scope="module")
 def band_model():
     """Opacities whose band model is not corrected."""
-    distributions = KDistributions.load()
-    return Opacities(distributions, sharing={}, temperatures=np.array([1000.0, 1500.0]))
+    return coupled(["H2O", "CH4", "CO", "CO2"], sharing={}, temperatures=np.array([1000.0, 1500.0]))
 
 
 @pytest.mark.parametrize("molecule, temperature, one, other, expected", SHARED)
@@ -207,6 +203,11 @@ def test_bins_share_a_cell_as_in_other_line_lists(molecule, temperature, one, ot
         middle = np.array([one, other])
         found[name] = np.diff(np.log10(opacities.effective(k, shares, 0.99 * middle, 1.01 * middle)))[0]
     assert abs(found["shipped"] - expected) < 0.15 < abs(found["band model"] - expected)
+
+
+def test_shipped_couplings_are_those_of_the_band_model_and_its_corrections():
+    found = coupled(["CO"], temperatures=COUPLING_TEMPERATURES[2:4]).couplings["CO"]
+    np.testing.assert_allclose(found, Opacities.load().couplings["CO"][2:4], atol=1e-6)
 
 
 def test_a_whole_cell_keeps_the_distribution_of_its_line_list():

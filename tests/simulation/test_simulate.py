@@ -17,12 +17,13 @@ pytest.importorskip("taurex")
 import taurex_reference
 
 from simulation import __main__ as command
-from simulation import bandmodel, survey
+from simulation import survey
 from simulation.ariel import ariel_grid, noise
 from simulation.design import ARIEL, PRIORS, REFERENCE_PLANET
 from simulation.forward_model import NAMES, ForwardModel, binning_matrix
-from simulation.molecules import MOLECULES as CONSTANTS
-from simulation.molecules import REFERENCE_TEMPERATURE
+from studies import bandmodel
+from studies.molecules import MOLECULES as CONSTANTS
+from studies.molecules import REFERENCE_TEMPERATURE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taurex.*")  # it uses its own old names

@@ -18,11 +18,6 @@ Where the numbers come from:
 
 from dataclasses import dataclass
 
-HELIUM_RATIO = 0.17  # He/H2 by number, of the gas that the molecules are mixed into
-WEIGHTS = {  # atomic mass units; Na and K have no bands but lines (`alkali.py`)
-    "H2O": 18.01528, "CH4": 16.04276, "CO": 28.0104, "CO2": 44.0098, "NH3": 17.03056, "SO2": 64.0648,
-    "Na": 22.989768, "K": 39.0983, "H2": 2.01588, "He": 4.002602,
-}  # fmt: skip
 REFERENCE_TEMPERATURE = 296.0  # K, of the band intensities (HITRAN's convention)
 
 

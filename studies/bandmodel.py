@@ -13,7 +13,7 @@ An envelope is the histogram of line strength against offset from the band's ori
 rigid linear, spherical, symmetric or asymmetric top; levels and strengths follow Herzberg (1945), "Infrared and Raman
 Spectra".
 
-It has no lines and no pressure. `opacities.py` takes from it the shape of the bands inside a spectral cell; how
+It has no lines and no pressure. `fit_couplings.py` takes from it the shape of the bands inside a spectral cell; how
 strong the cell is and what its lines look like comes from line lists.
 """
 
@@ -21,7 +21,7 @@ from functools import cache
 
 import numpy as np
 
-from simulation.molecules import MOLECULES, REFERENCE_TEMPERATURE
+from studies.molecules import MOLECULES, REFERENCE_TEMPERATURE
 
 SECOND_RADIATION_CONSTANT = 1.438776877  # hc/k [cm K], CODATA 2018
 STEP = 1.0  # cm-1, of the grid on which bands are built
