@@ -152,7 +152,7 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, 
     seed : int, sequence of int or numpy.random.SeedSequence, optional
         Of the initial weights and of dropout. None: from Python's global random state, as Keras does.
     **settings
-        Passed on to the builder of that name.
+        Passed on to the builder of that name; ``activation="auto"`` stands for the builder's own.
 
     Returns
     -------
@@ -168,6 +168,8 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, 
         raise ValueError(f"model: expected one of {', '.join(NETWORKS)}, received {name!r}")
     if n_bins < 1 or n_amps < 1:
         raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
+    if settings.get("activation") == "auto":
+        del settings["activation"]
     spectrum = keras.Input((n_bins, 1), name="spectrum")
     x = spectrum if whitening is None else whitening_layer(spectrum)
     x = BUILDERS[name](x, **settings)

@@ -27,8 +27,7 @@ import numpy as np
 
 from benchmarks.measuring import RESULTS, benchmark_parser, isolated, show, write
 from common.processes import process_count
-from constants import Stream, stream
-from pipeline.folds import data_path, load_split, prepare_tensorflow
+from pipeline.folds import data_path, load_split, network_builder, prepare_tensorflow
 from runio.config import build_config
 from runio.log import quiet_stderr
 from runio.results import ENSEMBLE, load_run
@@ -71,21 +70,10 @@ def training(config, split, epochs, n_processes):
     """Yield the rows of training: the start of a fold, which makes the graph, and an epoch."""
     import keras
 
-    from models import build_model
     from pipeline import training
-    from preprocessing import first_layer
 
     data, fold, settings = split.data, split.folds[0], replace(config.training, epochs=epochs + 1)
-    layers = {
-        **vars(getattr(config.model, config.model.name)),
-        "whitening": first_layer(data, fold, config.model.whiten),
-        "seed": stream(config.seed, Stream.WEIGHTS, 0),
-    }
-
-    def build():
-        n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
-        return build_model(config.model.name, data.spectra.shape[1], data.amps.shape[1], n_auxiliary, **layers)
-
+    build = network_builder(config, data, fold, 0)
     ends = [time.process_time()]
     with tempfile.TemporaryDirectory() as folder:
         training.train_fold(build, data, fold, settings, 0, folder, on_epoch=lambda _: ends.append(time.process_time()))

@@ -144,25 +144,30 @@ def prepare_tensorflow():
     tf.config.experimental.enable_op_determinism()
 
 
+def network_builder(config, data, fold, k):
+    """Return a function that builds the untrained network of a fold k."""
+    from models import build_model
+    from preprocessing import first_layer
+
+    name = config.model.name
+    shape = data.spectra.shape[1], len(data.amp_table), 0 if data.auxiliary is None else data.auxiliary.shape[1]
+    layers = {**vars(getattr(config.model, name)), "whitening": first_layer(data, fold, config.model.whiten)}
+    if layers["activation"] == "auto" and name == "mlp" and data.noisy and layers["whitening"] is None:
+        layers["activation"] = "relu"  # measured by studies.noisy_data
+    return functools.partial(build_model, name, *shape, **layers, seed=stream(config.seed, Stream.WEIGHTS, k))
+
+
 def train_network(config, split, folder, k, on_epoch=lambda row: None, until=None):
     """Return the network of fold ``k`` at its best epoch: train it, or continue with or load what is there.
 
     ``on_epoch`` and ``until`` are those of `pipeline.training.train_fold`.
     """
-    from models import build_model
     from pipeline import training
-    from preprocessing import first_layer
 
-    name, data, fold = config.model.name, split.data, split.folds[k]
-    shape = data.spectra.shape[1], len(data.amp_table), 0 if data.auxiliary is None else data.auxiliary.shape[1]
-    layers = {
-        **vars(getattr(config.model, name)),
-        "whitening": first_layer(data, fold, config.model.whiten),
-        "seed": stream(config.seed, Stream.WEIGHTS, k),
-    }
+    data, fold = split.data, split.folds[k]
     n_train, n_valid = len(fold.train), len(fold.valid)
-    logger.info("fold %d: training the %s on %d spectra, validating on %d", k, name, n_train, n_valid)
-    build = functools.partial(build_model, name, *shape, **layers)
+    logger.info("fold %d: training the %s on %d spectra, validating on %d", k, config.model.name, n_train, n_valid)
+    build = network_builder(config, data, fold, k)
     with open(Path(folder) / f".fold_{k}.lock", "w") as file:  # a worker that is believed lost may still be training it
         lock_file(file, wait=True)
         return training.train_fold(build, data, fold, config.training, config.seed, folder, k, on_epoch, until)

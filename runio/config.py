@@ -66,11 +66,11 @@ class DataConfig:
     valid_fraction: float = setting(0.2, above=0, below=1)
 
 
-NETWORK_RULES = {  # values that the arguments of the networks' builders may take
+NETWORK_RULES = {  # values that the arguments of the networks' builders may take, and a default that is not theirs
     **{size: {"low": 1} for size in ("kernel_size", "patch", "patch_filters")},
     **{sizes: {"low": 1, "filled": "at least one layer"} for sizes in ("units", "filters", "dense")},
     "dropout": {"low": 0, "below": 1},
-    "activation": {"choices": ("relu", "gelu", "silu")},
+    "activation": {"default": "auto", "choices": ("auto", "relu", "gelu", "silu")},
 }
 
 
@@ -84,7 +84,7 @@ def _network_configs():
             default = ast.literal_eval(node)
             hint = list[int] if isinstance(default, tuple) else type(default)
             default = list(default) if isinstance(default, tuple) else default
-            fields.append((argument.arg, hint, setting(default, **NETWORK_RULES.get(argument.arg, {}))))
+            fields.append((argument.arg, hint, setting(**{"default": default, **NETWORK_RULES.get(argument.arg, {})})))
         yield dataclasses.make_dataclass(f"{name.capitalize()}Config", fields, namespace={"__module__": __name__})
 
 

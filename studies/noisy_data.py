@@ -7,8 +7,9 @@
 HELA (Marquez-Neila et al. 2018; github.com/exoclime/HELA, example_dataset/) has 13 bins and five parameters, and the
 layout of data/FORMATS.md. Its testing.npy suffices: with that file as training_data and no testing_data in the JSON,
 16,000 spectra are trained on and 4,000 tested. Of the training spectra a fifth is set aside for choosing. Each variant
-changes config.yaml and trains the mlp on five folds of the others; the mean of their predictions is scored on the
-spectra as they are. Writes ``studies/results/noisy_data.csv``, a row per variant: R2 per AMP and its mean.
+changes config.yaml and trains the mlp, or the cnn, on five folds of the others. Their predictions are scored on the
+spectra as they are. Writes ``studies/results/noisy_data.csv``, two rows per variant: R2 per AMP and its mean, of one
+network (the mean over folds) and of the mean prediction of all.
 """
 
 import dataclasses
@@ -34,6 +35,9 @@ VARIANTS = {
     "whitened": {"model.whiten": True},
     "whitened, extra_noise 0": {"model.whiten": True, "training.extra_noise": 0.0},
     "whitened, extra_noise 1": {"model.whiten": True, "training.extra_noise": 1.0},
+    "gelu": {"model.mlp.activation": "gelu"},
+    "cnn": {"model.name": "cnn"},
+    "cnn, relu": {"model.name": "cnn", "model.cnn.activation": "relu"},
     "plain network": PLAIN,
 }
 SET_ASIDE = 1234  # seed of the choice of the spectra set aside
@@ -52,7 +56,7 @@ def without_test(split, config):
 
 
 def measure(folder, variant, test=False, quick=False):
-    """Train the folds of a variant and score the mean of their predictions; return a row (dict) of the table."""
+    """Train the folds of a variant and score their predictions; return the two rows (dicts) of the table."""
     from pipeline.network import TrainedNetwork
 
     config = settings_of(changes=VARIANTS[variant], quick=quick)
@@ -64,10 +68,15 @@ def measure(folder, variant, test=False, quick=False):
             model = train_network(config, split, Path(results), k)
         network = TrainedNetwork(model, fold.scaler, data.amp_names)
         predictions.append(network.predict(data.spectra[split.test]))
-    found = scores(data.amps[split.test], np.mean(predictions, axis=0), split.folds[0].scaler.y_std)["R2"]
-    row = {"variant": variant, "spectra": "test" if test else "chosen on", "folds": len(predictions)}
-    row |= {name: f"{value:.4f}" for name, value in zip(data.amp_names, found)}
-    return row | {"mean": f"{found.mean():.4f}"}
+    truth, spread = data.amps[split.test], split.folds[0].scaler.y_std
+    one = np.mean([scores(truth, y_pred, spread)["R2"] for y_pred in predictions], axis=0)
+    together = scores(truth, np.mean(predictions, axis=0), spread)["R2"]
+    return [
+        {"variant": variant, "spectra": "test" if test else "chosen on", "networks": n}
+        | {name: f"{value:.4f}" for name, value in zip(data.amp_names, found)}
+        | {"mean": f"{found.mean():.4f}"}
+        for n, found in ((1, one), (len(predictions), together))
+    ]
 
 
 def main():
@@ -81,10 +90,10 @@ def main():
     arguments = parser.parse_args()
     prepare_tensorflow()
     for variant in arguments.variants or (TESTED if arguments.test else VARIANTS):
-        row = measure(arguments.folder, variant, arguments.test, arguments.quick)
-        print(row, flush=True)
+        table = data_frame(measure(arguments.folder, variant, arguments.test, arguments.quick))
+        print(table.to_string(index=False), flush=True)
         if not arguments.quick:
-            write_csv(arguments.output, replaced_rows(arguments.output, data_frame([row]), ["variant", "spectra"]))
+            write_csv(arguments.output, replaced_rows(arguments.output, table, ["variant", "spectra"]))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ import numpy as np
 from common.metrics import spearman
 from common.processes import process_count, process_pool
 from constants import NETWORKS, Stream, stream
-from pipeline.folds import load_split, prepare_tensorflow
-from preprocessing import add_noise, first_layer, noisy_test_spectra
+from pipeline.folds import load_split, network_builder, prepare_tensorflow
+from preprocessing import add_noise, noisy_test_spectra
 from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser, with_data
 from studies.limit import compare
 from studies.tables import (
@@ -124,20 +124,7 @@ def train(variant, config, split, seed, folder):
 
     models.BUILDERS["mlp"] = residual_mlp if RESIDUAL in variant else models.mlp
     data, fold = split.data, split.folds[0]
-    name = config.model.name
-    first = first_layer(data, fold, config.model.whiten)
-
-    def build():
-        n_auxiliary = 0 if data.auxiliary is None else data.auxiliary.shape[1]
-        shape = data.spectra.shape[1], data.amps.shape[1], n_auxiliary
-        return models.build_model(
-            name,
-            *shape,
-            whitening=first,
-            seed=stream(seed, Stream.WEIGHTS, 0),
-            **vars(getattr(config.model, name)),
-        )
-
+    build = network_builder(dataclasses.replace(config, seed=seed), data, fold, 0)
     Path(folder).mkdir(parents=True, exist_ok=True)
     model = train_fold(build, data, fold, config.training, seed, folder)
     return TrainedNetwork(model, fold.scaler, data.amp_names)

@@ -13,8 +13,9 @@ pytest.importorskip("keras")
 
 from models import build_model
 from pipeline import training
+from pipeline.folds import network_builder
 from preprocessing import Fold, Scaler, split_folds, split_test
-from runio.config import TrainingConfig
+from runio.config import Config, TrainingConfig
 from runio.results import read_history
 
 SETTINGS = TrainingConfig(
@@ -272,6 +273,19 @@ def test_spectra_that_hold_noise_get_the_extra_noise_in_training_and_none_in_val
     for size in (0.0, 0.5):
         np.testing.assert_allclose(seen_in_training(noisy=True, extra_noise=size), [size, 0], atol=0.02)
     np.testing.assert_allclose(seen_in_training(noisy=False, extra_noise=0.5), [1, 1], atol=0.03)
+
+
+@pytest.mark.parametrize(("noisy", "whiten", "asked", "expected"), [
+    (True, False, "auto", "relu"),
+    (True, True, "auto", "gelu"),
+    (False, False, "auto", "gelu"),
+    (True, False, "silu", "silu"),
+])  # fmt: skip
+def test_activation_of_the_mlp_is_relu_for_noisy_spectra_that_are_not_whitened(noisy, whiten, asked, expected):
+    data, config = replace(dataset(n=50), noisy=noisy), Config()
+    config.model.whiten, config.model.mlp.activation = whiten, asked
+    network = network_builder(config, data, Fold.of(data, np.arange(40), np.arange(40, 50)), 0)()
+    assert network.get_layer("dense_1").activation.__name__ == expected
 
 
 def test_spectra_that_hold_noise_are_validated_once_each():
