@@ -23,13 +23,10 @@ LAYOUTS = ("channel", "flat", "channel_first")  # (rows, n_bins, 1), (rows, n_bi
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others prepare and add up
 SETTLED = weakref.WeakSet()  # Keras models that threads may call
 TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
-BFLOAT16 = 2.0**-7  # distance of 1 to the next larger number, as ``numpy.finfo(...).eps``
 
 
 class ModelLoader:
-    """A model given as a recipe, loaded once in every process that uses it.
-
-    Small to pickle, so it is what an executor with worker processes should be given instead of a model.
+    """A model given as a recipe, loaded once in every process that uses it: what worker processes should be given.
 
     Parameters
     ----------
@@ -102,7 +99,7 @@ class Predictor:
     output: object = None  # which of several outputs are meant: str, int or a list of these, put side by side
     auxiliary_first: bool | None = None  # order of two inputs; None: as their declared shapes say, else spectrum first
     n_calls: int = 1  # predictions whose mean is taken, for models that predict at random
-    declared: tuple | None = None  # what `declared_inputs` says of the model; None: it is asked
+    declared: tuple = ()  # what `declared_inputs` says of the model
 
     @functools.cached_property
     def loaded(self):
@@ -129,15 +126,10 @@ class Predictor:
             return model
         raise ValueError(f"model: expected .predict, or a callable, received {type(model).__name__}")
 
-    @functools.cached_property
-    def inputs_declared(self):
-        """Name or None and shape of each input, as far as the model declares them."""
-        return declared_inputs(self.loaded) if self.declared is None else self.declared
-
     @property
     def fixed_rows(self):
         """Rows that each call must have, where the model was built for one number of rows; else None."""
-        rows = self.inputs_declared[0][1][0] if self.inputs_declared else None
+        rows = self.declared[0][1][0] if self.declared else None
         return rows if isinstance(rows, int) else None
 
     def __call__(self, rows, auxiliary=None, name="the rows"):
@@ -146,14 +138,10 @@ class Predictor:
         ``auxiliary`` is the second input of a two-input model, (rows, k), or (k,) for the same in all rows. An output
         that is not (rows, n_amps) or not finite is a ValueError, and ``name`` says in the message where.
         """
-        return self.with_resolution(rows, auxiliary, name)[0]
-
-    def with_resolution(self, rows, auxiliary=None, name="the rows"):
-        """Return the predictions and the relative distance of neighbouring numbers of their type; else as a call."""
         if self.n_calls == 1:
             return self._call_once(rows, auxiliary, name)
-        several = [self._call_once(rows.copy(), auxiliary, name) for _ in range(self.n_calls)]  # it may write on them
-        return sum(predictions.astype(float) for predictions, _ in several) / self.n_calls, several[0][1]
+        each = (self._call_once(rows.copy(), auxiliary, name) for _ in range(self.n_calls))  # it may write on them
+        return sum(predictions.astype(float) for predictions in each) / self.n_calls
 
     def _call_once(self, rows, auxiliary, name):
         """Call the model once, in blocks where it was built for a number of rows."""
@@ -161,26 +149,25 @@ class Predictor:
             auxiliary = np.array(np.broadcast_to(auxiliary, (len(rows), auxiliary.shape[-1])))  # (rows, k)
         n = self.fixed_rows or len(rows)
         if n == len(rows):
-            predictions, resolution = self._numbers(rows, auxiliary, name)
+            predictions = self._numbers(rows, auxiliary, name)
         else:
-            filled = np.minimum(np.arange(-(-len(rows) // n) * n), len(rows) - 1).reshape(-1, n)
-            blocks = [
-                self._numbers(rows[some], None if auxiliary is None else auxiliary[some], name) for some in filled
-            ]
-            predictions, resolution = np.concatenate([block for block, _ in blocks])[: len(rows)], blocks[0][1]
+            blocks = np.minimum(np.arange(-(-len(rows) // n) * n), len(rows) - 1).reshape(-1, n)
+            second = [None if auxiliary is None else auxiliary[block] for block in blocks]
+            parts = [self._numbers(rows[block], more, name) for block, more in zip(blocks, second)]
+            predictions = np.concatenate(parts)[: len(rows)]
         finite = np.isfinite(predictions)
         if not finite.all():
             row = int(np.argmin(finite.all(axis=1)))
             raise ValueError(f"model: expected finite output, received {predictions[row]} for row {row} of {name}")
-        return predictions, resolution
+        return predictions
 
     def _numbers(self, rows, auxiliary, name):
-        """Call the model with one block of rows; return its output as numbers, and their resolution."""
+        """Call the model with one block of rows; return its output as numbers (rows, n_amps)."""
         try:
             output = self.function(self.inputs(rows, auxiliary))
         except StopIteration:  # it would end a loop over chunks as if all were done
             raise ValueError(f"model: expected predictions for {name}, received StopIteration") from None
-        arrays, resolutions = zip(*(as_floats(part) for part in chosen_outputs(output, self.output)))
+        arrays = [as_floats(part) for part in chosen_outputs(output, self.output)]
         if len(arrays) > 1 or self.n_amps in (None, 1):  # one number for each row may be a column
             arrays = [array[:, None] if array.shape == (len(rows),) else array for array in arrays]
         fits = all(array.ndim == 2 and len(array) == len(rows) for array in arrays)
@@ -188,7 +175,7 @@ class Predictor:
             columns = "n_AMPs" if self.n_amps is None else self.n_amps
             received = " and ".join(str(array.shape) for array in arrays)
             raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {received}")
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1), max(resolutions)
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
 
     def inputs(self, rows, auxiliary=None):
         """Return what the model is given: (rows, n_bins) in its layout, with the second input if there is one."""
@@ -196,10 +183,10 @@ class Predictor:
             rows = rows[:, :, None] if self.layout == "channel" else rows[:, None, :]
         if auxiliary is None:
             return rows
-        names = [name for name, _ in self.inputs_declared]
+        names = [name for name, _ in self.declared]
         first = self.auxiliary_first
         if first is None:
-            declared, shapes = [shape[1:] for _, shape in self.inputs_declared], (auxiliary.shape[1:], rows.shape[1:])
+            declared, shapes = [shape[1:] for _, shape in self.declared], (auxiliary.shape[1:], rows.shape[1:])
             first = declared == list(shapes) and shapes[0] != shapes[1]
         pair = [auxiliary, rows] if first else [rows, auxiliary]
         return dict(zip(names, pair)) if names and names[0] is not None else pair
@@ -246,23 +233,19 @@ def chosen_outputs(output, choice):
 
 
 def as_floats(output):
-    """Return an output as floats, and the relative distance of neighbouring numbers of the type it had."""
-    resolution = None
+    """Return an output of any type as an array of floats."""
     if hasattr(output, "detach"):  # a tensor that still carries its gradient
-        if str(getattr(output, "dtype", "")) == "torch.bfloat16":  # NumPy has no such type
-            output, resolution = output.float(), BFLOAT16
         output = output.detach().cpu()
+        if str(getattr(output, "dtype", "")) == "torch.bfloat16":  # NumPy has no such type
+            output = output.float()
     try:
         output = np.asarray(output)
     except (TypeError, ValueError):  # rows of several lengths
         raise ValueError(f"model: expected an array, received {type(output).__name__}") from None
     if output.dtype.kind in "bcOSUMm":
         raise ValueError(f"model: expected real numbers, received {output.dtype}")
-    if output.dtype.kind == "V":  # bfloat16 of JAX and TensorFlow
-        output, resolution = output.astype(float), BFLOAT16
-    if output.dtype.kind != "f":  # integers, whose differences could wrap around
-        output, resolution = output.astype(float), 0.0
-    return output, np.finfo(output.dtype).eps if resolution is None else resolution
+    # Differences of integers could wrap around; "V" is bfloat16 of JAX and TensorFlow
+    return output if output.dtype.kind == "f" else output.astype(float)
 
 
 def _call_torch(torch, module, inputs):
@@ -299,11 +282,12 @@ def side_by_side(predictors, function, items, chunk):
         return list(threads.map(function, items))
 
 
-def posterior_summary(model):
+class PosteriorSummary:
     """Turn a model that predicts a distribution into one that predicts its mean and log standard deviation.
 
     The map of the means says which bins the estimates come from; the map of the log standard deviations says which bins
-    the certainty comes from. The logarithm is natural: a rise of 0.1 is a width that is 10 % larger.
+    the certainty comes from. The logarithm is natural: a rise of 0.1 is a width that is 10 % larger. Give the result to
+    `exact_map` with twice as many ``amp_names``, and with ones for the second half of ``y_data_std``.
 
     Parameters
     ----------
@@ -315,16 +299,7 @@ def posterior_summary(model):
           (rows, n_AMPs, n_AMPs);
         - a distribution with ``mean`` and ``stddev`` or ``variance``, as those of ``torch.distributions``.
 
-    Returns
-    -------
-    PosteriorSummary
-        A function that returns (rows, 2 n_AMPs): the means, then the log standard deviations. Give it to `exact_map`
-        with twice as many ``amp_names``, and with ones for the second half of ``y_data_std``.
-
-    Notes
-    -----
-    Means and widths of random samples are random. Say ``stochastic="subtract"`` to take that out of the map, or let
-    the samples use the same random numbers in each call and row.
+        Means and widths of random samples are random: say ``stochastic="subtract"`` to take that out of the map.
 
     Examples
     --------
@@ -338,11 +313,6 @@ def posterior_summary(model):
     array([[0.0001, 0.    , 0.    ],
            [0.    , 0.0009, 0.    ]])
     """
-    return PosteriorSummary(model)
-
-
-class PosteriorSummary:
-    """A function from spectra to means and log standard deviations, (rows, 2 n_AMPs): see `posterior_summary`."""
 
     def __init__(self, model):
         self.model = model
@@ -353,7 +323,7 @@ class PosteriorSummary:
         return [shape for _, shape in declared_inputs(self.model)] or None
 
     def __call__(self, inputs):
-        """Return the means and log standard deviations of the predictions for ``inputs``."""
+        """Return the means, then the log standard deviations, of the predictions for ``inputs``, (rows, 2 n_AMPs)."""
         mean, width = _moments(Predictor(self.model, None, "flat").function(inputs))
         if mean.shape != width.shape or mean.ndim != 2:
             raise ValueError(
@@ -362,6 +332,9 @@ class PosteriorSummary:
         if not np.all(width > 0):
             raise ValueError(f"model: expected positive standard deviations, received {width.min():.3g}")
         return np.concatenate([mean, np.log(width)], axis=1)
+
+
+posterior_summary = PosteriorSummary
 
 
 def _moments(output):
@@ -384,4 +357,4 @@ def _moments(output):
 
 def _doubles(output):
     """Return numbers of any type, or what a function of no arguments (TensorFlow Probability) returns, as float64."""
-    return as_floats(output() if callable(output) else output)[0].astype(float)
+    return as_floats(output() if callable(output) else output).astype(float)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perturbation.predictors import LAYOUTS, ModelLoader, Predictor, declared_inputs, is_keras
+from perturbation.predictors import LAYOUTS, Predictor, as_floats, chosen_outputs, declared_inputs, is_keras
 
 MAX_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 ROUNDING = 1e-5  # relative difference between predictions for the same spectrum that may be rounding
 COMPANY = 1e-3  # relative difference between predictions for a spectrum alone and among others that may be rounding
+BFLOAT16 = 2.0**-7  # distance of 1 to the next larger number, as ``numpy.finfo(...).eps``
 SMALL = 0.1  # added to the size of predictions: those near zero are sums of larger numbers, which were rounded, too
 KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models that were called before
 
@@ -37,15 +38,14 @@ def probe_model(model, spectra, n_amps=None, auxiliary=None, layout=None, output
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
-    whole = model.get() if isinstance(model, ModelLoader) else model
     spectra, auxiliary = np.atleast_2d(spectra), None if auxiliary is None else np.atleast_2d(auxiliary)
-    n_bins = spectra.shape[1]
-    key = n_bins, n_amps, auxiliary is None, layout, str(output), auxiliary_first
+    predict = Predictor(model, n_amps, LAYOUTS[0], output, auxiliary_first)
+    whole, n_bins = predict.loaded, spectra.shape[1]
     known = KNOWN.setdefault(whole, {}) if is_keras(whole) else {}
+    key = n_bins, n_amps, auxiliary is None, layout, str(output), auxiliary_first
     if key not in known:
-        declared = tuple(declared_inputs(whole))
-        predict = Predictor(whole, n_amps, LAYOUTS[0], output, auxiliary_first, declared=declared)
-        layouts = [layout] if layout else _declared_layouts(declared, n_bins)
+        predict = replace(predict, model=whole, declared=tuple(declared_inputs(whole)))
+        layouts = [layout] if layout else _declared_layouts(predict.declared, n_bins)
         known[key] = _probe(predict, spectra.astype(np.float32), auxiliary, layouts)
     return known[key]
 
@@ -56,9 +56,11 @@ def _probe(predict, rows, auxiliary, layouts):
     for layout in layouts:
         if layout == "channel_first" and ways and len(layouts) > 1:
             break
-        way = _without_graph(replace(predict, layout=layout))
+        outputs = []
+        way = replace(predict, layout=layout, model=_recorded(predict, outputs))
         try:
-            ways[layout] = way, *way.with_resolution(rows.copy(), auxiliary, "the first spectra")
+            predictions = way(rows.copy(), auxiliary, "the first spectra")
+            ways[layout] = way, predictions, max(map(_resolution, chosen_outputs(outputs[0], predict.output)))
         except Exception as error:  # a model may refuse a shape with any exception
             if len(layouts) == 1:
                 raise
@@ -85,17 +87,28 @@ def _probe(predict, rows, auxiliary, layouts):
     return Probe(settled, _good_batch_size(predict), size.astype(float), resolution, scatter)
 
 
-def _without_graph(predict):
-    """Let a Keras model run without the graph that ``predict_on_batch`` keeps, which a wrong layout would spoil."""
-    if not is_keras(predict.loaded):
-        return predict
+def _recorded(predict, outputs):
+    """Return a function from inputs to the outputs of the model, which are also kept in a list.
+
+    A Keras model runs without the graph that ``predict_on_batch`` keeps, which a wrong layout would spoil.
+    """
 
     def run(inputs):
-        outputs = predict.loaded(inputs, training=False)
-        keras = sys.modules["keras"]
-        return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+        if is_keras(predict.loaded):
+            keras = sys.modules["keras"]
+            output = keras.tree.map_structure(keras.ops.convert_to_numpy, predict.loaded(inputs, training=False))
+        else:
+            output = predict.function(inputs)
+        outputs.append(output)
+        return output
 
-    return replace(predict, model=run)
+    return run
+
+
+def _resolution(output):
+    """Relative distance of neighbouring numbers of the type that an output has."""
+    is_coarse = "bfloat16" in str(getattr(output, "dtype", ""))
+    return BFLOAT16 if is_coarse else np.finfo(as_floats(output).dtype).eps
 
 
 def _check_each_row(predict, rows, auxiliary, predictions, size):

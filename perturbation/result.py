@@ -80,9 +80,7 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
 
 @dataclass(frozen=True)
 class SensitivityMap:
-    """A sensitivity map with its error bars.
-
-    A column is a bin, or one of the user's ``directions``.
+    """A sensitivity map with its error bars. A column is a bin, or one of the user's ``directions``.
 
     Attributes
     ----------
@@ -91,9 +89,8 @@ class SensitivityMap:
         NaN for a bin that no group of the user holds.
     standard_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma error of ``mean`` as an estimate of the map of *all spectra like these*: spread over spectra and
-        repeats. For a single spectrum there is no spread over spectra, and it is ``repeat_error`` or
-        ``quadrature_error``. As with any mean of few numbers, it is too small for few spectra, the more so where a
-        few planets carry much of the map: on the shipped data it should be 1.8 times as large with 10 spectra, 1.3
+        repeats. For a single spectrum it is ``repeat_error`` or ``quadrature_error``. As with any mean of few numbers,
+        it is too small for few spectra: on the shipped data it should be 1.8 times as large with 10 spectra, 1.3
         with 30 (docs/explanations.md). Planets share their scale, so it hides that bins differ: see `shares`.
     repeat_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma Monte Carlo error of ``mean`` for *exactly these spectra*: what more repeats would reduce.
@@ -112,32 +109,22 @@ class SensitivityMap:
         The cut in log10 VMR.
     amp_names : tuple of str
         Keys of the AMPs where known, else empty.
-    per_spectrum : ndarray of shape (n_used, n_AMPs, n_bins) or None
-        Map of each spectrum, NaN where the abundance cut left it out of an AMP; None if not kept.
-    spectra : ndarray of shape (n_used,) or None
-        Rows of ``org_spectrum`` of these maps.
+    per_spectrum, spectra : ndarray of shape (n_used, n_AMPs, n_bins), and (n_used,), or None
+        Map of each spectrum, NaN where the abundance cut left it out of an AMP, and their rows of ``org_spectrum``;
+        None if not kept.
     groups : ndarray of shape (n_bins,) or None
         Number of the group of each bin, -1 for none, where they were the user's own.
-    quadrature_error : ndarray of shape (n_AMPs, n_bins) or None
+    quadrature_error, slope, curvature : ndarray of shape (n_AMPs, n_bins) or None
         Error of ``mean`` for *exactly these spectra* that comes from the few nodes, estimated by a lower rule on the
-        same nodes: what more nodes would reduce. None with random repeats.
-    slope : ndarray of shape (n_AMPs, n_bins) or None
-        Mean over the noise and over spectra of the derivative of the AMP, in its unit per standard deviation of the
-        bin: positive where a deeper bin raises the prediction. None with random repeats.
-    curvature : ndarray of shape (n_AMPs, n_bins) or None
-        The same of the second derivative, per standard deviation squared: zero where the network is linear.
+        same nodes; mean over noise and spectra of the first derivative of the AMP, in its unit per standard deviation
+        of the bin: positive where a deeper bin raises the prediction; and of the second derivative, per standard
+        deviation squared: zero where the network is linear. None with random repeats.
     share_error : ndarray of shape (n_AMPs, n_bins) or None
         Standard errors of `shares`.
-    nodes : int or None
-        Nodes of the quadrature; None with random repeats.
-    rule : str or None
-        Name of its rule.
+    nodes, rule : int and str, or None
+        Nodes of the quadrature and the name of its rule; None with random repeats.
     wavelength : ndarray of shape (n_bins,) or None
         Micron, where it was given and the columns are bins.
-
-    Examples
-    --------
-    >>> result["H2O"], result.shares()[0], result.plot()  # doctest: +SKIP
     """
 
     mean: np.ndarray
@@ -290,14 +277,13 @@ class SensitivityMap:
         bands : bool
             Shade where the AMP's molecule absorbs, if the table of bands knows it.
         ax : matplotlib.axes.Axes or sequence of these, optional
-            Where to draw: one for each AMP. Default: a new figure.
+            Where to draw: one for each AMP. Default: a new figure, a panel for each.
         best : SensitivityMap or array of shape (n_AMPs, n_bins), optional
             Another map to compare with, as that of the best possible estimator; its shares become a black line.
 
         Returns
         -------
         matplotlib.figure.Figure
-            A panel for each AMP.
         """
         axes = _panels(len(self.mean)) if ax is None else list(np.ravel(np.array(ax, dtype=object)))
         if len(axes) != len(self.mean):
@@ -380,18 +366,13 @@ class SensitivityMap:
         abundance = json.loads(source.attrs["abundance"])
         if isinstance(abundance, dict):
             abundance = {name: tuple(cut) for name, cut in abundance.items()}
+        about = source.attrs
         return cls(
-            **arrays,
-            n_spectra=source.attrs["n_spectra"],
-            scheme=source.attrs["scheme"],
-            repeat=int(source.attrs["repeat"]),
-            seed=int(source.attrs["seed"]),
-            scaled=bool(source.attrs["scaled"]),
+            **arrays, n_spectra=about["n_spectra"], scheme=about["scheme"], repeat=int(about["repeat"]),
+            seed=int(about["seed"]), scaled=bool(about["scaled"]), amp_names=tuple(json.loads(about["amp_names"])),
             abundance=tuple(abundance) if isinstance(abundance, list) else abundance,
-            amp_names=tuple(json.loads(source.attrs["amp_names"])),
-            nodes=int(source.attrs.get("nodes", 0)) or None,
-            rule=source.attrs.get("rule") or None,
-        )
+            nodes=int(about.get("nodes", 0)) or None, rule=about.get("rule") or None,
+        )  # fmt: skip
 
 
 def _panels(n):

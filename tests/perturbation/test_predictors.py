@@ -13,7 +13,7 @@ import pytest
 from perturbation import predictors
 from perturbation.engine import Chunk, run_chunk
 from perturbation.plan import Plan
-from perturbation.predictors import ModelLoader, Predictor
+from perturbation.predictors import ModelLoader, Predictor, declared_inputs
 from perturbation.probe import MAX_BATCH, MAX_OUTPUT, probe_model
 
 N_BINS, N_AMPS = 4, 2
@@ -25,7 +25,7 @@ def summed(x):
 
 
 def answer(model, n_amps=N_AMPS, layout="flat", **options):
-    return Predictor(model, n_amps, layout)(ROWS, **options)
+    return Predictor(model, n_amps, layout, declared=tuple(declared_inputs(model)))(ROWS, **options)
 
 
 # Recipes
