@@ -86,11 +86,6 @@ class Totals:
         if self.per_spectrum is not None:
             self.per_spectrum[k, rows] = arrays[0, rows]
 
-    def stop_at(self, n):
-        """Leave the other spectra out, as the first ``n`` are enough."""
-        self.used = self.used[:n]
-        self.per_spectrum = None if self.per_spectrum is None else self.per_spectrum[:n]
-
     def arrays(self):
         """Return the arrays of a `SensitivityMap`, by name, in the units of the plan."""
         plan, unit, square = self.plan, self.plan.unit, self.plan.unit**2
@@ -106,7 +101,7 @@ class Totals:
             arrays["standard_error"] = np.where(count > 1, standard_error * square, arrays["quadrature_error"])
         arrays["share_error"] = self.shares.standard_error
         if self.per_spectrum is not None:
-            arrays["per_spectrum"] = self.per_spectrum * square
+            arrays["per_spectrum"] = self.per_spectrum[: len(self.used)] * square
         untested = plan.labels < 0
         if untested.any():
             for array in arrays.values():
@@ -115,10 +110,7 @@ class Totals:
 
 
 def accumulate(models, plan, executor=None, store=None, keep_spectra=True, tolerance=None, progress=False):
-    """Perturb the spectra of the plan that are not in the store yet; return the `Totals` of all.
-
-    The arguments after ``plan`` are those of ``sensitivity_map``.
-    """
+    """Return the `Totals` of all spectra of the plan; arguments after ``plan`` are those of ``sensitivity_map``."""
     totals, used, expected = Totals(plan, keep_spectra), plan.used.tolist(), (plan.n_arrays, *plan.shape)
     if store is not None and not (hasattr(store, "keys") and hasattr(store, "update")):
         raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
@@ -129,15 +121,22 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     new = in_order(missing, run_chunks(models, plan, np.array(missing, int), executor), store, expected)
     maps = (stored_arrays(store, row, expected) if row in stored else next(new) for row in used)
 
+    bar = None
+    if progress:
+        from tqdm import tqdm
+
+        maps = bar = tqdm(maps, total=len(used), unit="spectrum", desc="sensitivity")
     row_sums = RunningMoments(len(plan.unit), 1)  # of each AMP's map over all bins
     enters_all = plan.wanted.all(axis=1)
-    for k, (row, arrays) in enumerate(zip(used, with_bar(maps, len(used), progress, executor))):
+    for k, (arrays, row) in enumerate(zip(maps, used)):
+        if bar is not None and hasattr(executor, "n_workers"):
+            bar.set_postfix(workers=executor.n_workers, refresh=False)
         rows = slice(None) if enters_all[row] else np.flatnonzero(plan.wanted[row])
         totals.add(k, arrays, rows)
         if tolerance is not None:
             row_sums.add(arrays[0].sum(axis=1, keepdims=True), rows)
             if row_sums.within(tolerance):
-                totals.stop_at(k + 1)
+                totals.used = totals.used[: k + 1]
                 break
     return totals
 
@@ -176,21 +175,6 @@ def in_order(rows, results, store, expected):
                 store.update(finished)
             waiting.update(finished)
         yield waiting.pop(row)
-
-
-def with_bar(results, total, shown, executor):
-    """Yield the results behind a progress bar over spectra, which shows the workers of an executor that counts them."""
-    if not shown:
-        yield from results
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="spectrum", desc="sensitivity") as bar:
-        for result in results:
-            if hasattr(executor, "n_workers"):
-                bar.set_postfix(workers=executor.n_workers, refresh=False)
-            bar.update()
-            yield result
 
 
 def warn_of_rounding(plan, spectrum_maps):

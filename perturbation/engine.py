@@ -1,12 +1,8 @@
 """The engine of the sensitivity test: perturb chunks of spectra, predict, and add up. No arguments are checked here.
 
-One repeat for one spectrum (Yip et al. 2021, Section 5): the bins are cut at random into groups; the bins of one
-group at a time are drawn again from their own errors; the network predicts again; every bin of the group receives
-the squared change of each prediction. The map is the mean over repeats and spectra.
-
-The work can be done on many machines: `make_chunks` yields small picklable `Chunk`s, `run_chunk` is a pure function of
+docs/method.md says what is computed. `make_chunks` yields small picklable `Chunk`s, `run_chunk` is a pure function of
 (models, chunk, plan), and `accumulate` adds up its maps in the order of the spectra. Draws depend only on the seed and
-on the index of the spectrum. Where bins move one at a time nothing is drawn: `quadrature` averages over the noise.
+on the index of the spectrum. Where bins move one at a time nothing is drawn: see `quadrature`.
 
 Several networks can predict from the same perturbed spectra. Their maps, and that of the mean of their predictions, are
 stacked: n_rows = n_AMPs for one network, (K + 1) n_AMPs for K of them.
@@ -53,26 +49,18 @@ def choose_groups(labels, shuffle, n_repeats, rng):
     return keys & (2**bits - 1)
 
 
-def correlate(normals, root):
-    """Turn unit normals (n_repeats, n_bins) into draws of covariance root root^T, each row on its own."""
-    return np.matmul(normals[:, None, :], root.T)[:, 0]  # one product of all rows would depend on their number
-
-
 def perturb(spectrum, noise, mask, out):
-    """Fill ``out`` (n_repeats, n_groups, n_bins) with the spectrum, noise added to the bins of one group only.
-
-    ``spectrum`` (n_bins,) and ``noise`` (n_repeats, n_bins) are scaled, ``mask`` has the shape of ``out``.
-    """
+    """Fill ``out`` (n_repeats, n_groups, n_bins) with the spectrum, and noise (n_repeats, n_bins) where ``mask`` is."""
     np.multiply(mask, noise[:, None, :], out=out)
     np.add(out, spectrum, out=out)
 
 
 def sum_over_repeats(change, mask, again=None):
-    """Give each bin the squared change of its group; sums over repeats of that and of its square.
+    """Give each bin the squared change of its group; sums over repeats of that and of its square: (2, n_AMPs, n_bins).
 
     ``change`` (rows, n_AMPs) is f(x') - f(x), ``mask`` (rows, n_bins) tells which bins moved. ``again`` is the change
     in a second call; for models that predict at random, the product of the two takes the place of the square. As every
-    bin is in one group per repeat, both sums are one matrix product: (2, n_AMPs, n_bins), float64.
+    bin is in one group per repeat, both sums are one matrix product.
     """
     squares = np.multiply(change.T, change.T if again is None else again.T, dtype=np.float64, order="C")
     moments = np.concatenate([squares, np.square(squares)])  # (2 n_AMPs, rows)
@@ -83,9 +71,6 @@ def sum_over_repeats(change, mask, again=None):
         rows = slice(start, start + step)
         sums += moments[:, rows] @ mask[rows].astype(np.float64)
     return sums.reshape(2, n_amps, n_bins)
-
-
-# Chunks of spectra: what travels to a worker, and what a worker does
 
 
 @dataclass(frozen=True)
@@ -143,9 +128,8 @@ def covariance_root(covariance, name):
 def run_chunk(models, chunk, plan):
     """Return the maps of the spectra of one chunk: (n, n_arrays, n_rows, n_columns), scaled units squared.
 
-    Of random repeats the first array is their mean, the second the variance of that mean; of quadrature see
-    `quadrature.map_chunk`. A pure function: the map of a spectrum depends on the models, the spectrum, its index and
-    the plan, never on its neighbours.
+    Of random repeats these are their mean and the variance of that mean; of quadrature see `quadrature.map_chunk`. The
+    map of a spectrum depends on the models, the spectrum, its index and the plan, never on its neighbours.
     """
     predictors = plan.predictors(models)
     if plan.rule is not None:
@@ -185,8 +169,9 @@ def _map_by_repeats(predictors, chunk, k, plan):
         changes, again = [], []
         for network, predict in enumerate(predictors):
             spectrum, scale = chunk.spectra[network, k], chunk.noise[network, k]
-            # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's
-            noise = correlate(normals, scale) if scale.ndim == 2 else normals * scale
+            # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's. One
+            # product of all rows would depend on their number
+            noise = np.matmul(normals[:, None, :], scale.T)[:, 0] if scale.ndim == 2 else normals * scale
             rows[0] = spectrum
             perturb(spectrum, noise, mask, out=perturbed[:n])
             perturbed[n:] = spectrum

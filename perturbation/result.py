@@ -52,14 +52,8 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
     (n_bins,), ``errors`` (n_bins,) or the shape of ``spectra``, ``deviations`` in standard errors, not all zero.
     ``rows_per_call`` changes the memory, not the `ResponseMap`.
     """
-    spectra = np.atleast_2d(np.asarray(spectra, float))  # (N, n_bins)
-    n_bins = spectra.shape[1]
-    deviations, errors = np.asarray(deviations, float), np.atleast_2d(np.asarray(errors, float))
-    if deviations.ndim != 1 or not np.any(deviations):
-        raise ValueError("deviations: expected a sequence with a number other than zero in it, received none")
-    if errors.shape not in (spectra.shape, (1, n_bins)):
-        raise ValueError(f"errors: expected {spectra.shape} or ({n_bins},), received {errors.shape}")
-    errors = np.broadcast_to(errors, spectra.shape)
+    spectra, deviations = np.atleast_2d(np.asarray(spectra, float)), np.asarray(deviations, float)
+    errors, n_bins = np.broadcast_to(np.asarray(errors, float), spectra.shape), spectra.shape[1]
     at_once = max(1, rows_per_call // (1 + n_bins * len(deviations)))
     total = squares = 0.0
     for start in range(0, len(spectra), at_once):
@@ -67,9 +61,6 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
         # The reference goes through the same call as the pushed spectra, so a push of zero changes nothing.
         rows = moved_bins(spectra[some], errors[some], np.arange(n_bins), n_bins, deviations)
         predictions = np.asarray(predict(rows.reshape(-1, n_bins)), float)
-        n_rows = rows.shape[0] * rows.shape[1]
-        if predictions.ndim != 2 or len(predictions) != n_rows:
-            raise ValueError(f"predict: expected ({n_rows}, n_amps), received {predictions.shape}")
         change = changes(predictions.reshape(*rows.shape[:2], -1), len(deviations))  # (n_deviations, n_bins, n, n_amps)
         total = total + change.sum(axis=2)
         squares = squares + (change**2).sum(axis=2)

@@ -111,18 +111,14 @@ def test_a_bar_counts_the_spectra_and_shows_the_workers(monkeypatch):
     tqdm, bars = pytest.importorskip("tqdm"), []
 
     class Bar:
-        def __init__(self, total, **_):
-            self.total, self.done, self.workers = total, 0, []
+        def __init__(self, maps, total, **_):
+            self.maps, self.total, self.done, self.workers = maps, total, 0, []
             bars.append(self)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def update(self):
-            self.done += 1
+        def __iter__(self):
+            for arrays in self.maps:
+                self.done += 1
+                yield arrays
 
         def set_postfix(self, workers, refresh):
             self.workers.append(workers)

@@ -67,23 +67,6 @@ def test_response_does_not_depend_on_the_batch_size_and_is_one_call():
     np.testing.assert_allclose(whole.change, parts.change, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "word"),
-    [
-        ({"errors": np.ones(5)}, "errors"),
-        ({"errors": np.ones((6, 6))}, "errors"),
-        ({"deviations": [0.0]}, "deviations"),
-        ({"deviations": [[1.0, 2.0]]}, "deviations"),
-        ({"predict": lambda x: x[:3]}, "predict"),
-        ({"predict": lambda x: x.sum(axis=1)}, "predict"),
-    ],
-)
-def test_response_map_names_the_argument_that_does_not_fit(kwargs, word):
-    arguments = {"predict": linear, "spectra": SPECTRA, "errors": ERRORS, **kwargs}
-    with pytest.raises(ValueError, match=word):
-        response_map(**arguments)
-
-
 @pytest.mark.parametrize("rows_per_call, calls", [(10**6, [7 * 79]), (3 * 79, [3 * 79, 3 * 79, 79]), (78, [79] * 7)])
 def test_calls_are_as_large_as_they_may_be(rows_per_call, calls):
     sizes = []
