@@ -41,10 +41,17 @@ def refuse_no_numbers(name, value, expected):
     """Refuse what NumPy would turn into numbers with a loss: units, masks, dates, complex numbers, text, records."""
     if (type(value) is np.ndarray and value.dtype.kind in "fiu") or type(value) in (float, int):
         return
-    for part in value if isinstance(value, list | tuple) else ():
-        if type(part) is not float:  # the usual case, which needs no check
-            _refuse_unit_or_mask(name, part)
-    _refuse_unit_or_mask(name, value)
+    for part in (value, *value) if isinstance(value, list | tuple) else (value,):
+        if type(part) is float:  # the usual case, which needs no check
+            continue
+        if np.ma.is_masked(part):
+            raise ValueError(f"{name}: expected no masked entries, received {np.ma.count_masked(part)}")
+        unit = str(getattr(part, "unit", None) or getattr(part, "units", None) or "")
+        if unit not in ("", "dimensionless"):
+            raise ValueError(
+                f"{name}: expected plain numbers, received {type(part).__name__} in {unit[:40]}; "
+                "give plain numbers in the unit of this argument"
+            )
     kind = getattr(value, "dtype", None)
     if not isinstance(kind, np.dtype):
         kind = _array(name, value, expected).dtype
@@ -60,17 +67,6 @@ def _array(name, value, expected, dtype=None):
         return np.asarray(value, dtype=dtype)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
-
-
-def _refuse_unit_or_mask(name, value):
-    if np.ma.is_masked(value):
-        raise ValueError(f"{name}: expected no masked entries, received {np.ma.count_masked(value)}")
-    unit = str(getattr(value, "unit", None) or getattr(value, "units", None) or "")
-    if unit not in ("", "dimensionless"):
-        raise ValueError(
-            f"{name}: expected plain numbers, received {type(value).__name__} in {unit[:40]}; "
-            "give plain numbers in the unit of this argument"
-        )
 
 
 def scaling(prefix, mean, std, sizes=None):
@@ -108,13 +104,6 @@ def truth(name, value):
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name}: expected True or False, received {value!r}")
     return bool(value)
-
-
-def way_with_random_models(value):
-    """Return what is done about random predictions: "subtract", or how many to average, 2 or more."""
-    if isinstance(value, str) and value == "subtract":
-        return value
-    return positive_integer("stochastic", value, ' above 1, "subtract" or None', least=2)
 
 
 def positive_integer(name, value, also="", least=1):

@@ -119,7 +119,8 @@ def make_plan(
         no_spectra = arguments.positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     seed = arguments.seed_of(rng)
     auxiliary_first = None if auxiliary_first is None else arguments.truth("auxiliary_first", auxiliary_first)
-    stochastic = None if stochastic is None else arguments.way_with_random_models(stochastic)
+    if not (stochastic is None or (isinstance(stochastic, str) and stochastic == "subtract")):
+        stochastic = arguments.positive_integer("stochastic", stochastic, ' above 1, "subtract" or None', least=2)
 
     # Try the models with three spectra; where there are fewer, the last is repeated with depths a little larger
     rows, probes, models = np.minimum(np.arange(TRIED), n - 1), [], [own["model"] for own in networks]

@@ -150,29 +150,21 @@ def _natural_splines(nodes):
 N_ARRAYS = 4  # of each spectrum: its map, the distance to that of the lower rule, slope, curvature
 
 
-def moved_spectra(spectra, displacements, nodes):
-    """Return each spectrum as it is, then moved by each node along each direction: (1 + n_nodes * K, n, n_bins).
+def moved_rows(spectra, noise, which, n_at_once, nodes):
+    """Return spectra (n, n_bins) as they are, then moved by each node along some directions, ``which`` (K,).
 
-    ``spectra`` is (n, n_bins), ``displacements`` (K, n or 1, n_bins) one standard deviation along each of K directions.
+    ``noise`` holds errors (n or 1, n_bins) of bins, which move one at a time, or directions (n or 1, n_directions,
+    n_bins). The result is (1 + n_nodes * n_at_once, n, n_bins); where K < n_at_once, the other rows are copies.
     """
-    rows = np.empty((1 + len(nodes) * len(displacements), *spectra.shape), spectra.dtype)
-    rows[0] = spectra
-    moved = rows[1:].reshape(len(nodes), len(displacements), *spectra.shape)  # a view
-    np.multiply(nodes.astype(spectra.dtype)[:, None, None, None], displacements, out=moved)
-    moved += spectra
-    return rows
-
-
-def moved_bins(spectra, errors, bins, n_at_once, nodes):
-    """Return the same, with ``bins`` moved one at a time by ``errors`` (n, n_bins), for ``n_at_once`` bins at least.
-
-    Where there are fewer bins the other rows are copies of the spectra.
-    """
+    nodes = nodes.astype(spectra.dtype)
     rows = np.empty((1 + len(nodes) * n_at_once, *spectra.shape), spectra.dtype)
     rows[:] = spectra
     moved = rows[1:].reshape(len(nodes), n_at_once, *spectra.shape)  # a view
-    along = nodes.astype(spectra.dtype)[:, None] * errors.T[bins, None]  # (n_bins, n_nodes, n)
-    moved[:, np.arange(len(bins)), :, bins] = along + spectra.T[bins, None]
+    if noise.ndim == 2:
+        along = nodes[:, None] * noise.T[which, None]  # (K, n_nodes, n or 1)
+        moved[:, np.arange(len(which)), :, which] = along + spectra.T[which, None]
+    else:
+        moved[:, : len(which)] += nodes[:, None, None, None] * noise[:, which].swapaxes(0, 1)
     return rows
 
 
@@ -226,15 +218,13 @@ def even_share(total, most):
 def call_shape(rule, n_directions, batch_size, n_spectra):
     """Return how many spectra, and how many of their directions, go into one call of at most ``batch_size`` rows.
 
-    All ``n_spectra`` of the test are divided evenly, so that few rows are predicted for nothing; one spectrum of 52
-    bins and five nodes takes 209. The shape depends on the whole test and not on the chunk, so no prediction does.
-    Spectra of more rows than a call may have are cut into parts of nearly the same number of directions.
+    All ``n_spectra`` of the test are divided evenly, so that few rows are predicted for nothing. The shape depends on
+    the whole test and not on the chunk, so no prediction does.
     """
-    n_nodes = len(rule.nodes)
-    rows = 1 + n_nodes * n_directions
+    rows = 1 + len(rule.nodes) * n_directions  # 209 for 52 bins and five nodes
     if rows <= batch_size:
         return even_share(n_spectra, batch_size // rows), n_directions
-    return 1, even_share(n_directions, (batch_size - 1) // n_nodes)
+    return 1, even_share(n_directions, (batch_size - 1) // len(rule.nodes))
 
 
 def map_chunk(predictors, chunk, plan):
@@ -253,7 +243,8 @@ def map_chunk(predictors, chunk, plan):
         name = f"the call for spectra {chunk.indices[some[0]]} to {chunk.indices[some[-1]]}"
         changed, again = [], []
         for network, predict in enumerate(predictors):
-            rows = _rows_of_a_call(chunk.spectra[network][some], chunk.noise[network], some, here, n_at_once, nodes)
+            noise = chunk.noise[network] if chunk.noise.shape[1] == 1 else chunk.noise[network][some]
+            rows = moved_rows(chunk.spectra[network][some], noise, here, n_at_once, nodes)
             auxiliary = None if chunk.auxiliary is None else np.tile(chunk.auxiliary[network][some], (len(rows), 1))
             for kept in (changed, again)[: 1 + plan.asks_twice]:
                 given = rows.copy() if plan.asks_twice else rows  # a model may write on what it is given
@@ -269,16 +260,3 @@ def map_chunk(predictors, chunk, plan):
     corners = [(start, first) for start in range(0, n, n_spectra) for first in range(0, n_directions, n_at_once)]
     side_by_side(predictors, one_call, corners, chunk)
     return results
-
-
-def _rows_of_a_call(spectra, noise, some, directions, n_at_once, nodes):
-    """Return spectra as they are and moved, (1 + n_nodes * n_at_once, n, n_bins), from the noise of a chunk.
-
-    ``noise`` holds the errors (n, n_bins) of bins that move one at a time, or directions (n or 1, K, n_bins), which are
-    filled up with zeros.
-    """
-    if noise.ndim == 2:
-        return moved_bins(spectra, noise[some], directions, n_at_once, nodes)
-    along = np.zeros((n_at_once, *spectra.shape), np.float32)
-    along[: len(directions)] = noise[some % len(noise)][:, directions].swapaxes(0, 1)
-    return moved_spectra(spectra, along, nodes)

@@ -10,7 +10,7 @@ import numpy as np
 
 from perturbation.amps import BANDS, amp, find_amp
 from perturbation.arguments import float_array
-from perturbation.quadrature import changes, moved_bins
+from perturbation.quadrature import changes, moved_rows
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
 ROWS_PER_CALL = 65536  # spectra per call of the network: 27 MB of 52-bin spectra
@@ -59,7 +59,7 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
     for start in range(0, len(spectra), at_once):
         some = slice(start, start + at_once)
         # The reference goes through the same call as the pushed spectra, so a push of zero changes nothing.
-        rows = moved_bins(spectra[some], errors[some], np.arange(n_bins), n_bins, deviations)
+        rows = moved_rows(spectra[some], errors[some], np.arange(n_bins), n_bins, deviations)
         predictions = np.asarray(predict(rows.reshape(-1, n_bins)), float)
         change = changes(predictions.reshape(*rows.shape[:2], -1), len(deviations))  # (n_deviations, n_bins, n, n_amps)
         total = total + change.sum(axis=2)
