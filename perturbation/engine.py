@@ -77,12 +77,12 @@ def sum_over_repeats(change, mask, again=None):
 class Chunk:
     """Some spectra, scaled for each of K networks, in float32.
 
-    ``spectra`` is (K, n, n_bins). ``noise`` is (K, n, n_bins) errors, or (K, n, n_bins, n_bins) square roots F of
-    covariances F F^T for random repeats, or (K, n or 1, n_directions, n_bins) directions for quadrature.
+    ``noise`` is (K, n, n_bins) errors, or (K, n or 1, n_bins, n_bins) square roots F of covariances F F^T for random
+    repeats, or (K, n or 1, n_directions, n_bins) directions for quadrature.
     """
 
     indices: np.ndarray  # (n,) rows of org_spectrum
-    spectra: np.ndarray
+    spectra: np.ndarray  # (K, n, n_bins)
     noise: np.ndarray
     auxiliary: np.ndarray | None  # (K, n, k)
 
@@ -95,17 +95,13 @@ class Chunk:
 def make_chunks(plan, rows):
     """Yield the spectra of ``rows`` as `Chunk`s of ``plan.chunk_size``; nothing is copied before its turn."""
     given, x_std = plan.noise, plan.x_std  # (N, n_bins), or (N or 1, ..., n_bins) covariances or directions
-    is_shared = len(given) == 1 < len(plan.spectra)
-    if is_shared and plan.is_covariance:
-        root = covariance_root(given[0], "org_error")
+    if plan.is_covariance and len(given) == 1:
+        given = covariance_root(given, "org_error")
     for start in range(0, len(rows), plan.chunk_size):
         some = rows[start : start + plan.chunk_size]
-        if not plan.is_covariance:
-            noise = given if is_shared else given[some]
-        elif is_shared:
-            noise = np.broadcast_to(root, (len(some), *root.shape))
-        else:
-            noise = np.stack([covariance_root(given[i], f"org_error, spectrum {i}") for i in some])
+        noise = given if len(given) == 1 else given[some]
+        if plan.is_covariance and len(given) > 1:
+            noise = np.stack([covariance_root(one, f"org_error, spectrum {i}") for i, one in zip(some, noise)])
         scaled = [(plan.spectra[some] - mean) / std for mean, std in zip(plan.x_mean, x_std)]
         noise = [noise / (std[:, None] if plan.is_covariance else std) for std in x_std]
         auxiliary = None if plan.auxiliary is None else plan.auxiliary[:, some]
@@ -168,7 +164,7 @@ def _map_by_repeats(predictors, chunk, k, plan):
         mask = groups[:, None, :] == np.arange(n_groups, dtype=groups.dtype)[:, None]  # (n, n_groups, n_bins)
         changes, again = [], []
         for network, predict in enumerate(predictors):
-            spectrum, scale = chunk.spectra[network, k], chunk.noise[network, k]
+            spectrum, scale = chunk.spectra[network, k], chunk.noise[network, k % chunk.noise.shape[1]]
             # A group of jointly normal bins is drawn from its own block by drawing all bins and using the group's. One
             # product of all rows would depend on their number
             noise = np.matmul(normals[:, None, :], scale.T)[:, 0] if scale.ndim == 2 else normals * scale

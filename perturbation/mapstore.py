@@ -8,6 +8,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ MAGIC = b"peeking maps 1\n"
 MAX_ARRAYS = 4  # of one spectrum
 
 
-class MapStore(Mapping):
+class MapStore(Mapping, AbstractContextManager):
     """A mapping of int to ndarray of shape (k, n_AMPs, n_bins) that lives in a file, for ``sensitivity_map(store=)``.
 
     Random repeats keep k = 2 arrays of a spectrum, quadrature 4; the first map that is stored decides. Memory
@@ -31,11 +32,6 @@ class MapStore(Mapping):
     key : str
         What the maps depend on. A file of maps with another key, or another shape, is emptied; a file of something
         else raises a ValueError.
-
-    Examples
-    --------
-    >>> with MapStore("maps.bin", 9, 52, key=f"{model_digest} seed 0") as store:  # doctest: +SKIP
-    ...     result = sensitivity_map(model, y_test, spectra, errors, rng=0, store=store, ...)
     """
 
     def __init__(self, path, n_amps, n_bins, key=""):
@@ -71,7 +67,7 @@ class MapStore(Mapping):
             return
         while self._is_whole(record := self._file.read(self._record.itemsize)):
             self._note(int(np.frombuffer(record, self._record)["row"][0]))
-        self._drop_rest()
+        self._file.truncate(self._place(self._records))
 
     def _begin(self, n_arrays):
         """Empty the file, for maps of that many arrays."""
@@ -84,9 +80,9 @@ class MapStore(Mapping):
         while left:
             left = left[self._file.write(left) :]
 
-    def _drop_rest(self):
-        """Truncate the file behind the last whole record."""
-        self._file.truncate(len(self._header) + self._records * self._record.itemsize)
+    def _place(self, record):
+        """Return where a record of that number, from 0, begins in the file."""
+        return len(self._header) + record * self._record.itemsize
 
     def _is_whole(self, record):
         length = self._record.itemsize
@@ -114,7 +110,7 @@ class MapStore(Mapping):
         try:
             self._append(table.tobytes())
         except OSError:  # the disk is full
-            self._drop_rest()
+            self._file.truncate(self._place(self._records))
             raise
         for row, _ in items:
             self._note(row)
@@ -125,8 +121,7 @@ class MapStore(Mapping):
     def __getitem__(self, row):
         if row not in self:
             raise KeyError(row)
-        offset = len(self._header) + (self._places[row] - 1) * self._record.itemsize
-        record = os.pread(self._file.fileno(), self._record.itemsize, int(offset))
+        record = os.pread(self._file.fileno(), self._record.itemsize, self._place(int(self._places[row]) - 1))
         if not self._is_whole(record):
             raise OSError(f"{self.path}: the map of spectrum {row} has changed on disk")
         return np.frombuffer(record, self._record)["maps"][0].astype(np.float64)
@@ -148,9 +143,6 @@ class MapStore(Mapping):
         """Close the file and delete it."""
         self.close()
         self.path.unlink(missing_ok=True)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.close()

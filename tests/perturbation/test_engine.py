@@ -168,7 +168,7 @@ def given(shape_of, spectra=3, **options):
 def test_roots_in_chunks_are_of_the_covariance_scaled_for_each_bin(shared):
     covariance = covariances(1 if shared else 3)
     noise = given(covariance, is_covariance=True).noise[0]
-    assert noise.shape == (3, N_BINS, N_BINS)
+    assert noise.shape == (1 if shared else 3, N_BINS, N_BINS)
     scaled = covariance / X_STD[:, None] / X_STD
     squares = noise @ np.swapaxes(noise, 1, 2)
     np.testing.assert_allclose(squares, np.broadcast_to(scaled, squares.shape), atol=1e-5 * scaled.max())
