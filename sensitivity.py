@@ -82,16 +82,15 @@ progress
     Notes
     -----
     "hermite" (Gauss-Hermite) is exact for f quadratic along the bin with 3 nodes and for f quartic with 5; a linear
-    model of weights w has (w s)^2, or (w . d)^2 for a direction d, with any number of nodes. The same evaluations give
-    ``slope`` and ``curvature``. Kinks (ReLU) let the error fall slowly with the nodes: there "spline", the mean square
-    of a cubic spline through equally spaced nodes, is 1.6 to 2.1 times closer than "hermite" with 5 nodes, and 2.3 to
-    2.6 times with 9; for an LSTM, which is smooth, "hermite" is closer with 5. Steps (trees) may hide between nodes:
-    the map of a random forest is off by a fifth with 5 nodes, by 4 % with 20 "midpoints" of equal probability.
+    model of weights w has (w s)^2, or (w . d)^2 for a direction d. With kinks (ReLU) "spline", the mean square of a
+    cubic spline through equally spaced nodes, is 1.6 to 2.1 times closer with 5 nodes, and 2.3 to 2.6 times with 9.
+    Steps (trees) may hide between nodes: the map of a random forest is off by a fifth with 5 nodes, by 4 % with 20
+    "midpoints" of equal probability.
 
     ``quadrature_error`` is the distance to a lower rule on the same nodes. With 5 nodes it covered 99 % of the cells of
     the maps of four networks (where it was at least 7 times the true error in all) and 90 % of those of a forest
-    (benchmarks/quadrature.py); wherever a single kink lies, it covers the error 4 times in 5, and for a single step 3
-    times in 4 (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
+    (benchmarks/quadrature.py); it covers the error of a single kink 4 times in 5, and of a single step 3 times in 4
+    (tests/perturbation/test_quadrature.py). Other rules, and 3 nodes, may cover less often.
     """
     own = {"model": model}
     for name, mean, std in (("x", x_mean, x_std), ("y_data", y_data_mean, y_data_std)):
@@ -110,11 +109,9 @@ progress
             executor=executor, keep_spectra=keep_spectra, progress=progress, wavelength=wavelength,
         )[0]  # fmt: skip
     except ValueError as error:  # in the names of the arguments here
-        name, *rest = str(error).split(":", 1)
-        names = {"org_spectrum": "spectra", "org_error": "errors", "gases": "amp_names"}
-        first, *others = name.split(",", 1)
-        if rest and first in names:
-            raise ValueError(",".join([names[first], *others]) + ":" + rest[0]) from error
+        for theirs, ours in (("org_spectrum", "spectra"), ("org_error", "errors"), ("gases", "amp_names")):
+            if str(error).startswith(theirs):
+                raise ValueError(ours + str(error).removeprefix(theirs)) from error
         raise
 
 

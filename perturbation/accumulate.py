@@ -116,10 +116,10 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
         raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
     stored = {row for row in used if store is not None and row in store}
     for row in sorted(stored)[:1]:
-        stored_arrays(store, row, expected)
+        checked(store[row], expected, f"store, spectrum {row}")
     missing = [row for row in used if row not in stored]
     new = in_order(missing, run_chunks(models, plan, np.array(missing, int), executor), store, expected)
-    maps = (stored_arrays(store, row, expected) if row in stored else next(new) for row in used)
+    maps = (checked(store[row], expected, f"store, spectrum {row}") if row in stored else next(new) for row in used)
 
     bar = None
     if progress:
@@ -141,17 +141,16 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     return totals
 
 
-def stored_arrays(store, row, expected):
-    """Return what the store has of one spectrum, checked."""
+def checked(maps, shape, source):
+    """Return maps (..., n_arrays, n_rows, n_columns) as an array of that shape, of which the first are finite."""
     try:
-        arrays = np.asarray(store[row], dtype=float)
+        found = np.asarray(maps, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"store: expected maps {expected}, received {type(store[row]).__name__} for {row}") from None
-    if arrays.shape != expected:
-        raise ValueError(f"store: expected maps {expected}, received {arrays.shape} for spectrum {row}")
-    if not np.isfinite(arrays).all():
-        raise ValueError(f"store: expected finite maps, received NaN or infinity for spectrum {row}")
-    return arrays
+        found = None
+    if found is None or found.shape != shape or not np.isfinite(found[..., 0, :, :]).all():
+        received = type(maps).__name__ if found is None else "NaN or infinity" if found.shape == shape else found.shape
+        raise ValueError(f"{source}: expected finite maps {shape}, received {received}")
+    return found
 
 
 def in_order(rows, results, store, expected):
@@ -163,13 +162,7 @@ def in_order(rows, results, store, expected):
     for row in rows:
         while row not in waiting:
             chunk, arrays = next(results)
-            arrays = np.asarray(arrays)
-            shape = (len(chunk.indices), *expected)
-            if arrays.shape != shape or not np.isfinite(arrays[:, 0]).all():
-                raise ValueError(
-                    f"executor: expected finite maps {shape} of {chunk.task_name}, received"
-                    f" {'NaN or infinity' if arrays.shape == shape else arrays.shape}"
-                )
+            arrays = checked(arrays, (len(chunk.indices), *expected), f"executor, {chunk.task_name}")
             finished = dict(zip(chunk.indices.tolist(), arrays, strict=True))
             if store is not None:
                 store.update(finished)
@@ -195,7 +188,7 @@ def warn_of_rounding(plan, spectrum_maps):
         )
 
 
-SETTINGS = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")  # has to be the same in all parts
+SETTINGS = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")
 MEANS = ("quadrature_error", "slope", "curvature")  # over spectra
 
 
@@ -215,7 +208,9 @@ def merge_maps(maps):
     for part in maps:
         if first is None:
             first, sums = part, {name: 0.0 for name in MEANS if getattr(part, name) is not None}
-        _check_same_settings(first, part)
+        for name, value in _settings(part).items():
+            if value != (expected := _settings(first)[name]):
+                raise ValueError(f"maps: expected the {name} {expected!r} of the first, received {value!r}")
         n = np.asarray(part.n_spectra)[:, None]  # (n_AMPs, 1)
         size = n * np.nansum(part.mean, axis=1, keepdims=True)
         # Means and spreads, sums over spectra of (map - mean)^2, as Chan, Golub & LeVeque (1983) update them
@@ -241,13 +236,7 @@ def merge_maps(maps):
     )  # fmt: skip
 
 
-def _check_same_settings(first, part):
-    for name in SETTINGS:
-        if getattr(part, name) != getattr(first, name):
-            raise ValueError(
-                f"maps: expected the {name} {getattr(first, name)!r} of the first, received {getattr(part, name)!r}"
-            )
-    if part.mean.shape != first.mean.shape:
-        raise ValueError(f"maps: expected the shape {first.mean.shape} of the first, received {part.mean.shape}")
-    if not np.array_equal(*([] if one.groups is None else one.groups for one in (first, part))):
-        raise ValueError("maps: expected the groups of the first, received others")
+def _settings(one):
+    """Return what has to be the same in all parts."""
+    groups = None if one.groups is None else one.groups.tolist()
+    return {name: getattr(one, name) for name in SETTINGS} | {"shape": one.mean.shape, "groups": groups}

@@ -88,9 +88,9 @@ def test_finished_spectra_reach_the_store_chunk_by_chunk():
 @pytest.mark.parametrize(
     ("bad", "line"),
     [
-        (np.zeros((2, 2, 4)), r"expected maps \(2, 2, 5\), received \(2, 2, 4\) for spectrum 3"),
-        (np.full((2, 2, 5), np.inf), "expected finite maps, received NaN or infinity for spectrum 3"),
-        ("maps", r"expected maps \(2, 2, 5\), received str for 3"),
+        (np.zeros((2, 2, 4)), r"\(2, 2, 4\)"),
+        (np.full((2, 2, 5), np.inf), "NaN or infinity"),
+        ("maps", "str"),
     ],
 )
 def test_what_a_store_holds_is_checked_before_the_first_spectrum_is_computed(bad, line):
@@ -99,7 +99,7 @@ def test_what_a_store_holds_is_checked_before_the_first_spectrum_is_computed(bad
     store[3] = bad
     for row in (0, 1, 2, 13):
         del store[row]
-    with pytest.raises(ValueError, match=f"^store: {line}$"):
+    with pytest.raises(ValueError, match=rf"^store, spectrum 3: expected finite maps \(2, 2, 5\), received {line}$"):
         sensitivity_map(
             lambda x: calls.append(len(x)) or np.tanh(x) @ WEIGHTS, None, SPECTRA, ERRORS, [0, 0], UNIT, x_mean=0,
             x_std=1, store=store, rng=0, repeat=6, no_spectra=None, input_layout="flat",

@@ -211,7 +211,9 @@ def test_map_goes_on_from_a_store_and_computes_what_is_missing(tmp_path):
         rows.clear()
         assert_same(run(counted, batch_size=130, store=half), reference)
         assert rows == [3, 1, 106, 106, 106]
-        with pytest.raises(ValueError, match=r"^store: expected maps \(2, 3, 13\), received \(4, 3, 13\)"):
+        with pytest.raises(
+            ValueError, match=r"^store, spectrum \d+: expected finite maps \(2, 3, 13\), received \(4, 3, 13\)"
+        ):
             run(store=store, nodes=None, rng=0)
 
 
