@@ -116,10 +116,10 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
         raise ValueError(f"store: expected a mutable mapping of int to arrays, received {type(store).__name__}")
     stored = {row for row in used if store is not None and row in store}
     for row in sorted(stored)[:1]:
-        checked(store[row], expected, f"store, spectrum {row}")
+        checked(store[row], expected, "store", f"spectrum {row}")
     missing = [row for row in used if row not in stored]
     new = in_order(missing, run_chunks(models, plan, np.array(missing, int), executor), store, expected)
-    maps = (checked(store[row], expected, f"store, spectrum {row}") if row in stored else next(new) for row in used)
+    maps = (checked(store[row], expected, "store", f"spectrum {row}") if row in stored else next(new) for row in used)
 
     bar = None
     if progress:
@@ -141,7 +141,7 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
     return totals
 
 
-def checked(maps, shape, source):
+def checked(maps, shape, source, task):
     """Return maps (..., n_arrays, n_rows, n_columns) as an array of that shape, of which the first are finite."""
     try:
         found = np.asarray(maps, dtype=float)
@@ -149,7 +149,7 @@ def checked(maps, shape, source):
         found = None
     if found is None or found.shape != shape or not np.isfinite(found[..., 0, :, :]).all():
         received = type(maps).__name__ if found is None else "NaN or infinity" if found.shape == shape else found.shape
-        raise ValueError(f"{source}: expected finite maps {shape}, received {received}")
+        raise ValueError(f"{source}: expected finite maps {shape} of {task}, received {received}")
     return found
 
 
@@ -162,7 +162,7 @@ def in_order(rows, results, store, expected):
     for row in rows:
         while row not in waiting:
             chunk, arrays = next(results)
-            arrays = checked(arrays, (len(chunk.indices), *expected), f"executor, {chunk.task_name}")
+            arrays = checked(arrays, (len(chunk.indices), *expected), "executor", chunk.task_name)
             finished = dict(zip(chunk.indices.tolist(), arrays, strict=True))
             if store is not None:
                 store.update(finished)

@@ -99,7 +99,7 @@ def test_what_a_store_holds_is_checked_before_the_first_spectrum_is_computed(bad
     store[3] = bad
     for row in (0, 1, 2, 13):
         del store[row]
-    with pytest.raises(ValueError, match=rf"^store, spectrum 3: expected finite maps \(2, 2, 5\), received {line}$"):
+    with pytest.raises(ValueError, match=rf"^store: expected finite maps \(2, 2, 5\) of spectrum 3, received {line}$"):
         sensitivity_map(
             lambda x: calls.append(len(x)) or np.tanh(x) @ WEIGHTS, None, SPECTRA, ERRORS, [0, 0], UNIT, x_mean=0,
             x_std=1, store=store, rng=0, repeat=6, no_spectra=None, input_layout="flat",

@@ -170,7 +170,7 @@ def test_maps_that_an_executor_spoils_are_refused():
     ):
         executor = Spoils()
         executor.spoil = spoil
-        with pytest.raises(ValueError, match=f"^executor, spectra .*: expected finite maps .* received {words}"):
+        with pytest.raises(ValueError, match=f"^executor: expected finite maps .* received {words}"):
             run(linear, executor=executor, chunk_size=N)
 
 

@@ -212,7 +212,7 @@ def test_map_goes_on_from_a_store_and_computes_what_is_missing(tmp_path):
         assert_same(run(counted, batch_size=130, store=half), reference)
         assert rows == [3, 1, 106, 106, 106]
         with pytest.raises(
-            ValueError, match=r"^store, spectrum \d+: expected finite maps \(2, 3, 13\), received \(4, 3, 13\)"
+            ValueError, match=r"^store: expected finite maps \(2, 3, 13\) of spectrum \d+, received \(4, 3, 13\)"
         ):
             run(store=store, nodes=None, rng=0)
 
