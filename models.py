@@ -21,17 +21,6 @@ keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 
 
-def whitening_layer(spectrum):
-    """Apply a linear map that is not trained, bins to bins: (N, n_bins, 1) -> (N, n_bins, 1). Not in the paper.
-
-    What tells molecules apart is a few percent of the scaled input; whitening (``preprocessing``) makes its variance 1.
-    """
-    n_bins = spectrum.shape[1]
-    x = layers.Flatten(name="spectrum_flat")(spectrum)  # (N, n_bins)
-    x = layers.Dense(n_bins, trainable=False, name="whitening")(x)
-    return layers.Reshape((n_bins, 1), name="whitened_spectrum")(x)  # (N, n_bins, 1)
-
-
 def mlp(spectrum, units=(320, 240, 160, 80), activation="gelu", dropout=0.0):
     """Fully connected front: (N, n_bins, 1) -> (N, units[-1])."""
     x = layers.Flatten(name="bins")(spectrum)  # (N, n_bins)
@@ -135,45 +124,24 @@ def _with_seeds(config, rng):
 
 
 def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, **settings):
-    """Build one of the four networks.
+    """Return one of the four networks, not compiled.
 
-    Parameters
-    ----------
-    name : {"mlp", "cnn", "lstm", "hybrid"}
-    n_bins : int
-        Wavelength bins of a spectrum.
-    n_amps : int
-        AMPs to return.
-    n_auxiliary : int
-        Scaled auxiliary inputs; they join after the spectral part, and the network takes [spectrum (N, n_bins, 1),
-        auxiliary (N, n_auxiliary)].
-    whitening : (kernel (n_bins, n_bins), bias (n_bins,)), optional
-        Weights of a fixed first layer, from ``preprocessing.first_layer``; none gives the paper's networks.
-    seed : int, sequence of int or numpy.random.SeedSequence, optional
-        Of the initial weights and of dropout. None: from Python's global random state, as Keras does.
-    **settings
-        Passed on to the builder of that name; ``activation="auto"`` stands for the builder's own.
-
-    Returns
-    -------
-    keras.Model
-        Not compiled.
-
-    Raises
-    ------
-    ValueError
-        If there is no network of that name, or a size is not positive.
+    It maps scaled spectra (N, n_bins, 1) to scaled AMPs (N, n_amps). With ``n_auxiliary``, it takes [spectra, auxiliary
+    inputs (N, n_auxiliary)], which join after the spectral part. ``whitening`` (kernel, bias) holds the weights of a
+    fixed first layer, from ``preprocessing.first_layer``; the paper's networks have none. ``seed``, anything that
+    ``numpy.random.default_rng`` takes, sets the initial weights and dropout; without it they are random, as in Keras.
+    ``settings`` are the arguments of the builder of that name; ``activation="auto"`` stands for its own.
     """
     if name not in NETWORKS:
         raise ValueError(f"model: expected one of {', '.join(NETWORKS)}, received {name!r}")
-    if n_bins < 1 or n_amps < 1:
-        raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
     if settings.get("activation") == "auto":
         del settings["activation"]
-    spectrum = keras.Input((n_bins, 1), name="spectrum")
-    x = spectrum if whitening is None else whitening_layer(spectrum)
+    x = inputs = spectrum = keras.Input((n_bins, 1), name="spectrum")
+    if whitening is not None:  # a linear map, bins to bins; what tells molecules apart is a few percent of the input
+        x = layers.Flatten(name="spectrum_flat")(x)  # (N, n_bins)
+        x = layers.Dense(n_bins, trainable=False, name="whitening")(x)
+        x = layers.Reshape((n_bins, 1), name="whitened_spectrum")(x)  # (N, n_bins, 1)
     x = BUILDERS[name](x, **settings)
-    inputs = spectrum
     if n_auxiliary:
         auxiliary = keras.Input((n_auxiliary,), name="auxiliary")
         inputs = [spectrum, auxiliary]

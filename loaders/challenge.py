@@ -108,7 +108,7 @@ def _level_2_targets(columns):
     for name, values in columns.items():
         if name in LEVEL_2:
             key, factor = LEVEL_2[name]
-            targets[key] = Target(values * factor, AMPS[key].unit, None, "linear")
+            targets[key] = Target(values * factor, stored="linear")
         elif name.startswith("log_"):
             targets[name[4:]] = Target(values, "", "log10", "log10")
         else:
@@ -218,13 +218,22 @@ def _read_planets(path):
         if not names:
             raise InputError(f"{path}: no groups, expected one for each planet (Planet_<id> or train<id>)")
         _refuse_duplicates([_plain_id(name) for name in names], f"{path}: group names")
-        shape = _opened(file.id, names[0], FIELDS[0], path).shape
-        if len(shape) != 1 or shape == (0,):
-            raise InputError(f"{path}: {names[0]}/{FIELDS[0]} has shape {shape}, expected a list of wavelengths")
-        values = {field: np.empty((len(names), *shape)) for field in FIELDS}
-        for row, name in enumerate(names):  # the low-level calls: three times as fast as file[name][()]
-            for field, rows in values.items():
-                _read_into(file.id, name, field, rows[row], path)
+        name, field = names[0], FIELDS[0]
+        try:  # low-level calls: three times as fast as file[name][()]
+            shape = _opened(file.id, name, field, path).shape
+            if len(shape) != 1 or shape == (0,):
+                raise InputError(f"{path}: {name}/{field} has shape {shape}, expected a list of wavelengths")
+            values = {field: np.empty((len(names), *shape)) for field in FIELDS}
+            for row, name in enumerate(names):
+                for field, rows in values.items():
+                    stored = _opened(file.id, name, field, path)
+                    if stored.shape != shape:
+                        raise InputError(f"{path}: {name}/{field} has shape {stored.shape}, expected {shape}")
+                    stored.read(h5s.ALL, h5s.ALL, rows[row], h5t.NATIVE_DOUBLE)
+        except InputError:
+            raise
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: {name} has no readable {field} ({error})") from error
     wavelength, depth, error, width = values.values()
     for field, rows in ((FIELDS[0], wavelength), (FIELDS[3], width)):
         same = (rows == rows[0]) | (np.isnan(rows) & np.isnan(rows[0]))
@@ -233,28 +242,15 @@ def _read_planets(path):
 
 
 def _opened(file, name, field, path):
-    """Open an array of a planet; a link is refused by its class, without following it."""
-    try:
-        for link in (name, f"{name}/{field}"):
-            if file.links.get_info(link.encode()).type != h5l.TYPE_HARD:
-                raise InputError(f"{path}: {link} is a link, expected its values in this place")
-        return h5d.open(file, f"{name}/{field}".encode())
-    except (KeyError, OSError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: {name} has no readable {field} ({error})") from error
-
-
-def _read_into(file, name, field, out, path):
-    """Read an array of a planet into ``out``; refuse one of another shape, or whose values are not in this file."""
-    stored, where = _opened(file, name, field, path), f"{path}: {name}/{field}"
-    if stored.shape != out.shape:
-        raise InputError(f"{where} has shape {stored.shape}, expected {out.shape}")
+    """Open an array of a planet, whose values must be in this file; a link is refused without following it."""
+    for link in (name, f"{name}/{field}"):
+        if file.links.get_info(link.encode()).type != h5l.TYPE_HARD:
+            raise InputError(f"{path}: {link} is a link, expected its values in this place")
+    stored = h5d.open(file, f"{name}/{field}".encode())
     if stored.get_offset() is None:  # the values are not in one place of this file
         properties = stored.get_create_plist()
         if properties.get_external_count() or properties.get_layout() == h5d.VIRTUAL:
-            raise InputError(f"{where} lies in other files, expected its values in this one")
+            raise InputError(f"{path}: {name}/{field} lies in other files, expected its values in this one")
         if not stored.get_storage_size():
-            raise InputError(f"{where} was never written")
-    try:
-        stored.read(h5s.ALL, h5s.ALL, out, h5t.NATIVE_DOUBLE)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {name} has no readable {field} ({error})") from error
+            raise InputError(f"{path}: {name}/{field} was never written")
+    return stored

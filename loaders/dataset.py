@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 DEPTH_UNITS = {"fraction": 1.0, "percent": 1e-2, "ppm": 1e-6}
 DEPTH_WORDS = {  # by which a stated unit is recognised: "transit depth (Rp/Rs)^2, dimensionless" is a fraction
-    "percent": r"%|\bper ?cents?\b|^0\.01$",
+    "percent": r"(?<!\w)%|\bper ?cents?\b|^0\.01$",
     "ppm": r"\bppm\b|\bparts per million\b|^1e-06$",
     "fraction": r"\bfractions?\b|\bdimensionless\b|^1$|^\(?rp/rs\)?(\^|\*\*)2$|^none$|^-$",
 }
@@ -108,10 +108,12 @@ def stated_depth_unit(text, where):
     return found[0] if found else None
 
 
-def depth_factor(depth, stated, asked, name):
-    """Return the factor from stored depths to fractions; the file may state a unit, and the user may ask for one."""
+def pick_unit(depth, stated, asked, name, firm):
+    """Return the unit of depths: as asked for, else as stated (a firm one may not be contradicted), else as guessed."""
     if asked not in ("auto", *DEPTH_UNITS):
         raise InputError(f"depth_unit must be auto, fraction, percent or ppm; received {asked!r}")
+    if stated and firm and asked not in ("auto", stated):
+        raise InputError(f"{name}: depths are in {stated}, but data.depth_unit is {asked}; expected auto")
     unit = asked if asked != "auto" else stated
     if unit is None:
         finite = depth[np.isfinite(depth)]
@@ -125,7 +127,7 @@ def depth_factor(depth, stated, asked, name):
         logger.warning(
             "%s: unit of the depths guessed as %s (median %.4g); state data.depth_unit to be sure", name, unit, median
         )
-    return DEPTH_UNITS[unit]
+    return unit
 
 
 def to_dataset(survey, targets=None, auxiliary=(), depth_unit="auto", width="auto"):
@@ -135,11 +137,14 @@ def to_dataset(survey, targets=None, auxiliary=(), depth_unit="auto", width="aut
         raise InputError(f"{name}: errors have shape {survey.errors.shape}, spectra {shape}")
     if 0 in shape:
         raise InputError(f"{name}: spectra have shape {shape}, expected at least one row and one bin")
-    if survey.states_unit and depth_unit not in ("auto", survey.depth_unit):
-        raise InputError(
-            f"{name}: depths are in {survey.depth_unit}, but data.depth_unit is {depth_unit}; expected auto"
-        )
-    factor = depth_factor(survey.spectra, survey.depth_unit, depth_unit, name)
+    unit = pick_unit(survey.spectra, survey.depth_unit, depth_unit, name, survey.states_unit)
+    factor = DEPTH_UNITS[unit]
+    for column, values in {
+        **{key: target.values for key, target in survey.targets.items()},
+        **survey.auxiliary,
+    }.items():
+        if len(values) != shape[0]:
+            raise InputError(f"{name}: {len(values)} values of {column} for {shape[0]} spectra")
     order = wavelength_order(survey.wavelength, shape[1], name)
     columns, table = _targets(survey, list((survey.default_targets or survey.targets) if targets is None else targets))
     data = Dataset(
@@ -216,8 +221,6 @@ def _targets(survey, names):
 
 def _retrieval_space(survey, key, scale):
     values, stored = survey.targets[key].values, survey.targets[key].stored or scale
-    if values.shape != (len(survey.spectra),):
-        raise InputError(f"{survey.name}: {values.size} values of {key} for {len(survey.spectra)} spectra")
     if len(values) > 1 and (values == values[0]).all():
         raise InputError(f"{survey.name}: target {key} is {values[0]:g} in all {len(values)} rows; nothing to learn")
     if stored == scale:
@@ -237,12 +240,7 @@ def _auxiliary(survey, names):
     if missing:
         known = ", ".join(survey.auxiliary) or "none"
         raise InputError(f"{survey.name}: no auxiliary input {', '.join(missing)}; it holds {known}")
-    columns = [survey.auxiliary[name] for name in names]
-    if any(len(column) != len(survey.spectra) for column in columns):
-        raise InputError(
-            f"{survey.name}: auxiliary inputs do not have one row for each of {len(survey.spectra)} spectra"
-        )
-    return np.column_stack(columns)
+    return np.column_stack([survey.auxiliary[name] for name in names])
 
 
 def _test_rows(rows, n_rows, name):
@@ -336,6 +334,8 @@ def check_observed(depth, error, name, lines, named):
     middle, usual = np.median(depth), np.median(error)
     excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
     beside = f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median"
+    refuse(not 0 < middle < 1, "median depth is not between 0 and 1 (as a fraction; is depth_unit right?)")
+    refuse(~(error > 0), "errors are not positive")
     refuse(np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more")
     refuse(excess > MAX_SIGMA_BELOW_ZERO * error, beside)
     refuse(error >= 1, "errors of the whole depth of the star (1 as a fraction) or more")

@@ -6,15 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loaders.columns import ERRORS, MAX_SIDES, guess_width, misfit, read_columns, stated_depth, stated_length
-from loaders.dataset import (
-    DEPTH_UNITS,
-    MICRON,
-    MICRON_RANGE,
-    check_observed,
-    depth_factor,
-    refuse_rows,
-    wavelength_order,
-)
+from loaders.dataset import DEPTH_UNITS, MICRON, MICRON_RANGE, check_observed, pick_unit, refuse_rows, wavelength_order
 from preprocessing import rows_text
 from runio.config import clip
 from runio.log import InputError, printable
@@ -41,34 +33,12 @@ class Observation:
 
 
 def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
-    """Read one spectrum from a table of text: CSV, ECSV, IPAC (.tbl), Markdown or columns between blanks.
+    """Return the `Observation` in a table of text (data/FORMATS.md); one that was read before is returned as it is.
 
-    Columns are found by name. Columns without known names are read in the one order that their numbers allow, such as
-    wavelength, width, depth, error or TauREx's wavelength, depth, error, width. Errors up and down become the mean of
-    their sizes, and a radius ratio is squared together with its error. Without widths, bins reach half way to their
-    neighbours.
-
-    Parameters
-    ----------
-    path : path-like or Observation
-        An observation that was read before is returned as it is.
-    depth_unit : {"auto", "fraction", "percent", "ppm"}
-        "auto" takes the unit that the file states, and guesses only if it states none.
-    width : {"auto", "full", "half"}
-        What the widths are; "auto" takes what the column's name says, else compares them with the spacing of the bins.
-    columns : str
-        Names in place of those in the file, one for each column, between commas: "wavelength,depth,error,width", with
-        "-" for a column that is not used; or "taurex", "poseidon" or "platon". "auto" takes those of the file.
-
-    Returns
-    -------
-    Observation
-
-    Raises
-    ------
-    ValueError
-        With one line: missing columns; values that are missing or not numbers; wavelengths out of order; errors that
-        are not positive; columns, units or widths that are ambiguous; settings that contradict the file.
+    ``depth_unit`` ("fraction", "percent", "ppm") and ``width`` ("full", "half") are for files that do not state them.
+    ``columns`` names the columns, between commas and with "-" for one to leave out, or is "taurex", "poseidon" or
+    "platon". "auto" takes what the file states, and guesses only if it states nothing. Bad tables, and settings that
+    contradict the file, raise a ValueError with one line.
     """
     if isinstance(path, Observation):
         return path
@@ -87,9 +57,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     assumed = bin_width is None and len(wavelength) > 1
     if assumed:
         bin_width, note = _spacing_widths(wavelength), "widths from the spacing of the bins"
-        logger.warning(
-            "%s: no widths in the file; guessed from the spacing: bins reach half way to their neighbours", path
-        )
+        logger.warning("%s: no widths in the file: bins are taken to reach half way to their neighbours", path)
     if instrument is not None:  # names short enough for a legend
         instrument = np.array([clip(printable(cell.strip()), 40) for cell in table.columns[instrument]])[order]
     note = f"{depth_note}; {note}"
@@ -115,26 +83,19 @@ def _depth_and_error(table, roles, values, depth_unit):
     kind = "ratio" if ratio else "depth"
     name = roles[kind]
     stated = stated_depth(table, name) or ("fraction" if ratio else None)
-    if stated and depth_unit not in ("auto", stated):
-        expected = f"data.depth_unit is {depth_unit}, expected {stated} or auto"
-        raise InputError(f"{path}: column {name!r} is in {stated}, but {expected}")
-    factor = depth_factor(values[kind], stated, depth_unit, str(path))
+    unit = pick_unit(values[kind], stated, depth_unit, f"{path}: column {name!r}", firm=True)
+    factor = DEPTH_UNITS[unit]
+    note = f"depths in {unit} ({'stated' if stated or depth_unit != 'auto' else 'guessed'})"
     depth, sizes = values[kind] * factor, {}
     for role in (role for role in ERRORS if role in values):
         unit = stated_depth(table, roles[role])
         size = values[role] if role == "error" else np.abs(values[role])  # one of two may have a minus sign
         sizes[role] = size * (DEPTH_UNITS[unit] if unit else factor)
     error = sizes["error"] if "error" in sizes else _mean_error(path, sizes, table.lines)
-    unit = next(u for u, f in DEPTH_UNITS.items() if f == factor)
-    note = f"depths in {unit} ({'stated' if stated or depth_unit != 'auto' else 'guessed'})"
     if ratio:
         depth, error = depth**2, 2 * depth * error
         note = f"depths from radius ratios ({name}), squared with their errors"
         logger.warning("%s: column %r holds radius ratios; squared, with their errors", path, name)
-    middle = float(np.median(depth))
-    if not 0 < middle < 1:
-        raise InputError(f"{path}: median depth is {middle:.4g} as a fraction, expected 0 to 1; is depth_unit right?")
-    refuse_rows(~(error > 0), f"{path}: errors are not positive", table.lines)
     return depth, error, note
 
 

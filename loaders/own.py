@@ -29,11 +29,7 @@ def load_own(path):
                 raise InputError(f"{path}: no dataset /{name}; expected /spectra, /errors, /wavelength and /amps")
         spectra = numbers(file["spectra"], f"{path}: /spectra", 2)
         amps = numbers(file["amps"], f"{path}: /amps", 2)
-        keys = _texts(file["amps"], "names", amps.shape[1], path)
-        units, scales = (
-            _texts(file["amps"], name, len(keys), path) if name in file["amps"].attrs else [None] * len(keys)
-            for name in ("units", "scale")
-        )
+        keys, units, scales = (_texts(file["amps"], name, amps.shape[1], path) for name in ("names", "units", "scale"))
         targets = {}
         for i, (key, unit, scale) in enumerate(zip(keys, units, scales)):
             if scale not in (None, "log10", "linear"):
@@ -141,12 +137,11 @@ def _micron(file, name, path):
 
 
 def _texts(item, name, size, path):
-    """Return an attribute of an array that has one text for each of ``size`` columns."""
-    where, expected = f"{path}: {item.name}", f"expected {size} texts, one per column"
-    if name not in item.attrs:
-        raise InputError(f"{where} has no attribute {name!r}, {expected}")
-    values = _values(item.attrs[name])
+    """Return an attribute of an array, one text for each of ``size`` columns; without it, Nones, except for "names"."""
+    if name != "names" and name not in item.attrs:
+        return [None] * size
+    values = _values(item.attrs.get(name, []))
     texts = len(values) == size and all(isinstance(value, str) for value in values)
     if not texts or (name == "names" and len(set(values)) != size):
-        raise InputError(f"{where} attribute {name!r} is {values}, {expected}")
+        raise InputError(f"{path}: {item.name} attribute {name!r} is {values}, expected {size} texts, one per column")
     return values

@@ -48,17 +48,13 @@ def load_paper(path):
     if len(table) != len(values):
         raise InputError(f"{table_path}: {len(table)} rows for the {len(values)} spectra of {spectra_path.name}")
     columns = {key: table.numbers(name) for key, name in _paper_columns(table).items()}
-    targets = {
-        key: Target(column, AMPS[key].unit, AMPS[key].scale, "linear") if key in AMPS else Target(column)
-        for key, column in columns.items()
-    }
     return Survey(
         spectra=values[:, 0],
         errors=values[:, 1],
         wavelength=values[0, 2],
         depth_unit="fraction",
-        targets=targets,
-        default_targets=tuple(key for key in targets if key in AMPS),
+        targets={key: Target(column, stored="linear") for key, column in columns.items()},
+        default_targets=tuple(key for key in columns if key in AMPS),
         auxiliary={key: column for key, column in columns.items() if key not in AMPS},
         name=str(spectra_path),
     )
@@ -109,7 +105,12 @@ def load_hela(path):
     if source is None:
         raise InputError(f"{path}: expected a JSON file with metadata, training_data and testing_data")
     names, n_bins, ranges, files = _hela_header(source)
-    blocks = [_hela_block(source.parent / name, n_bins + len(names)) for name in files]
+    blocks, n_columns = [], n_bins + len(names)
+    for path in (source.parent / name for name in files):
+        rows = np.atleast_2d(read_npy(path, "rows of [spectrum..., parameters...]"))
+        blocks.append(numbers(rows, str(path), 2))
+        if rows.shape[1] != n_columns:
+            raise InputError(f"{path}: {rows.shape[1]} columns, expected num_features + names = {n_columns}")
     values = np.concatenate(blocks)
     spectra = values[:, :n_bins]
     per_bin = {
@@ -145,18 +146,11 @@ def _hela_header(source):
         files = [head["training_data"], *([head["testing_data"]] if head.get("testing_data") else [])]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{source}: not a HELA description ({type(error).__name__}: {error})") from error
-    if type(n_bins) is not int or n_bins < 1 or not names or len(ranges) != len(names):
-        raise InputError(f"{source}: {len(names)} names, {len(ranges)} ranges and num_features {n_bins!r} do not match")
-    if not all(isinstance(name, str) and name for name in files):
-        raise InputError(f"{source}: training_data and testing_data must be file names")
+    counts = type(n_bins) is int and n_bins > 0 and len(ranges) == len(names) > 0
+    if not counts or not all(isinstance(name, str) and name for name in files):
+        found = f"{len(names)} names, {len(ranges)} ranges, num_features {n_bins!r} and files {files}"
+        raise InputError(f"{source}: expected as many names as ranges, a count and names of files; received {found}")
     return names, n_bins, ranges, files
-
-
-def _hela_block(path, width):
-    values = numbers(np.atleast_2d(read_npy(path, "rows of [spectrum..., parameters...]")), str(path), 2)
-    if values.shape[1] != width:
-        raise InputError(f"{path}: {values.shape[1]} columns, expected num_features + names = {width}")
-    return values
 
 
 def _hela_target(name, values, limits):

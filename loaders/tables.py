@@ -157,10 +157,8 @@ def read_table(path, names=None):
 
 def _are_row_numbers(rows):
     """Whether the first of several columns without names counts the rows: whole numbers, one by one."""
-    first = [row[0] for _, row in rows]
-    if len(rows) < 3 or not all(cell.isdecimal() for cell in first):
-        return False
-    return all(int(cell) == i for i, cell in enumerate(first, int(first[0]))) and int(first[0]) in (0, 1)
+    first, n = [row[0] for _, row in rows], len(rows)
+    return n > 2 and first in ([str(i) for i in range(n)], [str(i) for i in range(1, n + 1)])
 
 
 def _read_ipac(path, lines):
