@@ -40,35 +40,15 @@ def apply_run(
     run_folder, observation, config, auxiliary=None, output=None, quiet=False, overwrite=False, study=None,
     unverified=False,
 ):  # fmt: skip
-    """Estimate the AMPs of one observation with every fold of a run, with their errors, and map their sensitivity.
+    """Estimate the AMPs of one ``observation`` with every fold of a run, with their errors, and map their sensitivity.
 
-    Writes ``report.html`` with its figures, ``amps.csv``, ``verdict.yaml`` (whether the observation is like what was
-    trained on), ``sensitivity.h5`` and its figure, and ``config.yaml`` with what they were made from; all of them or
-    none, and never over earlier results unless asked. What cannot be used raises an InputError.
+    Writes ``report.html`` with its figures, ``amps.csv``, ``verdict.yaml``, ``sensitivity.h5`` and its figure, and
+    ``config.yaml`` with what they were made from; all of them or none, and never over earlier results unless asked.
+    What cannot be used raises an InputError.
 
-    Parameters
-    ----------
-    run_folder : path-like
-        Folder of a finished run.
-    observation : path-like or loaders.observation.Observation
-        Table of wavelength, width, depth and error; see ``loaders.observation.read_observation``.
-    config : runio.config.Config
-        ``sensitivity_single``, ``seed`` and the ``depth_unit``, ``width`` and ``columns`` of ``data`` are used.
-    auxiliary : dict of str to float, optional
-        Values of the run's auxiliary inputs.
-    output : path-like, optional
-        Folder to write to; by default a new one named after the observation, in ``applied`` of the run's folder.
-    quiet, overwrite : bool
-        Show no progress bar; replace earlier results in ``output``.
-    study : str, optional
-        Digest of the `observation.planet.Study` that the estimate belongs to.
-    unverified : bool
-        Also use a run whose files were changed, or that has no manifest.
-
-    Returns
-    -------
-    Path
-        The folder that was written to.
+    ``auxiliary`` are values of the run's auxiliary inputs by name, ``output`` is a folder (by default a new one named
+    after the observation, in ``applied`` of the run's), ``study`` the digest of an `observation.planet.Study` that the
+    estimate belongs to; ``unverified`` allows a run whose files were changed. Returns the folder that was written.
     """
     with as_input_error():
         run = load_run(run_folder, unverified)
@@ -147,7 +127,7 @@ def assess(run, network, seen, values, seed, made_from):
         level,
         seen.wavelength,
         [name for name, far in zip(run.amp_names, beyond) if far],
-        compare.is_noisy(run),
+        bool(run.data.get("noisy")),
         len(predictions),
         float(np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()),
     )

@@ -4,7 +4,7 @@ How far an estimate moves under further noise is not its error: a network that p
 hardly moves. The error is therefore measured on simulated test planets. Those with the predictions nearest to the
 estimate are taken, and the quantiles of their (truth - prediction), in units of its local size, give the intervals.
 This is conformal prediction (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094) with a local scale, among neighbours,
-so that the coverage holds near the estimate and not only on average. ``studies/answer_coverage.py`` compares this rule
+so that the coverage holds near the estimate and not only on average; ``studies/answer_coverage.py`` compares the rule
 with three others.
 """
 
@@ -156,20 +156,14 @@ class TestPlanets:
             share = spectra.shape[1] / (spectra.shape[1] + len(rows))
             covariance = (1 - share) * covariance + share * noise
         else:
-            covariance = covariance + noise
+            covariance += noise
         return spectra.mean(axis=0), np.linalg.inv(covariance)  # the noise keeps it far from singular
-
-
-def is_noisy(run):
-    """Whether the spectra of the run's data set hold noise themselves."""
-    return bool(run.data.get("noisy", False))
 
 
 def planets_as_seen(run, network, error, seed):
     """Predict a run's test planets from spectra with the 1-sigma errors (n_bins,) of an observation: `TestPlanets`."""
     kept = run.reference
-    clean, noisy = kept["spectra"].astype(float), is_noisy(run)
-    error = np.asarray(error, float)
+    clean, noisy, error = kept["spectra"].astype(float), bool(run.data.get("noisy")), np.asarray(error, float)
     if error.shape != clean.shape[1:] or not (np.isfinite(error) & (error > 0)).all():
         raise ValueError(f"error: expected positive numbers of shape {clean.shape[1:]}, received shape {error.shape}")
     rng = np.random.default_rng(stream(seed, Stream.OBSERVATION_NOISE, 1))
@@ -177,7 +171,7 @@ def planets_as_seen(run, network, error, seed):
     predictions = network.predict(spectra, kept.get("auxiliary"))
     if not np.isfinite(predictions).all():
         raise ValueError("network: expected finite predictions of its run's test spectra, received NaN or infinity")
-    error = np.asarray(kept["error"] if noisy else error, float)
+    error = kept["error"].astype(float) if noisy else error
     return TestPlanets(run.y_test[kept["rows"]], predictions, clean, spectra, error, noisy)
 
 
@@ -202,12 +196,6 @@ class Comparison(NamedTuple):
         """Whether the spectrum is out of distribution."""
         shares = (self.share_nearer, self.share_smaller, self.share_better)
         return max(shares) > OUTSIDE_SHARE or self.beyond > OUTSIDE_BINS
-
-    @property
-    def outliers(self):
-        """Bins with a residual above `LARGE_RESIDUAL`, largest first, (n,) of int."""
-        order = np.argsort(-np.abs(self.standardised), kind="stable")
-        return order[np.abs(self.standardised[order]) > LARGE_RESIDUAL]
 
 
 def compare(depth, estimate, planets):
@@ -271,6 +259,14 @@ def error_level(run, error):
     return ErrorLevel(float(np.median(error / run.reference["error"])), float(low), float(high))
 
 
+HEADLINES = {
+    OUTSIDE: "Out of distribution: this observation is unlike the spectra that the network was trained on. Neither the"
+    " estimates nor their errors can be relied on.",
+    INSIDE: "Consistent: this observation is like the spectra that the network was trained on.",
+    UNKNOWN: "Unknown: the observation could not be compared with the simulated planets ({}).",
+}
+
+
 class Consistency(NamedTuple):
     """Whether an observation is like the spectra that were trained on."""
 
@@ -292,9 +288,12 @@ def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets
     status = UNKNOWN if comparison is None else INSIDE
     if beyond or extrapolates or unlike or (level is not None and level.too_large):
         status = OUTSIDE
-    sentences, numbers = [_headline(status, level)], {"status": status, "test_planets": int(n_planets)}
+    why = "this run keeps no test spectra: train it again" if level is None else "this run has too few test planets"
+    sentences, numbers = [HEADLINES[status].format(why)], {"status": status, "test_planets": int(n_planets)}
     if comparison is not None:
-        sentences.append(_comparison_text(comparison, wavelength))
+        order = np.argsort(-np.abs(comparison.standardised), kind="stable")
+        outliers = order[np.abs(comparison.standardised[order]) > LARGE_RESIDUAL]
+        sentences.append(_comparison_text(comparison, wavelength, order[: max(len(outliers), 3 * unlike)]))
         sentences[int(comparison.share_longer > RARE_ROW)] += _row_text(comparison, wavelength)
         numbers |= {
             "distance": comparison.distance,
@@ -304,7 +303,7 @@ def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets
             "misfit": comparison.misfit,
             "test_planets_fitted_better": comparison.share_better,
             "share_of_bins_beyond_all": comparison.beyond,
-            "strange_bins_micron": [float(wavelength[b]) for b in comparison.outliers],
+            "strange_bins_micron": wavelength[outliers].tolist(),
         }
     if extrapolates:
         sentences.append(
@@ -320,18 +319,6 @@ def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets
     return Consistency(status, sentences, numbers)
 
 
-def _headline(status, level):
-    if status == OUTSIDE:
-        return (
-            "Out of distribution: this observation is unlike the spectra that the network was trained on. Neither the"
-            " estimates nor their errors can be relied on."
-        )
-    if status == INSIDE:
-        return "Consistent: this observation is like the spectra that the network was trained on."
-    why = "this run keeps no test spectra: train it again" if level is None else "this run has too few test planets"
-    return f"Unknown: the observation could not be compared with the simulated planets ({why})."
-
-
 def _row_text(comparison, wavelength):
     """Name the longest row of residuals of the same sign; the largest residual and the misfit can miss one."""
     bins = wavelength[comparison.row]
@@ -342,7 +329,8 @@ def _row_text(comparison, wavelength):
     )
 
 
-def _comparison_text(comparison, wavelength):
+def _comparison_text(comparison, wavelength, bins):
+    """Say how a spectrum compares with the test planets, and name ``bins``, those with the largest residuals."""
     nearer, smaller, better = (
         f"{100 * share:.1f} %" for share in (comparison.share_nearer, comparison.share_smaller, comparison.share_better)
     )
@@ -351,13 +339,10 @@ def _comparison_text(comparison, wavelength):
         f" most similar predictions. In {smaller} the largest residual is smaller, and in {better} the misfit (here"
         f" {comparison.misfit:.2f} times the errors)."
     )
-    bins, words = comparison.outliers, "Bins that disagree with the others"
-    if comparison.outside and len(bins) == 0:
-        bins, words = np.argsort(-np.abs(comparison.standardised), kind="stable")[:3], "The largest residuals are at"
-    named = ", ".join(f"{wavelength[b]:.3g} µm ({comparison.standardised[b]:+.1f} σ)" for b in bins[:MAX_NAMED])
-    named = named.replace("-", "−")
-    named += f" and {len(bins) - MAX_NAMED} more" if len(bins) > MAX_NAMED else ""
-    text += f" {words}: {named}." if named else ""
+    if len(bins):
+        named = ", ".join(f"{wavelength[b]:.3g} µm ({comparison.standardised[b]:+.1f} σ)" for b in bins[:MAX_NAMED])
+        named += f" and {len(bins) - MAX_NAMED} more" if len(bins) > MAX_NAMED else ""
+        text += f" The largest residuals are at {named}.".replace("-", "−")
     if comparison.beyond > 0:
         text += f" {100 * comparison.beyond:.0f} % of the bins are deeper or shallower than in any simulated planet."
     return text

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from constants import BANDS
 from observation.compare import LARGE_RESIDUAL
+from report.map_figures import bands_in_range
 from report.style import (
     FAINT,
     INK,
@@ -21,12 +21,11 @@ from report.style import (
     new_figure,
     note,
     our_style,
-    panel_grid,
     panel_title,
     percent,
     plotted,
     short,
-    wavelength_axis,
+    wavelength_grid,
     with_unit,
 )
 
@@ -74,13 +73,12 @@ def spectrum_shares(observation, ends, shares, amp_table, titles):
     """Draw the spectrum in a panel per AMP, bins coloured by their shares (n_amps, n_bins); a row of NaN has none."""
     wavelength, depth, error = observation.wavelength, observation.depth, observation.error
     many = len(wavelength) > MANY_BINS
-    figure, axes = panel_grid(len(amp_table), 1.55, share_x=True, share_y=True)
     factor, unit = depth_unit(depth)
+    figure, axes = wavelength_grid(len(amp_table), ends, f"Transit depth ({unit})", 1.55, share_y=True)
+    for k, low, high in bands_in_range(ends, amp_table):
+        axes[k].axvspan(low, high, color="#EEF3F7", lw=0, zorder=0)
     size = 7 if many else 11 if len(wavelength) > 30 else 20
     for ax, amp, share, title in zip(axes, amp_table, shares, titles):
-        for low, high in np.clip(BANDS.get(amp.key, np.empty((0, 2))), ends[0, 0], ends[-1, 1]):
-            if high > low:
-                ax.axvspan(low, high, color="#EEF3F7", lw=0, zorder=0)
         ax.errorbar(
             wavelength, depth * factor, yerr=error * factor, fmt="none", ecolor="#B5B5B5",
             elinewidth=0.4 if many else 0.7, capsize=0, zorder=1,
@@ -97,9 +95,6 @@ def spectrum_shares(observation, ends, shares, amp_table, titles):
         note(ax, f"largest {largest}" if known else "not sensitive", x=0.97)
     low, high = factor * (depth - error).min(), factor * (depth + error).max()
     axes[0].set_ylim(low - 0.06 * (high - low), high + 0.25 * (high - low))  # of all panels; room for the remark
-    wavelength_axis(axes[0], ends)
-    figure.supxlabel(WAVELENGTH)
-    figure.supylabel(f"Transit depth ({unit})")
     return figure
 
 
@@ -125,7 +120,7 @@ def expectation(observation, ends, expected=None, residuals=None, width=TWO_COLU
         if below is not None:
             below.plot(wavelength[one], residuals[one], **style)
     if below is not None:
-        line = broken_at_gaps(wavelength, observation.bin_width, expected * factor)
+        line = broken_at_gaps(ends, wavelength, expected * factor)
         top.plot(*line, color=INK, lw=0.8, label="predicted from the other bins", zorder=0)
         for level, line in ((0, "-"), (-LARGE_RESIDUAL, ":"), (LARGE_RESIDUAL, ":")):
             below.axhline(level, color=FAINT, lw=0.8, ls=line, zorder=0)

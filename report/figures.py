@@ -5,6 +5,7 @@ wide; it computes nothing and writes nothing. Maps over wavelength are in `repor
 """
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 
 from report import style
 
@@ -18,36 +19,33 @@ def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=style.TWO_COLUMN
     row_height = 1.75 if n > 15 or width < style.TWO_COLUMNS else 2.15
     figure, axes = style.panel_grid(n, row_height, width=width, labels=("True", "Predicted"))
     for i, (ax, amp) in enumerate(zip(axes, amp_table)):
-        _true_vs_predicted(ax, y_test[:, i], y_pred[:, i], amp)
+        truth, (x, unit, log), y = y_test[:, i], style.plotted(amp, y_test[:, i]), style.plotted(amp, y_pred[:, i])[0]
+        room = 0.25 * np.ptp(truth)
+        low, high = (float(v) for v in style.plotted(amp, [truth.min() - room, truth.max() + room])[0])
+        low, high = max(low, min(x.min(), y.min())), min(high, max(x.max(), y.max()))
+        for axis in (ax.xaxis, ax.yaxis):
+            style.value_axis(axis, amp, low, high, style.panel_width(ax))
+        inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
+        if inside.sum() > DENSE:
+            tint = LinearSegmentedColormap.from_list("tint", ["#DEDEDE", amp.colour])
+            scale, limits = "log" if log else "linear", np.concatenate([ax.get_xlim(), ax.get_ylim()])
+            ax.hexbin(
+                x[inside], y[inside], gridsize=36, bins="log", mincnt=1, cmap=tint, linewidths=0.1,
+                xscale=scale, yscale=scale, extent=tuple(np.log10(limits) if log else limits), rasterized=True,
+            )  # fmt: skip
+            for axis in (ax.xaxis, ax.yaxis):
+                style.value_axis(axis, amp, low, high, style.panel_width(ax))
+        else:
+            ax.scatter(x, y, s=3, color=amp.colour, alpha=0.5, linewidths=0, rasterized=True)
+        if high > low:
+            ax.axline((low, low), (high, high), color=style.INK, lw=0.7, ls="--")
+        ax.set_box_aspect(1)
+        style.panel_title(ax, amp, style.with_unit("", unit))
+        if not inside.all():
+            style.note(ax, f"{(~inside).sum()} off scale", x=0.95, y=0.05)
         if r2 is not None and np.isfinite(r2[i]):
             style.note(ax, f"R² = {style.score(r2[i])}")
     return figure
-
-
-def _true_vs_predicted(ax, truth, predicted, amp):
-    x, unit, log = style.plotted(amp, truth)
-    y, _, _ = style.plotted(amp, predicted)
-    room = 0.25 * np.ptp(truth)
-    low, high = (float(v) for v in style.plotted(amp, [truth.min() - room, truth.max() + room])[0])
-    low, high = max(low, min(x.min(), y.min())), min(high, max(x.max(), y.max()))
-    for axis in (ax.xaxis, ax.yaxis):
-        style.value_axis(axis, amp, low, high, style.panel_width(ax))
-    inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
-    if inside.sum() > DENSE:
-        scale, limits = "log" if log else "linear", np.concatenate([ax.get_xlim(), ax.get_ylim()])
-        ax.hexbin(
-            x[inside], y[inside], gridsize=36, bins="log", mincnt=1, cmap=style.tint(amp.colour), linewidths=0.1,
-            xscale=scale, yscale=scale, extent=tuple(np.log10(limits) if log else limits), rasterized=True,
-        )  # fmt: skip
-        for axis in (ax.xaxis, ax.yaxis):
-            style.value_axis(axis, amp, low, high, style.panel_width(ax))
-    else:
-        ax.scatter(x, y, s=3, color=amp.colour, alpha=0.5, linewidths=0, rasterized=True)
-    ax.axline((low, low), (high, high), color=style.INK, lw=0.7, ls="--") if high > low else None
-    ax.set_box_aspect(1)
-    style.panel_title(ax, amp, style.with_unit("", unit))
-    if not inside.all():
-        style.note(ax, f"{(~inside).sum()} off scale", x=0.95, y=0.05)
 
 
 @style.our_style()

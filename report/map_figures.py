@@ -82,7 +82,8 @@ def sensitivity_curves(
     percentile; a row of NaN gets none. ``molecule_curves`` are transit depths (n_bins,) with one molecule alone, and
     "none" with no molecule; AMPs without a curve are drawn on ``spectrum`` (n_bins,). Lines break at gaps between bins.
     """
-    figure, axes = style.wavelength_grid(len(amp_table), style.bin_ends(wavelength, bin_width), "", width=width)
+    ends = style.bin_ends(wavelength, bin_width)
+    figure, axes = style.wavelength_grid(len(amp_table), ends, "", width=width)
     base, many = molecule_curves.get("none"), len(wavelength) > MANY_BINS
     for ax, amp, row in zip(axes, amp_table, sensitivity):
         curve = np.asarray(molecule_curves.get(amp.key, spectrum))
@@ -91,17 +92,18 @@ def sensitivity_curves(
         if amp.key in molecule_curves and base is not None:
             lines.insert(0, (np.asarray(base), style.FAINT, 0.7))
         for depth, colour, line in lines:
-            ax.plot(*style.broken_at_gaps(wavelength, bin_width, depth * factor), color=colour, lw=line, zorder=2)
+            ax.plot(*style.broken_at_gaps(ends, wavelength, depth * factor), color=colour, lw=line, zorder=2)
         known = np.isfinite(row)
         if known.any() and np.ptp(row[known]) > 0:
+            least, top = np.min(row[known]), np.percentile(row[known], CLIP)
+            top = top if top > least else np.max(row[known])  # fewer than one bin in twenty stands out
             ax.scatter(
-                wavelength[known], curve[known] * factor, c=_shade(row[known]), norm=POSITIVE, cmap=SEQUENTIAL,
+                wavelength[known], curve[known] * factor, c=row[known], norm=Normalize(least, top), cmap=SEQUENTIAL,
                 s=4 if many else 8, edgecolors=style.INK, linewidths=0.1 if many else 0.3, zorder=3,
             )  # fmt: skip
         else:
-            style.note(
-                ax, "no spectra" if not known.any() else "all equal" if row[known].any() else "not sensitive", x=0.95
-            )
+            why = "no spectra" if not known.any() else "all equal" if row[known].any() else "not sensitive"
+            style.note(ax, why, x=0.95)
         style.panel_title(ax, amp, f" (depth, {unit})")
         ax.margins(y=0.12)
     _bar(figure, axes, POSITIVE, SEQUENTIAL, "Sensitivity (least to 95th percentile)", extend="max")
@@ -111,14 +113,6 @@ def sensitivity_curves(
 def _line(wavelength):
     """Return a width of lines at which neighbouring steps do not merge, in points."""
     return 0.5 if len(wavelength) > MANY_BINS else 1.0
-
-
-def _shade(values):
-    """Return where values lie between their least (0) and their 95th percentile (1)."""
-    least, top = np.min(values), np.percentile(values, CLIP)
-    if top == least:  # fewer than one bin in twenty stands out
-        return (values > least).astype(float)
-    return (values - least) / (top - least)
 
 
 def _bar(figure, axes, norm, colours, label, **kwargs):
@@ -146,9 +140,9 @@ def sensitivity_profiles(wavelength, bin_width, result, amp_table, width=style.T
             continue
         if result.folds > 1:
             low, high = result.low[i] / factor**2, result.high[i] / factor**2
-            x, low, high = style.broken_at_gaps(wavelength, bin_width, low, high)
+            x, low, high = style.broken_at_gaps(ends, wavelength, low, high)
             ax.fill_between(x, low, high, color=amp.colour, alpha=0.2, lw=0)
-        x, y, bar = style.broken_at_gaps(wavelength, bin_width, mean, error)
+        x, y, bar = style.broken_at_gaps(ends, wavelength, mean, error)
         ax.errorbar(x, y, yerr=bar, color=amp.colour, marker="o", lw=0.7, elinewidth=0.6, ms=2)
         if np.nanmin(mean) < 0.5 * np.nanmax(mean):  # else there is a floor, and zero would flatten the rest
             ax.set_ylim(bottom=0)
@@ -221,11 +215,8 @@ def response_slopes(wavelength, bin_width, slope, curvature, amp_table, width=st
 @style.our_style()
 def response_map(wavelength, bin_width, deviations, change, amp_table, width=style.TWO_COLUMNS):
     """Change (n_amps, n_bins, n_deviations) of each AMP when one bin is moved by ``deviations`` standard errors."""
-    order, ends, label = (
-        np.argsort(deviations),
-        style.bin_ends(wavelength, bin_width),
-        "Shift of one bin (standard errors)",
-    )
+    order, ends = np.argsort(deviations), style.bin_ends(wavelength, bin_width)
+    label = "Shift of one bin (standard errors)"
     figure, axes = style.wavelength_grid(len(amp_table), ends, label, 1.4, share_y=True, width=width)
     shifts = np.asarray(deviations, float)[order]
     middle = (shifts[1:] + shifts[:-1]) / 2

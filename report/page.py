@@ -1,7 +1,6 @@
 """The figures of a run as files, and report.html: one file that a colleague can open from an e-mail."""
 
 import base64
-import csv
 import html
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ from string import Template
 import numpy as np
 
 from common import metrics
-from common.files import csv_text, written_whole
+from common.files import written_whole
 from constants import BANDS
 from report import style
 from report.best_estimator import DISTRUST, RULES, WHY_BLUE, best_estimator_of, looks_blue, verdicts
@@ -21,6 +20,7 @@ from runio.config import flatten
 
 MAX_WHOLE = 24  # letters of a header
 MAX_FOLDS = 5  # that a score table lists
+ELSEWHERE = '<span class="narrow">; those of the folds are shown on a wider screen</span>'
 MAX_COVERED = 500  # test spectra whose intervals are made
 LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
 UNRECORDED = "<p>Not recorded.</p>"
@@ -218,31 +218,22 @@ def summary(run):
         "Folds": f"{len(run.folds)}",
         "Seed": f"{run.seed}",
     }
-    best = [_best_epoch(fold.history) for fold in run.folds.values()]
-    if any(best):
-        rows["Epoch kept / epochs trained"] = ", ".join(b or "unknown" for b in best)
+    losses = [np.asarray(fold.history.get("val_loss", ())) for fold in run.folds.values()]
+    if any(map(len, losses)):
+        kept = (f"{one.argmin() + 1} / {len(one)}" if len(one) else "unknown" for one in losses)
+        rows["Epoch kept / epochs trained"] = ", ".join(kept)
     return rows
-
-
-def _best_epoch(history):
-    losses = history.get("val_loss", ())
-    return f"{int(losses.argmin()) + 1} / {len(losses)}" if len(losses) else None
 
 
 def plain(label):
     """Return a plot label as HTML: H$_2$O becomes H<sub>2</sub>O."""
+
+    def raised(found):
+        tag = "sub" if found[1] == "_" else "sup"
+        return f"<{tag}>{found[2] or found[3]}</{tag}>"
+
     text = html.escape(label).replace(r"\mathrm", "").replace(r"\$", "&#36;")
-    out, inside = "", False
-    while text:
-        if text[0] == "$":
-            inside, text = not inside, text[1:]
-        elif inside and text[0] in "_^":
-            tag = "sub" if text[0] == "_" else "sup"
-            body, text = text[2:].split("}", 1) if text[1:2] == "{" else (text[1:2], text[2:])
-            out += f"<{tag}>{body}</{tag}>"
-        else:
-            out, text = out + text[0], text[1:]
-    return out
+    return re.sub(r"\$([^$]*)\$", lambda found: re.sub(r"([_^])(?:{(.*?)}|(.))", raised, found[1]), text)
 
 
 def table(caption, head, rows, identity="", kind=""):
@@ -280,32 +271,22 @@ def pairs(values):
 
 
 def _scores(run):
-    """Return R2.csv and MSE.csv as tables with a row per AMP and three digits."""
-    tables, labels = [], {csv_text(a.key): plain(a.label) for a in run.amp_table}
+    """Return R2 and the mean squared error as tables with a row per AMP and three digits."""
+    tables, n = [], len(run.folds)
     for name, caption, form in (
         ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", style.score),
         ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", THREE),
     ):
-        path = Path(run.folder) / f"{name}.csv"
-        if not path.is_file():
-            tables.append(f"<p>{name}.csv is missing from the folder of the run.</p>")
-            continue
-        with open(path, newline="", encoding="utf-8") as file:
-            head, *rows = csv.reader(file)
-        folds = sum(row[0].isdigit() for row in rows)
-        if folds > MAX_FOLDS:
-            caption += f"; the scores of all {folds} folds are in {name}.csv"
-        elif folds > 1:
-            caption += '<span class="narrow">; those of the folds are shown on a wider screen</span>'
-        rows = rows[folds:] if folds > MAX_FOLDS else rows[:1] if folds == 1 else rows
-        titles = {"mean": "Average of the folds", "mean of folds": "Mean prediction"}
-        columns = [titles.get(row[0], f"Fold {html.escape(row[0])}") for row in rows]
-        body = [
-            [labels.get(key, html.escape(key)), *(form(float(row[i])) for row in rows)]
-            for i, key in enumerate(head[1:], 1)
-        ]
+        columns = {f"Fold {fold}": run.scores[fold][name] for fold in run.folds}
+        if n > 1:
+            means = {"Average of the folds": np.mean(list(columns.values()), axis=0)}
+            means |= {"Mean prediction": run.scores["ensemble"][name]} if run.ensemble else {}
+            columns = means if n > MAX_FOLDS else columns | means
+            caption += f"; the scores of all {n} folds are in {name}.csv" if n > MAX_FOLDS else ELSEWHERE
+        values = np.transpose(list(columns.values()))
+        body = [[plain(amp.label), *map(form, row)] for amp, row in zip(run.amp_table, values)]
         tables.append(table(caption, ["AMP", *columns], body, name, "numbers"))
-    if len(run.folds) > 1:
+    if n > 1:
         tables.append(
             "<p>Average of the folds: the mean of their scores. Mean prediction: the score of the mean of their"
             " predictions.</p>"

@@ -17,6 +17,11 @@ LOSS = {  # training.loss in words, and as short as an axis label has to be
         "mean log of squared error, scaled",
     ),
 }
+FLOOR = (
+    " This test redraws groups of bins together and credits each bin with the change of its group. A bin without any"
+    " effect therefore stands on a floor, a value above zero. Compare how far bins rise above the lowest ones."
+)
+KEPT = " Triangles mark the epoch with the least validation loss of each network, from which it was kept."
 
 
 class Picture(NamedTuple):
@@ -71,13 +76,12 @@ def noise_of_test(run):
     return "noisy" if own is None else "noisy as in the data set" if own else "with noise drawn from their errors"
 
 
-def _map_spectra(run, name):
-    """Return "noisy " or "noise-free " for the spectra of the maps of this name; "" where it is not known."""
+def _spectra(run, number, name):
+    """Say how many test spectra (None: not known) the maps of this ``name`` are of, and whether they hold noise."""
     own = run.data.get("noisy")
     noisy = next(one.noisy.get(name) for one in run.networks.values() if getattr(one, name) is not None)
-    if own or noisy:
-        return "noisy "
-    return "" if own is None or noisy is None else "noise-free "
+    kind = "noisy " if own or noisy else "" if own is None or noisy is None else "noise-free "
+    return f"{'' if number is None else f'{span(number)} '}{kind}test spectra"
 
 
 def _why_below(run):
@@ -103,9 +107,9 @@ def _folds_text(run):
 
 def _settings_of(run, maps):
     """Say how maps of the published test were made."""
-    one, number = maps[0], span([n for m in maps for n in np.ravel(m.n_spectra)])
+    one, number = maps[0], [n for m in maps for n in np.ravel(m.n_spectra)]
     drawn = f"{one.nodes} nodes of quadrature ({one.rule})" if one.nodes else f"{one.repeat} repeats"
-    return f"scheme {one.scheme}, {drawn}, {number} {_map_spectra(run, 'sensitivity')}test spectra"
+    return f"scheme {one.scheme}, {drawn}, {_spectra(run, number, 'sensitivity')}"
 
 
 # --- what the predictions are sensitive to ---
@@ -120,7 +124,7 @@ def _shares(run, width):
         run.wavelength, run.bin_width, metrics.shares(exact.mean), exact.share_error, run.amp_table,
         metrics.shares(best.optimal_map) if best else None, width,
     )  # fmt: skip
-    spectra = f"{span(exact.n_spectra)} {_map_spectra(run, 'sensitivity_single')}test spectra"
+    spectra = _spectra(run, exact.n_spectra, "sensitivity_single")
     return Picture(
         figure,
         "Which wavelengths each prediction is sensitive to",
@@ -132,11 +136,7 @@ def _shares(run, width):
         + (" Dashed: the best possible estimator of this data set." if best else ""),
         "A network that has learnt the physics is sensitive to the bins where the molecule absorbs, and to bins that"
         " distinguish it from other molecules."
-        + (
-            " Where it leaves the dashed line, it weights these bins differently from the best estimator."
-            if best
-            else ""
-        ),
+        + (" Where it leaves the dashed line, it weights bins differently from the best estimator." if best else ""),
     )
 
 
@@ -162,14 +162,7 @@ def _curves(run, width):
         f"Dots: the sensitivity of every AMP to every wavelength bin ({_published(run)}). {_lines_of(run)}",
         "Noise in bins with dark dots changes the prediction most. A network that has learnt the physics has dark dots"
         " where its molecule absorbs. Colours run from the least value of the AMP to its 95th percentile, so they"
-        " cannot be compared between panels."
-        + (
-            " This test redraws groups of bins together and credits each bin with the change of its group. A bin"
-            " without any effect therefore stands on a floor, a value above zero. Compare how far bins rise above the"
-            " lowest ones."
-            if floor
-            else ""
-        ),
+        " cannot be compared between panels." + (FLOOR if floor else ""),
     )
 
 
@@ -195,9 +188,8 @@ def _heatmap(run, width):
             "Dark cells above the bars of a molecule are expected. A dark cell elsewhere is information from an"
             f" overlapping molecule, from the continuum, or from a correlation in the training set. {read}"
         )
-    figure = map_figures.sensitivity_heatmap(
-        run.wavelength, run.bin_width, run.best.sensitivity.mean, run.amp_table, width
-    )
+    maps = run.best.sensitivity.mean
+    figure = map_figures.sensitivity_heatmap(run.wavelength, run.bin_width, maps, run.amp_table, width)
     return Picture(figure, "The published test, all parameters", shows, read)
 
 
@@ -227,15 +219,12 @@ def _by_abundance(run, width):
     if run.best.thirds is None or not rows:
         return None
     maps, limits = (values[rows] for values in run.best.thirds)
-    grouped = map_figures.bins_averaged(run.wavelength)
+    grouped, molecules = map_figures.bins_averaged(run.wavelength), [run.amp_table[k] for k in rows]
     return Picture(
-        map_figures.abundance_panels(
-            run.wavelength, run.bin_width, maps, limits, [run.amp_table[k] for k in rows], width
-        ),
+        map_figures.abundance_panels(run.wavelength, run.bin_width, maps, limits, molecules, width),
         "How the map of a molecule changes with its abundance",
         "Sensitivity of each molecule's prediction, with each bin redrawn alone, for the third of the test spectra with"
-        f" the lowest, the middle and the highest abundance ({_whose(run)}). The legend gives the range of the"
-        " abundance (log10 of the mixing ratio)."
+        f" the lowest, the middle and the highest abundance ({_whose(run)}). The legend gives the ranges of log₁₀ VMR."
         + (f" {grouped} neighbouring bins are averaged." if grouped > 1 else ""),
         "A molecule that is too scarce to be seen leaves little to be sensitive to, so the lowest third can be weaker"
         " than the middle one. Strong bands saturate at high abundance, and weaker bands take over.",
@@ -246,7 +235,7 @@ def _slopes(run, width):
     exact, shifted = run.best.sensitivity_single, run.best.response
     if exact is not None:
         slope, curvature = exact.slope, exact.curvature
-        spectra = f"{span(exact.n_spectra)} {_map_spectra(run, 'sensitivity_single')}test spectra"
+        spectra = _spectra(run, exact.n_spectra, "sensitivity_single")
         how = f"averaged over {spectra} ({_whose(run)}, exact map)"
     elif shifted is not None:
         slope, curvature = shifted.slope, shifted.curvature
@@ -268,9 +257,8 @@ def _response_map(run, width):
     response = run.best.response
     if response is None:
         return None
-    deviations, spectra = response.deviations, f"{_map_spectra(run, 'response')}test spectra"
-    if response.n_spectra is not None:
-        spectra = f"the first {response.n_spectra} {spectra}"
+    deviations, spectra = response.deviations, _spectra(run, response.n_spectra, "response")
+    spectra = spectra if response.n_spectra is None else f"the first {spectra}"
     inputs = among(setting(run, "data.auxiliary") or [])
     held = f", with {inputs} at the training mean" if inputs else ""
     return Picture(
@@ -379,11 +367,7 @@ def _loss_curves(run, width):
         (f"Loss ({words})" if words else "Loss")
         + " against epoch"
         + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
-        + (
-            " Triangles mark the epoch with the least validation loss of each network, from which it was kept."
-            if best
-            else ""
-        ),
+        + (KEPT if best else ""),
         f"Validation loss can lie below training loss. {_why_below(run)} A validation loss that rises while training"
         " loss falls is a sign of over-fitting.",
     )

@@ -9,7 +9,6 @@ import re
 import matplotlib
 import numpy as np
 from fontTools import subset
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
@@ -30,7 +29,7 @@ DPI = 160  # of PNG files; figures are laid out at it too, so that text is measu
 MAX_TALL = 3  # panels of a narrow figure below each other; more stand in two columns
 INK, FAINT = "#222222", "#9A9A9A"
 WAVELENGTH = "Wavelength (µm)"
-TOUCH = 0.01  # of the narrower bin: a smaller gap between two bins is rounding
+TOUCH = 0.01  # of the widths of two bins: a smaller gap between them is rounding
 NBSP = "\N{NO-BREAK SPACE}"
 MEMORY = 3e8  # bytes of a process that draws
 
@@ -173,7 +172,7 @@ def panel_width(ax):
 def plain_ticks(low, high, inches):
     """Choose round numbers between ``low`` and ``high`` for a log axis, far enough apart to be printed plainly."""
     span = math.log10(high / low)
-    if span < 0.4:  # less than a factor of 2.5: evenly spaced numbers look right
+    if span < 0.4:  # evenly spaced numbers look right
         ticks = MaxNLocator(max(2, int(inches / 0.4)), steps=[1, 2, 5, 10]).tick_values(low, high)
         return [t for t in ticks if low <= t <= high]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -232,10 +231,10 @@ def joined(ends):
     return np.concatenate([ends[:1, 0], (ends[:-1, 1] + ends[1:, 0]) / 2, ends[-1:, 1]])
 
 
-def have_gaps(ends):
-    """Say which bins with ``ends`` (n_bins, 2) have a gap between them and the next, (n_bins - 1,)."""
+def have_gaps(ends, least=TOUCH):
+    """Say which bins with ``ends`` (n_bins, 2) have a gap above ``least`` of their width behind them, (n_bins - 1,)."""
     width = ends[:, 1] - ends[:, 0]
-    return ends[1:, 0] - ends[:-1, 1] > TOUCH * np.minimum(width[1:], width[:-1])
+    return ends[1:, 0] - ends[:-1, 1] > least * (width[1:] + width[:-1]) / 2
 
 
 def blocks(ends):
@@ -252,18 +251,10 @@ def steps(ax, ends, values, baseline=None, label=None, **kwargs):
         label = None  # once in a legend
 
 
-def broken_at_gaps(wavelength, bin_width, *values):
-    """Return wavelength and values (n_bins,) with NaN at every gap that has room for a bin, so that lines break there.
-
-    ``bin_width`` (n_bins,) are full widths in micron; without them (None) no gap is known.
-    """
-    columns = [np.asarray(column, float) for column in (wavelength, *values)]
-    if bin_width is None:
-        return columns
-    half = np.asarray(bin_width, float) / 2
-    free = np.diff(wavelength) - (half[1:] + half[:-1])  # between the edges of neighbours; negative: they overlap
-    gaps = np.flatnonzero(free > half[1:] + half[:-1]) + 1
-    return [np.insert(column, gaps, np.nan) for column in columns]
+def broken_at_gaps(ends, *columns):
+    """Return columns (n_bins,) with NaN at every gap between ``ends`` (n_bins, 2) that has room for a bin."""
+    gaps = np.flatnonzero(have_gaps(ends, 1)) + 1
+    return [np.insert(np.asarray(column, float), gaps, np.nan) for column in columns]
 
 
 def wavelength_grid(n, ends, label, row_height=1.5, **others):
@@ -371,11 +362,6 @@ def panel_title(ax, amp, rest=""):
     """Title a panel with the AMP and ``rest``, cutting a long foreign name so that it keeps to its panel."""
     letters = len(re.sub(r"\\mathrm|[${}_^\\]", "", rest))
     ax.set_title(short(amp.label, int((panel_width(ax) + 0.4) / 0.068) - letters) + rest)
-
-
-def tint(colour):
-    """Return a colour map from nearly white to ``colour``, for densities."""
-    return LinearSegmentedColormap.from_list("tint", ["#DEDEDE", colour])
 
 
 def note(ax, text, x=0.05, y=0.95, **kwargs):

@@ -29,7 +29,6 @@ from observation.compare import (
     OUTSIDE_SHARE,
     conformal_quantiles,
     intervals,
-    is_noisy,
     local_neighbours,
     local_size,
     nearest,
@@ -187,7 +186,7 @@ def main():
     arguments = parser.parse_args()
     run = load_run(arguments.run)
     lines = coverage_table(run.best.y_pred, run.y_test, run.amp_names, arguments.seed)
-    if run.reference is None or is_noisy(run):
+    if run.reference is None or run.data.get("noisy"):
         lines += ["", "no noise-free test spectra in this run: nothing on other errors and on strange spectra"]
     else:
         from pipeline.network import TrainedNetwork

@@ -135,7 +135,8 @@ def test_one_sensitive_bin_of_many_is_not_called_insensitive():
     wavelength, depth = np.geomspace(1, 5, 52), np.full(52, 0.01)
     figure = map_figures.sensitivity_curves(wavelength, None, sensitivity, [amp("Tp")], {}, depth)
     assert not figure.axes[0].texts
-    np.testing.assert_array_equal(figure.axes[0].collections[0].get_array(), np.arange(52) == 7)
+    dots = figure.axes[0].collections[0]
+    np.testing.assert_array_equal(dots.norm(dots.get_array()), np.arange(52) == 7)
 
 
 def test_every_caption_is_whole_sentences(tmp_path):

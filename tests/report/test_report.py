@@ -230,12 +230,11 @@ SMALLEST = """Math.min(...[...document.querySelectorAll('svg text')].map(
 def test_report_in_a_real_browser(tmp_path):
     settings = {"data": {"path": str(tmp_path / "survey.h5")}, "data_sha256": "right"}
     run = load_run(write_run(tmp_path / "run", n_amps=9, n_folds=5, settings=settings))
+    for one in run.networks.values():  # wide numbers in the table of squared errors, as of a radius
+        one.y_pred[...] = run.y_test + 0.02 * (one.y_pred - run.y_test)
     information(tmp_path / "information.h5", run, variance=0.1 * run.y_test.var(axis=0))
     with h5py.File(tmp_path / "information.h5", "a") as file:  # the network looks where the best estimator does
         file["sampler/optimal_map"][...] = run.best.sensitivity_single.mean * np.linspace(0.5, 1.5, 40)[:, None, None]
-    head, *rows = (Path(run.folder) / "MSE.csv").read_text().splitlines()
-    small = [",".join([row.split(",")[0], *["0.000355123"] * head.count(",")]) for row in rows]  # wide, as of a radius
-    (Path(run.folder) / "MSE.csv").write_text("\n".join([head, *small]) + "\n")
     report = write_report(run, write_figures(run, figures="none"))
     compared = write_comparison([run.folder] * 4, tmp_path / "comparison.html")
     with browser.new_page(tmp_path / "profile") as tab:
