@@ -92,8 +92,7 @@ def apply_run(
         for line in [*frame, *(f"{seen.name}: {sentence}" for sentence in consistency.sentences), *frame]:
             logger.log(logging.WARNING if loud else logging.INFO, "%s", line)
         if config.sensitivity_single.enabled:
-            estimate = _add_sensitivity(estimate, network, inputs, config, folder.work, quiet)
-            _draw_map(estimate, run, folder.work)
+            estimate = _add_sensitivity(estimate, network, run, inputs, config, folder.work, quiet)
         write_page(folder.work, estimate)
         folder.finish()
     logger.info("results: %s (report.html, amps.csv ...)", output)
@@ -123,14 +122,10 @@ def assess(run, network, seen, values, seed, made_from):
     limits = np.array([run.y_test.min(axis=0), run.y_test.max(axis=0)])
     beyond = (values < limits[0]) | (values > limits[1])
     consistency = compare.consistency(
-        comparison,
-        level,
-        seen.wavelength,
-        [name for name, far in zip(run.amp_names, beyond) if far],
-        bool(run.data.get("noisy")),
-        len(predictions),
+        comparison, level, seen.wavelength, [name for name, far in zip(run.amp_names, beyond) if far],
+        bool(run.data.get("noisy")), len(predictions),
         float(np.abs((seen.depth - network.scaler.x_mean) / network.scaler.x_std).max()),
-    )
+    )  # fmt: skip
     return Estimate(
         observation=seen,
         amp_table=run.amp_table,
@@ -140,8 +135,8 @@ def assess(run, network, seen, values, seed, made_from):
         limits=limits,
         consistency=consistency,
         verdicts=verdicts(run, best_estimator_of(run)),
-        expected=None if comparison is None else comparison.expected,
-        residuals=None if comparison is None else comparison.standardised,
+        expected=comparison and comparison.expected,
+        residuals=comparison and comparison.standardised,
         made_from=made_from,
     )
 
@@ -200,12 +195,17 @@ def screen_table(rows, amp_table, n_folds):
 # --- sensitivity ---
 
 
-def _add_sensitivity(estimate, network, auxiliary, config, folder, quiet):
-    """Add the map of single bins, saved as sensitivity.h5, and the effects of systematic errors and of removed bins."""
+def _add_sensitivity(estimate, network, run, auxiliary, config, folder, quiet):
+    """Add the map of single bins and the effects of systematic errors and of removed bins; write map and figure."""
     seen = estimate.observation
     rules = {"scheme": "single", "nodes": config.sensitivity_single.nodes, "progress": log.shows_progress(quiet)}
     found = network.sensitivity(seen.depth[None], seen.error[None], auxiliary=auxiliary, **rules)
     found.save(folder / "sensitivity.h5")
+    curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
+    figure = map_figures.sensitivity_curves(
+        seen.wavelength, seen.bin_width, found.mean, run.amp_table, curves, seen.depth
+    )
+    write_figure(folder, "sensitivity", *drawn(figure, DPI, True))
     redrawn, replaced = removals(network, seen, estimate.expected, auxiliary)
     moved = systematics(network, seen, auxiliary)
     return replace(estimate, sensitivity=found.mean, systematics=moved, redrawn=redrawn, replaced=replaced)
@@ -247,16 +247,6 @@ def removals(network, seen, expected=None, auxiliary=None):
     spectra = np.where(np.eye(len(seen.depth), dtype=bool), expected, seen.depth)  # row b: bin b replaced
     predicted = network.predict(np.concatenate([seen.depth[None], spectra]), auxiliary)
     return np.sqrt(found.mean), (predicted[1:] - predicted[0]).T
-
-
-def _draw_map(estimate, run, folder):
-    """Write the sensitivity figure, on the observed spectrum, as PNG and PDF."""
-    seen = estimate.observation
-    curves = {key: curve for key, curve in run.molecule_curves.items() if len(curve) == len(seen.wavelength)}
-    figure = map_figures.sensitivity_curves(
-        seen.wavelength, seen.bin_width, estimate.sensitivity, run.amp_table, curves, seen.depth
-    )
-    write_figure(folder, "sensitivity", *drawn(figure, DPI, True))
 
 
 def folder_name(name):

@@ -12,24 +12,11 @@ from constants import AMP, BANDS
 from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, OUTSIDE, Consistency
+from report import style
 from report.best_estimator import BLUE, MAX_RANGES, WHY_BLUE, half_of_the_map
 from report.page import CLASSES, figure_section, grid, pairs, plain, table, trusted, whole_page
 from report.pictures import Picture, among
 from report.share_panels import Steps, legend, no_bins, panel
-from report.style import (
-    DPI,
-    NBSP,
-    TWO_COLUMNS,
-    amount,
-    as_text,
-    bin_ends,
-    depth_unit,
-    difference_scale,
-    drawn,
-    minus,
-    plotted,
-    write_figure,
-)
 from runio.config import flatten
 
 EDGE = 0.05  # of the trained range: an interval that reaches so near to its end is open there
@@ -81,10 +68,10 @@ class Estimate:
     @property
     def ends(self):
         """Lower and upper end of each bin, (n_bins, 2), micron."""
-        return bin_ends(self.observation.wavelength, self.observation.bin_width)
+        return style.bin_ends(self.observation.wavelength, self.observation.bin_width)
 
 
-def make_pictures(estimate, width=TWO_COLUMNS):
+def make_pictures(estimate, width=style.TWO_COLUMNS):
     """Draw the figures of the page, ``width`` inches wide: {file name: `report.pictures.Picture`}."""
     e, compared = estimate, estimate.residuals is not None
     lower = (
@@ -131,19 +118,19 @@ def constraint(estimate, k):
 def value_text(estimate, k, unit=""):
     """Return what is known of an AMP, in report units: '−4.78 +0.38 −0.37', '< −2.1' or 'not constrained'."""
     kind, amp, unit = constraint(estimate, k), estimate.amp_table[k], f" {unit}".rstrip()
-    value, low, high, least, most = plotted(
+    value, low, high, least, most = style.plotted(
         amp, [estimate.values[k], *estimate.intervals[0, :, k], *estimate.one_sided[:, k]]
     )[0]
     if kind == OPEN:
         return OPEN
     if not kind:
-        return minus(f"{value:.3g}{unit}")
+        return style.minus(f"{value:.3g}{unit}")
     form, same_form = _form([value, low, high], high - low)
     if kind != MEASURED:
-        return minus(f"<{NBSP}{form(most)}{unit}" if kind == UPPER else f">{NBSP}{form(least)}{unit}")
+        return style.minus(f"<{style.NBSP}{form(most)}{unit}" if kind == UPPER else f">{style.NBSP}{form(least)}{unit}")
     if not same_form:
-        return minus(f"{form(value)} ({form(low)} to {form(high)}){unit}")
-    return minus(f"{form(value)} +{form(high - value)} -{form(value - low)}{unit}")
+        return style.minus(f"{form(value)} ({form(low)} to {form(high)}){unit}")
+    return style.minus(f"{form(value)} +{form(high - value)} -{form(value - low)}{unit}")
 
 
 def _form(values, interval):
@@ -153,7 +140,7 @@ def _form(values, interval):
     """
     sizes = np.abs([value for value in values if np.isfinite(value)])
     if (np.min(values) > 0 and sizes.max() > SPAN * sizes.min()) or (sizes.max() < 1 and sizes.min() < SMALL):
-        return amount, False
+        return style.amount, False
     digits = _digits(interval / 2)
     return lambda value: f"{value:.{digits}f}", True
 
@@ -182,7 +169,7 @@ def _panels(estimate):
             own = [text.format(f"{one:.1f} %") for text, one in zip(texts, share)]
             label = f"{amp.key}: share of each bin in the sensitivity of its estimate. {words}"
             drawing = panel(e.ends, [Steps(share, None, amp.colour)], own, label, BANDS.get(amp.key, ()))
-        kind, value = constraint(e, k), plain(value_text(e, k, plotted(amp, 0)[1]))
+        kind, value = constraint(e, k), plain(value_text(e, k, style.plotted(amp, 0)[1]))
         value = f"<strong>{value}</strong>: {ENDS_HERE if kind == OPEN else kind}".rstrip(": ")
         articles.append(
             f"<h3>{plain(amp.label)}</h3>\n{drawing}\n<p>{value}. {words}</p>"
@@ -199,13 +186,13 @@ def _panels(estimate):
 
 def _bin_texts(estimate):
     """Return the wavelengths and the depth of each bin, (n_bins,) texts with {} where the share belongs."""
-    seen, (factor, unit), texts = estimate.observation, depth_unit(estimate.observation.depth), []
+    seen, (factor, unit), texts = estimate.observation, style.depth_unit(estimate.observation.depth), []
     for b, (low, high) in enumerate(estimate.ends):
         digits = _digits(factor * seen.error[b])
         text = f"{low:.4g}–{high:.4g} µm: {{}}, depth {factor * seen.depth[b]:.{digits}f}"
         text += f" ± {factor * seen.error[b]:.{digits}f} {unit}"
         if estimate.residuals is not None:
-            text += minus(f", residual {estimate.residuals[b]:+.1f} σ")
+            text += style.minus(f", residual {estimate.residuals[b]:+.1f} σ")
         name = "" if seen.instrument is None else seen.instrument[b].replace("{", "{{").replace("}", "}}")
         texts.append(f"{text} ({name})" if name else text)
     return texts
@@ -218,22 +205,22 @@ def _estimates(estimate):
     """Return the table of estimates and errors."""
     e, rows = estimate, []
     for k, (amp, verdict) in enumerate(zip(e.amp_table, e.verdicts)):
-        ends, unit, _ = plotted(amp, e.intervals[:, :, k])
-        form, _ = _form([*ends.flat, plotted(amp, e.values[k])[0]], ends[0, 1] - ends[0, 0])
+        ends, unit, _ = style.plotted(amp, e.intervals[:, :, k])
+        form, _ = _form([*ends.flat, style.plotted(amp, e.values[k])[0]], ends[0, 1] - ends[0, 0])
         kind = constraint(e, k)
         cells = ["not known" if np.isnan(pair).any() else f"{form(pair[0])} to {form(pair[1])}" for pair in ends]
         told = f'<span class="{CLASSES[verdict.level]}">{html.escape(verdict.conclusion)}</span>'
         value = "–" if kind == OPEN else f"<strong>{plain(value_text(e, k))}</strong>"
         kind = f"{OPEN}: {ENDS_HERE}" if kind == OPEN else kind
-        rows.append([plain(amp.label), value, *map(minus, cells), plain(unit), kind, told])
+        rows.append([plain(amp.label), value, *map(style.minus, cells), plain(unit), kind, told])
     head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint", "Verdict of the run"]
     return table("Estimates and prediction intervals", head, rows, "answers", "values") + RULE
 
 
 def _change(value, amp, error, sign=None):
     """Return a change of an estimate in its own unit, and as a multiple of its 68 % error."""
-    factor, unit = difference_scale(amp)
-    text = f"{sign or ('−' if value < 0 else '+')}{amount(abs(value / factor))} {plain(unit)}"
+    factor, unit = style.difference_scale(amp)
+    text = f"{sign or ('−' if value < 0 else '+')}{style.amount(abs(value / factor))} {plain(unit)}"
     return text if not np.isfinite(error) or error <= 0 else f"{text} ({abs(value) / error:.2f} times its error)"
 
 
@@ -293,10 +280,10 @@ def _result(estimate):
         return "This spectrum is unlike those in training: <strong>no estimate can be relied on</strong>."
     kinds = {}
     for k, amp in enumerate(estimate.amp_table):
-        kind, unit, name = constraint(estimate, k), plotted(amp, 0)[1], amp.label
+        kind, unit, name = constraint(estimate, k), style.plotted(amp, 0)[1], amp.label
         if kind in (UPPER, LOWER):  # the log₁₀ of a mixing ratio is named before it
             log = unit.startswith("log₁₀")
-            name = f"{'log₁₀ ' * log}{name} {value_text(estimate, k, '' if log else unit)}".replace(" ", NBSP)
+            name = f"{'log₁₀ ' * log}{name} {value_text(estimate, k, '' if log else unit)}".replace(" ", style.NBSP)
         kinds.setdefault(kind, []).append(plain(name))
     order = (MEASURED, UPPER, LOWER, OPEN)
     clauses = [f"<strong>{kind.capitalize()}</strong>: {', '.join(kinds[kind])}." for kind in order if kind in kinds]
@@ -328,14 +315,14 @@ def write_page(folder, estimate):
     """Write the figures of an estimate (PNG, PDF) and ``report.html``, one file without outside references."""
     e, rendered, narrow = estimate, {}, make_pictures(estimate, figures.NARROW)
     for name, picture in make_pictures(e).items():
-        png, pdf = drawn(picture.figure, DPI, True)
-        write_figure(folder, name, png, pdf)
-        rendered[name] = picture, png, drawn(narrow[name].figure, 2 * DPI, False)[0]
+        png, pdf = style.drawn(picture.figure, style.DPI, True)
+        style.write_figure(folder, name, png, pdf)
+        rendered[name] = picture, png, style.drawn(narrow[name].figure, 2 * style.DPI, False)[0]
     if e.shares is not None:  # the page shows these numbers as panels
-        units = [plotted(amp, 0)[1] for amp in e.amp_table]
-        units = [unit if len(as_text(unit)) < MAX_UNIT else "" for unit in units]
+        units = [style.plotted(amp, 0)[1] for amp in e.amp_table]
+        units = [unit if len(style.as_text(unit)) < MAX_UNIT else "" for unit in units]
         titles = [f"  {value_text(e, k, unit)}" for k, unit in enumerate(units)]
         figure = figures.spectrum_shares(e.observation, e.ends, e.shares, e.amp_table, titles)
-        write_figure(folder, "spectrum_shares", *drawn(figure, DPI, True))
+        style.write_figure(folder, "spectrum_shares", *style.drawn(figure, style.DPI, True))
     with written_whole(folder / "report.html") as part:
         part.write_text(build_page(e, rendered), encoding="utf-8")

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 RECORD, SURVEY, RUN, ESTIMATE = "study.yaml", "survey.h5", "run", "answer"  # in the folder
 PARTS = f"{SURVEY}.parts"
 NO_INPUT = (*NO_RESULT, "observation.file", "planet.file", "digest")  # may differ on resuming
+AGAIN = "--overwrite to start again"
 MEMORY_PER_PROCESS = 3e8  # bytes: twice what a forward model of 109 bins was measured to take
 
 
@@ -52,22 +53,21 @@ class Study(RunFolder):
         self.resumed = self.resume and RECORD in held
         if held and not (self.resume or self.overwrite):
             raise InputError(
-                f"{self.path}: holds {held[0]} of an earlier command; give --resume to continue with it or --overwrite "
-                "to start again"
+                f"{self.path}: holds {held[0]} of an earlier command; give --resume to continue with it or {AGAIN}"
             )
         if self.resumed:
             there = flatten(read_yaml(self.path / RECORD))
             for name, file in self.files.items():
                 if there.get(f"{name}.sha256") != self.settings[name]["sha256"]:
                     raise InputError(
-                        f"{self.path}: holds a study of another {name}, {file} was changed or is another file; give "
-                        "--overwrite to start again, or choose another --output"
+                        f"{self.path}: holds a study of another {name}, {file} was changed or is another file; give"
+                        f" {AGAIN}, or choose another --output"
                     )
             self._check_same(self.path / RECORD, "a study")
         elif self.resume and set(held) - {SURVEY}:  # a survey alone may come from `python -m simulation`
             raise InputError(
-                f"{self.path}: holds {held[-1]} but no {RECORD} that says what it was made from; give --overwrite to "
-                "start again, or choose another --output"
+                f"{self.path}: holds {held[-1]} but no {RECORD} that says what it was made from; give {AGAIN}, or"
+                " choose another --output"
             )
 
     def __exit__(self, kind, error, traceback):
@@ -89,7 +89,7 @@ class Study(RunFolder):
                 logger.info("%s: already finished, nothing to do", out)
                 return out
             if not self.resumed:
-                raise InputError(f"{out}: {other}; give --overwrite to start again")
+                raise InputError(f"{out}: {other}; give {AGAIN}")
         check_place(out, overwrite=True)
         self._write_record()
         out.unlink(missing_ok=True)  # of other inputs
@@ -98,9 +98,9 @@ class Study(RunFolder):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the workers: one thread per process
         processes = process_count(self.config.training.processes, -(-self.n // CHUNK), MEMORY_PER_PROCESS)
         logger.info("%s: %d planets to simulate with %d processes", out, self.n, processes)
-        progress = shows_progress(quiet)
+        shown = shows_progress(quiet)
         try:
-            simulate(self.n, self.config.seed, out, processes=processes, progress=progress, design=design)
+            simulate(self.n, self.config.seed, out, processes=processes, progress=shown, design=design)
         except BrokenProcessPool:
             raise RuntimeError(f"{out}: a worker process died; continue with --resume --output {self.path}") from None
         return out
@@ -145,8 +145,6 @@ class Study(RunFolder):
 def _difference(path, design, n, seed):
     """Say how a survey differs from the one that is asked for; None if it does not."""
     try:
-        if not path.is_file():
-            raise ValueError("not a regular file")
         with opened_hdf5(path) as file:
             there = {"design": str(file.attrs.get("design")), "--n": len(file["amps"]), "seed": int(file.attrs["seed"])}
     except (OSError, KeyError, ValueError, TypeError) as error:
