@@ -61,11 +61,6 @@ class Estimate:
         return None if self.sensitivity is None else shares(self.sensitivity)
 
     @property
-    def half_width(self):
-        """Half of the 68 % interval, (n_amps,): the error that changes are compared with."""
-        return (self.intervals[0, 1] - self.intervals[0, 0]) / 2
-
-    @property
     def ends(self):
         """Lower and upper end of each bin, (n_bins, 2), micron."""
         return style.bin_ends(self.observation.wavelength, self.observation.bin_width)
@@ -134,10 +129,7 @@ def value_text(estimate, k, unit=""):
 
 
 def _form(values, interval):
-    """Return what prints these values, and whether all have the same decimals: two digits of half of the interval.
-
-    Positive values that span more than a factor of ten, and small ones, have two digits each instead.
-    """
+    """Return what prints these values, and whether all have the same decimals: two digits of half of the interval."""
     sizes = np.abs([value for value in values if np.isfinite(value)])
     if (np.min(values) > 0 and sizes.max() > SPAN * sizes.min()) or (sizes.max() < 1 and sizes.min() < SMALL):
         return style.amount, False
@@ -217,11 +209,11 @@ def _estimates(estimate):
     return table("Estimates and prediction intervals", head, rows, "answers", "values") + RULE
 
 
-def _change(value, amp, error, sign=None):
-    """Return a change of an estimate in its own unit, and as a multiple of its 68 % error."""
-    factor, unit = style.difference_scale(amp)
+def _change(value, estimate, k, sign=None):
+    """Return a change of an estimate in its own unit, and as a multiple of its error, half of the 68 % interval."""
+    (factor, unit), (low, high) = style.difference_scale(estimate.amp_table[k]), estimate.intervals[0, :, k]
     text = f"{sign or ('−' if value < 0 else '+')}{style.amount(abs(value / factor))} {plain(unit)}"
-    return text if not np.isfinite(error) or error <= 0 else f"{text} ({abs(value) / error:.2f} times its error)"
+    return f"{text} ({2 * abs(value) / (high - low):.2f} times its error)" if high > low else text
 
 
 def _systematics(estimate):
@@ -230,7 +222,7 @@ def _systematics(estimate):
     if e.sensitivity is None:
         return NOT_COMPUTED
     rows = [
-        [plain(amp.label), *(_change(change[k], amp, e.half_width[k]) for change in e.systematics.values())]
+        [plain(amp.label), *(_change(change[k], e, k) for change in e.systematics.values())]
         for k, amp in enumerate(e.amp_table)
     ]
     text = (
@@ -265,7 +257,7 @@ def _removals(estimate):
             if changes is not None:
                 worst = int(np.abs(changes[k]).argmax())
                 wavelength = f"{e.observation.wavelength[worst]:.4g} µm"
-                row += [wavelength, _change(changes[k, worst], amp, e.half_width[k], sign)]
+                row += [wavelength, _change(changes[k, worst], e, k, sign)]
         rows.append(row)
     caption = "Which single bin, taken away, changes each estimate most"
     return f"{text}</p>" + table(caption, head, rows, "lost", "values")

@@ -73,10 +73,8 @@ class BestEstimator(NamedTuple):
     def error_ratio(self, run, y_pred):
         """Squared error of predictions (n_test, n_amps) over the limit, and its standard error, (n_amps,) each.
 
-        On the planets and the noise that the posteriors were sampled for, the ratio is
-        1 + mean (prediction - posterior mean)^2 / mean posterior variance. It equals the ratio in expectation and does
-        not depend on how far the true AMPs happen to lie from the posterior means. For a run with other test spectra,
-        or other noise, it is the mean squared error of all test spectra over the mean posterior variance.
+        On the planets and the noise that the posteriors were sampled for, (prediction - posterior mean)^2 + posterior
+        variance takes the place of the squared error: it has the same expectation and does not depend on the true AMPs.
         """
         place = np.searchsorted(run.test_rows, self.rows)
         same = run.seed == self.seed and np.array_equal(run.test_rows[np.minimum(place, len(y_pred) - 1)], self.rows)
@@ -113,21 +111,16 @@ def _is_part(config, whole, used):
     size = config["data"].get("size", -1)
     if size == -1:
         return False
-    messages = logging.getLogger("loaders")
-    level = messages.level
-    messages.setLevel(logging.WARNING)  # the run has already described its data set
+    logging.disable(logging.INFO)  # the run has already described its data set
     try:
         data = load_dataset(config["data"]["path"], **settings)
     finally:
-        messages.setLevel(level)
+        logging.disable(logging.NOTSET)
     return data.sha256() == whole and take(data, size).sha256() == used
 
 
 def ratio_with_error(above, below, resamples=RESAMPLES, seed=0):
-    """Ratio of two means over spectra with its bootstrap error, (n_amps,) each.
-
-    Row i of ``above`` and ``below``, (n, n_amps) each, is the same spectrum.
-    """
+    """Ratio of two means over the same spectra, (n, n_amps) each, with its bootstrap error, (n_amps,) each."""
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), resamples)  # (resamples, n)
     return above.mean(axis=0) / below.mean(axis=0), ((weights @ above) / (weights @ below)).std(axis=0, ddof=1)
@@ -229,9 +222,7 @@ class Verdict(NamedTuple):
         reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
         text, start = WORDS[self.level], self.credible_from
         if start is not None and self.level != DISTRUST:
-            text += (
-                f" from log₁₀{NBSP}VMR{NBSP}{start:.1f} up" if np.isfinite(start) else ", at no abundance to 0.5 dex"
-            )
+            text += f" from log₁₀ VMR {start:.1f} up" if np.isfinite(start) else ", at no abundance to 0.5 dex"
         return minus(text + (f", because {' and '.join(reasons)}." if reasons else "."))
 
     @property
@@ -262,26 +253,22 @@ class Verdict(NamedTuple):
 
 
 def verdicts(run, best=None):
-    """Return a `Verdict` for each AMP of a ``results.Run``.
-
-    It is about the exact map of its best network, or else the published one; ``best`` is the `BestEstimator` of its
-    data set, if there is one.
-    """
+    """Return a `Verdict` on each AMP of a ``results.Run``, by the exact map of its network, or the published one."""
     network, ends, found = run.best, bin_ends(run.wavelength, run.bin_width), []
     kept = network.sensitivity_single or network.sensitivity
     r2 = scores(run.y_test, network.y_pred, network.scaler.y_std)["R2"]
     beside = _beside(run, kept, ends, best) if best else [{}] * len(r2)
     for k, amp in enumerate(run.amp_table):
         values = np.zeros(len(run.wavelength)) if kept is None else np.nan_to_num(kept.mean[k])
-        known, bands = {}, BANDS.get(amp.key)
-        if values.sum() > 0 and bands:
+        known, bands, sensitive = {}, BANDS.get(amp.key), values.sum() > 0
+        if sensitive and bands:
             known["in_bands"] = band_share(values, run.wavelength, bands)
             covered = band_share(np.ones(len(values)), run.wavelength, bands)
             known["enrichment"] = known["in_bands"] / covered if covered else None
         if amp.kind == "molecule" and amp.scale == "log10":
             pair = (run.y_test[:, [k]], network.y_pred[:, [k]])
             known["credible_from"] = credible_from(credibility(*pair, [CREDIBILITY_EPS], [BIN_WIDTH_DEX])[0])
-        ranges = half_of_the_map(values, ends) if values.sum() > 0 else []
+        ranges = half_of_the_map(values, ends) if sensitive else []
         found.append(Verdict(amp, float(r2[k]), ranges, **known, **beside[k]))
     return found
 
@@ -324,9 +311,8 @@ def half_of_the_map(values, ends):
     chosen = np.sort(order[: int(np.searchsorted(np.cumsum(share[order]), HALF - 1e-12)) + 1])
     apart = (np.diff(chosen) > 1) | have_gaps(ends[chosen])
     parts = np.split(chosen, np.flatnonzero(apart) + 1)
-    return sorted(
-        ((*ends[[p[0], p[-1]], [0, 1]].tolist(), float(share[p].sum())) for p in parts), key=lambda one: -one[2]
-    )
+    ranges = [(*ends[[p[0], p[-1]], [0, 1]].tolist(), float(share[p].sum())) for p in parts]
+    return sorted(ranges, key=lambda one: -one[2])
 
 
 def looks_blue(found, wavelength):

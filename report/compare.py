@@ -21,7 +21,6 @@ from runio.results import load_run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MAX_LOG = 100_000_000  # bytes of a run.log, or of a page
-MAX_WEIGHTS = 2_000_000_000  # bytes of the weights of a network
 
 
 def write_comparison(run_folders, output):
@@ -35,19 +34,19 @@ def write_comparison(run_folders, output):
         if run.amp_names != first.amp_names or not np.array_equal(run.wavelength, first.wavelength):
             raise ValueError(f"{run.folder}: expected the AMPs and wavelengths of {first.folder}, received others")
     output = Path(output)
-    if output.exists() and not _is_comparison(output):
+    if output.exists() and not re.search(rb"<title>\d+ runs compared:", _content(output)):  # replaces nothing else
         raise ValueError(f"{output}: expected a new file or an earlier comparison, received another; choose --output")
     with written_whole(output) as part:
         part.write_text(_page(runs), encoding="utf-8")
     return output
 
 
-def _is_comparison(path):
-    """Say whether a file is a page of this module, by its title; nothing else is replaced."""
+def _content(path):
+    """Return the bytes of a file; none where it cannot be read."""
     try:
-        return re.search(rb"<title>\d+ runs compared:", read_bounded(path, MAX_LOG)) is not None
+        return read_bounded(path, MAX_LOG)
     except (OSError, ValueError):
-        return False
+        return b""
 
 
 def _page(runs):
@@ -81,17 +80,15 @@ def _networks(runs, names, found):
         levels = [v.level for v in one]
         ratios, agreement = ([getattr(v, key) for v in one] for key in ("error_ratio", "agreement"))
         seconds, parameters = seconds_of_run(run.folder), parameters_of_run(run)
-        columns.append(
-            (
-                str(len(run.folds)),
-                score(np.nanmean([v.r2 for v in one])),
-                "not known" if None in ratios else f"{np.median(ratios):.2f}",
-                "not known" if None in agreement else minus(f"{np.mean(agreement):.2f} ({np.min(agreement):.2f})"),
-                *(str(levels.count(level)) for level in range(len(WORDS))),
-                "not recorded" if seconds is None else f"{seconds / 60:.1f}",
-                "not recorded" if parameters is None else f"{parameters:,}",
-            )
-        )
+        columns.append([
+            str(len(run.folds)),
+            score(np.nanmean([v.r2 for v in one])),
+            "not known" if None in ratios else f"{np.median(ratios):.2f}",
+            "not known" if None in agreement else minus(f"{np.mean(agreement):.2f} ({np.min(agreement):.2f})"),
+            *(str(levels.count(level)) for level in range(len(WORDS))),
+            "not recorded" if seconds is None else f"{seconds / 60:.1f}",
+            "not recorded" if parameters is None else f"{parameters:,}",
+        ])  # fmt: skip
     head = ["Folds", "Mean R²", "Squared error / limit (median)", "Agreement (least)", *WORDS, "Minutes"]
     rows = [[name, *cells] for name, cells in zip([*head, "Parameters of a network"], zip(*columns))]
     return table("The networks", ["", *map(html.escape, names)], rows, "networks", "numbers")
@@ -105,22 +102,20 @@ def _panels(runs, names, found, best):
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
     ends, articles = bin_ends(runs[0].wavelength, runs[0].bin_width), []
     for k, amp in enumerate(runs[0].amp_table):
-        known = [(n, c, s[k]) for n, c, s in zip(names, colours, own) if s is not None and np.isfinite(s[k]).any()]
-        lines = [] if optimal is None else [Steps(optimal[k], None, INK, "3 2")]
-        lines += [Steps(values, None, colour) for _, colour, values in known]
-        if not lines:
+        shown = [(n, s[k], c, "") for n, s, c in zip(names, own, colours) if s is not None and np.isfinite(s[k]).any()]
+        shown += [] if optimal is None else [("best estimator", optimal[k], INK, "3 2")]
+        if not shown:
             continue
-        labelled = [(name, values) for name, _, values in known]
-        labelled += [] if optimal is None else [("best estimator", optimal[k])]
+        lines = [Steps(values, None, colour, dashes) for _, values, colour, dashes in reversed(shown)]
         texts = [
-            f"{low:.3g}–{high:.3g} µm: " + ", ".join(f"{name} {values[b]:.1f} %" for name, values in labelled)
+            f"{low:.3g}–{high:.3g} µm: " + ", ".join(f"{name} {values[b]:.1f} %" for name, values, *_ in shown)
             for b, (low, high) in enumerate(ends)
         ]
         words = ""
         for level, word in enumerate(WORDS):
             those = [html.escape(name) for name, one in zip(names, found) if one[k].level == level]
             words += f'<p class="{CLASSES[level]}">{word}: {among(those)}.</p>' if those else ""
-        label = f"{as_text(amp.label)}: share of each bin in the sensitivity of {len(known)} networks"
+        label = f"{as_text(amp.label)}: share of each bin in the sensitivity of {len(runs)} networks"
         drawing = panel(ends, lines, texts, label, BANDS.get(amp.key, ()))
         articles.append(f"<h3>{plain(amp.label)}</h3>\n{drawing}\n{words}")
     if not articles:
@@ -132,11 +127,7 @@ def _panels(runs, names, found, best):
 
 def seconds_of_run(folder):
     """Return how long a run took, from the line of times at the end of its log; None where it is not there."""
-    try:
-        text = read_bounded(Path(folder) / "run.log", MAX_LOG).decode("utf-8", "replace")
-    except (OSError, ValueError):
-        return None
-    lines = re.findall(r"time: (.*)", text)
+    lines = re.findall(r"time: (.*)", _content(Path(folder) / "run.log").decode("utf-8", "replace"))
     return sum(float(seconds) for seconds in re.findall(r"(\d+) s", lines[-1])) if lines else None
 
 
@@ -144,14 +135,12 @@ def parameters_of_run(run):
     """Return the number of weights of the first fold's network, from its file; None where it cannot be read."""
     try:
         with zipfile.ZipFile(Path(run.folder) / f"model_{min(run.folds)}.keras") as archive:
-            if archive.getinfo("model.weights.h5").file_size > MAX_WEIGHTS:
-                return None
             weights = io.BytesIO(archive.read("model.weights.h5"))
-        sizes = []
+        found = {}
         with h5py.File(weights) as file:
             file["layers"].visititems(
-                lambda name, item: sizes.append(item.size) if hasattr(item, "shape") and "seed" not in name else None
-            )
+                lambda name, item: found.update({name: getattr(item, "size", 0)})
+            )  # groups have none
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    return sum(sizes)
+    return sum(size for name, size in found.items() if "seed" not in name)

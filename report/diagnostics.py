@@ -22,29 +22,29 @@ EPS_PER_STD = 0.5 / (6 / math.sqrt(12))
 BIN_WIDTH_PER_STD = 0.4 / (6 / math.sqrt(12))
 
 
-class BiasVariance(NamedTuple):
-    """Median truth and quantiles of predicted - true (the central 68 %) in bins, (n_amps, n_truth_bins) each."""
+class Along(NamedTuple):
+    """A quantity of one AMP with its interval in bins along the true or the predicted AMP, (n_bins_kept,) each."""
 
-    truth: np.ndarray
-    median: np.ndarray
+    centre: np.ndarray
+    value: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    count: np.ndarray  # (n_truth_bins,), of spectra
+    count: np.ndarray  # of spectra
 
 
 def bias_variance(y_test, y_pred, per_bin=100, least_bins=5):
-    """Quantiles of the error in bins along the truth (the paper's bias-variance figure): a `BiasVariance`.
+    """Median and central 68 % of predicted - true in bins along the truth (the paper's figure): an `Along` per AMP.
 
     A bin holds about ``per_bin`` spectra. A test set that is too small for ``least_bins`` of them gets smaller bins,
     down to ten spectra.
     """
-    n_test, columns = len(y_test), []
+    n_test, found = len(y_test), []
     n_bins = max(n_test // per_bin, min(least_bins, n_test // 10), 1)
     for truth, error in zip(np.transpose(y_test), np.transpose(y_pred - y_test)):
         chunks = np.array_split(np.argsort(truth, kind="stable"), n_bins)
-        columns.append([(np.median(truth[c]), *np.quantile(error[c], (0.5, 0.16, 0.84))) for c in chunks])
-    count = np.array([len(chunk) for chunk in np.array_split(np.arange(n_test), n_bins)])
-    return BiasVariance(*np.moveaxis(np.array(columns), 2, 0), count)
+        rows = [(np.median(truth[c]), *np.quantile(error[c], (0.5, 0.16, 0.84)), len(c)) for c in chunks]
+        found.append(Along(*np.transpose(rows)))
+    return found
 
 
 class Calibration(NamedTuple):
@@ -85,7 +85,7 @@ def loss_band(histories, column):
 
 
 class MeanMap(NamedTuple):
-    """A sensitivity map averaged over folds, its standard error and the extremes over the folds, (n_amps, n_bins)."""
+    """A map averaged over folds, its standard error and the extremes over the folds, (n_amps, n_bins)."""
 
     mean: np.ndarray
     standard_error: np.ndarray
@@ -117,18 +117,8 @@ def tolerance(amp_table, y_std):
     return binning(amp_table, y_std, CREDIBILITY_EPS, EPS_PER_STD)
 
 
-class AlongPrediction(NamedTuple):
-    """A quantity of one AMP with its 95 % interval in bins along the prediction, (n_bins_kept,) each."""
-
-    predicted: np.ndarray
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    count: np.ndarray  # of spectra
-
-
 def _by_prediction(y_test, y_pred, width, summary, min_spectra):
-    """Apply ``summary`` to the errors of each AMP and its number in bins of ``width``: an `AlongPrediction` per AMP."""
+    """Apply ``summary`` to the errors of each AMP and its number in bins of ``width``: an `Along` per AMP."""
     found = []
     for k, step in enumerate(np.where(np.asarray(width) > 0, width, 1.0)):
         index, rows = np.floor(y_pred[:, k] / step), []
@@ -136,12 +126,12 @@ def _by_prediction(y_test, y_pred, width, summary, min_spectra):
             if count >= min_spectra:
                 inside = index == i
                 rows.append(((i + 0.5) * step, *summary(y_pred[inside, k] - y_test[inside, k], k), count))
-        found.append(AlongPrediction(*np.array(rows, float).reshape(-1, 5).T))
+        found.append(Along(*np.array(rows, float).reshape(-1, 5).T))
     return found
 
 
 def deviation(y_test, y_pred, width, min_spectra=MIN_SPECTRA):
-    """Median and central 95 % of predicted - true in bins of ``width`` (n_amps,): an `AlongPrediction` per AMP.
+    """Median and central 95 % of predicted - true in bins of ``width`` (n_amps,): an `Along` per AMP.
 
     Bins with fewer than ``min_spectra`` spectra are left out.
     """
@@ -149,7 +139,7 @@ def deviation(y_test, y_pred, width, min_spectra=MIN_SPECTRA):
 
 
 def credibility(y_test, y_pred, eps, width, min_spectra=MIN_SPECTRA):
-    """P(|predicted - true| < eps) in bins of ``width`` (the paper's credibility): an `AlongPrediction` per AMP.
+    """P(|predicted - true| < eps) in bins of ``width`` (the paper's credibility): an `Along` per AMP.
 
     ``eps`` and ``width`` (n_amps,) are those of `tolerance` and `binning`; bins with fewer than ``min_spectra`` spectra
     are left out.
@@ -167,4 +157,4 @@ def _wilson(share, count, z=1.959964):
 def credible_from(found, delta=CREDIBILITY_DELTA):
     """Return the centre of the bin from which on all of a `credibility` reach ``delta``; infinity where none does."""
     failed = np.flatnonzero(found.value < delta)
-    return float(np.append(found.predicted, np.inf)[failed[-1] + 1 if len(failed) else 0])
+    return float(np.append(found.centre, np.inf)[failed[-1] + 1 if len(failed) else 0])

@@ -49,15 +49,15 @@ def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=style.TWO_COLUMN
 
 
 @style.our_style()
-def bias_variance(result, amp_table, width=style.TWO_COLUMNS):
-    """Median error along the truth with its central 68 %, from a `diagnostics.BiasVariance`."""
+def bias_variance(results, amp_table, width=style.TWO_COLUMNS):
+    """Median error along the truth with its central 68 %, from a `diagnostics.Along` per AMP."""
     labels = "True", "Δ: predicted − true (median, central 68 %)"
     figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
-    for i, (ax, amp) in enumerate(zip(axes, amp_table)):
+    for ax, amp, one in zip(axes, amp_table, results):
         factor, unit = style.difference_scale(amp)
-        x, x_unit, _ = style.plotted(amp, result.truth[i])
-        ax.fill_between(x, result.low[i] / factor, result.high[i] / factor, color=amp.colour, alpha=0.25, lw=0)
-        ax.plot(x, result.median[i] / factor, color=amp.colour, marker="o", lw=0.9)
+        x, x_unit, _ = style.plotted(amp, one.centre)
+        ax.fill_between(x, one.low / factor, one.high / factor, color=amp.colour, alpha=0.25, lw=0)
+        ax.plot(x, one.value / factor, color=amp.colour, marker="o", lw=0.9)
         ax.axhline(0, color=style.INK, lw=0.6, ls="--")
         style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
         _title(ax, amp, x_unit, unit)
@@ -72,12 +72,12 @@ def _title(ax, amp, x_unit, y_unit):
 
 @style.our_style()
 def deviation(results, amp_table, width=style.TWO_COLUMNS):
-    """Error against the prediction from a `diagnostics.AlongPrediction` per AMP: median, 95 % interval, spectra."""
+    """Error against the prediction from a `diagnostics.Along` per AMP: median, 95 % interval, spectra."""
     labels = "Predicted", "Δ: predicted − true (95 % interval)"
     figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
     for ax, amp, one in zip(axes, amp_table, results):
         factor, unit = style.difference_scale(amp)
-        x, x_unit, _ = style.plotted(amp, one.predicted)
+        x, x_unit, _ = style.plotted(amp, one.centre)
         _title(ax, amp, x_unit, unit)
         if not _enough(ax, x):
             ax.set_yticks([])
@@ -111,7 +111,7 @@ def _counts(ax, x, count):
 
 @style.our_style()
 def credibility(results, amp_table, eps, delta, width=style.TWO_COLUMNS):
-    """Probability that the truth is within ``eps`` (n_amps,), from a `diagnostics.AlongPrediction` per AMP.
+    """Probability that the truth is within ``eps`` (n_amps,), from a `diagnostics.Along` per AMP.
 
     ``delta`` is the threshold to mark.
     """
@@ -120,7 +120,7 @@ def credibility(results, amp_table, eps, delta, width=style.TWO_COLUMNS):
     axes[0].set_ylim(0, 1.04)
     for ax, amp, one, within in zip(axes, amp_table, results, eps):
         factor, unit = style.difference_scale(amp)
-        x, x_unit, _ = style.plotted(amp, one.predicted)
+        x, x_unit, _ = style.plotted(amp, one.centre)
         style.panel_title(ax, amp, style.with_unit("", x_unit))
         style.note(ax, f"ε = {style.amount(within / factor)} {unit}".rstrip(), y=0.05)
         if _enough(ax, x):

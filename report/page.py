@@ -11,6 +11,7 @@ import numpy as np
 from common import metrics
 from common.files import written_whole
 from constants import BANDS
+from observation.compare import LEVELS, intervals
 from report import style
 from report.best_estimator import DISTRUST, RULES, WHY_BLUE, best_estimator_of, looks_blue, verdicts
 from report.diagnostics import CREDIBILITY_DELTA, CREDIBILITY_EPS, calibration
@@ -81,10 +82,7 @@ def write_report(run, rendered, path=None):
 
 
 def whole_page(title, result, first, sections):
-    """Return a page: title, result and ``first`` (HTML), links to all headings below, and the sections.
-
-    ``sections`` are (identity, heading, HTML) each.
-    """
+    """Return a page: title, result and ``first`` (HTML), links to all headings, sections (identity, heading, HTML)."""
     page, sheet = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.html", "page.css"))
     below = "\n".join(
         f'<section aria-labelledby="{name}"><h2 id="{name}">{heading}</h2>\n{content}</section>'
@@ -100,25 +98,18 @@ def whole_page(title, result, first, sections):
 def build_page(run, rendered):
     """Return the report as text."""
     title = f"Retrieval run: {run.model}, {len(run.amp_table)} parameters from {len(run.wavelength)} bins"
-    settings = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in ("versions", "command")}
     command, best = run.config.get("command"), best_estimator_of(run)
     found = verdicts(run, best)
     figures = [figure_section(name, *one) for name, one in rendered.items() if name != FIRST]
     if not (run.best.sensitivity or run.best.sensitivity_single):
         figures.insert(0, NO_MAP)
-    made = f"""<h3>Command</h3>
-{f"<pre tabindex='0'><code>{html.escape(command)}</code></pre>" if command else UNRECORDED}
-<h3>Versions</h3>
-{pairs(run.config.get("versions"))}
-<h3>Settings</h3>
-<details open><summary>Every setting, as resolved</summary>
-{pairs(settings)}
-</details>"""
+    typed = f"<pre tabindex='0'><code>{html.escape(command)}</code></pre>" if command else UNRECORDED
+    every = f"<details open><summary>Versions and every setting</summary>\n{pairs(flatten(run.config))}</details>"
     sections = [
         ("scores", "Scores", _scores(run) + _in_numbers(run, found, best) + _errors(run)),
         ("figures", "Figures", "\n".join(figures)),
         ("run", "The run", pairs(summary(run)) + _targets(run)),
-        ("how", "How it was made", made),
+        ("how", "How it was made", typed + every),
     ]
     return whole_page(title, result(run, found), _panels(run, found, best) + _notes(run, found, best), sections)
 
@@ -128,8 +119,8 @@ def trusted(found):
     n, clauses = len(found), []
     for level, word in enumerate(("trust", "trust with care", "do not trust")):
         names = [plain(v.amp.label) for v in found if v.level == level]
-        everything = f"any of the {n} parameters" if level == DISTRUST else f"all {n} parameters"
         if names:
+            everything = f"{'any of the' if level == DISTRUST else 'all'} {n} parameters"
             whom = everything if len(names) == n > 1 else among(names)
             clauses.append(f'<strong class="{CLASSES[level]}">{word if clauses else word.capitalize()}</strong> {whom}')
     return "; ".join(clauses)
@@ -321,19 +312,14 @@ def _in_numbers(run, found, best):
 
 def _errors(run):
     """Return how often the truth is inside the intervals that an application gives, and inside those of the folds."""
-    from observation.compare import LEVELS, intervals
-
-    half = len(run.y_test) // 2
-    y_pred, truth = run.best.y_pred, run.y_test
+    y_pred, truth, half = run.best.y_pred, run.y_test, len(run.y_test) // 2
     some = slice(half, half + MAX_COVERED)
     ends = intervals(y_pred[:half], truth[:half], y_pred[some])  # (n_levels, 2, m, n_amps)
     if not np.isfinite(ends).any():
         return "<p>There are too few test spectra for intervals of the predictions.</p>"
     inside = ((ends[:, 0] <= truth[some]) & (truth[some] <= ends[:, 1])).mean(axis=1)  # (n_levels, n_amps)
     head = ["AMP", *(f"{level} % interval" for level in LEVELS)]
-    rows = [
-        [plain(a.label), *(style.percent(share, 1) for share in column)] for a, column in zip(run.amp_table, inside.T)
-    ]
+    rows = [[plain(a.label), *(style.percent(one, 1) for one in row)] for a, row in zip(run.amp_table, inside.T)]
     caption = (
         f"Share of true values inside the prediction intervals: {len(truth[some])} test spectra; the intervals are made"
         f" from {half} others, as for an observation"

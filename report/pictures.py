@@ -294,7 +294,7 @@ def _bias_variance(run, width):
         figures.bias_variance(binned, run.amp_table, width),
         "Error along the true value",
         "Median and central 68 % of predicted − true in bins of equal count along the true value (about"
-        f" {np.mean(binned.count):.0f} spectra each)." + _folds_text(run),
+        f" {np.mean(binned[0].count):.0f} spectra each)." + _folds_text(run),
         "The band is wide where an AMP is hard to retrieve. A median above zero on the left and below zero on the"
         " right means that predictions are drawn towards the mean.",
     )

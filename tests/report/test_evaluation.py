@@ -21,26 +21,30 @@ def gaussian_answers(n=20000, sigma=(0.3, 1e6), seed=0):
 def test_bias_variance_bins_hold_a_hundred_spectra_each():
     truth, predicted = gaussian_answers(1000)
     got = diagnostics.bias_variance(truth, predicted)
-    assert got.truth.shape == got.median.shape == got.high.shape == (2, 10)
-    np.testing.assert_array_equal(got.count, 100)
-    assert np.all(np.diff(got.truth, axis=1) > 0)
+    assert len(got) == 2
+    for one in got:
+        assert one.centre.shape == one.value.shape == one.high.shape == (10,)
+        np.testing.assert_array_equal(one.count, 100)
+        assert np.all(np.diff(one.centre) > 0)
 
 
 def test_bias_variance_of_gaussian_errors_is_one_sigma_around_the_bias():
     truth, _ = gaussian_answers()
     error = np.random.default_rng(1).normal(0.1, 0.2, truth.shape)
     got = diagnostics.bias_variance(truth, truth + error, per_bin=5000)
-    np.testing.assert_allclose(got.median, 0.1, atol=0.01)
-    np.testing.assert_allclose(got.low, 0.1 - 0.2 * 0.9945, atol=0.01)
-    np.testing.assert_allclose(got.high, 0.1 + 0.2 * 0.9945, atol=0.01)
+    for one in got:
+        np.testing.assert_allclose(one.value, 0.1, atol=0.01)
+        np.testing.assert_allclose(one.low, 0.1 - 0.2 * 0.9945, atol=0.01)
+        np.testing.assert_allclose(one.high, 0.1 + 0.2 * 0.9945, atol=0.01)
 
 
 @pytest.mark.parametrize(("n", "bins"), [(1, 1), (19, 1), (60, 5), (499, 5), (700, 7), (799, 7)])
 def test_bias_variance_of_a_small_test_set_keeps_every_spectrum(n, bins):
     truth, predicted = gaussian_answers(n)
     got = diagnostics.bias_variance(truth, predicted)
-    assert got.truth.shape == (2, bins)
-    assert got.count.sum() == n
+    for one in got:
+        assert one.centre.shape == (bins,)
+        assert one.count.sum() == n
 
 
 def test_deviation_of_gaussian_errors_is_1_96_sigma():
@@ -50,7 +54,7 @@ def test_deviation_of_gaussian_errors_is_1_96_sigma():
         np.testing.assert_allclose(got.high, 1.96 * sigma, rtol=0.1)
         np.testing.assert_allclose(got.low, -1.96 * sigma, rtol=0.1)
         np.testing.assert_allclose(got.value / sigma, 0, atol=0.1)
-    np.testing.assert_allclose(first.predicted, [-7.5, -6.5, -5.5, -4.5, -3.5, -2.5])
+    np.testing.assert_allclose(first.centre, [-7.5, -6.5, -5.5, -4.5, -3.5, -2.5])
     assert first.count.sum() == 20000
 
 
@@ -76,14 +80,14 @@ def test_wilson_interval_covers_the_true_share():
 def test_bins_with_fewer_than_twenty_spectra_are_left_out():
     predicted = np.concatenate([np.full(19, 0.5), np.full(20, 1.5)])[:, None]
     got = diagnostics.credibility(predicted, predicted, [0.5], [1.0])[0]
-    np.testing.assert_allclose(got.predicted, [1.5])
-    assert diagnostics.deviation(predicted[:5], predicted[:5], [1.0])[0].predicted.size == 0
+    np.testing.assert_allclose(got.centre, [1.5])
+    assert diagnostics.deviation(predicted[:5], predicted[:5], [1.0])[0].centre.size == 0
 
 
 def test_predictions_are_credible_from_the_bin_above_the_last_that_is_not():
     bins, ones = np.array([0.2, 0.6, 1.0]), np.ones(3)
     for shares, start in (([0.9, 0.6, 0.8], 1.0), ([0.8, 0.7, 0.7], 0.2), ([0.9, 0.9, 0.6], np.inf)):
-        found = diagnostics.AlongPrediction(bins, np.array(shares), ones, ones, ones)
+        found = diagnostics.Along(bins, np.array(shares), ones, ones, ones)
         assert diagnostics.credible_from(found) == pytest.approx(start)
 
 
@@ -91,7 +95,7 @@ def test_one_wild_prediction_neither_hangs_nor_hides_the_rest():
     truth, predicted = gaussian_answers(500)
     predicted[0] = 1e12
     got = diagnostics.credibility(truth, predicted, [0.5, 1e6], [0.4, 1e7])
-    assert got[0].predicted.max() < 0
+    assert got[0].centre.max() < 0
 
 
 def test_planet_parameters_get_the_same_share_of_their_std_as_molecules():
