@@ -118,9 +118,7 @@ def _line(wavelength):
 def _bar(figure, axes, norm, colours, label, **kwargs):
     """Add a colour bar: at the right of a wide figure, at the foot of a narrow one."""
     narrow, tall = figure.get_figwidth() < style.TWO_COLUMNS, len(axes) > 3
-    shape = (
-        {"location": "bottom", "aspect": 40} if narrow else {"aspect": 40 if tall else 20, "shrink": 0.6 if tall else 1}
-    )
+    shape = {"location": "bottom", "aspect": 40} if narrow else {"aspect": 20 + 20 * tall, "shrink": 1 - 0.4 * tall}
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=label, pad=0.01, **shape, **kwargs)
     bar.outline.set_linewidth(0.5)
 

@@ -146,20 +146,15 @@ def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUM
         figure.get_layout_engine().set(w_pad=0.07)  # room for labels that grow by a digit when panels shrink
     figure.supxlabel(labels[0])
     figure.supylabel(labels[1])
-    grid, axes = figure.add_gridspec(rows, columns), []
-    for i in range(n):
-        shared = axes[0] if axes else None
-        ax = figure.add_subplot(
-            grid[divmod(i, columns)], sharex=shared if share_x else None, sharey=shared if share_y else None
-        )
-        if share_x and i + columns < n:
-            ax.tick_params(labelbottom=False, which="both")
-        if share_y and i % columns:
-            ax.tick_params(labelleft=False, which="both")
+    axes = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False).ravel().tolist()
+    for ax in axes[n:]:
+        ax.remove()
+    for i, ax in enumerate(axes[:n]):
+        if share_x and i + columns >= n:
+            ax.tick_params(labelbottom=True, which="both")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(PlainNumbers(useOffset=False))
-        axes.append(ax)
-    return figure, axes
+    return figure, axes[:n]
 
 
 def panel_width(ax):
@@ -205,8 +200,7 @@ def log_axis(axis, low, high, inches):
     else:
         axis.set_major_locator(LogLocator(numticks=max(3, int(inches / 0.3))))
         axis.set_major_formatter(FuncFormatter(power_of_ten))
-    minor = LogLocator(subs=range(2, 10), numticks=20) if high / low > 2.5 else NullLocator()
-    axis.set_minor_locator(minor)
+    axis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=20) if high / low > 2.5 else NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
