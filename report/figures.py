@@ -48,85 +48,65 @@ def true_vs_predicted(y_test, y_pred, amp_table, r2=None, width=style.TWO_COLUMN
     return figure
 
 
+def _along(results, amp_table, labels, width, change=True, **grid):
+    """Return a figure, its panels, and (panel, AMP, `diagnostics.Along` in plot units) where there are bins."""
+    figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels, **grid)
+    found = []
+    for ax, amp, one in zip(axes, amp_table, results):
+        factor, unit = style.difference_scale(amp) if change else (1, "")
+        x, x_unit, _ = style.plotted(amp, one.centre)
+        same = unit in ("", x_unit) or (unit == "dex" and x_unit.startswith("log₁₀"))
+        style.panel_title(ax, amp, style.with_unit("", x_unit) + ("" if same else f"; Δ in {unit}"))
+        if len(x):
+            style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
+            found.append((ax, amp, type(one)(x, *(values / factor for values in one[1:4]), one.count)))
+            continue
+        style.note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
+        ax.set(**{"xticks": [], "yticks": []} if change else {"xticks": []})
+    return figure, axes, found
+
+
 @style.our_style()
 def bias_variance(results, amp_table, width=style.TWO_COLUMNS):
     """Median error along the truth with its central 68 %, from a `diagnostics.Along` per AMP."""
     labels = "True", "Δ: predicted − true (median, central 68 %)"
-    figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
-    for ax, amp, one in zip(axes, amp_table, results):
-        factor, unit = style.difference_scale(amp)
-        x, x_unit, _ = style.plotted(amp, one.centre)
-        ax.fill_between(x, one.low / factor, one.high / factor, color=amp.colour, alpha=0.25, lw=0)
-        ax.plot(x, one.value / factor, color=amp.colour, marker="o", lw=0.9)
+    figure, _, panels = _along(results, amp_table, labels, width)
+    for ax, amp, one in panels:
+        ax.fill_between(one.centre, one.low, one.high, color=amp.colour, alpha=0.25, lw=0)
+        ax.plot(one.centre, one.value, color=amp.colour, marker="o", lw=0.9)
         ax.axhline(0, color=style.INK, lw=0.6, ls="--")
-        style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
-        _title(ax, amp, x_unit, unit)
     return figure
-
-
-def _title(ax, amp, x_unit, y_unit):
-    """Name the AMP, the unit along x in brackets, and the unit of the error where it is another one."""
-    same = y_unit in ("", x_unit) or (y_unit == "dex" and x_unit.startswith("log₁₀"))
-    style.panel_title(ax, amp, style.with_unit("", x_unit) + ("" if same else f"; Δ in {y_unit}"))
 
 
 @style.our_style()
 def deviation(results, amp_table, width=style.TWO_COLUMNS):
     """Error against the prediction from a `diagnostics.Along` per AMP: median, 95 % interval, spectra."""
-    labels = "Predicted", "Δ: predicted − true (95 % interval)"
-    figure, axes = style.panel_grid(len(amp_table), width=width, labels=labels)
-    for ax, amp, one in zip(axes, amp_table, results):
-        factor, unit = style.difference_scale(amp)
-        x, x_unit, _ = style.plotted(amp, one.centre)
-        _title(ax, amp, x_unit, unit)
-        if not _enough(ax, x):
-            ax.set_yticks([])
-            continue
-        y = one.value / factor
-        error = [y - one.low / factor, one.high / factor - y]
-        ax.errorbar(x, y, yerr=error, color=amp.colour, marker="o", lw=0, elinewidth=0.9, zorder=3)
+    figure, _, panels = _along(results, amp_table, ("Predicted", "Δ: predicted − true (95 % interval)"), width)
+    for ax, amp, one in panels:
+        error = [one.value - one.low, one.high - one.value]
+        ax.errorbar(one.centre, one.value, yerr=error, color=amp.colour, marker="o", lw=0, elinewidth=0.9, zorder=3)
         ax.axhline(0, color=style.INK, lw=0.6, ls="--")
-        style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
-        _counts(ax, x, one.count)
+        low, high = ax.get_ylim()  # below: the number of spectra per bin as grey steps, and the greatest printed
+        base = low - 0.4 * (high - low)  # a fifth of it for the steps, the rest for the number above them
+        top = base + 0.2 * (high - low) * one.count / np.max(one.count)
+        ax.vlines(one.centre, base, top, color="#C4C4C4", lw=2.2, zorder=1)
+        ax.set_ylim(base, high)
+        style.note(ax, f"n ≤ {np.max(one.count):.0f}", x=0.97, y=0.16, color="#5A5A5A")
     return figure
-
-
-def _enough(ax, x):
-    """Return whether a panel has a bin with enough spectra; if not, say so in it."""
-    if not len(x):
-        style.note(ax, "too few test spectra\nfor one bin", x=0.5, y=0.5, ha="center", va="center")
-        ax.set_xticks([])
-    return len(x) > 0
-
-
-def _counts(ax, x, count):
-    """Draw the number of spectra per bin as grey steps along the foot of a panel, and print the greatest."""
-    low, high = ax.get_ylim()
-    base = low - 0.4 * (high - low)  # a fifth of it for the steps, the rest for the number above them
-    top = base + 0.2 * (high - low) * np.asarray(count) / np.max(count)
-    ax.vlines(x, base, top, color="#C4C4C4", lw=2.2, zorder=1)
-    ax.set_ylim(base, high)
-    style.note(ax, f"n ≤ {np.max(count):.0f}", x=0.97, y=0.16, color="#5A5A5A")
 
 
 @style.our_style()
 def credibility(results, amp_table, eps, delta, width=style.TWO_COLUMNS):
-    """Probability that the truth is within ``eps`` (n_amps,), from a `diagnostics.Along` per AMP.
-
-    ``delta`` is the threshold to mark.
-    """
+    """Probability that the truth is within ``eps`` (n_amps,), from a `diagnostics.Along` per AMP; mark ``delta``."""
     labels = "Predicted", "P(|predicted − true| < ε)"
-    figure, axes = style.panel_grid(len(amp_table), share_y=True, width=width, labels=labels)
+    figure, axes, panels = _along(results, amp_table, labels, width, change=False, share_y=True)
     axes[0].set_ylim(0, 1.04)
-    for ax, amp, one, within in zip(axes, amp_table, results, eps):
+    for ax, amp, one in panels:
+        error = [one.value - one.low, one.high - one.value]
+        ax.errorbar(one.centre, one.value, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
+    for ax, amp, within in zip(axes, amp_table, eps):
         factor, unit = style.difference_scale(amp)
-        x, x_unit, _ = style.plotted(amp, one.centre)
-        style.panel_title(ax, amp, style.with_unit("", x_unit))
         style.note(ax, f"ε = {style.amount(within / factor)} {unit}".rstrip(), y=0.05)
-        if _enough(ax, x):
-            error = [one.value - one.low, one.high - one.value]
-            ax.errorbar(x, one.value, yerr=error, color=amp.colour, marker="o", lw=0.9, elinewidth=0.6)
-            style.value_axis(ax.xaxis, amp, x.min(), x.max(), style.panel_width(ax))
         ax.axhline(delta, color=style.INK, lw=0.6, ls="--")
     return figure
 
