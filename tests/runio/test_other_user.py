@@ -74,8 +74,9 @@ def attempt(user, place, asked):
 @pytest.fixture(scope="module")
 def answers():
     """Status and stderr of every attempt, made by a user without rights."""
-    if shutil.which("setpriv") is None or subprocess.run([*NOBODY, "true"], capture_output=True).returncode:
-        pytest.skip("needs setpriv, and the right to become another user")
+    python = [*NOBODY, sys.executable, "-c", ""]
+    if shutil.which("setpriv") is None or subprocess.run(python, capture_output=True).returncode:
+        pytest.skip("needs setpriv, the right to become another user, and a Python that this user can start")
     place = Path(tempfile.mkdtemp(prefix="other_user_"))  # pytest's own folders are closed to others
     try:
         place.chmod(0o755)
