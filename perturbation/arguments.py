@@ -69,27 +69,25 @@ def _array(name, value, expected, dtype=None):
         raise ValueError(f"{name}: expected numbers of shape {expected}, received {type(value).__name__}") from None
 
 
-def scaling(prefix, mean, std, sizes=None):
-    """Return mean and standard deviation as flat arrays of one length, or of the ``sizes`` allowed; or as () both."""
-    words = "(), (n_AMPs,) or (1, n_AMPs)" if sizes is None else f"() or ({sizes[-1]},)"
+def scaling(prefix, mean, std, n=None):
+    """Return mean and standard deviation in one shape: () or (n,), where any n is taken if it is None."""
+    words = "(), (n_AMPs,) or (1, n_AMPs)" if n is None else f"() or ({n},)"
     arrays = []
     for name, value in ((f"{prefix}_mean", mean), (f"{prefix}_std", std)):
         if value is None:
             raise ValueError(f"{name}: expected the number(s) the network's data were scaled by, received None")
         array = float_array(name, value, words)
-        if array.ndim > 2 or (array.ndim == 2 and len(array) > 1):  # a column might be one number for each spectrum
+        if array.ndim == 2 and len(array) == 1:  # a column might be one number for each spectrum
+            array = array[0]
+        if array.ndim > 1 or array.size not in (1, n or array.size):
             raise ValueError(f"{name}: expected shape {words}, received {array.shape}")
-        arrays.append(array.ravel() if array.ndim or sizes else array)
-        if sizes and arrays[-1].size not in sizes:
-            raise ValueError(f"{name}: expected {sizes} number(s), received {arrays[-1].size}")
+        arrays.append(array)
     mean, std = arrays
     if std.min() <= 0:
         raise ValueError(f"{prefix}_std: expected positive numbers, received {std.min():g}")
-    if sizes is None and mean.shape != std.shape:
-        if mean.ndim and std.ndim:
-            raise ValueError(f"{prefix}_std: expected {mean.size} number(s), received {std.size}")
-        mean, std = np.broadcast_arrays(mean, std)
-    return mean, std
+    if n is None and mean.ndim and std.ndim and mean.size != std.size:
+        raise ValueError(f"{prefix}_std: expected {mean.size} number(s), received {std.size}")
+    return arrays if mean.shape == std.shape else np.broadcast_arrays(mean, std)
 
 
 def auxiliary_input(auxiliary, n):
@@ -106,13 +104,13 @@ def truth(name, value):
     return bool(value)
 
 
-def positive_integer(name, value, also="", least=1):
+def positive_integer(name, value, also="", least=1, most=np.inf):
     """Return ``value`` as an int of at least ``least``; ``also`` says what else is allowed."""
     try:
         number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = 0
-    if number < least:
+    if not least <= number <= most:
         raise ValueError(f"{name}: expected a positive integer{also}, received {value!r}")
     return number
 
@@ -201,10 +199,7 @@ def quadrature_rule(nodes, rule, scheme):
         return None
     if not along:
         raise ValueError(f"nodes: expected None or 'auto', as bins are perturbed in groups, received {nodes!r}")
-    number = positive_integer("nodes", nodes, f" from 2 to {MAX_NODES}, or None")
-    if not 2 <= number <= MAX_NODES:
-        raise ValueError(f"nodes: expected 2 to {MAX_NODES}, or None, received {number}")
-    return make_rule(rule, number)
+    return make_rule(rule, positive_integer("nodes", nodes, f" from 2 to {MAX_NODES}, or None", 2, MAX_NODES))
 
 
 def seed_of(rng):

@@ -9,7 +9,7 @@ from numbers import Real
 
 import numpy as np
 
-from perturbation.arguments import float_array
+from perturbation.arguments import float_array, positive_integer
 from perturbation.engine import covariance_root
 
 
@@ -83,8 +83,7 @@ def modes(covariance, n):
     """
     covariance = _covariance(covariance)
     n_bins = covariance.shape[-1]
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= n_bins:
-        raise ValueError(f"n: expected a number of modes from 1 to {n_bins}, received {n!r}")
+    n = positive_integer("n", n, f" up to {n_bins}", most=n_bins)
     strongest = np.swapaxes(covariance_root(covariance, "covariance"), -1, -2)[..., ::-1, :][..., :n, :]
     greatest = np.take_along_axis(strongest, np.abs(strongest).argmax(axis=-1)[..., None], axis=-1)
     return strongest * np.where(greatest < 0, -1.0, 1.0)

@@ -9,7 +9,7 @@ stacked: n_rows = n_AMPs for one network, (K + 1) n_AMPs for K of them.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from queue import SimpleQueue
 
@@ -127,7 +127,7 @@ def run_chunk(models, chunk, plan):
     Of random repeats these are their mean and the variance of that mean; of quadrature see `quadrature.map_chunk`. The
     map of a spectrum depends on the models, the spectrum, its index and the plan, never on its neighbours.
     """
-    predictors = plan.predictors(models)
+    predictors = [replace(call, model=model) for model, call in zip(models, plan.calls, strict=True)]
     if plan.rule is not None:
         return map_chunk(predictors, chunk, plan)
     each = range(len(chunk.indices))

@@ -75,10 +75,6 @@ class Plan:
         """Return the plan without its spectra, small enough to travel to a worker with every chunk."""
         return replace(self, spectra=None, noise=None, auxiliary=None, wanted=None, used=None)
 
-    def predictors(self, models):
-        """Return how to call each of the models, with the models."""
-        return [replace(call, model=model) for model, call in zip(models, self.calls, strict=True)]
-
     def with_mean(self, changes):
         """Return the changes of each network's predictions (..., n_AMPs), and of their mean if there are several."""
         if self.weights is None or not changes:
@@ -99,7 +95,7 @@ def make_plan(
     )
     x_mean, x_std = np.empty((2, len(networks), n_bins))
     for k, own in enumerate(networks):
-        x_mean[k], x_std[k] = arguments.scaling("x", own.get("x_mean"), own.get("x_std"), (1, n_bins))
+        x_mean[k], x_std[k] = arguments.scaling("x", own.get("x_mean"), own.get("x_std"), n_bins)
         _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean[k], x_std[k])
     auxiliary = None
     if networks[0].get("auxiliary") is not None:

@@ -76,16 +76,15 @@ def load_keras(path):
     import h5py
 
     def without_time_major(part):
-        if isinstance(part, dict):
-            if part.get("time_major"):
-                raise ValueError(f"{path}: expected layers with time_major=False, received True for {part.get('name')}")
-            return {key: without_time_major(value) for key, value in part.items() if key != "time_major"}
-        return [without_time_major(value) for value in part] if isinstance(part, list) else part
+        if part.pop("time_major", False):
+            raise ValueError(f"{path}: expected layers with time_major=False, received True for {part.get('name')}")
+        return part
 
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(path, folder)
         with h5py.File(copy, "r+") as file:
-            file.attrs["model_config"] = json.dumps(without_time_major(json.loads(file.attrs["model_config"])))
+            config = json.loads(file.attrs["model_config"], object_hook=without_time_major)
+            file.attrs["model_config"] = json.dumps(config)
         return keras.models.load_model(copy, compile=False)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from perturbation.amps import BANDS, amp, find_amp
-from perturbation.arguments import float_array
+from perturbation.arguments import float_array, positive_integer
 from perturbation.quadrature import changes, moved_rows
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
@@ -88,16 +88,10 @@ class SensitivityMap:
         NaN for one repeat; zero with quadrature, which draws nothing.
     n_spectra : ndarray of shape (n_AMPs,)
         Number of spectra behind each AMP.
-    scheme : {"halving", "single", "groups", "directions"}
-        What moved together.
-    repeat : int
-        Random repeats per spectrum; 0 with quadrature.
-    seed : int
-        Pass it as ``rng`` to draw the same numbers again.
-    scaled : bool
-        True if the map is in the network's scaled units.
-    abundance : None, (low, high) or dict
-        The cut in log10 VMR.
+    scheme, repeat, seed, scaled, abundance : str, int, int, bool, and None, (low, high) or dict
+        What moved together ("halving", "single", "groups", "directions"), random repeats per spectrum (0 with
+        quadrature), what to pass as ``rng`` to draw the same numbers again, whether the map is in the network's scaled
+        units, and the cut in log10 VMR.
     amp_names : tuple of str
         Keys of the AMPs where known, else empty.
     per_spectrum, spectra : ndarray of shape (n_used, n_AMPs, n_bins), and (n_used,), or None
@@ -211,8 +205,7 @@ class SensitivityMap:
         ``wavelength[result.top(5)]`` are their wavelengths.
         """
         tested = np.count_nonzero(np.isfinite(self.mean).any(axis=0))
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= tested:
-            raise ValueError(f"n: expected a number from 1 to {tested}, received {n!r}")
+        n = positive_integer("n", n, f" up to {tested}", most=tested)
         return np.argsort(np.where(np.isnan(self.mean), np.inf, -self.mean), axis=1, kind="stable")[:, :n]
 
     def to_frame(self, wavelength=None):

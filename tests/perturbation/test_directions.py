@@ -111,7 +111,7 @@ def test_refusals_say_the_argument_and_the_shape():
             lambda: dragged(np.eye(2), np.ones((1, 1, 2))),
         r"^errors: expected shape \(2,\) or \(3, 2\), received \(4, 2\)$":
             lambda: dragged(np.tile(np.eye(2), (3, 1, 1)), np.ones((4, 2))),
-        r"^n: expected a number of modes from 1 to 2, received 3$": lambda: modes(np.tile(np.eye(2), (5, 1, 1)), 3),
+        r"^n: expected a positive integer up to 2, received 3$": lambda: modes(np.tile(np.eye(2), (5, 1, 1)), 3),
     }  # fmt: skip
     for line, call in cases.items():
         with pytest.raises(ValueError, match=line):

@@ -78,7 +78,7 @@ def test_top_names_the_greatest_bins():
     grouped = run(groups=[[3], [5]], repeat=5, rng=0)
     assert set(grouped.top(2)[0]) == {3, 5}
     for bad in (0, 13, 2.5, True):
-        with pytest.raises(ValueError, match=r"^n: expected a number from 1 to 12, received"):
+        with pytest.raises(ValueError, match=r"^n: expected a positive integer up to 12, received"):
             result.top(bad)
 
 

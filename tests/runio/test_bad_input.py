@@ -1172,8 +1172,8 @@ def _blocks(place, change):
     ("blocks of nothing", {"block_size": 0}, "block_size: expected a positive integer, received 0"),
     ("blocks below zero", {"block_size": -3}, "block_size: expected a positive integer, received -3"),
     ("blocks of a half", {"block_size": 0.5}, "block_size: expected a positive integer, received 0.5"),
-    ("one node", {"nodes": 1}, "nodes: expected 2 to"),
-    ("a million nodes", {"nodes": 10**6}, "nodes: expected 2 to"),
+    ("one node", {"nodes": 1}, "nodes: expected a positive integer from 2 to"),
+    ("a million nodes", {"nodes": 10**6}, "nodes: expected a positive integer from 2 to"),
     ("a file for a folder", {"folder": "survey.h5"}, "survey.h5: not usable for maps"),
     ("a key of another", {"key": "other"}, "holds blocks of another survey or network"),
 )  # fmt: skip
