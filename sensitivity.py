@@ -102,7 +102,7 @@ progress
     if isinstance(nodes, str) or nodes is None:
         raise ValueError(f"nodes: expected a number from 2 to {MAX_NODES}, received {nodes!r}")
     try:
-        return _maps(
+        return fold_maps(
             [own | {"auxiliary": auxiliary}], None, spectra, errors, gases=amp_names, no_spectra=None, scheme="single",
             covariance=covariance, directions=directions, nodes=nodes, rule=rule, input_layout=input_layout,
             output=output, auxiliary_first=auxiliary_first, stochastic=stochastic, batch_size=batch_size,
@@ -219,7 +219,7 @@ def sensitivity_map(
     other model by one thread at a time, except those of your own ``executor``.
     """
     own = {"model": model, "x_mean": x_mean, "x_std": x_std, "y_data_mean": y_data_mean, "y_data_std": y_data_std}
-    return _maps(
+    return fold_maps(
         [own | {"auxiliary": auxiliary}], y_test, org_spectrum, org_error, gases=gases, no_spectra=no_spectra,
         repeat=repeat, abundance=abundance, scaled=scaled, rng=rng, scheme=scheme, groups=groups, covariance=covariance,
         input_layout=input_layout, batch_size=batch_size, keep_spectra=keep_spectra, progress=progress,
@@ -228,7 +228,10 @@ def sensitivity_map(
     )[0]  # fmt: skip
 
 
-def fold_maps(networks, y_test, org_spectrum, org_error, **options):
+def fold_maps(
+    networks, y_test, org_spectrum, org_error, *, store=None, executor=None, tolerance=None, keep_spectra=True,
+    progress=False, wavelength=None, **options,
+):  # fmt: skip
     """Map several networks, and the mean of their predictions, with one set of perturbed spectra.
 
     Parameters
@@ -236,7 +239,7 @@ def fold_maps(networks, y_test, org_spectrum, org_error, **options):
     networks : sequence of dict
         For each network those arguments of `sensitivity_map` that are its own: ``model``, ``x_mean``, ``x_std``,
         ``y_data_mean``, ``y_data_std`` and, for models with two inputs, ``auxiliary``.
-    y_test, org_spectrum, org_error, **options
+    y_test, org_spectrum, org_error, store, executor, tolerance, keep_spectra, progress, wavelength, **options
         The other arguments of `sensitivity_map`, the same for all networks. A ``store`` holds the maps of a spectrum
         below each other, (2 or 4, (K + 1) n_AMPs, n_bins).
 
@@ -250,14 +253,6 @@ def fold_maps(networks, y_test, org_spectrum, org_error, **options):
     networks = list(networks)
     if not networks or any("model" not in own for own in networks):
         raise ValueError(f"networks: expected dicts with a model each, received {[list(own) for own in networks]}")
-    return _maps(networks, y_test, org_spectrum, org_error, **options)
-
-
-def _maps(
-    networks, y_test, org_spectrum, org_error, *, store=None, executor=None, tolerance=None, keep_spectra=True,
-    progress=False, wavelength=None, **options,
-):  # fmt: skip
-    """Return the map of each network, and of their mean if there are several; arguments as for `fold_maps`."""
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
     plan = make_plan(networks, y_test, org_spectrum, org_error, executor=executor, **options)
     if store is not None and options.get("rng") is None and plan.rule is None:

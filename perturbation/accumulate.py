@@ -176,13 +176,13 @@ def warn_of_rounding(plan, spectrum_maps):
     ``spectrum_maps`` are the mean maps (n_rows, n_columns) in scaled units. Rounding adds a sixth of the step squared.
     """
     moved = (spectrum_maps > 0) & (plan.labels >= 0)
-    small = moved & (spectrum_maps < (4 * plan.resolution) ** 2)
+    small = moved & (spectrum_maps < (4 * plan.step) ** 2)
     lost = [k for k, row in enumerate(small) if 2 * row.sum() > moved[k].sum()] if small.any() else []
     if lost:
         names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in lost]
         warnings.warn(
             f"model: expected predictions finer than their changes, received {', '.join(dict.fromkeys(names))} in steps"
-            f" of about {plan.resolution[lost].max():.1g} (scaled units) while half of the bins change them by four"
+            f" of about {plan.step[lost].max():.1g} (scaled units) while half of the bins change them by four"
             " steps at most: return float32 or float64, and AMPs scaled to numbers of order one",
             stacklevel=4,
         )

@@ -2,8 +2,7 @@
 
 Each AMP is learnt in *retrieval space*: log10 for volume mixing ratios, planet mass and cloud-top pressure, linear for
 radius and temperature (Yip et al. 2021, Section 3). Look an AMP up by its key ("H2O", "Mp"), never by its plot label.
-The table is here, and not in ``constants``, so that ``import sensitivity`` needs NumPy and this package alone;
-``constants`` re-exports every name.
+``constants`` re-exports every name; the table is here so that ``import sensitivity`` needs this package alone.
 """
 
 from dataclasses import dataclass, replace
@@ -75,8 +74,7 @@ BANDS = {
 def amp(key, unit=None, scale=None):
     """Return the AMP called ``key``, with the unit and scale that a data set states, if it does.
 
-    A key that is not in the table is kept as it is, with a plain label, and is linear unless stated. A known
-    AMP in another unit than the table's is shown in that unit.
+    A key that is not in the table gets a plain label. A known AMP in another unit than the table's is shown in that.
     """
     plain = (unit or "").replace("$", r"\$")  # a dollar sign would begin LaTeX
     known = AMPS.get(key, AMP(key, key.replace("$", r"\$"), plot_unit=plain))

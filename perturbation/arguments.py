@@ -160,8 +160,7 @@ def group_labels(scheme, groups, n_bins):
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":
         if len(groups) != n_bins or groups.max() < 0:
             raise ValueError(f"{expected}, received {groups}")
-        numbers = np.unique(groups[groups >= 0])
-        return np.where(groups < 0, -1, np.searchsorted(numbers, groups)), False, "groups"
+        groups = [np.flatnonzero(groups == number) for number in np.unique(groups[groups >= 0])]
     labels = np.full(n_bins, -1)
     try:
         members = [np.atleast_1d(np.array(group)) for group in groups]

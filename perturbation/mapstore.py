@@ -1,7 +1,7 @@
 """Finished maps of single spectra on disk, so that a sensitivity test that was killed goes on where it stopped.
 
-One file, only ever appended to: a header that says whose maps these are, then one record for each spectrum. Every
-record carries a checksum. A truncated last record is dropped on reopening.
+One file, only ever appended to: a header that says whose maps these are, then one record, with a checksum, for each
+spectrum. A truncated last record is dropped on reopening.
 """
 
 import hashlib

@@ -49,7 +49,7 @@ class Plan:
     chunk_size: int = 1  # spectra in a chunk
     call_shape: tuple = (1, 1)  # spectra, and directions of each, in a call of a network by quadrature
     asks_twice: bool = False  # the product of two changes takes the place of the square, as the model is random
-    resolution: np.ndarray | None = None  # (n_rows, 1) distance of neighbouring numbers among predictions, scaled
+    step: np.ndarray | None = None  # (n_rows, 1) distance of neighbouring numbers among predictions, scaled
 
     @property
     def n_amps(self):
@@ -109,9 +109,7 @@ def make_plan(
     batch_size = None if batch_size is None else arguments.positive_integer("batch_size", batch_size)
     is_auto = isinstance(chunk_size, str) and chunk_size == "auto"
     chunk_size = CHUNK_SIZE if is_auto else arguments.positive_integer("chunk_size", chunk_size, ' or "auto"')
-    if no_spectra in (None, -1):
-        no_spectra = None
-    else:
+    if no_spectra is not None and no_spectra != -1:
         no_spectra = arguments.positive_integer("no_spectra", no_spectra, ", or None (-1) for all")
     seed = arguments.seed_of(rng)
     auxiliary_first = None if auxiliary_first is None else arguments.truth("auxiliary_first", auxiliary_first)
@@ -135,15 +133,15 @@ def make_plan(
 
     amps = arguments.find_amps(gases, n_amps)
     cuts = arguments.abundance_cuts(abundance, amps)
-    wanted = arguments.select_spectra(y_test, cuts, amps, no_spectra, n, n_amps)
+    wanted = arguments.select_spectra(y_test, cuts, amps, None if no_spectra == -1 else no_spectra, n, n_amps)
     used = np.flatnonzero(wanted.any(axis=1))
     y_std = np.array([np.ones(n_amps) * std for std in y_std or [1.0] * len(models)])  # (K, n_AMPs)
     unit, weights = np.ones_like(y_std) if scaled else y_std, None
-    resolution = np.array([probe.resolution * probe.size for probe in probes])
+    step = np.array([probe.step for probe in probes])
     if len(models) > 1:
         weights = y_std / y_std[0] / len(models)
         wanted, unit = np.tile(wanted, len(models) + 1), np.concatenate([unit, unit[:1]])
-        resolution = np.concatenate([resolution, (resolution * weights).max(axis=0, keepdims=True)])
+        step = np.concatenate([step, (step * weights).max(axis=0, keepdims=True)])
 
     shape = 1, 1
     if rule is not None:
@@ -154,10 +152,10 @@ def make_plan(
     plan = Plan(
         spectra, noise, is_covariance, x_mean, x_std, auxiliary, scheme, labels, shuffle, rule,
         repeat if rule is None else 0, seed, calls, weights, amps, wanted, used, unit.reshape(-1, 1), batch_size,
-        _multiple(chunk_size, shape[0]), shape, stochastic == "subtract", resolution.reshape(-1, 1),
+        chunk_size + -chunk_size % shape[0], shape, stochastic == "subtract", step.reshape(-1, 1),
     )  # fmt: skip
     if is_auto and executor is not None:
-        plan = replace(plan, chunk_size=_multiple(_good_size(models, plan, executor), shape[0]))
+        return replace(plan, chunk_size=_good_size(models, plan, executor))
     return plan
 
 
@@ -177,9 +175,9 @@ def _what_moves(errors, covariance, directions, scheme, groups, n, n_bins):
 def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_std):
     """Refuse scaled spectra and displacements that float32, which networks read, cannot hold, or cannot resolve.
 
-    Block by block, as they may be many. ``name`` is that of the argument behind ``noise``.
+    ``name`` is that of the argument behind ``noise``.
     """
-    for start in range(0, len(spectra), 4096):
+    for start in range(0, len(spectra), 4096):  # as they may be many
         some = slice(start, start + 4096)
         moves = noise[some] if len(noise) == len(spectra) else noise  # the same for all spectra
         if is_covariance:
@@ -222,7 +220,8 @@ def _good_size(models, plan, executor):
     seconds = executor.submit(time_chunk, models, trial, plan.without_data()).result()
     fair = -(-len(plan.used) // getattr(executor, "chunks_ahead", CHUNKS_AHEAD))
     map_bytes = 8 * plan.n_arrays * np.prod(plan.shape)
-    return max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / map_bytes)))
+    size = max(1, int(min(CHUNK_SECONDS / max(seconds, 1e-9), fair, CHUNK_BYTES / map_bytes)))
+    return size + -size % few  # whole calls
 
 
 def _errors_alone(covariances, used, shape):
@@ -233,8 +232,3 @@ def _errors_alone(covariances, used, shape):
         for row in used:
             covariance_root(covariances[row], f"org_error, spectrum {row}")
     return np.broadcast_to(np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0)), shape)
-
-
-def _multiple(number, step):
-    """Return the next multiple of ``step``."""
-    return -(-number // step) * step

@@ -1,8 +1,8 @@
 """One way to call any network: (rows, n_bins) float32 in, (rows, n_AMPs) out, checked.
 
 Keras models, objects with ``.predict`` (scikit-learn), PyTorch modules and plain callables (JAX, a lambda) all
-become a `Predictor`; `posterior_summary` is for models that predict a distribution. No framework is imported here: what
-a model can do is asked of the model itself. What has to be found out by trying a model is in ``probe``.
+become a `Predictor`. No framework is imported here: what a model can do is asked of the model itself, or found out by
+trying it, in ``probe``.
 """
 
 import functools
@@ -65,9 +65,8 @@ def _file_stamp(arg):
 def load_keras(path):
     """Load a Keras network for prediction: a ``.keras`` file, or an ``.h5`` file that Keras 2 or 3 wrote.
 
-    Losses, metrics and the optimiser are left out: Keras 3 cannot read those of many files of Keras 2. So is the
-    setting ``time_major`` of recurrent layers, which Keras 3 does not know; a network that used it is refused by a
-    ValueError.
+    Losses, metrics and the optimiser are left out: Keras 3 cannot read those of many files of Keras 2. Nor does it know
+    ``time_major`` of recurrent layers; a network that used it is refused by a ValueError.
     """
     import keras
 
@@ -266,8 +265,8 @@ def _call_torch(torch, module, inputs):
 def side_by_side(predictors, function, items, chunk):
     """Return ``function(item)``, which calls these models, for each item in turn: in threads where all models allow it.
 
-    Keras models first see two sizes of batches, made of spectra of ``chunk``, so that no thread finds them untraced:
-    TensorFlow would count the tracing of one for all, and warn.
+    Keras models first see two sizes of batches, so that no thread finds them untraced: TensorFlow would count the
+    tracing of one for all, and warn.
     """
     if len(items) == 1 or not all(predict.is_thread_safe for predict in predictors):
         return [function(item) for item in items]

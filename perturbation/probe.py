@@ -24,17 +24,16 @@ class Probe:
 
     predictor: Predictor  # how to call the model, without the model itself
     batch_size: int  # a good number of rows per call
-    size: np.ndarray  # (n_amps,) greatest prediction, without its sign
-    resolution: float  # relative distance of neighbouring numbers of the type of its predictions
+    step: np.ndarray  # (n_amps,) distance of neighbouring numbers of the size of the greatest prediction
     scatter: np.ndarray  # (n_amps,) standard deviation of predictions for the same spectrum: zero unless it is random
 
 
 def probe_model(model, spectra, n_amps=None, auxiliary=None, layout=None, output=None, auxiliary_first=None):
     """Find out how a model wants its input, and whether it predicts each row on its own: a `Probe`.
 
-    ``spectra`` (rows, n_bins) are a few scaled ones to try, ``auxiliary`` (rows, k) their second input; the rest is as
-    for `Predictor`. ``layout`` is taken if given; else what the model declares; else (rows, n_bins, 1) and
-    (rows, n_bins) are tried, which have to give the same predictions, and (rows, 1, n_bins) if neither works.
+    ``spectra`` (rows, n_bins) are a few scaled ones to try, ``auxiliary`` (rows, k) their second input. Without a
+    ``layout``, and where the model declares none, (rows, n_bins, 1) and (rows, n_bins) are tried, which have to give
+    the same predictions, and (rows, 1, n_bins) if neither works.
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
@@ -84,7 +83,7 @@ def _probe(predict, rows, auxiliary, layouts):
                 f" different predictions (up to {np.abs(others - predictions).max():.2g}), received None"
             )
     settled = replace(predict, model=None, n_amps=predictions.shape[1], layout=layout)
-    return Probe(settled, _good_batch_size(predict), size.astype(float), resolution, scatter)
+    return Probe(settled, _good_batch_size(predict), resolution * size.astype(float), scatter)
 
 
 def _recorded(predict, outputs):
@@ -112,10 +111,7 @@ def _resolution(output):
 
 
 def _check_each_row(predict, rows, auxiliary, predictions, size):
-    """Return the scatter of the predictions (n_amps,), zero where they are not random.
-
-    A model that is not random and predicts a row alone otherwise than among others is refused.
-    """
+    """Return the scatter of predictions (n_amps,), zero where they are not random; other rows may not change them."""
     last = slice(len(rows) - 1, None)
     try:
         alone = predict(rows[last].copy(), None if auxiliary is None else auxiliary[last], "the last spectrum alone")[0]
@@ -153,12 +149,9 @@ def _good_batch_size(predict):
 def _declared_layouts(declared, n_bins):
     """Layouts to try for a model, only one where the declared inputs say what it takes."""
     shapes = [shape for _, shape in declared if len(shape) in (2, 3)]
-    fitting = [shape for shape in shapes if n_bins in shape[1:]]
-    if len(shapes) == 1 or not fitting:
-        fitting = shapes[:1]  # the spectrum, of any number of bins or of another
-    if not fitting:
+    if not shapes:
         return list(LAYOUTS)
-    shape = fitting[0]
+    shape = next((shape for shape in shapes if n_bins in shape[1:]), shapes[0])  # else of any number of bins
     if len(shape) == 2:
         layout, found = "flat", shape[1]
     elif shape[1] == 1 and shape[2] != 1:

@@ -46,11 +46,10 @@ class ResponseMap:
 
 
 def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_call=ROWS_PER_CALL):
-    """Push each bin by a few standard errors and record how each AMP moves, with its sign.
+    """Push each bin by a few standard errors and record how each AMP moves, with its sign, as a `ResponseMap`.
 
     ``predict`` maps unscaled spectra (n, n_bins) to AMPs in retrieval space (n, n_AMPs); ``spectra`` is (N, n_bins) or
-    (n_bins,), ``errors`` (n_bins,) or the shape of ``spectra``, ``deviations`` in standard errors, not all zero.
-    ``rows_per_call`` changes the memory, not the `ResponseMap`.
+    (n_bins,), ``errors`` (n_bins,) or the shape of ``spectra``, ``deviations`` in standard errors.
     """
     spectra, deviations = np.atleast_2d(np.asarray(spectra, float)), np.asarray(deviations, float)
     errors, n_bins = np.broadcast_to(np.asarray(errors, float), spectra.shape), spectra.shape[1]
