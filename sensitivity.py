@@ -284,11 +284,10 @@ def compute_sensitivty_org(
 ):  # fmt: skip
     """Sensitivity map in the AMPs' own retrieval-space units squared, (n_AMPs, n_bins), as an array.
 
-    Arguments, ``options`` (its keyword-only ones), errors and warnings are those of `sensitivity_map`. With ``details``
-    its `SensitivityMap` is returned, which holds error bars too. ``model`` may be a list, such as the networks of all
-    folds, with lists of ``y_data_mean``, ``y_data_std``, ``x_mean``, ``x_std`` and ``auxiliary``; the result is then a
-    list with the map of each network and of their mean prediction. Name and order of arguments are as published (Yip
-    et al. 2021, Section 5).
+    Arguments, ``options`` (its keyword-only ones), errors and warnings are those of `sensitivity_map`; name and order
+    are as published (Yip et al. 2021, Section 5). With ``details`` its `SensitivityMap` is returned, which holds error
+    bars too. ``model`` may be a list, such as the networks of all folds, with lists of ``y_data_mean``, ``y_data_std``,
+    ``x_mean``, ``x_std`` and ``auxiliary``: then the map of each and of their mean prediction are returned as a list.
     """
     names = ("model", "y_data_mean", "y_data_std", "x_mean", "x_std", "auxiliary")
     own = [model, y_data_mean, y_data_std, x_mean, x_std, options.pop("auxiliary", None)]

@@ -154,10 +154,7 @@ def checked(maps, shape, source, task):
 
 
 def in_order(rows, results, store, expected):
-    """Yield the arrays of one spectrum after the other, in the order of ``rows``.
-
-    A chunk goes to the store as soon as it ends; one that ends before its turn waits for it.
-    """
+    """Yield the arrays of one spectrum after another, in the order of ``rows``; chunks go to the store as they end."""
     waiting = {}
     for row in rows:
         while row not in waiting:

@@ -52,9 +52,7 @@ def refuse_no_numbers(name, value, expected):
                 f"{name}: expected plain numbers, received {type(part).__name__} in {unit[:40]}; "
                 "give plain numbers in the unit of this argument"
             )
-    kind = getattr(value, "dtype", None)
-    if not isinstance(kind, np.dtype):
-        kind = _array(name, value, expected).dtype
+    kind = _array(name, value, expected).dtype
     if kind.kind == "O":
         odd = [type(item).__name__ for item in np.ravel(value) if isinstance(item, str | bytes | complex | bool)]
         kind = odd[0] if odd else kind

@@ -42,14 +42,12 @@ def offsets(channel_of_bin, sigma):
 def tilt(wavelength, sigma):
     """Tilt of the whole spectrum (starlight, scattering, a baseline): a straight line in log wavelength.
 
-    It is -sigma at the shortest wavelength, zero half-way in log wavelength, and +sigma at the longest.
-
     Parameters
     ----------
     wavelength : array of shape (n_bins,)
         Micron; at least two that differ.
     sigma : float
-        1-sigma displacement of the last bin, depth.
+        1-sigma displacement of the last bin, depth; that of the first is -sigma.
 
     Returns
     -------
@@ -67,7 +65,8 @@ def tilt(wavelength, sigma):
 def modes(covariance, n):
     """Principal modes of correlated noise: eigenvectors times the root of their eigenvalue, the strongest first.
 
-    Over all modes the maps of a linear model add up to w' C w, what the whole noise does.
+    Over all modes the maps of a linear model add up to w' C w, what the whole noise does. The greatest component of a
+    mode is positive.
 
     Parameters
     ----------
@@ -79,7 +78,6 @@ def modes(covariance, n):
     Returns
     -------
     ndarray of shape (n, n_bins) or (N, n, n_bins)
-        The sign of a mode is such that its greatest component is positive.
     """
     covariance = _covariance(covariance)
     n_bins = covariance.shape[-1]
@@ -94,7 +92,7 @@ def dragged(covariance, errors=None):
 
     Given the covariance of the noise, this is a push of the noise seen at one bin. Given the covariance of the
     *training spectra* and ``errors``, a bin moves by its error and drags the others along as spectra correlate: the
-    perturbed spectra stay among those that the network knows.
+    perturbed spectra stay among those that the network knows. For a linear model the map is (C w)_b^2 / C_bb.
 
     Parameters
     ----------
@@ -106,19 +104,14 @@ def dragged(covariance, errors=None):
     Returns
     -------
     ndarray of shape (n_bins, n_bins) or (N, n_bins, n_bins)
-        Row b is the direction of bin b. For a linear model its map is (C w)_b^2 / C_bb.
+        Row b is the direction of bin b.
     """
     covariance = _covariance(covariance)
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)  # (..., n_bins)
     if variance.min() <= 0:
         raise ValueError(f"covariance: expected a positive variance for every bin, received {variance.min():.3g}")
-    n_bins, n = variance.shape[-1], len(variance) if variance.ndim == 2 else "N"
-    words = f"({n_bins},) or ({n}, {n_bins})"
-    reach = np.sqrt(variance) if errors is None else float_array("errors", errors, words)
-    if reach.shape[-1:] != (n_bins,) or reach.ndim > 2 or (reach.ndim == 2 and n not in ("N", len(reach))):
-        raise ValueError(f"errors: expected shape {words}, received {reach.shape}")
-    if reach.min() < 0:
-        raise ValueError(f"errors: expected numbers >= 0, received {reach.min():g}")
+    n_bins, n = variance.shape[-1], len(variance) if variance.ndim == 2 else len(np.atleast_2d(errors))
+    reach = np.sqrt(variance) if errors is None else _sizes("errors", errors, (n_bins,), (n, n_bins))
     deviation = np.sqrt(variance)
     greatest = np.abs(covariance / deviation[..., None] / deviation[..., None, :]).max()
     if greatest > 1 + 1e-6:

@@ -34,10 +34,6 @@ class ModelLoader:
         Importable function that returns the model, for example ``sensitivity.load_keras``.
     *args : hashable
         Its arguments, for example the path of the file. A file that changed on disk is loaded again.
-
-    Examples
-    --------
-    >>> loader = ModelLoader(keras.models.load_model, "model_0.keras")  # doctest: +SKIP
     """
 
     def __init__(self, load, *args):
@@ -301,11 +297,9 @@ class PosteriorSummary:
 
     Examples
     --------
-    A mean of 100 times the first bin, and a width that grows with the second:
-
     >>> import numpy as np
     >>> from sensitivity import exact_map
-    >>> model = posterior_summary(lambda x: (100 * x[:, :1], np.exp(300 * x[:, 1:2])))
+    >>> model = posterior_summary(lambda x: (100 * x[:, :1], np.exp(300 * x[:, 1:2])))  # mean, width
     >>> spectra, errors = np.full((1, 3), 0.01), np.full(3, 1e-4)
     >>> exact_map(model, spectra, errors, amp_names=["Tp", "ln width of Tp"], input_layout="flat").mean.round(6)
     array([[0.0001, 0.    , 0.    ],

@@ -125,10 +125,7 @@ def _curves(nodes):
 
 
 def _natural_splines(nodes):
-    """Natural cubic spline over `GRID` that is 1 at a node, 0 at the others and the centre: (n, n_grid).
-
-    Straight beyond the outer nodes.
-    """
+    """Natural cubic splines over `GRID`, 1 at a node, 0 at the others and the centre, straight beyond: (n, n_grid)."""
     knots = np.sort(np.append(nodes, 0.0))
     values = (knots == nodes[:, None]).astype(float)  # (n, n_knots)
     step = np.diff(knots)
@@ -177,9 +174,9 @@ def changes(predictions, n_nodes):
 def summed(change, rule, again=None):
     """Return mean square, its distance to that of the lower rule, slope and curvature: (4, K, n, n_AMPs).
 
-    ``change`` is (n_nodes, K, n, n_AMPs). ``again`` is the change in a second call; for models that predict at random,
-    the product of the two takes the place of the square. Node by node, so that the last bit of a number does not depend
-    on how many numbers there are.
+    ``change`` is (n_nodes, K, n, n_AMPs), ``again`` that in a second call; for models that predict at random, the
+    product of the two takes the place of the square. Node by node, so that no last bit depends on how many numbers
+    there are.
     """
     root, lower_root, slope, curvature = rule.terms
     out = np.empty((N_ARRAYS, *change.shape[1:]))

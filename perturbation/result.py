@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from perturbation.amps import BANDS, amp, find_amp
-from perturbation.arguments import float_array, positive_integer
+from perturbation.arguments import float_array, plain_abundance, positive_integer
 from perturbation.quadrature import changes, moved_rows
 
 DEVIATIONS = tuple(np.linspace(-3, 3, 13))  # standard errors
@@ -79,9 +79,9 @@ class SensitivityMap:
         NaN for a bin that no group of the user holds.
     standard_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma error of ``mean`` as an estimate of the map of *all spectra like these*: spread over spectra and
-        repeats. For a single spectrum it is ``repeat_error`` or ``quadrature_error``. As with any mean of few numbers,
-        it is too small for few spectra: on the shipped data it should be 1.8 times as large with 10 spectra, 1.3
-        with 30 (docs/explanations.md). Planets share their scale, so it hides that bins differ: see `shares`.
+        repeats. For a single spectrum it is ``repeat_error`` or ``quadrature_error``. It is too small for few spectra:
+        on the shipped data it should be 1.8 times as large with 10 spectra, 1.3 with 30 (docs/explanations.md). Planets
+        share their scale, so it hides that bins differ: see `shares`.
     repeat_error : ndarray of shape (n_AMPs, n_bins)
         1-sigma Monte Carlo error of ``mean`` for *exactly these spectra*: what more repeats would reduce.
         NaN for one repeat; zero with quadrature, which draws nothing.
@@ -173,13 +173,12 @@ class SensitivityMap:
         for row, (name, columns) in enumerate(zip(self.rows, self.top(min(TOP, tested)))):
             parts = []
             for column in columns:
+                size = f"{self.mean[row, column]:.3g}"
+                if errors is not None and np.isfinite(shares[row, column]):
+                    error = f" ± {100 * errors[row, column]:.1f}" if np.isfinite(errors[row, column]) else ""
+                    size = f"{100 * shares[row, column]:.1f}{error} %"
                 place = f"{what} {column}" if self.wavelength is None else f"{self.wavelength[column]:.4g} micron"
-                if errors is None or not np.isfinite(shares[row, column]):
-                    parts.append(f"{place}: {self.mean[row, column]:.3g}")
-                else:
-                    error = errors[row, column]
-                    known = f" ± {100 * error:.1f}" if np.isfinite(error) else ""
-                    parts.append(f"{place}: {100 * shares[row, column]:.1f}{known} %")
+                parts.append(f"{place}: {size}")
             yield name, parts
 
     def shares(self):
@@ -346,14 +345,11 @@ class SensitivityMap:
             where = f"{source.file.filename}: {source.name}"
             raise ValueError(f"{where}: expected a map written by SensitivityMap.save, received {list(source)}")
         arrays = {name: source[name][()] for name in ARRAYS if name in source}
-        abundance = json.loads(source.attrs["abundance"])
-        if isinstance(abundance, dict):
-            abundance = {name: tuple(cut) for name, cut in abundance.items()}
         about = source.attrs
         return cls(
             **arrays, n_spectra=about["n_spectra"], scheme=about["scheme"], repeat=int(about["repeat"]),
             seed=int(about["seed"]), scaled=bool(about["scaled"]), amp_names=tuple(json.loads(about["amp_names"])),
-            abundance=tuple(abundance) if isinstance(abundance, list) else abundance,
+            abundance=plain_abundance(json.loads(about["abundance"])),
             nodes=int(about.get("nodes", 0)) or None, rule=about.get("rule") or None,
         )  # fmt: skip
 

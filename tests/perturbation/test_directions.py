@@ -107,7 +107,7 @@ def test_refusals_say_the_argument_and_the_shape():
             lambda: modes(np.ones((2, 3, 2)), 1),
         r"^errors: expected real numbers of shape \(2,\) or \(5, 2\), received":
             lambda: dragged(np.tile(np.eye(2), (5, 1, 1)), "wide"),
-        r"^errors: expected shape \(2,\) or \(N, 2\), received \(1, 1, 2\)$":
+        r"^errors: expected shape \(2,\) or \(1, 2\), received \(1, 1, 2\)$":
             lambda: dragged(np.eye(2), np.ones((1, 1, 2))),
         r"^errors: expected shape \(2,\) or \(3, 2\), received \(4, 2\)$":
             lambda: dragged(np.tile(np.eye(2), (3, 1, 1)), np.ones((4, 2))),

@@ -125,7 +125,7 @@ BAD_DIRECTIONS = [
     ("a correlation of 5", lambda: dragged([[1, 5], [5, 1]]), "expected correlations of 1 at most, received 5"),
     ("noise and errors of other spectra", lambda: dragged(np.eye(2)[None].repeat(3, 0), np.ones((4, 2))),
      "errors: expected shape (2,) or (3, 2), received (4, 2)"),
-    ("one error for all", lambda: dragged(np.eye(2), 1.0), "errors: expected shape (2,) or (N, 2), received ()"),
+    ("one error for all", lambda: dragged(np.eye(2), 1.0), "errors: expected shape (2,) or (1, 2), received ()"),
     ("no noise", lambda: dragged(None), "covariance: expected"),
 ]  # fmt: skip
 
