@@ -75,14 +75,9 @@ def take(data, size):
             data.name, len(data.test_rows), size,
         )  # fmt: skip
         test_rows = None
-    return replace(
-        data,
-        spectra=data.spectra[:size],
-        errors=data.errors[:size],
-        amps=data.amps[:size],
-        auxiliary=None if data.auxiliary is None else data.auxiliary[:size],
-        test_rows=test_rows,
-    )
+    columns = {"spectra": data.spectra, "errors": data.errors, "amps": data.amps, "auxiliary": data.auxiliary}
+    columns = {name: None if values is None else values[:size] for name, values in columns.items()}
+    return replace(data, **columns, test_rows=test_rows)
 
 
 def split_test(data, fraction, seed):

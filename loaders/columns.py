@@ -1,4 +1,4 @@
-"""What each column of a table of one spectrum holds: by its name, and without known names by what is possible."""
+"""What each column of the table of a spectrum holds: told by its name, or else by what its numbers can be."""
 
 import logging
 import re
@@ -34,23 +34,14 @@ AFFIXES = {  # words that stand before or after such a name
 NAMES, AFFIXES = ({key: set(words.split()) for key, words in table.items()} for table in (NAMES, AFFIXES))
 LENGTHS = NAMES["wavelength"] | NAMES["width"]
 
-EDGES, ERRORS = {"wave_low", "wave_high"}, ("error", "error_high", "error_low")
-ROLES = (
-    "wavelength",
-    *sorted(EDGES),
-    "width",
-    "depth",
-    *ERRORS,
-    "ratio",
-    *(f"ratio_{e}" for e in ERRORS),
-    "instrument",
-)
+EDGES, ERRORS = ("wave_low", "wave_high"), ("error", "error_high", "error_low")
+ROLES = ("wavelength", *EDGES, "width", "depth", *ERRORS, "ratio", *(f"ratio_{e}" for e in ERRORS), "instrument")
 
 READINGS = {  # orders of columns without known names that are tried, and who writes them
     "wavelength,depth,error": "three columns",
     "wavelength,width,depth,error": "ExoMAST, POSEIDON",
     "wavelength,depth,error,full_width": "TauREx",
-    "wave_low,wave_high,depth,error": "edges, as PLATON has them",
+    "wave_low,wave_high,depth,error": "edges, PLATON",
     "wavelength,depth,error_high,error_low": "two errors",
     "wavelength,width,depth,error_high,error_low": "a width and two errors",
     "wavelength,depth,error_high,error_low,full_width": "two errors and a width",
@@ -62,7 +53,7 @@ LAYOUTS = {  # what --columns takes instead of names
     "platon": "wave_low,wave_high,depth,error",
 }
 
-# Limits of what is possible
+# Limits of what columns can hold
 CLEAR_SIGNAL = 3.0  # below it, depths have to scatter like their errors
 MIN_SCATTER = 0.5  # of depths from bin to bin, in errors; noise gives about 1
 WIDTH_TO_SPACING = (0.02, 1.3)  # of a column that can hold widths: from sparse bands to bins that overlap a little
@@ -184,11 +175,12 @@ def _find_columns(table, depth_unit):
     unit = stated_depth(table, roles["depth"]) if "depth" in roles else "fraction"
     unit = unit if depth_unit == "auto" else depth_unit
     objection = _objection(dict(zip(names, columns)), unit)
-    others = [order for order in _fitting(columns, unit) if list(map(role_of, order.split(","))) != names]
+    readings = _readings(columns, unit).items()
+    others = [order for order, why in readings if not why and list(map(role_of, order.split(","))) != names]
     if objection and others:
         raise InputError(
             f"{table.path}: columns {', '.join(used)}: the names contradict the numbers ({objection}), which would fit "
-            f"{' or '.join(others)}; --columns gives other names"
+            f"{' or '.join(others)}; other names can be given with --columns"
         )
     return roles, width_kind(roles["width"], used) if "width" in roles else None
 
@@ -203,7 +195,7 @@ def _by_name(table):
         if role in roles:
             raise InputError(f"{table.path}: columns {roles[role]!r} and {name!r} both look like the {role}")
         roles[role] = name
-    bins = ["instrument", "wavelength", *(EDGES if set(roles) >= EDGES else ["width"])]
+    bins = ["instrument", "wavelength", *(EDGES if set(roles) >= set(EDGES) else ["width"])]
     kinds = [("depth", ""), ("ratio", "ratio_"), ("ratio", "")]  # the error of a ratio may be called just that
     measured = [{kind: roles[kind], **_errors(roles, prefix)} for kind, prefix in kinds if kind in roles]
     measured.sort(key=lambda found: len(found) == 1)  # the first that has an error, if any
@@ -231,35 +223,27 @@ def _no_columns(table, missing=("wavelength", "depth", "error"), reason=""):
 
 def _by_numbers(table, depth_unit):
     """Read columns without known names in the one order that is possible."""
-    orders = [order for order in READINGS if len(order.split(",")) == len(table.columns)]
-    if not orders:
+    if len(table.columns) not in {len(order.split(",")) for order in READINGS}:
         raise InputError(_no_columns(table))
-    columns = [table.numbers(name) for name in table.columns]
-    unit = None if depth_unit == "auto" else depth_unit
-    fitting = _fitting(columns, unit)
+    readings = _readings([table.numbers(name) for name in table.columns], None if depth_unit == "auto" else depth_unit)
+    fitting = [order for order, objection in readings.items() if not objection]
     if len(fitting) != 1:
+        reason = f"fit no known order ({'; '.join(f'{order}: {why}' for order, why in readings.items())})"
         if fitting:
-            reason = f"the numbers fit {' and also '.join(f'{o} ({READINGS[o]})' for o in fitting)}; "
-        else:
-            reasons = [f"{o}: {_objection(_named(o, columns), unit)}" for o in orders]
-            reason = f"the numbers fit no known order ({'; '.join(reasons)}); "
-        raise InputError(_no_columns(table, reason=reason))
+            reason = f"fit {' and also '.join(f'{order} ({READINGS[order]})' for order in fitting)}"
+        raise InputError(_no_columns(table, reason=f"the numbers {reason}; "))
     names = fitting[0].split(",")
     logger.warning("%s: columns without known names, read as %s (%s)", table.path, fitting[0], READINGS[fitting[0]])
     roles = {role_of(name): column for name, column in zip(names, table.columns)}
     return roles, next((width_kind(name) for name in names if role_of(name) == "width"), None)
 
 
-def _named(order, columns):
-    """Return {role: column} of columns in one of the orders of ``READINGS``."""
-    return {role_of(name): column for name, column in zip(order.split(","), columns)}
-
-
-def _fitting(columns, unit):
-    """Return the orders of ``READINGS`` in which columns (n_bins,) are possible; if bins touch in one, no other is."""
-    readings = {order: _named(order, columns) for order in READINGS if len(order.split(",")) == len(columns)}
+def _readings(columns, unit):
+    """Return {order of ``READINGS``: objection or None} of columns (n_bins,); if bins touch in one, of that alone."""
+    orders = {order: list(map(role_of, order.split(","))) for order in READINGS}
+    readings = {order: dict(zip(roles, columns)) for order, roles in orders.items() if len(roles) == len(columns)}
     touching = {order: values for order, values in readings.items() if _touch(values)}
-    return [order for order, values in (touching or readings).items() if not _objection(values, unit)]
+    return {order: _objection(values, unit) for order, values in (touching or readings).items()}
 
 
 def _objection(values, unit):
@@ -290,7 +274,7 @@ def _bins(values):
 
 
 def _touch(values):
-    """Whether the columns {role: (n_bins,)} make bins of which nearly all neighbours meet: no other column does."""
+    """Whether columns {role: (n_bins,)} make bins of which nearly all neighbours meet: only true widths do that."""
     place, width = _bins(values)
     if width is None or len(place) < 4:
         return False
@@ -310,10 +294,8 @@ def _spacing_share(place, width):
 
 def misfit(place, width):
     """Say what is wrong if a column (n_bins,) cannot hold the widths of bins at these places; None if it can."""
-    share = _spacing_share(place, width)
-    return (
-        None if WIDTH_TO_SPACING[0] <= share <= WIDTH_TO_SPACING[1] else f"widths of {share:.2g} of the bins' spacing"
-    )
+    share, (low, high) = _spacing_share(place, width), WIDTH_TO_SPACING
+    return None if low <= share <= high else f"widths of {share:.2g} of the spacing of the bins"
 
 
 def guess_width(place, width, kind, name):

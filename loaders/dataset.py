@@ -32,15 +32,15 @@ MICRON = {  # of each unit of wavelengths that people write
 MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are not in micron, and are refused
 
 # Limits of the checks of plausibility
-MAX_ERROR_RATIO = 1000.0  # of an error to the one expected from its bin and its spectrum, and of that to this
+MAX_ERROR_RATIO = 1000.0  # of an error to the one expected from its bin and its spectrum, and of medians to each other
 MAX_DEPTH_RATIO = 10.0  # of a depth to the one expected from its bin and its spectrum
 MAX_SIGMA_BELOW_ZERO = 10.0  # a depth further below zero than this many errors is not noise
 MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range that holds nine tenths of the column
 MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
 MAX_SIGNAL = 1e5  # of a depth to its error; the best spectra of JWST stay below 1e4
-MIN_SIGNAL = 1.0  # a median below it is that of errors that were taken for depths
+MIN_SIGNAL = 1.0  # of the median depth to the median error; below it, the two columns are probably exchanged
 MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
-FILL = "; is it a fill value, or another unit?"
+FILL = "; is it a fill value, or in another unit?"
 
 # Lowest and highest value of known AMPs, in the unit of constants.AMPS; VMR stands for all molecules
 PLAUSIBLE = {
@@ -62,7 +62,7 @@ class Target:
     values: np.ndarray  # (N,)
     unit: str | None = None  # of the linear quantity
     scale: str | None = None  # "log10" or "linear": how the target is to be learnt
-    stored: str | None = None  # the same of ``values``; None: they are in retrieval space already
+    stored: str | None = None  # "log10" or "linear": the scale of ``values``; None: that in which they are learnt
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Survey:
     wavelength: np.ndarray
     targets: dict  # a `Target` for each column that may be one, by AMP key
     bin_width: np.ndarray | None = None
-    depth_unit: str | None = None  # "fraction", "percent" or "ppm" by the layout; None: it has to be guessed
+    depth_unit: str | None = None  # "fraction", "percent" or "ppm", from the layout or the file; None: guessed
     states_unit: bool = False  # whether the file itself states the unit, so that no setting may contradict it
     default_targets: tuple[str, ...] | None = None  # learnt unless the user names others; None: all
     auxiliary: dict = field(default_factory=dict)  # each column (N,) that may be a further input, by name
@@ -257,13 +257,13 @@ def _test_rows(rows, n_rows, name):
     return np.unique(rows)
 
 
-# --- what would spoil a run is refused ---
+# --- checks ---
 
 
 def check_dataset(data, labels=None):
-    """Refuse a data set that would spoil a run, with one line: what is wrong, and in which rows.
+    """Refuse a data set that cannot be used, with one line: what is wrong, and in which rows.
 
-    Together with the check of a network's input (``preprocessing.Scaler``), this is where NaN is looked for.
+    NaN is looked for here and in the input of a network (``preprocessing.Scaler``), and nowhere else.
     """
     _check_texts(data)
     auxiliary = [] if data.auxiliary is None else zip(data.auxiliary_names, data.auxiliary.T)
@@ -273,7 +273,7 @@ def check_dataset(data, labels=None):
         refuse_rows(~np.isfinite(values).all(axis=1), f"{data.name}: {name} hold NaN or infinite values", labels)
     for what, values in columns.items():
         refuse_rows(~np.isfinite(values), f"{data.name}: {what} is NaN or infinite", labels)
-    refuse_rows((data.errors <= 0).any(axis=1), f"{data.name}: errors must be positive; they are not", labels)
+    refuse_rows((data.errors <= 0).any(axis=1), f"{data.name}: errors must be positive, but are not", labels)
     check_spectra(data.spectra, data.errors, data.wavelength, data.name, labels)
     for what, values in columns.items():
         _check_column(values, f"{data.name}: {what}", labels)
@@ -283,7 +283,7 @@ def check_dataset(data, labels=None):
 
 
 def _check_texts(data):
-    """Refuse names that cannot be printed, or written to the files of a run when its work is done."""
+    """Refuse names that cannot be printed, or that could not be written to the result files at the end of a run."""
     labels = {"file": [data.name], "AMP": data.amp_names, "unit": [amp.unit for amp in data.amp_table]}
     labels |= {"auxiliary input": data.auxiliary_names, "molecule curve": tuple(data.molecule_curves)}
     for what, names in labels.items():
@@ -305,7 +305,10 @@ def check_spectra(spectra, errors, wavelength, name, labels=None):
     with np.errstate(divide="ignore", invalid="ignore"):  # errors of zero
         far_bin, far_row = _is_far(of_bin / of_all), _is_far(of_row / of_all)
         far = _is_far(errors / (of_row[:, None] * (of_bin / of_all))).any(axis=1)
-    where, factor = ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5]), f"a factor {MAX_ERROR_RATIO:g}"
+    where, factor = (
+        ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5]),
+        f"more than a factor {MAX_ERROR_RATIO:g}",
+    )
     refuse(np.full(len(errors), far_bin.any()), f"errors at {where} micron {factor} from those of all bins")
     refuse(far_row, f"errors {factor} from those of all spectra")
     refuse(far, f"errors {factor} from those of the same bin and the same spectrum")
@@ -325,7 +328,7 @@ def check_spectra(spectra, errors, wavelength, name, labels=None):
 def check_observed(depth, error, name, lines, named):
     """Refuse depths and errors (n_bins,) of one observed spectrum that no planet has.
 
-    Errors larger than the depths are more often exchanged with them: they are taken if the user has ``named`` both.
+    Errors larger than the depths are possible, but the columns are more probably exchanged, unless they were ``named``.
     """
 
     def refuse(bad, problem):
@@ -339,11 +342,11 @@ def check_observed(depth, error, name, lines, named):
     refuse(np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more")
     refuse(excess > MAX_SIGMA_BELOW_ZERO * error, beside)
     refuse(error >= 1, "errors of the whole depth of the star (1 as a fraction) or more")
-    refuse(_is_far(error / usual), f"errors a factor {MAX_ERROR_RATIO:g} from their median")
+    refuse(_is_far(error / usual), f"errors more than a factor {MAX_ERROR_RATIO:g} from their median")
     refuse(error < MIN_ERROR * middle, f"errors below {MIN_ERROR:g} of the depths")
     refuse(usual * MAX_SIGNAL < middle, f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)")
     exchanged = usual * MIN_SIGNAL > middle and not named
-    refuse(exchanged, "errors larger than the depths (exchanged? --columns says that they are not)")
+    refuse(exchanged, "errors larger than the depths (exchanged? if not, name the columns with --columns)")
 
 
 def _is_far(ratio):
@@ -352,11 +355,11 @@ def _is_far(ratio):
 
 def _check_column(values, what, labels):
     """Refuse values (N,) of an AMP or an auxiliary input that lie far from the rest of their column."""
-    refuse_rows(np.abs(values) > MAX_VALUE, f"{what} beyond {MAX_VALUE:g}", labels, FILL)
+    refuse_rows(np.abs(values) > MAX_VALUE, f"{what} is beyond {MAX_VALUE:g}", labels, FILL)
     low, high = np.quantile(values, 0.05, method="higher"), np.quantile(values, 0.95, method="lower")
     if high > low:
         far = np.abs(values - np.clip(values, low, high)) > MAX_WIDTHS_AWAY * (high - low)
-        refuse_rows(far, f"{what} far from {low:.4g} to {high:.4g}, where nine tenths of its values are,", labels, FILL)
+        refuse_rows(far, f"{what} is far from {low:.4g} to {high:.4g}, where nine tenths of it lie,", labels, FILL)
 
 
 def _check_amp(parameter, values, name, labels):
@@ -397,12 +400,11 @@ def _power(values):
 
 
 def _warn_if_coarse(data):
-    """Say that depths are stored in steps larger than their errors (such as float16)."""
+    """Warn of depths that are rounded to steps larger than their errors, as those in float16 are."""
     sample = data.spectra[:: max(1, data.spectra.size // 200_000)]
     values = np.unique(sample)
     if 1 < len(values) < sample.size / 2:
         step, error = float(np.median(np.diff(values))), float(np.median(data.errors))
         if step > error:
-            logger.warning(
-                "%s: depths are stored in steps of %.2g, coarser than their errors of %.2g", data.name, step, error
-            )
+            message = "%s: depths are stored in steps of %.2g, coarser than their errors of %.2g"
+            logger.warning(message, data.name, step, error)

@@ -49,8 +49,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     table = _without_empty_bins(table, roles)
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
-        message = f"{path}: column {roles[role]!r} has missing or infinite values"
-        refuse_rows(~np.isfinite(column), message, table.lines)
+        refuse_rows(~np.isfinite(column), f"{path}: column {roles[role]!r} has missing or infinite values", table.lines)
     depth, error, depth_note = _depth_and_error(table, roles, values, depth_unit)
     check_observed(depth, error, path, table.lines, named=columns != "auto")
     order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
@@ -131,8 +130,7 @@ def _bins(table, roles, values, width, kind):
     if edges:
         low, high, centre = values["wave_low"], values["wave_high"], values.get("wavelength", place)
         bad = ~(high > low) | (centre < low) | (centre > high)
-        message = f"{table.path}: expected lower edge < wavelength < upper edge, not so"
-        refuse_rows(bad, message, lines)
+        refuse_rows(bad, f"{table.path}: expected lower edge < wavelength < upper edge, but not", lines)
         full, note = high - low, "widths from the edges (stated)"
     elif "width" in values:
         own = stated_length(table, roles["width"]) or unit
@@ -238,14 +236,11 @@ def _same_grid(seen, width, wavelength, bin_width):
 
 
 def _groups(seen, width, wavelength, bin_width):
-    """Return for each trained bin which observed bins (n_seen,) make it up; None if a bin is no union of whole ones."""
+    """Return which observed bins (n_seen,) make up each trained bin; None if one of these is no union of whole bins."""
     low, high, groups = seen - width / 2, seen + width / 2, []
     for left, right in zip(wavelength - bin_width / 2, wavelength + bin_width / 2):
         inside = np.minimum(high, right) - np.maximum(low, left) > SAME * width
-        starts, ends = (
-            np.append(low[inside], right),
-            np.append(left, high[inside]),
-        )  # each begins where the last one ends
+        starts, ends = np.append(low[inside], right), np.append(left, high[inside])  # of bins, and of those before
         if not inside.any() or (np.abs(starts - ends) > SAME * width[inside].min()).any():
             return None
         groups.append(inside)

@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from constants import AMPS, PAPER_AMPS
-from loaders.dataset import Survey, Target, numbers, refuse_rows
-from loaders.tables import EMPTY, read_csv, read_npy, read_text
+from loaders.dataset import Survey, Target, refuse_rows
+from loaders.tables import EMPTY, name_and_unit, read_csv, read_npy, read_text
 from runio.log import InputError
 
 # Names of AMPs as people write them, in lower case, without blanks, underscores and units.
@@ -39,7 +39,7 @@ def load_paper(path):
     spectra_path, table_path = _pair(path)
     if spectra_path is None or table_path is None:
         raise InputError(f"{path}: expected one *spectra.npy and one CSV beside it; name the .npy if there are more")
-    values = numbers(read_npy(spectra_path, "spectra.npy"), str(spectra_path), 3)
+    values = read_npy(spectra_path, "spectra.npy", 3)
     if values.shape[1] != 3 or values.size == 0:
         raise InputError(f"{spectra_path}: shape {values.shape}, expected (N, 3, n_bins): spectrum, error, wavelength")
     bad = (values[:, 2] != values[0, 2]).any(axis=1) & ~(np.isnan(values[:, 2]).all(axis=1))
@@ -105,20 +105,15 @@ def load_hela(path):
     if source is None:
         raise InputError(f"{path}: expected a JSON file with metadata, training_data and testing_data")
     names, n_bins, ranges, files = _hela_header(source)
-    blocks, n_columns = [], n_bins + len(names)
-    for path in (source.parent / name for name in files):
-        rows = np.atleast_2d(read_npy(path, "rows of [spectrum..., parameters...]"))
-        blocks.append(numbers(rows, str(path), 2))
-        if rows.shape[1] != n_columns:
-            raise InputError(f"{path}: {rows.shape[1]} columns, expected num_features + names = {n_columns}")
+    blocks = [read_npy(source.parent / name, "rows of [spectrum..., parameters...]", 2) for name in files]
+    for name, rows in zip(files, blocks):
+        if rows.shape[1] != n_bins + len(names):
+            expected = f"num_features + names = {n_bins + len(names)}"
+            raise InputError(f"{source}: {name} has {rows.shape[1]} columns, expected {expected}")
+    error = read_npy(source.parent / "error_bars.npy", "the error of each bin", 1)
+    if error.shape != (n_bins,):
+        raise InputError(f"{source}: error_bars.npy has shape {error.shape}, expected ({n_bins},)")
     values = np.concatenate(blocks)
-    spectra = values[:, :n_bins]
-    per_bin = {
-        name: numbers(read_npy(source.parent / f"{name}.npy", what), f"{source}: {name}.npy", 1)
-        for name, what in {"error_bars": "the error of each bin", "wavelength": "wavelengths in micron"}.items()
-    }
-    if per_bin["error_bars"].shape != (n_bins,):
-        raise InputError(f"{source}: error_bars.npy has shape {per_bin['error_bars'].shape}, expected ({n_bins},)")
     targets = {}
     for i, (name, limits) in enumerate(zip(names, ranges)):
         key, target = _hela_target(name, values[:, n_bins + i], limits)
@@ -126,9 +121,9 @@ def load_hela(path):
             raise InputError(f"{source}: two parameters called {key} in metadata names")
         targets[key] = target
     return Survey(
-        spectra=spectra,
-        errors=np.broadcast_to(per_bin["error_bars"], spectra.shape),
-        wavelength=per_bin["wavelength"],
+        spectra=values[:, :n_bins],
+        errors=np.broadcast_to(error, (len(values), n_bins)),
+        wavelength=read_npy(source.parent / "wavelength.npy", "wavelengths in micron", 1),
         targets=targets,
         noisy=True,
         test_rows=np.arange(len(blocks[0]), len(values)) if len(blocks) > 1 else None,
@@ -158,9 +153,7 @@ def _hela_target(name, values, limits):
 
     HELA stores abundances as log10 (ranges such as -13 to 0); a range above zero means linear values.
     """
-    plain = re.sub(r"[$_{}\\ ]", "", name)
-    match = re.fullmatch(r"(.+?)\((.*)\)", plain)
-    key, unit = match.groups() if match else (plain, "")
+    key, unit = name_and_unit(re.sub(r"[$_{}\\ ]", "", name))
     key, unit = COLUMN_NAMES.get(key.lower(), key), None if unit.lower() in EMPTY else unit
     if key not in AMPS or AMPS[key].scale != "log10":
         return key, Target(values, unit)

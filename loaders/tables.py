@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from common.files import read_bounded
-from loaders.dataset import refuse_rows
+from loaders.dataset import numbers, refuse_rows
 from runio.config import PlainLoader
 from runio.log import InputError
 
@@ -79,14 +79,15 @@ def read_text(path, limit=MAX_SURVEY_BYTES):
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def read_npy(path, where):
-    """Return a numeric .npy array, or refuse it in one line."""
+def read_npy(path, content, ndim):
+    """Return a .npy array of numbers with ``ndim`` axes, or refuse it in one line."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected {where}")
+        raise InputError(f"{path}: no such file, expected {content}")
     try:
-        return np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: not a readable .npy array ({' '.join(str(error).split())[:80]})") from error
+    return numbers(values, str(path), ndim)
 
 
 def read_csv(path):
@@ -111,11 +112,8 @@ def _table(path, names, rows, units=None, header="line"):
     if not rows:
         raise InputError(f"{path}: no rows")
     lines = [f"line {number}" for number, _ in rows]
-    refuse_rows(
-        [len(row) != len(names) for _, row in rows],
-        f"{path}: expected {len(names)} cells, received fewer or more",
-        lines,
-    )
+    ragged = [len(row) != len(names) for _, row in rows]
+    refuse_rows(ragged, f"{path}: expected {len(names)} cells, received fewer or more", lines)
     keep = [i for i, name in enumerate(names) if name not in ("", SKIP, "Unnamed: 0")]
     cells = list(zip(*(row for _, row in rows)))
     columns = {names[i]: cells[i] for i in keep}

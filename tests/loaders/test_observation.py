@@ -354,7 +354,7 @@ CONTRADICTIONS = [
     ("wavelength errors of a whole spacing", csv("wl,wl_err,depth,err", *WWDE), {}, "half or full cannot be guessed"),
     ("nm or Angstrom", lines(5000 * WAVELENGTH, DEPTH, ERROR), {}, "may be in nm or angstrom; state the unit"),
     ("edges in the wrong order", csv("wl_low,wl_high,depth,err", WHIGH, WLOW, DEPTH, ERROR), {}, "lower edge < wave"),
-    ("a centre outside", csv("wl,wl_low,wl_high,depth,err", WHIGH + 1, WLOW, WHIGH, DEPTH, ERROR), {}, "not so in 6"),
+    ("a centre outside", csv("wl,wl_low,wl_high,depth,err", WHIGH + 1, WLOW, WHIGH, DEPTH, ERROR), {}, "but not in 6"),
     ("widths in cm-1, centres in micron", csv("wl,width [cm-1],depth,err", *WWDE), {}, "is in cm-1, expected micron"),
     ("names for other columns", lines(*WDE), {"columns": "wl,depth"}, "3 columns, expected a name for each"),
     ("names that lack the depth", lines(*WDE), {"columns": "wl,-,error"}, "no column for depth"),
