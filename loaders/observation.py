@@ -239,7 +239,7 @@ def _groups(seen, width, wavelength, bin_width):
     """Return which observed bins (n_seen,) make up each trained bin; None if one of these is no union of whole bins."""
     low, high, groups = seen - width / 2, seen + width / 2, []
     for left, right in zip(wavelength - bin_width / 2, wavelength + bin_width / 2):
-        inside = np.minimum(high, right) - np.maximum(low, left) > SAME * width
+        inside = (left < seen) & (seen < right)
         starts, ends = np.append(low[inside], right), np.append(left, high[inside])  # of bins, and of those before
         if not inside.any() or (np.abs(starts - ends) > SAME * width[inside].min()).any():
             return None
