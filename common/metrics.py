@@ -20,22 +20,15 @@ def r2(y_test, y_pred):
     return np.where(np.ptp(y_test, axis=0) == 0, np.nan, 1 - ratio)
 
 
-def ranks(values):
-    """Ranks along the last axis, from 0; equal values share their mean rank."""
-    order = np.argsort(values, axis=-1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=-1)
-    edge, index = np.ones((*ordered.shape[:-1], 1), bool), np.arange(ordered.shape[-1])
-    new = np.concatenate([edge, ordered[..., 1:] != ordered[..., :-1], edge], axis=-1)  # where a run of equals begins
-    first = np.maximum.accumulate(np.where(new[..., :-1], index, 0), axis=-1)
-    last = np.minimum.accumulate(np.where(new[..., 1:], index, len(index))[..., ::-1], axis=-1)[..., ::-1]
-    found = np.empty(ordered.shape)
-    np.put_along_axis(found, order, (first + last) / 2, axis=-1)
-    return found
-
-
 def spearman(a, b):
     """Rank correlation along the last axis; NaN where one of the two is constant."""
-    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (ranks(np.asarray(a)), ranks(np.asarray(b))))
+
+    def centred_ranks(values):  # the rank: how many values are lower, and half of those that are equal
+        each, other = np.asarray(values)[..., :, None], np.asarray(values)[..., None, :]
+        ranks = (other < each).sum(axis=-1) + (other == each).sum(axis=-1) / 2
+        return ranks - ranks.mean(axis=-1, keepdims=True)
+
+    a, b = centred_ranks(a), centred_ranks(b)
     with np.errstate(invalid="ignore"):
         return (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
 

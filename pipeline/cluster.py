@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 ADDRESS = r"(\w+://)?[\w.\-\[\]:]+:\d{1,5}"
 MAX_SCHEDULER_FILE = 1_000_000  # bytes
-PACKAGES = ("software", "tensorflow", "keras", "numpy")  # must have the same version everywhere, or numbers may differ
+THE_SAME = ("software", "tensorflow", "keras", "numpy", "code")  # on every worker, or numbers may differ
 NOT_RUN = ("tests", "notebooks", "docs")  # folders whose code no worker runs
 START_PATIENCE = 600  # seconds to wait for the first worker, which may have to queue
 CONNECT_PATIENCE = 15  # seconds for the scheduler to answer
@@ -105,9 +105,8 @@ def gigabytes(n):
 @functools.cache
 def fingerprint():
     """Return the versions and a digest of the code of this process, which must be the same on every worker."""
-    versions = log.versions()
-    code = code_digest(Path(constants.__file__).resolve().parent)
-    return {**{name: versions[name] for name in PACKAGES}, "code": code}
+    versions = {**log.versions(), "code": code_digest(Path(constants.__file__).resolve().parent)}
+    return {name: versions[name] for name in THE_SAME}
 
 
 def project_modules(root):

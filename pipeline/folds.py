@@ -306,17 +306,16 @@ def train_alone(config, split, output, settings, k, stage):
     while True:
         try:
             with RunFolder(output, settings, resume=True, ignore=NO_RESULT) as folder:
-                work, finished = folder.work, folder.finished
-            break
+                break
         except FolderInUse:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
-    if finished:
+    if folder.finished:
         logger.info("%s: this run is already finished, nothing to do", output)
         return
     prepare_tensorflow()
     with stage("training"):
-        watch = EpochWatch(work, [k], config.training.epochs, stage)
-        train_network(config, split, work, k, lambda row: watch.look())
+        watch = EpochWatch(folder.work, [k], config.training.epochs, stage)
+        train_network(config, split, folder.work, k, lambda row: watch.look())
     logger.info("fold %d: trained; when all folds are, finish the run with --resume --output %s", k, output)

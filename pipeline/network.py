@@ -166,8 +166,7 @@ class TrainedNetwork:
         Parameters
         ----------
         spectra, errors : ndarray (N, n_bins)
-            Transit depths and their 1-sigma errors, as fractions; ``errors`` as `sensitivity.sensitivity_map` takes
-            them.
+            Transit depths and their 1-sigma errors, as fractions; other ``errors`` as `sensitivity.sensitivity_map`.
         amps : ndarray (N, n_amps), optional
             True AMPs in retrieval space, for an abundance cut.
         auxiliary : ndarray, optional
@@ -178,12 +177,7 @@ class TrainedNetwork:
         Returns
         -------
         sensitivity.SensitivityMap
-            In the AMPs' own retrieval-space units squared.
-
-        Raises
-        ------
-        ValueError
-            As for `predict`, and if the errors are in another unit.
+            In the AMPs' own retrieval-space units squared. Raises as `predict` does, and for errors in another unit.
         """
         self._refuse_other_unit(np.asarray(spectra, float))
         self._refuse_other_errors(np.asarray(errors, float))

@@ -164,8 +164,7 @@ def map_survey(arguments):
     n_spectra, wavelength = read_grid(arguments.survey)
     run = load_run(arguments.run)
     if wavelength.shape != run.wavelength.shape or not np.allclose(wavelength, run.wavelength, rtol=1e-4):
-        n_bins = len(run.wavelength)
-        raise InputError(f"{arguments.survey}: expected the {n_bins} wavelengths of the run, received others")
+        raise InputError(f"{arguments.survey}: expected the run's {len(run.wavelength)} wavelengths, received others")
     _compare_depths(run, arguments.survey, n_spectra)
     loader = ModelLoader(load_network, str(Path(arguments.run).resolve()))
     workers = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()

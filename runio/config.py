@@ -185,12 +185,12 @@ def load_config(path, overrides=None):
 def build_config(tree, source="settings", overrides=None):
     """Return the checked `Config` of nested dicts and overrides; ``source`` is named in messages."""
     config = fill(Config(), tree, source)
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    for dotted, value in given.items():
-        for name in reversed(dotted.split(".")):
-            value = {name: value}
-        fill(config, value, "command line")
-    _check_together(config, source, given)
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            for name in reversed(dotted.split(".")):
+                value = {name: value}
+            fill(config, value, "command line")
+    _check_together(config, source)
     return config
 
 
@@ -221,13 +221,9 @@ def fill(root, tree, source, node=None, prefix=""):
 
 def _nearest(name, root, fields):
     """Suggest a setting: one of that name elsewhere, else one with a similar name here, else all that are here."""
-    elsewhere = [key for key in flatten(dataclasses.asdict(root)) if key.split(".")[-1] == name]
-    if elsewhere:
-        return f"did you mean '{elsewhere[0]}'?"
-    beside = difflib.get_close_matches(clip(str(name)).lower(), fields, n=1)
-    if beside:
-        return f"did you mean '{beside[0]}'?"
-    return f"expected one of {', '.join(fields)}"
+    near = [key for key in flatten(dataclasses.asdict(root)) if key.split(".")[-1] == name]
+    near = near or difflib.get_close_matches(clip(str(name)).lower(), fields, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(fields)}"
 
 
 def _checked(value, hint, rules, key):
@@ -286,23 +282,18 @@ def _check_range(value, rules, key):
             raise ConfigError(f"{key}: expected {words} {rules[name]}, received {value}")
 
 
-def _check_together(config, source, overrides):
-    """Check settings that depend on each other; ``overrides`` are the keys given on the command line."""
-
-    def refuse(key, expected, received):
-        where = "command line" if key in overrides else source
-        raise ConfigError(f"{where}: {key}: expected {expected}, received {show(received)}")
-
-    cuts = config.sensitivity.abundance
+def _check_together(config, source):
+    """Check settings that depend on each other, and the abundance cuts."""
+    cuts, network = config.sensitivity.abundance, config.model.name
     for name, cut in cuts.items() if isinstance(cuts, dict) else [(None, cuts)]:
         if (cut is not None or name) and (cut is None or len(cut) != 2 or not cut[0] < cut[1]):
-            key = "sensitivity.abundance" + (f".{name}" if name else "")
-            refuse(key, "[low, high] in dex" if name else "null or [low, high] in dex", cut)
-    if getattr(getattr(config.model, config.model.name), "batch_norm", False) and config.training.average_epochs:
-        refuse(f"model.{config.model.name}.batch_norm", "false, or training.average_epochs: 0", True)
+            key, also = (f"abundance.{name}", "") if name else ("abundance", "null or ")
+            raise ConfigError(f"{source}: sensitivity.{key}: expected {also}[low, high] in dex, received {show(cut)}")
+    if getattr(getattr(config.model, network), "batch_norm", False) and config.training.average_epochs:
+        raise ConfigError(f"{source}: model.{network}.batch_norm: expected false, or training.average_epochs: 0")
     both = [name for name in config.data.auxiliary if name in (config.data.targets or [])]
     if both:
-        refuse("data.auxiliary", "inputs that are no targets", both)
+        raise ConfigError(f"{source}: data.auxiliary: expected inputs that are no targets, received {show(both)}")
 
 
 def show(value, limit=60):

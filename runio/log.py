@@ -56,8 +56,6 @@ def as_input_error():
     """Raise errors of libraries that read the user's input as an `InputError`."""
     try:
         yield
-    except InputError:
-        raise
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
 
