@@ -64,10 +64,7 @@ def read_bounded(path, limit):
 
 
 def lock_file(file, wait=False):
-    """Lock an open file until it is closed; return whether that can be done: not on Windows and some file systems.
-
-    A lock of another process raises a BlockingIOError, or is waited for.
-    """
+    """Lock an open file until it is closed; False where that cannot be, a BlockingIOError if another process has it."""
     if fcntl is None:
         return False
     try:

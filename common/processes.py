@@ -43,10 +43,7 @@ def usable_memory():
 
 
 def process_count(asked, n_tasks, memory=MEMORY_PER_PROCESS):
-    """Return how many processes to use for ``n_tasks``: as many as asked, or with "auto" as there are cores and memory.
-
-    ``memory``: bytes that one process needs.
-    """
+    """Return how many processes to use for ``n_tasks``: as many as asked, or with "auto" as cores and memory allow."""
     if asked == "auto":
         asked = min(usable_cores(), int(min(usable_memory() / memory, n_tasks)))
     return max(1, min(asked, n_tasks))

@@ -107,11 +107,9 @@ def load_split(config):
     from loaders import load_dataset
     from preprocessing import Fold, split_folds, split_test, take
 
-    chosen, training = config.data, config.training
+    chosen, training, path = config.data, config.training, data_path(config)
     with as_input_error():
-        data = load_dataset(
-            data_path(config), chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width
-        )
+        data = load_dataset(path, chosen.format, chosen.targets, chosen.auxiliary, chosen.depth_unit, chosen.width)
         data = take(data, chosen.size)
         rest, test = split_test(data, chosen.test_fraction, config.seed)
         if config.sensitivity.enabled:
@@ -158,10 +156,7 @@ def network_builder(config, data, fold, k):
 
 
 def train_network(config, split, folder, k, on_epoch=lambda row: None, until=None):
-    """Return the network of fold ``k`` at its best epoch: train it, or continue with or load what is there.
-
-    ``on_epoch`` and ``until`` are those of `pipeline.training.train_fold`.
-    """
+    """Train, continue or load the network of fold ``k`` at its best epoch; see `pipeline.training.train_fold`."""
     from pipeline import training
 
     data, fold = split.data, split.folds[k]

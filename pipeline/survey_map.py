@@ -119,14 +119,13 @@ def network_key(run_dir):
 def main(argv=None):
     """Run the command line; return the exit status: 0 success, 1 failed, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.survey_map", description=__doc__)
-    parser.add_argument("run", metavar="RUN_DIR", help="folder of a finished run; its mean of folds is used")
-    parser.add_argument("survey", metavar="SURVEY.h5", help="spectra and errors")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the map, and for finished blocks")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask workers: local:N, tcp://... or a scheduler's file")
-    parser.add_argument(
-        "--block", "--piece", type=int, default=BLOCK, metavar="N", help=f"spectra in a task (default {BLOCK})"
-    )
-    parser.add_argument("--nodes", type=int, default=5, metavar="N", help="values that a bin takes (default 5)")
+    add = parser.add_argument
+    add("run", metavar="RUN_DIR", help="folder of a finished run; its mean of folds is used")
+    add("survey", metavar="SURVEY.h5", help="spectra and errors")
+    add("--output", metavar="DIR", required=True, help="folder for the map, and for finished blocks")
+    add("--scheduler", metavar="ADDRESS", help="Dask workers: local:N, tcp://... or a scheduler's file")
+    add("--block", "--piece", type=int, default=BLOCK, metavar="N", help=f"spectra in a task (default {BLOCK})")
+    add("--nodes", type=int, default=5, metavar="N", help="values that a bin takes (default 5)")
     arguments = parser.parse_args(argv)
     if arguments.block < 1:
         parser.error(f"--block: expected at least 1, received {arguments.block}")

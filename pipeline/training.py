@@ -1,8 +1,7 @@
 """Train one network on one fold: fresh noise in every epoch, a falling learning rate, the best epoch kept.
 
-An interrupted training goes on from the last state on disk and ends with the same weights, bit for bit: the data of an
-epoch follow from the seed and the epoch's number, the learning rate from the number of the step (or the history), and
-the state holds everything else.
+An interrupted training ends with the same weights, bit for bit: the data of an epoch follow from the seed and its
+number, the learning rate from the number of the step (or the history), and the state on disk holds everything else.
 """
 
 import contextlib

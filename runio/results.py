@@ -35,21 +35,18 @@ MAPS = {"sensitivity": SensitivityMap, "sensitivity_single": SensitivityMap, "re
 class NetworkResult:
     """What one network, or the mean of the folds, gave on the test set.
 
-    ``y_pred`` (n_test, n_amps) are predictions in retrieval space, ``sensitivity`` and ``sensitivity_single`` the
-    published and the exact map. The mean of the folds, or the only fold, also has the ``response`` and ``thirds``: the
-    exact map (n_amps, 3, n_bins) of the spectra with the lowest, middle and highest values of each AMP, and the values
-    (n_amps, 4) that divide them. ``noisy`` says for each map whether its spectra held noise (a file of an early version
-    does not say). ``history`` holds the columns of history_<fold>.csv, (n_epochs,) each.
+    Only the mean of the folds, or the only fold, has ``response`` and ``thirds``: the exact map (n_amps, 3, n_bins) of
+    the spectra with the lowest, middle and highest values of each AMP, and the values (n_amps, 4) that divide them.
     """
 
-    y_pred: np.ndarray
+    y_pred: np.ndarray  # (n_test, n_amps) in retrieval space
     scaler: Scaler
-    sensitivity: SensitivityMap | None = None
-    sensitivity_single: SensitivityMap | None = None
+    sensitivity: SensitivityMap | None = None  # the published map
+    sensitivity_single: SensitivityMap | None = None  # the exact map
     response: ResponseMap | None = None
     thirds: tuple | None = None
-    noisy: dict = field(default_factory=dict)
-    history: dict = field(default_factory=dict)
+    noisy: dict = field(default_factory=dict)  # by map: whether its spectra held noise; early versions do not say
+    history: dict = field(default_factory=dict)  # columns of history_<fold>.csv, (n_epochs,) each
 
 
 @dataclass
