@@ -211,7 +211,7 @@ def run(config, arguments, command, log, study=None):
     stage = Stages(arguments.quiet, SHARES if arguments.fold is None else ["training"])
     pool = open_scheduler(arguments.scheduler) if arguments.scheduler else contextlib.nullcontext()
     with stage("data"):
-        split = load_split(config)
+        split = load_split(config)  # read, test spectra set aside, folds with their standardisation
     output = Path(arguments.output) if arguments.output else new_folder(config.output, config.model.name)
     settings = {
         **config.to_dict(),
@@ -239,7 +239,7 @@ def run(config, arguments, command, log, study=None):
             if len(networks) > 1:
                 networks[results.ENSEMBLE] = save_mean(networks, folder.work)
         with stage("predictions and maps"):
-            evaluated = evaluate(config, split, networks, folder.work, executor)
+            evaluated = evaluate(config, split, networks, folder.work, executor)  # calls compute_sensitivty_org
         results.write_run(folder.work, split.data, config.model.name, config.seed, split.test, evaluated)
         with stage("figures"):
             finished = results.load_run(folder.work, unverified=True)  # the manifest is written last

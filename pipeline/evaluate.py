@@ -16,7 +16,7 @@ from perturbation.result import response_map
 from pipeline.folds import empty_rows
 from preprocessing import noisy_test_spectra
 from runio.results import ENSEMBLE, NetworkResult, kept_map, network_file
-from sensitivity import ModelLoader, fold_maps
+from sensitivity import ModelLoader, compute_sensitivty_org, fold_maps
 
 FEWEST_OF_THIRD = 10  # spectra
 MAX_KEPT = 50_000_000  # numbers in the maps of single spectra, of all networks together, that are kept in memory
@@ -78,9 +78,10 @@ def published_maps(config, split, networks, spectra, **resumable):
         abundance = {names[row]: cut for row, cut in cuts.items() if row not in empty}
     no_spectra = min(AUTO_SPECTRA, fewest, len(amps)) if chosen.no_spectra == "auto" else chosen.no_spectra
     options = {name: getattr(chosen, name) for name in ("repeat", "scheme", "batch_size", "chunk_size", "tolerance")}
-    maps = fold_maps(
-        networks, amps, spectra, split.data.errors[split.test], gases=names, no_spectra=no_spectra,
-        abundance=abundance, nodes=None, keep_spectra=False, **options, **resumable,
+    own = {name: [network[name] for network in networks] for name in networks[0]}
+    maps = compute_sensitivty_org(
+        y_test=amps, org_spectrum=spectra, org_error=split.data.errors[split.test], gases=names, no_spectra=no_spectra,
+        abundance=abundance, nodes=None, details=True, **own, **options, **resumable,
     )  # fmt: skip
     for found in maps:
         found.n_spectra[list(empty)] = 0
