@@ -11,6 +11,7 @@ import numpy as np
 
 from simulation import cia
 from simulation.kdistribution import hot_share, pressure_basis, temperature_basis
+from simulation.opacities import between
 
 REFRACTION = {  # refractive index n - 1 at wavelengths in micron, and King's correction; CGS at 0 C and 1 atm
     "CO": (lambda micron: 32.7e-5 * (1 + 8.1e-3 / micron**2), 1.016),
@@ -106,8 +107,10 @@ class LineAbsorption:
     """
 
     def __init__(self, opacities, parts, pressure):
-        self._opacities, self._parts = opacities, parts[::-1]  # by ascending wavenumber
-        cells, counts = np.unique(opacities.cell[self._parts], return_counts=True)
+        parts = parts[::-1]  # by ascending wavenumber
+        self._temperatures = opacities.temperatures
+        self._couplings = {name: table[:, parts] for name, table in opacities.couplings.items()}
+        cells, counts = np.unique(opacities.cell[parts], return_counts=True)
         ends = np.cumsum(counts[::-1]).tolist()
         self._slices = [slice(end - n, end) for end, n in zip(ends, counts[::-1].tolist())]  # of the parts of each cell
         self._pressure = pressure_basis(pressure)  # (n_levels, 4)
@@ -135,21 +138,22 @@ class LineAbsorption:
         `temperature` (n_levels,), `column` (n_rays, n_levels) molecules of air per m2, float32; `reference` [K] says
         which share of a part has which cross-section.
         """
+        n_parts = self._slices[-1].stop
         if not mix:
-            return np.ones((len(self._parts), len(column)), np.float32)
+            return np.ones((n_parts, len(column)), np.float32)
         at, size = self._basis(temperature), (len(self._slices), -1, len(temperature))
         k = np.stack([self._log_k(name, temperature, at).reshape(size) for name in mix], axis=1)
         np.exp(k, out=k)  # (n_cells, n_molecules, n_g, n_levels)
         k *= np.array([ratio * 1e-4 * np.exp(LOG_UNIT) for ratio in mix.values()], np.float32)[:, None, None]
         absorbs = column.sum(axis=1).max() * k.max(axis=(2, 3)) > NOTHING
-        light = k[absorbs].reshape(-1, len(temperature)) @ column.T  # m2 per molecule of air times molecules per m2
-        np.exp(np.negative(light, out=light), out=light)
-        light = light.reshape(-1, k.shape[2], len(column))
-        shares = np.stack([self._opacities.shares(name, reference)[self._parts] for name in mix])  # (.., n_parts, n_g)
-        total = shares @ np.ones(k.shape[2], np.float32)  # 1 within 1e-5, as `couple` leaves it
-        shares /= total[:, :, None]
-        result, first = np.empty((len(self._parts), len(column)), np.float32), 0
-        result[:] = total.prod(axis=0)[:, None]
+        light = k[absorbs].reshape(-1, len(temperature)) @ -column.T  # m2 per molecule of air times molecules per m2
+        light = np.exp(light, out=light).reshape(-1, k.shape[2], len(column))
+        shares = np.stack([between(self._temperatures, self._couplings[name], reference) for name in mix])
+        # Shares of a part sum to 1 within 1e-5, as `couple` leaves them: where a molecule does not absorb, to that.
+        total = (shares @ np.ones(k.shape[2], np.float32)).T  # (n_parts, n_molecules)
+        absent = np.repeat(~absorbs, [parts.stop - parts.start for parts in self._slices], axis=0)
+        result, first = np.empty((n_parts, len(column)), np.float32), 0
+        result[:] = np.where(absent, total, 1).prod(axis=1, keepdims=True)
         for parts, present in zip(self._slices, absorbs):
             last = first + int(present.sum())
             result[parts] *= (shares[present, parts] @ light[first:last]).prod(axis=0)

@@ -158,9 +158,8 @@ class ForwardModel:
             light[self._alkalis.parts] *= self._alkalis.light(mix, temperature, at_levels)
         if terms:
             columns, cross_sections = zip(*terms)
-            columns = np.concatenate(columns, axis=1, dtype=np.float32)
-            depth = np.concatenate(cross_sections, dtype=np.float32).T @ columns.T
-            light *= np.exp(np.negative(depth, out=depth), out=depth)
+            depth = np.concatenate(cross_sections, dtype=np.float32).T @ -np.concatenate(columns, 1, dtype=np.float32).T
+            light *= np.exp(depth, out=depth)
         return light
 
 

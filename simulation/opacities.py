@@ -48,10 +48,7 @@ class Opacities:
 
     def shares(self, molecule, temperature):
         """Share of each part that has the cell's cross-section k_g, (n_parts, n_g)."""
-        place = np.interp(temperature, self.temperatures, np.arange(len(self.temperatures)))
-        below = min(int(place), len(self.temperatures) - 2)
-        table, part = self.couplings[molecule], np.float32(place - below)
-        return (1 - part) * table[below] + part * table[below + 1]
+        return between(self.temperatures, self.couplings[molecule], temperature)
 
     def overlap(self, low, high):
         """Share of each part in each bin, (n_bins, n_parts), rows of sum 1; edges (n_bins,) of the bins in micron."""
@@ -73,6 +70,14 @@ class Opacities:
             parts = row > 0
             found.append(effective(k[self.cell[parts]].ravel(), (row[parts, None] * shares[parts]).ravel()))
         return np.array(found)
+
+
+def between(temperatures, table, temperature):
+    """Interpolate a table (n, ...) at `temperatures` (n,) linearly to one temperature."""
+    place = np.interp(temperature, temperatures, np.arange(len(temperatures)))
+    below = min(int(place), len(temperatures) - 2)
+    part = np.float32(place - below)
+    return (1 - part) * table[below] + part * table[below + 1]
 
 
 def effective_cross_section(molecule, low, high, temperature, pressure):

@@ -15,7 +15,8 @@ its wide bins.
 
 --exomolop: tables of other line lists on the very bins of the shipped data set (`fit_sharing.py` says where they are
 from). The opacities take from them how the bins of a cell differ, but not how strong the cell is. Beside the shipped
-opacities stands the band model alone, without this correction.
+opacities stands the band model alone, without this correction. With both --tables and --exomolop the two references
+are compared with each other on the cells that they have in common.
 """
 
 from pathlib import Path
@@ -40,6 +41,8 @@ PRESSURES = (1e2, 1e3, 1e4)  # Pa, of the effective cross-sections
 RANGE = (0.5, 8.0)  # micron
 EXOMOLOP = ("H2O", "CH4", "CO", "CO2")
 HITRAN_AMMONIA, HITRAN_AMMONIA_FROM = 1000.0, 0.85  # K and micron: NH3 of the fine table up to, and from
+SAME_BORDER = 0.01  # in ln: borders of cells so near to each other are taken for one
+TOLERANCE = 0.15  # scale heights, of the model from the tables of the fit
 MASS, RADIUS = JUPITER_MASS, 1.2 * JUPITER_RADIUS  # kg, m
 BOLTZMANN, GRAVITY = 1.380649e-23, 6.6743e-11
 
@@ -85,13 +88,17 @@ def rays(temperature, ratio, molecules, n_levels=200, pressure_range=(1e-4, 1e6)
     return column, pressure, 2 * middle * np.diff(border)
 
 
-def correlated_k(tables, temperature, ratio):
-    """Height (n_cells,) [m] of the apparent edge above the bottom, straight from `tables` {molecule: table}."""
+def correlated_k(tables, temperature, ratio, share=None):
+    """Height (n_cells,) [m] of the apparent edge above the bottom, straight from `tables` {molecule: table}.
+
+    `share` (n, n_cells), rows of sum 1, takes the mean light of several cells first.
+    """
     column, pressure, ring = rays(temperature, ratio, tables)
     light = 1.0
     for table in tables.values():  # lines of different molecules overlap at random: transmissions multiply
         optical_depth = np.einsum("rl,clg->crg", ratio * column, table_at(table, temperature, pressure), optimize=True)
         light = light * (np.exp(-optical_depth) @ table["weights"])
+    light = light if share is None else share @ light
     return np.sqrt(RADIUS**2 + (1 - light) @ ring) - RADIUS
 
 
@@ -171,6 +178,37 @@ def read_exomolop(folder, molecule):
     return {"edges": edges} | {key: value.astype(float) for key, value in values.items()}
 
 
+def mean_over(borders, edges):
+    """Share of cells with `edges` (n_cells, 2) in each interval of `borders` (n + 1,), rows of sum 1; all in micron."""
+    low, high = edges.T
+    inside = np.minimum(1 / low, 1 / borders[:-1, None]) - np.maximum(1 / high, 1 / borders[1:, None])
+    inside = np.clip(inside, 0, None)
+    return inside / inside.sum(axis=1, keepdims=True)
+
+
+def print_references(tables, folder):
+    """Print how far ExoMolOP's tables are from those of the fit, on the cells that both have."""
+    bins = ariel_grid()[2]
+    print(f"ExoMolOP's tables against those of the fit, on common cells, VMR {RATIOS[1]:.0e}, in scale heights:")
+    print(f"rms difference; the least rms on the bins of a model within {TOLERANCE} of the fit's tables in every cell")
+    for name in EXOMOLOP:
+        theirs, ours = read_exomolop(folder, name), read_table(tables, name)
+        edges = ours["edges"]
+        borders = edges[np.abs(np.log(edges[:, None, None] / bins)).min(axis=(1, 2)) < SAME_BORDER]
+        n_bins = np.histogram(bins.mean(axis=1), borders)[0]
+        cells = mean_over(borders, np.column_stack([edges[:-1], edges[1:]]))
+        for temperature in TEMPERATURES:
+            one = correlated_k({name: theirs}, temperature, RATIOS[1], mean_over(borders, bins))
+            other = correlated_k({name: ours}, temperature, RATIOS[1], cells)
+            height = scale_height(temperature, RATIOS[1], [name])
+            shows = np.maximum(one, other) > 1.5 * height
+            apart, weights = np.abs(one - other)[shows] / height, n_bins[shows]
+            rms = np.sqrt(np.average(apart**2, weights=weights))
+            least = np.sqrt(np.average(np.maximum(apart - TOLERANCE, 0.0) ** 2, weights=weights))
+            number = f"{len(apart)} cells, {weights.sum()} bins"
+            print(f"  {name:4s} {temperature:5.0f} K  {rms:5.2f} {least:5.2f}  of {number}")
+
+
 def print_tables(arguments):
     """Print the comparison with the tables that the opacities were fitted to."""
     cut = {name: within(read_table(arguments.tables, name)) for name in MOLECULES}
@@ -235,6 +273,8 @@ def main():
         parser.error("expected --tables DIR, --exomolop DIR or both")
     if arguments.tables:
         print_tables(arguments)
+    if arguments.tables and arguments.exomolop:
+        print_references(arguments.tables, arguments.exomolop)
     if arguments.exomolop:
         print_exomolop(arguments.exomolop)
 
