@@ -222,7 +222,7 @@ class Fold:
 
 
 def _network_input(what, values, mean, std):
-    """Scale rows of numbers to float32, or name the rows that no network can be given."""
+    """Scale rows of numbers to float32; refuse, by row, those that are not finite or far too large for a network."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (values - mean) / std
         good = np.abs(scaled) <= MAX_INPUT  # False for NaN
@@ -240,9 +240,9 @@ def first_layer(data, fold, whiten):
 
     ``x @ kernel + bias`` decorrelates the noisy, scaled training spectra x: its variance is 1 in each direction. It is
     ZCA whitening: of all such maps it changes the spectra least, so that output b still belongs to bin b. It makes all
-    directions equally strong: those in which planets differ little, and those of noise. A network cannot learn the
-    noise by heart if it is new in every epoch. If the spectra hold it already, "auto" whitens them only where a clear
-    direction is faint (`CLEAR`, `FAINT`); see `studies.noisy_data`.
+    directions equally strong: those in which planets differ little, and those of noise. Noise that is drawn anew in
+    every epoch cannot be memorised. If the spectra hold noise already, "auto" whitens them only where a clear direction
+    is faint (`CLEAR`, `FAINT`); see `studies.noisy_data`.
     """
     if not whiten:
         return None
@@ -256,7 +256,7 @@ def first_layer(data, fold, whiten):
     clear = noise @ direction**2 < CLEAR * variance
     if whiten == "auto" and data.noisy and variance[clear].min(initial=np.inf) >= FAINT * variance.max():
         return None
-    variance = np.maximum(variance, 1e-12 * variance.max())  # noisy spectra fewer than bins leave empty directions
+    variance = np.maximum(variance, 1e-12 * variance.max())  # fewer noisy spectra than bins: some directions are empty
     kernel = (direction / np.sqrt(variance)) @ direction.T
     return kernel, -x.mean(axis=0) @ kernel
 

@@ -132,23 +132,12 @@ def _level_1_target(name, values, path):
     raise InputError(f"{path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
 
 
-def _plain_id(text):
-    """Return the number of a planet: Planet_train12, train12, Planet_12, 12 and 12.0 are the same planet."""
-    text = text.strip().removeprefix("Planet_").removeprefix("train")
-    return text[:-2] if text.endswith(".0") else text
-
-
-def _table_ids(table):
-    if "planet_ID" not in table.columns:
-        raise InputError(f"{table.path}: no column 'planet_ID'; it holds {', '.join(table.columns)}")
-    ids = [_plain_id(cell) for cell in table.columns["planet_ID"]]
-    _refuse_duplicates(ids, f"{table.path}: column 'planet_ID'")
-    return ids
-
-
-def _refuse_duplicates(ids, where):
+def _ids(names, where):
+    """Return the numbers of planets; refuse one that repeats. Planet_train12, train12, Planet_12 and 12.0 are one."""
+    ids = [name.strip().removeprefix("Planet_").removeprefix("train").removesuffix(".0") for name in names]
     first = {value: i for i, value in reversed(list(enumerate(ids)))}
     refuse_rows([first[value] != i for i, value in enumerate(ids)], f"{where} repeats IDs", ids)
+    return ids
 
 
 def _match(wanted, stored, wanted_path, stored_path):
@@ -190,14 +179,14 @@ def _cached(spectra, truth, extra):
 def _read_folder(spectra, truth, extra):
     """Return arrays by name, a row for each planet of the truth table; columns as "truth NAME", "auxiliary NAME"."""
     table = read_csv(truth)
-    ids = _table_ids(table)
+    ids = _ids(table.cells("planet_ID"), f"{truth}: column 'planet_ID'")
     columns = {f"truth {name}": values for name, values in _numeric_columns(table).items()}
     if extra is not None:
         extra = read_csv(extra)
-        rows = _match(ids, _table_ids(extra), truth, extra.path)
+        rows = _match(ids, _ids(extra.cells("planet_ID"), f"{extra.path}: column 'planet_ID'"), truth, extra.path)
         columns |= {f"auxiliary {name}": values[rows] for name, values in _numeric_columns(extra).items()}
     names, depth, error, wavelength, bin_width = _read_planets(spectra)
-    rows = _match(ids, [_plain_id(name) for name in names], truth, spectra)
+    rows = _match(ids, _ids(names, f"{spectra}: group names"), truth, spectra)
     per_planet = {"labels": np.array(names)[rows], "spectra": depth[rows], "errors": error[rows]}
     return {**per_planet, "wavelength": wavelength, "bin_width": bin_width, **columns}
 
@@ -217,7 +206,6 @@ def _read_planets(path):
         names = list(file)
         if not names:
             raise InputError(f"{path}: no groups, expected one for each planet (Planet_<id> or train<id>)")
-        _refuse_duplicates([_plain_id(name) for name in names], f"{path}: group names")
         name, field = names[0], FIELDS[0]
         try:  # low-level calls: three times as fast as file[name][()]
             shape = _opened(file.id, name, field, path).shape

@@ -104,10 +104,9 @@ def _error_of(word):
 
 
 def width_kind(name, others=()):
-    """Return whether a column's name says that it holds "full" or "half" widths, or an "error" of the wavelength.
+    """Return what a column's name says of its widths: "full", "half", an "error" of the wavelength, or None.
 
-    None if it does not say. The names of the other columns may show which tool wrote the table: Eureka! and exoTEDRF
-    write half widths.
+    The names of the other columns may show which tool wrote the table: Eureka! and exoTEDRF write half widths.
     """
     word = plain(name)
     if "half" in word or word == "hwhm" or {plain(o) for o in others} & {"rp^2value", "rpvalue", "dppm"}:
@@ -164,7 +163,8 @@ def _find_columns(table, depth_unit):
     more than one, is refused, and so is one whose names contradict its numbers.
     """
     roles = _by_name(table) if table.header else {}
-    missing = _missing(roles)
+    needed = {"wavelength": ("wavelength", "wave_low"), "depth": ("depth", "ratio"), "error": ERRORS}
+    missing = [name for name, any_of in needed.items() if not set(roles) & set(any_of)]
     if not roles or (missing and table.header == "comment"):
         return _by_numbers(table, depth_unit)
     if missing:
@@ -206,12 +206,6 @@ def _errors(roles, prefix):
     """Return {role: name} of the column of errors, or of both columns of errors; an empty dict without."""
     found = {role: roles[prefix + role] for role in ERRORS if prefix + role in roles}
     return {"error": found["error"]} if "error" in found else found if len(found) == 2 else {}
-
-
-def _missing(roles):
-    """Return the names of what a spectrum needs and these roles lack."""
-    needed = {"wavelength": ("wavelength", "wave_low"), "depth": ("depth", "ratio"), "error": ERRORS}
-    return [name for name, any_of in needed.items() if not set(roles) & set(any_of)]
 
 
 def _no_columns(table, missing=("wavelength", "depth", "error"), reason=""):

@@ -373,16 +373,15 @@ def _check_amp(parameter, values, name, labels):
     bad = (linear < low) | (linear > high)
     if bad.any():
         unit = known.unit or "mixing ratio"
-        likely = _likely_units(kind, values, log, unit)
         refuse_rows(
             bad, f"{name}: AMP {parameter.key} from {values[bad].min():.4g} to {values[bad].max():.4g}", labels,
             f", expected {parameter.key} in {unit}, {'log10 of ' if log else ''}{low:g} to {high:g}"
-            f"{likely and '; received ' + likely + '?'}",
+            f"{_likely_units(kind, values, log, unit)}",
         )  # fmt: skip
 
 
 def _likely_units(kind, values, log, unit):
-    """Return the units in which a column (N,) would lie within the plausible range, as text; "" without any."""
+    """Return "; received UNIT?" with the units in which a column (N,) would be plausible; "" if there are none."""
     (low, high), found = PLAUSIBLE[kind], []
     for name, factor in {unit: 1.0, **OTHER_UNITS.get(kind, {})}.items():
         for what, linear in ((name, values), (f"log10 of {name}", _power(values))):
@@ -391,7 +390,7 @@ def _likely_units(kind, values, log, unit):
                 found.append(what)
         if found and name == unit:
             break
-    return " or ".join(found[:2])
+    return f"; received {' or '.join(found[:2])}?" if found else ""
 
 
 def _power(values):

@@ -46,7 +46,11 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
         raise InputError(f"width must be auto, full or half; received {width!r}")
     table, roles, kind = read_columns(path, columns, depth_unit)
     instrument = roles.pop("instrument", None)
-    table = _without_empty_bins(table, roles)
+    measured = [name for role, name in roles.items() if not role.startswith(("wave", "width"))]
+    empty = np.all([np.isnan(table.numbers(name)) for name in measured], axis=0)
+    if empty.any() and not empty.all():  # bins whose fit failed
+        logger.warning("%s: no depth in %s; left out", path, rows_text(empty, table.lines))
+        table = table.without(empty)
     values = {role: table.numbers(name) for role, name in roles.items()}
     for role, column in values.items():
         refuse_rows(~np.isfinite(column), f"{path}: column {roles[role]!r} has missing or infinite values", table.lines)
@@ -61,16 +65,6 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
         instrument = np.array([clip(printable(cell.strip()), 40) for cell in table.columns[instrument]])[order]
     note = f"{depth_note}; {note}"
     return Observation(wavelength, bin_width, depth[order], error[order], str(path), note, instrument, assumed)
-
-
-def _without_empty_bins(table, roles):
-    """Leave out bins that hold neither a depth nor an error, as pipelines write for a fit that failed, and say so."""
-    measured = [name for role, name in roles.items() if not role.startswith(("wave", "width"))]
-    empty = np.all([np.isnan(table.numbers(name)) for name in measured], axis=0)
-    if not empty.any() or empty.all():
-        return table
-    logger.warning("%s: no depth in %s; left out", table.path, rows_text(empty, table.lines))
-    return table.without(empty)
 
 
 # --- depths and errors ---

@@ -68,13 +68,12 @@ def read_rows(path, start, stop):
     """Return the spectra and errors (stop - start, n_bins) of some rows as fractions, by ascending wavelength."""
     with _opened(path) as file:
         order, factor = _order(file, path)[0], DEPTH_UNITS[_depth_unit(file, path) or "fraction"]
-        return tuple(
-            numbers(file[name][start:stop], f"{path}: /{name}", 2)[:, order] * factor for name in ("spectra", "errors")
-        )
+        arrays = (numbers(file[name][start:stop], f"{path}: /{name}", 2) for name in ("spectra", "errors"))
+        return tuple(values[:, order] * factor for values in arrays)
 
 
 def _order(file, path):
-    """Return the slice in which the wavelengths (n_bins,) ascend, and these; refuse shapes that do not match."""
+    """Return the slice that makes the wavelengths (n_bins,) ascend, and these as stored; refuse unequal shapes."""
     shapes = [getattr(file.get(name), "shape", ()) for name in ("spectra", "errors", "wavelength")]
     if len(shapes[0]) != 2 or 0 in shapes[0] or shapes[1:] != [shapes[0], shapes[0][1:]]:
         raise InputError(f"{path}: /spectra, /errors and /wavelength have shapes {shapes}, expected them to match")
@@ -97,13 +96,13 @@ def _opened(path):
 
 
 def _values(attribute):
-    """Return an attribute as a list of Python values, with bytes as text; that of a table is a list of lists."""
+    """Return an attribute as a list of Python values, with bytes as text; an array with two axes gives lists in it."""
     values = np.atleast_1d(np.asarray(attribute)).tolist()
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
 
 
 def _unit(item, path):
-    """Return what the attribute "unit" of an array says, in lower case, "" if it is absent; and words for messages."""
+    """Return the attribute "unit" of an array in lower case ("" if it is absent), and how messages call it."""
     where, stored = f"{path}: {item.name} attribute 'unit'", item.attrs.get("unit", "")
     values = _values(stored)
     if len(values) != 1 or not isinstance(values[0], str):

@@ -35,11 +35,15 @@ class Table:
     def __len__(self):
         return len(self.lines)
 
+    def cells(self, name):
+        """Return the cells of a column (N,) as text; refuse a column that is not there."""
+        if name not in self.columns:
+            raise InputError(f"{self.path}: no column {name!r}; there are {', '.join(self.columns)}")
+        return self.columns[name]
+
     def numbers(self, name):
         """Return a column as float64 (N,), missing cells as NaN; refuse one that holds anything but numbers."""
-        if name not in self.columns:
-            raise InputError(f"{self.path}: no column {name!r}; it holds {', '.join(self.columns)}")
-        values = [_number(cell) for cell in self.columns[name]]
+        values = [_number(cell) for cell in self.cells(name)]
         bad = [value is None for value in values]
         if any(bad):
             first = self.columns[name][bad.index(True)]
