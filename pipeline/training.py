@@ -39,7 +39,8 @@ HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "learning_rate")
 def log_mse(y_true, y_pred):
     """Mean over AMPs of the logarithm of each AMP's mean squared error over the batch (N, n_amps).
 
-    Every AMP then counts by its relative improvement, also the radius, which is known a hundred times better than most.
+    Every AMP then counts by its relative improvement, also the radius, which is known a hundred times better than
+    others. It is the Gaussian log-likelihood with each AMP's error variance at its best value.
     """
     return keras.ops.mean(keras.ops.log(keras.ops.mean(keras.ops.square(y_true - y_pred), axis=0) + 1e-8))
 
@@ -182,8 +183,8 @@ def compiled_steps(model, optimizer, loss):
 
 def training_chunks(data, fold, settings, seed, epoch):
     """Return an iterator over one epoch of training data, in chunks of whole batches; see `epoch_chunks`."""
-    rows, copies = CHUNK_BATCHES * settings.batch_size, passes(settings, len(fold.train))
     noise_size = settings.extra_noise if data.noisy else 1.0
+    rows, copies = CHUNK_BATCHES * settings.batch_size, passes(settings, len(fold.train))
     return epoch_chunks(data, fold, copies, settings.noise, seed, epoch, rows, noise_size)
 
 

@@ -253,14 +253,11 @@ def _read_network(group, history):
 
 
 def kept_map(path, n_spectra=None):
-    """Return the `SensitivityMap` that an interrupted command left; None if there is none or, warned of, a damaged one.
-
-    With ``n_spectra`` it has to be the map of so many spectra, without NaN.
-    """
+    """Return the map that an interrupted command left; None if there is none or, with a warning, it is damaged."""
     if not path.is_file():
         return None
     try:
-        found = SensitivityMap.load(path)
+        found = SensitivityMap.load(path)  # where n_spectra is known, none of them may be missing
         if n_spectra is None or ((found.n_spectra == n_spectra).all() and np.isfinite(found.mean).all()):
             return found
         reason = "it is not the map of all its spectra"
@@ -336,10 +333,12 @@ def check_results(file):
         for path in filter(re.compile(pattern).fullmatch, arrays):
             _check_array(arrays[path], path, shape, numbers, sizes)
         if is_needed and (REFERENCE in file or not pattern.startswith(REFERENCE)):
-            needed += dict.fromkeys(pattern.replace(NETWORK, name) for name in networks)
+            needed += sorted({pattern.replace(NETWORK, name) for name in networks})
     auxiliary = [f"{name}/scaler/auxiliary_{part}" for name in networks for part in ("mean", "std")]
-    auxiliary += [f"{REFERENCE}/auxiliary"] * (REFERENCE in file)
-    needed += auxiliary if any(path in arrays for path in auxiliary) else []  # in all parts of the file, or in none
+    if REFERENCE in file:
+        auxiliary.append(f"{REFERENCE}/auxiliary")
+    if any(path in arrays for path in auxiliary):  # then in all parts of the file
+        needed += auxiliary
     for path in needed:
         if path not in arrays:
             raise ValueError(f"{path}: expected in the file; missing")
