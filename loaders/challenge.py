@@ -57,7 +57,7 @@ def load_level_2(path):
     truth = folder / "Ground Truth Package" / "FM_Parameter_Table.csv"
     truth = truth if truth.is_file() else folder / "FM_Parameter_Table.csv"
     if not truth.is_file():
-        raise InputError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv; test data have no targets")
+        raise InputError(f"{folder}: no Ground Truth Package/FM_Parameter_Table.csv, and so no targets (test data?)")
     extra = folder / "AuxillaryTable.csv"
     planets = _cached(folder / "SpectralData.hdf5", truth, extra if extra.is_file() else None)
     targets = _level_2_targets(_columns(planets, "truth"))
@@ -129,7 +129,7 @@ def _level_1_target(name, values, path):
         return key, Target(values, "", "log10", "log10")
     if (finite >= 0).all() and (finite <= 1).all():
         return key, Target(values, "", "log10", "linear")
-    raise InputError(f"{path}: column {name!r} is neither a mixing ratio (0 to 1) nor its log10 (negative)")
+    raise InputError(f"{path}: column {name!r} holds neither mixing ratios (0 to 1) nor their log10 (negative)")
 
 
 def _ids(names, where):
@@ -143,9 +143,9 @@ def _ids(names, where):
 def _match(wanted, stored, wanted_path, stored_path):
     """Return the row of each wanted ID among the stored ones; refuse two sets that are not the same."""
     place = {value: i for i, value in enumerate(stored)}
-    refuse_rows([i not in place for i in wanted], f"{wanted_path}: {stored_path} does not hold the planets", wanted)
+    refuse_rows([i not in place for i in wanted], f"{wanted_path}: planets that {stored_path} does not hold,", wanted)
     known = set(wanted)
-    refuse_rows([i not in known for i in stored], f"{stored_path}: {wanted_path} does not hold the planets", stored)
+    refuse_rows([i not in known for i in stored], f"{stored_path}: planets that {wanted_path} does not hold,", stored)
     return np.array([place[value] for value in wanted])
 
 
@@ -163,7 +163,7 @@ def _cached(spectra, truth, extra):
             if str(planets.pop("key")) == key:
                 return planets
         except Exception as error:  # a zip reader fails in many ways; the copy can always be made again
-            logger.warning("%s: cached copy is not readable (%s), made again", cache, type(error).__name__)
+            logger.warning("%s: the cached copy is not readable (%s) and is made again", cache, type(error).__name__)
     planets = _read_folder(spectra, truth, extra)
     for cache in places:
         try:
@@ -172,7 +172,7 @@ def _cached(spectra, truth, extra):
                 np.savez(file, key=np.array(key), **planets)
             break
         except OSError as error:
-            logger.info("%s: no cached copy there (%s)", cache, error)
+            logger.info("%s: a cached copy cannot be written there (%s)", cache, error)
     return planets
 
 
@@ -201,7 +201,7 @@ def _numeric_columns(table):
 def _read_planets(path):
     """Return names of groups, spectra, errors, wavelength and bin width, in the order of the file."""
     if not h5py.is_hdf5(path):
-        raise InputError(f"{path}: not an HDF5 file, or cut short")
+        raise InputError(f"{path}: not an HDF5 file, or an incomplete one")
     with h5py.File(path) as file:
         names = list(file)
         if not names:

@@ -148,8 +148,8 @@ def read_columns(path, columns, depth_unit):
         unknown = [name for name in names if name != SKIP and not role_of(name_and_unit(name)[0])]
         if unknown:
             raise InputError(
-                f"--columns {columns}: {', '.join(unknown)}: unknown; expected for each column, in order, "
-                f"{', '.join(ROLES)} or {SKIP} for none; or one of {', '.join(LAYOUTS)}"
+                f"--columns {columns}: {', '.join(unknown)}: unknown; expected for each column, in order, one of "
+                f"{', '.join(ROLES)}, or {SKIP} to leave it out; or else one of {', '.join(LAYOUTS)} alone"
             )
     table = read_table(path, names)
     return table, *_find_columns(table, depth_unit)
@@ -227,7 +227,7 @@ def _by_numbers(table, depth_unit):
             reason = f"fit {' and also '.join(f'{order} ({READINGS[order]})' for order in fitting)}"
         raise InputError(_no_columns(table, reason=f"the numbers {reason}; "))
     names = fitting[0].split(",")
-    logger.warning("%s: columns without known names, read as %s (%s)", table.path, fitting[0], READINGS[fitting[0]])
+    logger.warning("%s: columns without known names are read as %s (%s)", table.path, fitting[0], READINGS[fitting[0]])
     roles = {role_of(name): column for name, column in zip(names, table.columns)}
     return roles, next((width_kind(name) for name in names if role_of(name) == "width"), None)
 
@@ -308,9 +308,9 @@ def guess_width(place, width, kind, name):
     else:
         raise InputError(
             f"{name}: whether widths are half or full cannot be guessed (they are {share:.2f} of the spacing of the "
-            "bins); state width as half or full, or name the column half_width (POSEIDON) or full_width: --columns"
+            "bins); state data.width as half or full, or name the column half_width or full_width with --columns"
         )
-    logger.warning("%s: widths guessed as %s (%.2f of the spacing of the bins)", name, guess, share)
+    logger.warning("%s: widths are guessed to be %s widths (%.2f of the spacing of the bins)", name, guess, share)
     return guess
 
 

@@ -125,7 +125,7 @@ def pick_unit(depth, stated, asked, name, firm):
                 "state depth_unit as fraction, percent or ppm"
             )
         logger.warning(
-            "%s: unit of the depths guessed as %s (median %.4g); state data.depth_unit to be sure", name, unit, median
+            "%s: depth unit guessed as %s (median %.4g); state data.depth_unit to be sure", name, unit, median
         )
     return unit
 
@@ -181,7 +181,7 @@ def wavelength_order(wavelength, n_bins, name):
     if (steps > 0).all():
         return slice(None)
     if (steps < 0).all():
-        logger.info("%s: wavelengths descend, flipped", name)
+        logger.info("%s: wavelengths descend; their order is reversed", name)
         return slice(None, None, -1)
     wrong, repeated = min((steps <= 0).sum(), (steps >= 0).sum()), n_bins - len(np.unique(wavelength))
     raise InputError(

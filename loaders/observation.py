@@ -87,8 +87,8 @@ def _depth_and_error(table, roles, values, depth_unit):
     error = sizes["error"] if "error" in sizes else _mean_error(path, sizes, table.lines)
     if ratio:
         depth, error = depth**2, 2 * depth * error
-        note = f"depths from radius ratios ({name}), squared with their errors"
-        logger.warning("%s: column %r holds radius ratios; squared, with their errors", path, name)
+        note = f"depths are squared radius ratios ({name})"
+        logger.warning("%s: column %r holds radius ratios, which are squared to depths, with their errors", path, name)
     return depth, error, note
 
 
@@ -163,7 +163,7 @@ def _wavelength_unit(table, name, values):
             "state the unit in the column's name: wavelength [nm]"
         )
     if fitting:
-        logger.warning("%s: wavelengths from %.6g to %.6g taken as %s", table.path, low, high, fitting[0])
+        logger.warning("%s: wavelengths from %.6g to %.6g are taken to be in %s", table.path, low, high, fitting[0])
     return fitting[0] if fitting else "micron"
 
 
