@@ -120,7 +120,7 @@ class AlkaliLines:
         """Columns (n_rays, m) and cross-sections (m, n_parts): their product is the optical depth off `self.parts`."""
         widths = [half_width(ALKALIS[name], temperature, self._pressure) for name in self._names]
         wings = [mix.get(name, 0.0) * wing for name, wing in zip(self._names, self._wings)]
-        return column @ np.transpose(widths), wings
+        return column @ np.transpose(widths).astype(np.float32), wings
 
     def light(self, mix, temperature, column):
         """Part of the light let through, (len(self.parts), n_rays); as of `LineAbsorption.light`."""

@@ -39,6 +39,7 @@ PAIR_UNIT = 1e-55  # m5, keeps columns of pairs within single precision
 NOTHING = 1e-7  # optical depth of a whole cell that is left out
 LOG_UNIT = -55.0  # ln k [cm2] is counted from here, to keep digits in single precision
 UNIT = LOG_UNIT * np.eye(1, 16).reshape(4, 4)  # of the coefficients of ln k
+THIN = 1e-4  # of the density at the bottom: pairs of thinner gas do not count
 TEMPERATURE_STEP = 25.0  # K: CIA along a ray with a temperature gradient is linear in between
 
 
@@ -66,7 +67,7 @@ def haze(factor, slope, wavenumber):
     ``factor`` times Rayleigh scattering of H2 at 0.35 micron, with the power ``slope`` of the wavelength (-4: like
     Rayleigh scattering); MacDonald & Madhusudhan 2017, MNRAS 469, 1979, equation 12.
     """
-    return factor * HAZE_CROSS_SECTION * (1e4 / wavenumber / HAZE_WAVELENGTH) ** slope
+    return factor * HAZE_CROSS_SECTION * np.exp(slope * np.log(1e4 / wavenumber / HAZE_WAVELENGTH))
 
 
 class Collisions:
@@ -78,7 +79,8 @@ class Collisions:
     def terms(self, hydrogen, helium, atmosphere, column):
         """Columns (n_rays, m) and cross-sections (m, n): their product is the optical depth; mixing ratios."""
         shares = {"H2-H2": hydrogen**2, "H2-He": hydrogen * helium}
-        low, high = atmosphere.temperature.min(), atmosphere.temperature.max()
+        deep = atmosphere.temperature[atmosphere.density > THIN * atmosphere.density[0]]
+        low, high = deep.min(), deep.max()
         nodes = np.linspace(low, high, 1 + int(np.ceil((high - low) / TEMPERATURE_STEP)))
         at_nodes = sum(np.float32(share) * cia.at_temperatures(self._knots[p], nodes) for p, share in shares.items())
         place = np.interp(atmosphere.temperature, nodes, np.arange(len(nodes)))

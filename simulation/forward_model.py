@@ -128,6 +128,7 @@ class ForwardModel:
         fraction = given["cloud_fraction"]
         # Area over pi (2, n_rays) of the clear and of the covered limb that each ray stands for.
         area = atmosphere.ring * [np.full(len(above_deck), 1 - fraction), fraction * above_deck] @ self._between_rays
+        area = area.astype(np.float32)
         first = area.any(axis=0).argmax()  # rays below the deck are dark
         clear, covered = area[:, first:]
         column = atmosphere.column(self._rays[first:])
