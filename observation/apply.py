@@ -108,17 +108,15 @@ def _auxiliary(run, given):
 
 
 def assess(run, network, seen, values, seed, made_from):
-    """Give values (n_amps,) their prediction intervals, and compare the spectrum with the test planets: `Estimate`.
-
-    Test planets are shown to the network with the noise of the observation; a run of an earlier version keeps none,
-    and its intervals are those of its own noise.
-    """
+    """Give values (n_amps,) their prediction intervals, and compare the spectrum with the test planets: `Estimate`."""
     level = comparison = None
-    predictions, truths = run.best.y_pred, run.y_test
+    predictions, truths = run.best.y_pred, run.y_test  # of a run of an early version, with its own noise
     if run.reference:
         planets, level = compare.planets_as_seen(run, network, seen.error, seed), compare.error_level(run, seen.error)
         predictions, truths = planets.predictions, planets.truths
         comparison = compare.compare(seen.depth, values, planets)
+    levels = compare.LEVELS | compare.ONE_SIDED
+    ends = compare.intervals(predictions, truths, values[None], levels=levels)[:, :, 0]
     limits = np.array([run.y_test.min(axis=0), run.y_test.max(axis=0)])
     beyond = (values < limits[0]) | (values > limits[1])
     consistency = compare.consistency(
@@ -130,8 +128,8 @@ def assess(run, network, seen, values, seed, made_from):
         observation=seen,
         amp_table=run.amp_table,
         values=values,
-        intervals=compare.intervals(predictions, truths, values[None])[:, :, 0],
-        one_sided=compare.intervals(predictions, truths, values[None], levels=compare.ONE_SIDED)[0, :, 0],
+        intervals=ends[:-1],
+        one_sided=ends[-1],
         limits=limits,
         consistency=consistency,
         verdicts=verdicts(run, best_estimator_of(run)),
@@ -144,8 +142,7 @@ def assess(run, network, seen, values, seed, made_from):
 def table_rows(estimate, noisy, folds):
     """Return the rows of amps.csv, a dict per AMP: in retrieval space, and under ``report_`` in units of the report.
 
-    ``noise_spread`` is the standard deviation over ``noisy`` (NOISE_DRAWS, n_amps), estimates from the spectrum with
-    further noise; ``fold_spread`` that over ``folds``, a list of (n_amps,), NaN for fewer than two.
+    ``noisy`` (NOISE_DRAWS, n_amps) are estimates with further noise, ``folds`` a list of those of each fold (n_amps,).
     """
     noise = np.std(noisy, axis=0, ddof=1)
     spread = np.std(folds, axis=0, ddof=1) if len(folds) > 1 else np.full(len(noise), np.nan)

@@ -129,9 +129,9 @@ class TestPlanets:
     def residuals(self, spectra, predictions, rows=None):
         """Compare spectra (m, n_bins) with their nearest neighbours, the planets of the most similar predictions.
 
-        ``rows`` says which of the planets the spectra are themselves of, so that none is its own neighbour. Returns
-        the Mahalanobis distance (m,) from the neighbours; the standardised residual of each bin (m, n_bins), from
-        what all other bins predict for it; and the standard deviations (m, n_bins) of these predictions, depth.
+        ``rows`` says which of the planets the spectra are of, so that none is its own neighbour. Returns the
+        Mahalanobis distance (m,) from the neighbours, the standardised residual of each bin (m, n_bins) from what all
+        other bins predict for it, and the standard deviations (m, n_bins) of these predictions, depth.
         """
         distance, standardised, deviations = (np.empty(shape) for shape in (len(spectra), spectra.shape, spectra.shape))
         for i, near in enumerate(nearest(self.predictions, predictions, NEIGHBOURS + 1)):
@@ -279,9 +279,8 @@ def consistency(comparison, level, wavelength, beyond=(), noisy=False, n_planets
     """Say whether an observation is consistent with the training set, and why.
 
     ``comparison`` and the error ``level`` are None where the run keeps no test spectra, ``comparison`` also where it
-    has too few. ``beyond`` names AMPs whose estimate lies outside the range of all simulated planets; the intervals
-    are made from ``n_planets``; ``deviations`` is the largest distance of a bin from the mean training depth, in
-    standard deviations of all training depths.
+    has too few. ``beyond`` names AMPs whose estimate lies outside the range of all planets; ``deviations`` is the
+    largest distance of a bin from the mean training depth, in standard deviations of all training depths.
     """
     unlike = comparison is not None and comparison.outside
     extrapolates = deviations > OUTSIDE_DEVIATIONS and (unlike or comparison is None)  # else compared more sharply
@@ -331,13 +330,11 @@ def _row_text(comparison, wavelength):
 
 def _comparison_text(comparison, wavelength, bins):
     """Say how a spectrum compares with the test planets, and name ``bins``, those with the largest residuals."""
-    nearer, smaller, better = (
-        f"{100 * share:.1f} %" for share in (comparison.share_nearer, comparison.share_smaller, comparison.share_better)
-    )
+    one = comparison
     text = (
-        f"Of {comparison.n} simulated test planets, {nearer} lie closer than this observation to the planets with the"
-        f" most similar predictions. In {smaller} the largest residual is smaller, and in {better} the misfit (here"
-        f" {comparison.misfit:.2f} times the errors)."
+        f"Of {one.n} simulated test planets, {100 * one.share_nearer:.1f} % lie closer than this observation to the"
+        f" planets with the most similar predictions. In {100 * one.share_smaller:.1f} % the largest residual is"
+        f" smaller, and in {100 * one.share_better:.1f} % the misfit (here {one.misfit:.2f} times the errors)."
     )
     if len(bins):
         named = ", ".join(f"{wavelength[b]:.3g} µm ({comparison.standardised[b]:+.1f} σ)" for b in bins[:MAX_NAMED])

@@ -22,16 +22,14 @@ MANY_BINS = 120  # from which on there are two panels in a row
 @style.our_style()
 def answer_intervals(values, intervals, limits, amp_table, width=style.TWO_COLUMNS):
     """Draw values (n_amps,) with intervals (n_levels, 2, n_amps) on axes that span the limits (2, n_amps)."""
-    n = len(amp_table)
-    columns = 1 if n <= 6 or width < style.TWO_COLUMNS else 2
-    rows = -(-n // columns)
+    columns = 1 if len(amp_table) <= 6 or width < style.TWO_COLUMNS else 2
+    rows = -(-len(amp_table) // columns)
     figure = style.new_figure(width, 0.5 * rows + 0.3)
     grid = figure.add_gridspec(rows, columns)
     for k, amp in enumerate(amp_table):
         ax = figure.add_subplot(grid[k % rows, k // rows])
         ends, unit, log = style.plotted(amp, limits[:, k])
-        inches = width / columns - 1.6
-        colour = amp.colour
+        inches, colour = width / columns - 1.6, amp.colour
         for (low, high), thick in zip(intervals[::-1, :, k], (1.2, 4.5)):  # the wider one first
             ax.plot(style.plotted(amp, [low, high])[0], [0, 0], color=colour, lw=thick, solid_capstyle="butt")
         middle = style.plotted(amp, values[k])[0]

@@ -250,14 +250,12 @@ def _removals(estimate):
             " Second, it is replaced by the depth that all other bins predict for it; the change shows how strongly the"
             " estimate depends on the value that was measured."
         )
-    rows = []
+    rows, ways = [], [(e.redrawn, "±"), (e.replaced, None)][: 1 + (e.replaced is not None)]
     for k, amp in enumerate(e.amp_table):
         row = [plain(amp.label)]
-        for changes, sign in ((e.redrawn, "±"), (e.replaced, None)):
-            if changes is not None:
-                worst = int(np.abs(changes[k]).argmax())
-                wavelength = f"{e.observation.wavelength[worst]:.4g} µm"
-                row += [wavelength, _change(changes[k, worst], e, k, sign)]
+        for changes, sign in ways:
+            worst = int(np.abs(changes[k]).argmax())
+            row += [f"{e.observation.wavelength[worst]:.4g} µm", _change(changes[k, worst], e, k, sign)]
         rows.append(row)
     caption = "Which single bin, taken away, changes each estimate most"
     return f"{text}</p>" + table(caption, head, rows, "lost", "values")
@@ -270,15 +268,15 @@ def _result(estimate):
     """Return what is known of each parameter and what the run's verdicts are, or that nothing can be relied on."""
     if estimate.consistency.status == OUTSIDE:
         return "This spectrum is unlike those in training: <strong>no estimate can be relied on</strong>."
-    kinds = {}
+    kinds = {kind: [] for kind in (MEASURED, UPPER, LOWER, OPEN, "")}
     for k, amp in enumerate(estimate.amp_table):
         kind, unit, name = constraint(estimate, k), style.plotted(amp, 0)[1], amp.label
         if kind in (UPPER, LOWER):  # the log₁₀ of a mixing ratio is named before it
             log = unit.startswith("log₁₀")
             name = f"{'log₁₀ ' * log}{name} {value_text(estimate, k, '' if log else unit)}".replace(" ", style.NBSP)
-        kinds.setdefault(kind, []).append(plain(name))
-    order = (MEASURED, UPPER, LOWER, OPEN)
-    clauses = [f"<strong>{kind.capitalize()}</strong>: {', '.join(kinds[kind])}." for kind in order if kind in kinds]
+        kinds[kind].append(plain(name))
+    kinds.pop("")
+    clauses = [f"<strong>{kind.capitalize()}</strong>: {', '.join(names)}." for kind, names in kinds.items() if names]
     text = " ".join(clauses) or "There are too few test planets for intervals."
     return f"{text} Verdict of the run: {trusted(estimate.verdicts)}."
 

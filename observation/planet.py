@@ -33,9 +33,9 @@ MEMORY_PER_PROCESS = 3e8  # bytes: twice what a forward model of 109 bins was me
 class Study(RunFolder):
     """A folder for one set of inputs and for one command at a time.
 
-    The inputs (content of the observation and of the planet file, ``n`` planets, all settings) are written to
-    ``study.yaml`` before anything else. A command with ``resume`` has to give the same ones. What a step finds in the
-    folder from other inputs, after an ``overwrite`` that was interrupted, is made again.
+    The inputs (content of the observation and of the planet file, ``n`` planets, all settings) are written first, to
+    ``study.yaml``. A command with ``resume`` has to give the same ones. What is there from other inputs, after an
+    ``overwrite`` that was interrupted, is made again.
     """
 
     def __init__(self, path, observation, planet, n, config, overwrite=False, resume=False):
@@ -106,10 +106,10 @@ class Study(RunFolder):
         return out
 
     def _write_record(self):
-        if self.resumed:
-            return
-        with written_whole(self.path / RECORD) as part:
-            part.write_text(yaml.safe_dump({**self.settings, "digest": self.digest}, sort_keys=False), encoding="utf-8")
+        if not self.resumed:
+            text = yaml.safe_dump({**self.settings, "digest": self.digest}, sort_keys=False)
+            with written_whole(self.path / RECORD) as part:
+                part.write_text(text, encoding="utf-8")
 
     def _check_files(self):
         """Refuse to go on if an input file is no longer what the study was begun with."""

@@ -18,21 +18,14 @@ from runio.folder import update_manifest
 from runio.log import one_line
 from runio.results import load_run
 
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose refusal is one line."""
-
-    def error(self, message):
-        """End with status 2 and this message."""
-        self.exit(2, f"error: {one_line(message)}; usage: python -m report [--all-figures] RUN_DIR [RUN_DIR ...]\n")
+USAGE = "python -m report [--all-figures] RUN_DIR [RUN_DIR ...]"
 
 
 def main(argv=None):
     """Write the report of one run, or the comparison of several; return 0, or 2 with one line of what was wrong."""
-    parser = Parser(
-        prog="python -m report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m report", USAGE, __doc__, formatter_class=formatter, allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"error: {one_line(message)}; usage: {USAGE}\n")
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a finished run")
     parser.add_argument("--all-figures", action="store_true", help="every figure, not only those of the report")
     parser.add_argument("--unverified", action="store_true", help="also of a run whose files were changed since")

@@ -37,21 +37,15 @@ WHY_BLUE = (
 
 
 class BestEstimator(NamedTuple):
-    """The posterior mean of a data set, known from sampled posteriors of some of its planets.
-
-    ``seed`` is that of the test noise that the posteriors were sampled for, ``rows`` (n,) are those of the data set.
-    ``mean`` and ``variance`` (n, n_amps) are of each posterior, in retrieval space. ``optimal_map`` (n_amps, n_bins) is
-    the mean squared change of the posterior mean when a bin is redrawn within its error; ``share_error`` is the
-    standard error of each bin's share in it, from the spread over the planets.
-    """
+    """The posterior mean of a data set, known from sampled posteriors of some of its planets, in retrieval space."""
 
     amp_names: tuple
-    seed: int
-    rows: np.ndarray
-    mean: np.ndarray
+    seed: int  # of the test noise that the posteriors were sampled for
+    rows: np.ndarray  # (n,) of the data set
+    mean: np.ndarray  # (n, n_amps) of each posterior, as is the variance
     variance: np.ndarray
-    optimal_map: np.ndarray
-    share_error: np.ndarray
+    optimal_map: np.ndarray  # (n_amps, n_bins) mean squared change of the mean when a bin is redrawn within its error
+    share_error: np.ndarray  # standard error of each bin's share in it, from the spread over the planets
 
     @classmethod
     def load(cls, path):
@@ -90,8 +84,8 @@ class BestEstimator(NamedTuple):
 def best_estimator_of(run):
     """Return the `BestEstimator` of a run's data set; None where there is none, or it belongs to another data set.
 
-    ``information.h5`` is looked for beside the data set. It belongs to the run if it holds the digest of the data set
-    that the run recorded, or if the run used the first rows of that data set (``--size``).
+    ``information.h5`` beside the data set belongs to the run if it holds the digest of the data set that the run
+    recorded, or if the run used the first rows of that data set (``--size``).
     """
     path = Path(str(run.config.get("data", {}).get("path", ""))).parent / "information.h5"
     try:
@@ -164,31 +158,22 @@ UNKNOWN = "the best estimator is not known"
 
 
 class Verdict(NamedTuple):
-    """What a report says of one AMP; a quantity that is not known is None.
-
-    ``ranges`` are the wavelengths (low, high, share), micron, that together hold half of the map, the largest share
-    first; ``enrichment`` is the share of the map in a molecule's known bands over the share of the bins there.
-    ``error_ratio`` is the squared error over the limit, ``unknowable`` the limit over the variance of the AMP.
-    From the prediction ``credible_from`` up, the predicted abundance of a molecule is credible (`diagnostics`).
-    ``agreement`` is the rank correlation with the optimal map, ``reaction`` the sum of the map over that of the optimal
-    one, ``misplaced`` the share of the map in other bins than the optimal one. ``differing`` are the bins (low, high,
-    share, best) whose share differs from the best estimator's by more than the errors, the largest difference first.
-    """
+    """What a report says of one AMP; a quantity that is not known is None."""
 
     amp: AMP
     r2: float
-    ranges: list
-    in_bands: float | None = None
-    enrichment: float | None = None
-    error_ratio: float | None = None
+    ranges: list  # wavelengths (low, high, share), micron, that together hold half of the map, the largest share first
+    in_bands: float | None = None  # share of the map in the molecule's known bands
+    enrichment: float | None = None  # the same over the share of the bins there
+    error_ratio: float | None = None  # squared error over the limit
     error_ratio_error: float | None = None
-    unknowable: float | None = None
-    agreement: float | None = None
-    reaction: float | None = None
-    misplaced: float | None = None
+    unknowable: float | None = None  # the limit over the variance of the AMP
+    agreement: float | None = None  # rank correlation of the map with the optimal one
+    reaction: float | None = None  # sum of the map over that of the optimal one
+    misplaced: float | None = None  # share of the map in other bins than the optimal one
     best_in_bands: float | None = None
-    differing: tuple = ()
-    credible_from: float | None = None
+    differing: tuple = ()  # bins (low, high, share, best) whose shares differ beyond the errors, the largest first
+    credible_from: float | None = None  # predicted abundance of a molecule from which on it is credible (`diagnostics`)
 
     @property
     def below_limit(self):
@@ -222,7 +207,8 @@ class Verdict(NamedTuple):
         reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
         text, start = WORDS[self.level], self.credible_from
         if start is not None and self.level != DISTRUST:
-            text += f" from log₁₀ VMR {start:.1f} up" if np.isfinite(start) else ", at no abundance to 0.5 dex"
+            place = f" from log₁₀ VMR {start:.1f} up" if np.isfinite(start) else ", at no abundance to 0.5 dex"
+            text += place.replace("VMR ", f"VMR{NBSP}")
         return minus(text + (f", because {' and '.join(reasons)}." if reasons else "."))
 
     @property
@@ -303,8 +289,7 @@ def _beside(run, kept, ends, best):
 def half_of_the_map(values, ends):
     """Return the wavelength ranges (low, high, share) of the fewest bins that hold half of a map, largest share first.
 
-    ``values`` (n_bins,) is the map of one AMP, not negative; ``ends`` (n_bins, 2) are those of its bins, micron. A
-    range does not cross a gap between bins.
+    ``values`` (n_bins,) is the map of one AMP, not negative; no range crosses a gap between ``ends`` (n_bins, 2).
     """
     share = values / values.sum()
     order = np.argsort(-share, kind="stable")

@@ -24,10 +24,7 @@ MAX_LOG = 100_000_000  # bytes of a run.log, or of a page
 
 
 def write_comparison(run_folders, output):
-    """Write a page that compares finished runs into the file ``output``; return its path.
-
-    ValueError if a folder holds no finished run, or the runs differ in their AMPs or wavelengths.
-    """
+    """Write a page that compares finished runs, of the same AMPs and wavelengths, into ``output``; return its path."""
     runs = [load_run(folder) for folder in run_folders]
     first = runs[0]
     for run in runs[1:]:

@@ -50,7 +50,7 @@ def abundance_panels(wavelength, bin_width, thirds, ranges, amp_table, width=sty
     """Map of each molecule for the lowest, middle and highest third of its abundance, a panel per molecule.
 
     ``thirds`` (n_amps, 3, n_bins) are maps of the molecules in ``amp_table``, ``ranges`` (n_amps, 4) the abundances
-    that divide them. Where there are many bins, neighbours are averaged (`bins_averaged`), so that the lines show.
+    that divide them. Where there are many bins, neighbours are averaged (`bins_averaged`).
     """
     ends, first = style.bin_ends(wavelength, bin_width), np.arange(0, len(wavelength), bins_averaged(wavelength))
     count = np.diff([*first, len(wavelength)])
@@ -78,9 +78,8 @@ def sensitivity_curves(
 ):  # fmt: skip
     """Sensitivity as coloured dots on each molecule's own curve; planet parameters on a spectrum.
 
-    Colours run from each panel's least value, which the floor of the halving scheme lifts far above zero, to its 95th
-    percentile; a row of NaN gets none. ``molecule_curves`` are transit depths (n_bins,) with one molecule alone, and
-    "none" with no molecule; AMPs without a curve are drawn on ``spectrum`` (n_bins,). Lines break at gaps between bins.
+    Colours run from each panel's least value (the floor of the halving scheme) to its 95th percentile. The depths
+    ``molecule_curves`` (n_bins,) are with one molecule, "none" with none; other AMPs lie on ``spectrum`` (n_bins,).
     """
     ends = style.bin_ends(wavelength, bin_width)
     figure, axes = style.wavelength_grid(len(amp_table), ends, "", width=width)

@@ -27,7 +27,6 @@ LEAST_HONEST = 0.6  # of the truths within one standard deviation of the folds
 UNRECORDED = "<p>Not recorded.</p>"
 NO_MAP = "<p>This run was made without the sensitivity test, so it has no sensitivity figures.</p>"
 FIRST = "sensitivity_shares"  # shown as inline SVG at the top of the page
-THREE = "{:#.3g}".format  # digits
 CLASSES = ("trust", "care", "distrust")
 SENSITIVITY = (
     " The sensitivity of a parameter to a bin is the mean squared change of its prediction when this bin alone is"
@@ -54,9 +53,8 @@ NO_BEST = (
 def write_figures(run, folder=None, figures="report", processes=1):
     """Write the figures of a run as PNG and PDF: ``pictures.make_figures`` says which ``figures`` there are.
 
-    ``folder`` is ``figures`` in the run's folder by default. ``processes`` (or "auto") draw at the same time; more than
-    one only from a command, as each imports the main module. Returns, by name, the picture, its PNG, and a PNG for
-    telephones where it is wider than one of their screens.
+    More than one process ("auto") may draw only from a command, as each imports the main module. Returns, by name, the
+    picture, its PNG, and a PNG for telephones where it is wider than one of their screens.
     """
     folder = Path(run.folder) / "figures" if folder is None else Path(folder)
     wide = make_figures(run, figures)
@@ -71,10 +69,7 @@ def write_figures(run, folder=None, figures="report", processes=1):
 
 
 def write_report(run, rendered, path=None):
-    """Write the report of a run, one HTML file without any outside reference; return its path.
-
-    ``rendered`` is what `write_figures` returned; ``path`` is ``report.html`` in the run's folder by default.
-    """
+    """Write the report of a run, with the figures that `write_figures` returned, as one HTML file; return its path."""
     path = Path(run.folder) / "report.html" if path is None else Path(path)
     with written_whole(path) as part:
         part.write_text(build_page(run, rendered), encoding="utf-8")
@@ -266,7 +261,11 @@ def _scores(run):
     tables, n = [], len(run.folds)
     for name, caption, form in (
         ("R2", "R² (1: perfect; 0: as good as predicting the mean of the test set)", style.score),
-        ("MSE", "Mean squared error in units of the training variance (1: as good as predicting the mean)", THREE),
+        (
+            "MSE",
+            "Mean squared error in units of the training variance (1: as good as predicting the mean)",
+            "{:#.3g}".format,
+        ),
     ):
         columns = {f"Fold {fold}": run.scores[fold][name] for fold in run.folds}
         if n > 1:

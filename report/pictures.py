@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from common import metrics
 from report import diagnostics, figures, map_figures
 from report.best_estimator import best_estimator_of
-from report.style import TWO_COLUMNS, bin_ends
+from report.style import TWO_COLUMNS, bin_ends, with_unit
 
 LOSS = {  # training.loss in words, and as short as an axis label has to be
     "mse": ("mean squared error of the scaled AMPs", "mean squared error, scaled"),
@@ -36,16 +36,13 @@ class Picture(NamedTuple):
 def make_figures(run, which="report"):
     """Draw the figures that a ``results.Run`` has the numbers for: {file name: `Picture`}, in the order of the report.
 
-    ``which`` is "none", "report" (those of report.html) or "all" (also those that show the same numbers in another
-    way).
+    ``which`` is "none", "report" (those of report.html) or "all" (also those that show the same numbers otherwise).
     """
     if which not in ("none", "report", "all"):
         raise ValueError(f"figures: expected none, report, all, received {which!r}")
-    instead = set() if run.best.sensitivity_single else {"sensitivity_profiles"}  # of the shares
-    only_all = ONLY_ALL - instead
+    only_all = ONLY_ALL - (set() if run.best.sensitivity_single else {"sensitivity_profiles"})  # instead of the shares
     names = [name for name in MAKERS if which == "all" or (which == "report" and name not in only_all)]
-    made = ((name, MAKERS[name](run, TWO_COLUMNS)) for name in names)
-    return {name: picture for name, picture in made if picture is not None}
+    return {name: picture for name in names if (picture := MAKERS[name](run, TWO_COLUMNS)) is not None}
 
 
 # --- words for how a run was made ---
@@ -362,9 +359,9 @@ def _loss_curves(run, width):
     best = [int(np.argmin(h["val_loss"])) + 1 for h in histories if len(h.get("val_loss", ()))]
     words, label = LOSS.get(setting(run, "training.loss"), ("", ""))
     return Picture(
-        figures.loss_curves(training, validation, best, f"Loss ({label})" if label else "Loss"),
+        figures.loss_curves(training, validation, best, with_unit("Loss", label)),
         "Training",
-        (f"Loss ({words})" if words else "Loss")
+        with_unit("Loss", words)
         + " against epoch"
         + (", mean and range over the folds that were still training." if len(histories) > 1 else ".")
         + (KEPT if best else ""),

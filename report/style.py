@@ -132,10 +132,9 @@ class PlainNumbers(ScalarFormatter):
 
 
 def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUMNS, labels=("", "")):
-    """Return a figure and exactly ``n`` panels in it, row by row; shared ticks are labelled at the left and the foot.
+    """Return a figure, ``width`` inches wide, and exactly ``n`` panels in it, row by row.
 
-    ``row_height`` and ``width`` are in inches; a narrow figure has one panel in a row, or two where that is too long.
-    ``labels`` are those along x and y of all panels.
+    A narrow figure has one panel in a row, or two where that is too long; ``labels`` are along x and y of all panels.
     """
     columns = n if n <= 3 else 2 if n == 4 else 3 if n <= 15 else 4
     if width < TWO_COLUMNS:
@@ -159,8 +158,7 @@ def panel_grid(n, row_height=1.75, share_x=False, share_y=False, width=TWO_COLUM
 
 def panel_width(ax):
     """Width that a panel will have, roughly, in inches (layout is not done yet)."""
-    spec = ax.get_subplotspec()
-    columns = spec.get_gridspec().ncols if spec is not None else 1
+    columns = ax.get_subplotspec().get_gridspec().ncols
     return max(ax.figure.get_figwidth() / columns - 0.5, 0.8)
 
 
