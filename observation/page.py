@@ -73,7 +73,6 @@ def make_pictures(estimate, width=style.TWO_COLUMNS):
         " Line: the depth that all other bins predict for each bin, given the simulated planets with similar"
         " predictions. Lower panel: the residual from it, in standard deviations (noise and scatter of the planets)."
     )
-    by_instrument = "" if e.observation.instrument is None else ", by instrument"
     return {
         "answer_intervals": Picture(
             figures.answer_intervals(e.values, e.intervals, e.limits, e.amp_table, width),
@@ -86,7 +85,7 @@ def make_pictures(estimate, width=style.TWO_COLUMNS):
         "expectation": Picture(
             figures.expectation(e.observation, e.ends, e.expected, e.residuals, width),
             "The spectrum, and whether its bins agree with each other",
-            f"The observed spectrum with its errors{by_instrument}.{lower + no_bins(e.ends) if compared else ''}",
+            "The observed spectrum, a colour for each instrument." + (lower + no_bins(e.ends) if compared else ""),
             "Neighbouring bins with residuals of the same sign point to an absorption band, an offset or a systematic"
             " error that no simulated planet has."
             if compared
