@@ -11,19 +11,26 @@ JACKKNIFE_GROUPS = 100  # spectra up to this number are left out one at a time, 
 
 
 class RunningMoments:
-    """Mean over spectra and the spread about it (Welford), for each AMP its own number of spectra."""
+    """Mean over spectra, the spread about it (Welford) and sums in groups, for each AMP of its own spectra.
 
-    def __init__(self, n_amps, n_bins):
-        self.count = np.zeros((n_amps, 1), int)
+    Up to ``n_groups`` spectra of an AMP, each is one group, and leaving groups out is the usual delete-one jackknife;
+    with more, spectra are dealt out to the groups in turn.
+    """
+
+    def __init__(self, n_amps, n_bins, n_groups=JACKKNIFE_GROUPS):
+        self.count, self._rows = np.zeros((n_amps, 1), int), np.arange(n_amps)
         self.mean = np.zeros((n_amps, n_bins))
         self._spread = np.zeros((n_amps, n_bins))  # sum over spectra of (map - mean)^2
+        self._sums = np.zeros((n_groups, n_amps, n_bins))
 
     def add(self, spectrum_map, rows=slice(None)):
         """Add one spectrum's map (n_AMPs, n_bins) to some rows, or to all."""
+        spectrum_map, mean = spectrum_map[rows], self.mean[rows]
+        self._sums[self.count[rows, 0] % len(self._sums), self._rows[rows]] += spectrum_map
         self.count[rows] += 1
-        delta = spectrum_map[rows] - self.mean[rows]
-        self.mean[rows] += delta / self.count[rows]
-        self._spread[rows] += delta * (spectrum_map[rows] - self.mean[rows])
+        delta = spectrum_map - mean
+        self.mean[rows] = mean = mean + delta / self.count[rows]
+        self._spread[rows] += delta * (spectrum_map - mean)
 
     @property
     def standard_error(self):
@@ -31,34 +38,12 @@ class RunningMoments:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.sqrt(self._spread / (self.count - 1) / self.count)
 
-    def within(self, tolerance, fewest=10):
-        """Whether every AMP has ``fewest`` spectra and a standard error of at most ``tolerance`` times its mean."""
-        return self.count.min() >= fewest and bool(np.all(self.standard_error <= tolerance * self.mean))
-
-
-class RunningShares:
-    """Jackknife errors of the share of each bin in its AMP's sum, from sums of spectra in a fixed number of groups.
-
-    Up to `JACKKNIFE_GROUPS` spectra of an AMP, each is one group, and leaving groups out is the usual delete-one
-    jackknife; with more, spectra are dealt out to the groups in turn.
-    """
-
-    def __init__(self, n_amps, n_bins, n_groups=JACKKNIFE_GROUPS):
-        self._sums = np.zeros((n_groups, n_amps, n_bins))
-        self._count, self._rows = np.zeros(n_amps, int), np.arange(n_amps)
-
-    def add(self, spectrum_map, rows=slice(None)):
-        """Add one spectrum's map (n_AMPs, n_bins) to some rows, or to all."""
-        group = self._count[rows] % len(self._sums)
-        self._sums[group, self._rows[rows]] += spectrum_map[rows]
-        self._count[rows] += 1
-
     @property
-    def standard_error(self):
-        """Standard errors of the shares, (n_AMPs, n_bins): NaN where the sum is zero, and for one spectrum."""
-        n = np.minimum(self._count, len(self._sums))[:, None]
+    def share_error(self):
+        """Jackknife errors of the share of each bin in its AMP's sum; NaN where that is zero, and for one spectrum."""
+        n = np.minimum(self.count, len(self._sums))
         if n.max() == 1:
-            return np.full(self._sums.shape[1:], np.nan)
+            return np.full(self.mean.shape, np.nan)
         filled = np.arange(len(self._sums))[:, None, None] < n  # (n_groups, n_AMPs, 1)
         rest = self._sums.sum(axis=0) - self._sums
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -66,14 +51,17 @@ class RunningShares:
             mean = left_out.sum(axis=0, where=filled) / n
             return np.sqrt((n - 1) / n * np.sum((left_out - mean) ** 2, axis=0, where=filled))
 
+    def within(self, tolerance, fewest=10):
+        """Whether every AMP has ``fewest`` spectra and a standard error of at most ``tolerance`` times its mean."""
+        return self.count.min() >= fewest and bool(np.all(self.standard_error <= tolerance * self.mean))
+
 
 class Totals:
     """Sums over the spectra of a plan, in scaled units."""
 
     def __init__(self, plan, keep_spectra):
         self.plan, self.used, shape = plan, plan.used, plan.shape
-        self.moments = RunningMoments(*shape)
-        self.shares = RunningShares(*shape, min(len(self.used), JACKKNIFE_GROUPS))
+        self.moments = RunningMoments(*shape, min(len(self.used), JACKKNIFE_GROUPS))
         self.others = np.zeros((plan.n_arrays - 1, *shape))  # of the arrays beside the map
         # Maps of the spectra that were added, NaN where one does not enter an AMP
         self.per_spectrum = np.full((len(self.used), *shape), np.nan) if keep_spectra else None
@@ -81,7 +69,6 @@ class Totals:
     def add(self, k, arrays, rows=slice(None)):
         """Add the arrays (n_arrays, n_rows, n_columns) of the k-th spectrum to some rows, or to all."""
         self.moments.add(arrays[0], rows)
-        self.shares.add(arrays[0], rows)
         self.others[:, rows] += arrays[1:, rows]
         if self.per_spectrum is not None:
             self.per_spectrum[k, rows] = arrays[0, rows]
@@ -99,7 +86,7 @@ class Totals:
             distance, slope, curvature = self.others / count
             arrays |= {"quadrature_error": distance * square, "slope": slope * unit, "curvature": curvature * unit}
             arrays["standard_error"] = np.where(count > 1, standard_error * square, arrays["quadrature_error"])
-        arrays["share_error"] = self.shares.standard_error
+        arrays["share_error"] = self.moments.share_error
         if self.per_spectrum is not None:
             arrays["per_spectrum"] = self.per_spectrum[: len(self.used)] * square
         untested = plan.labels < 0
@@ -126,7 +113,7 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
         from tqdm import tqdm
 
         maps = bar = tqdm(maps, total=len(used), unit="spectrum", desc="sensitivity")
-    row_sums = RunningMoments(len(plan.unit), 1)  # of each AMP's map over all bins
+    row_sums = RunningMoments(len(plan.unit), 1, 1)  # of each AMP's map over all bins
     enters_all = plan.wanted.all(axis=1)
     for k, (arrays, row) in enumerate(zip(maps, used)):
         if bar is not None and hasattr(executor, "n_workers"):

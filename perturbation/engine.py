@@ -188,7 +188,7 @@ def _map_by_repeats(predictors, chunk, k, plan):
 
 def run_chunks(models, plan, rows, executor):
     """Yield (chunk, maps) for the spectra of ``rows``: in order in this process, through an executor as they end."""
-    light = plan.without_data()
+    light = plan if executor is None else plan.without_data()
     yield from run_tasks(make_chunks(plan, rows), lambda chunk: (run_chunk, models, chunk, light), executor)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perturbation.accumulate import RunningMoments, RunningShares, Totals
+from perturbation.accumulate import RunningMoments, Totals
 
 N_AMPS, N_BINS = 3, 4
 
@@ -66,7 +66,7 @@ def test_sums_hold_the_wanted_spectra_alone(all_wanted):
 def test_errors_of_shares_are_the_grouped_jackknife(n, all_wanted):
     maps, wanted = survey(n, seed=2, all_wanted=all_wanted)
     wanted[:2] = True
-    errors = added(RunningShares(N_AMPS, N_BINS, n_groups=5), maps, wanted).standard_error
+    errors = added(RunningMoments(N_AMPS, N_BINS, n_groups=5), maps, wanted).share_error
     for k in range(N_AMPS):
         own = maps[wanted[:, k], k]
         m = min(len(own), 5)
@@ -77,8 +77,8 @@ def test_errors_of_shares_are_the_grouped_jackknife(n, all_wanted):
 
 @pytest.mark.filterwarnings("error")
 def test_one_spectrum_and_silent_maps_have_no_errors_and_warn_of_nothing():
-    assert np.isnan(added(RunningShares(N_AMPS, N_BINS), *survey(1, all_wanted=True)).standard_error).all()
-    silent = added(RunningShares(N_AMPS, N_BINS), np.zeros((3, N_AMPS, N_BINS)), np.ones((3, N_AMPS), bool))
-    assert np.isnan(silent.standard_error).all()
+    assert np.isnan(added(RunningMoments(N_AMPS, N_BINS), *survey(1, all_wanted=True)).share_error).all()
+    silent = added(RunningMoments(N_AMPS, N_BINS), np.zeros((3, N_AMPS, N_BINS)), np.ones((3, N_AMPS), bool))
+    assert np.isnan(silent.share_error).all()
     one = added(RunningMoments(N_AMPS, N_BINS), *survey(1, all_wanted=True))
     assert np.isnan(one.standard_error).all()
