@@ -142,8 +142,9 @@ def measure(name, n_spectra, repeat):
 def measure_exact(n_spectra):
     """Row for the exact map of single bins by the mlp, beside the network alone, in milliseconds.
 
-    Bare passes are the same calls of the network, with the same rows, one after the other. The best and the median of
-    the turns, for what a busy machine does to them. A turn of few spectra repeats its work.
+    Bare passes are the same calls of the network, with the same rows. A map and its bare passes take turns, so that
+    both find the caches as the other leaves them. The best and the median of twenty rounds, for what a busy machine
+    does to them.
     """
     network = new_network("mlp")
     spectra, errors = make_problem(n_spectra)
@@ -164,11 +165,10 @@ def measure_exact(n_spectra):
     seconds = []
     for _ in range(2 * TURNS):
         mine, bare = Stopwatch(), Stopwatch()
-        with mine:
-            for _ in range(again):
+        for _ in range(again):
+            with mine:
                 map_once()
-        with bare:
-            for _ in range(again):
+            with bare:
                 for rows in batches:
                     call(rows)
         seconds.append([mine.wall, mine.cpu, bare.wall, bare.cpu])

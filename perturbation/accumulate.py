@@ -45,6 +45,7 @@ class RunningMoments:
         if n.max() == 1:
             return np.full(self.mean.shape, np.nan)
         filled = np.arange(len(self._sums))[:, None, None] < n  # (n_groups, n_AMPs, 1)
+        filled = filled.all() or filled  # True alone is much quicker
         rest = self._sums.sum(axis=0) - self._sums
         with np.errstate(invalid="ignore", divide="ignore"):
             left_out = rest / rest.sum(axis=-1, keepdims=True)

@@ -152,7 +152,7 @@ def group_labels(scheme, groups, n_bins):
     if scheme not in SCHEMES:
         raise ValueError(f"scheme: expected one of {SCHEMES}, received {scheme!r}")
     if groups is None:
-        sizes = halving_sizes(n_bins) if scheme == "halving" else [1] * n_bins
+        sizes = halving_sizes(n_bins) if scheme == "halving" else np.ones(n_bins, int)
         return np.repeat(np.arange(len(sizes), dtype=np.int16), sizes), scheme == "halving", scheme
     expected = f"groups: expected lists of bins 0 to {n_bins - 1}, each bin once at most, or {n_bins} group numbers"
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":

@@ -13,6 +13,7 @@ from perturbation.quadrature import N_ARRAYS, Rule, call_shape
 
 TRIED = 3  # spectra that a model is asked about before the test begins
 LEAST_STEPS = 32  # float32 steps in one standard deviation of a bin: with fewer, the map is off by a per cent or more
+EPS = float(np.finfo(np.float32).eps)
 CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
 EXACT_CHUNK_SIZE = 300  # the same of the exact map, whose calls overlap within a chunk; fewer where bins are many
 CHUNK_SECONDS = 1.0  # of work in a task of a worker: fifty times what handing it over takes
@@ -189,8 +190,7 @@ def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_st
         if moves.ndim == 3:  # of a direction, the bin that moves most
             most = moves.argmax(axis=2)  # (n or 1, n_directions)
             sizes, moves = sizes[np.arange(len(sizes))[:, None], most], moves.max(axis=2)
-        steps = sizes * np.finfo(np.float32).eps
-        small = (moves > 0) & (moves < LEAST_STEPS * steps)
+        small = (moves > 0) & (moves < LEAST_STEPS * EPS * sizes)
         if small.any():
             raise ValueError(
                 f"{name}: expected at least {LEAST_STEPS} steps between the float32 numbers that networks read,"
