@@ -39,7 +39,6 @@ MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range tha
 MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
 MAX_SIGNAL = 1e5  # of a depth to its error; the best spectra of JWST stay below 1e4
 MIN_SIGNAL = 1.0  # of the median depth to the median error; below it, the two columns are probably exchanged
-MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
 FILL = "; is it a fill value, or in another unit?"
 
 # Lowest and highest value of known AMPs, in the unit of constants.AMPS; VMR stands for all molecules
@@ -303,12 +302,10 @@ def check_spectra(spectra, errors, wavelength, name, labels=None):
     refuse((errors >= 1).any(axis=1), "errors of the whole depth of the star (1 as a fraction) or more")
     of_bin, of_row, of_all = np.median(errors, axis=0), np.median(errors, axis=1), np.median(errors)
     with np.errstate(divide="ignore", invalid="ignore"):  # errors of zero
-        far_bin, far_row = _is_far(of_bin / of_all), _is_far(of_row / of_all)
-        far = _is_far(errors / (of_row[:, None] * (of_bin / of_all))).any(axis=1)
-    where, factor = (
-        ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5]),
-        f"more than a factor {MAX_ERROR_RATIO:g}",
-    )
+        far_bin, far_row = is_far(of_bin / of_all), is_far(of_row / of_all)
+        far = is_far(errors / (of_row[:, None] * (of_bin / of_all))).any(axis=1)
+    where = ", ".join(f"{micron:.4g}" for micron in wavelength[far_bin][:5])
+    factor = f"more than a factor {MAX_ERROR_RATIO:g}"
     refuse(np.full(len(errors), far_bin.any()), f"errors at {where} micron {factor} from those of all bins")
     refuse(far_row, f"errors {factor} from those of all spectra")
     refuse(far, f"errors {factor} from those of the same bin and the same spectrum")
@@ -325,31 +322,8 @@ def check_spectra(spectra, errors, wavelength, name, labels=None):
     refuse(far.any(axis=1), f"depths more than {MAX_DEPTH_RATIO:g} times those beside them")
 
 
-def check_observed(depth, error, name, lines, named):
-    """Refuse depths and errors (n_bins,) of one observed spectrum that no planet has.
-
-    Errors larger than the depths are possible, but the columns are more probably exchanged, unless they were ``named``.
-    """
-
-    def refuse(bad, problem):
-        refuse_rows(np.broadcast_to(bad, depth.shape), f"{name}: {problem}", lines, FILL)
-
-    middle, usual = np.median(depth), np.median(error)
-    excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
-    beside = f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median"
-    refuse(not 0 < middle < 1, "median depth is not between 0 and 1 (as a fraction; is depth_unit right?)")
-    refuse(~(error > 0), "errors are not positive")
-    refuse(np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more")
-    refuse(excess > MAX_SIGMA_BELOW_ZERO * error, beside)
-    refuse(error >= 1, "errors of the whole depth of the star (1 as a fraction) or more")
-    refuse(_is_far(error / usual), f"errors more than a factor {MAX_ERROR_RATIO:g} from their median")
-    refuse(error < MIN_ERROR * middle, f"errors below {MIN_ERROR:g} of the depths")
-    refuse(usual * MAX_SIGNAL < middle, f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)")
-    exchanged = usual * MIN_SIGNAL > middle and not named
-    refuse(exchanged, "errors larger than the depths (exchanged? if not, name the columns with --columns)")
-
-
-def _is_far(ratio):
+def is_far(ratio):
+    """Whether an error is too many times the one expected, or too small a part of it."""
     return (ratio > MAX_ERROR_RATIO) | (ratio < 1 / MAX_ERROR_RATIO)
 
 

@@ -6,7 +6,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loaders.columns import ERRORS, MAX_SIDES, guess_width, misfit, read_columns, stated_depth, stated_length
-from loaders.dataset import DEPTH_UNITS, MICRON, MICRON_RANGE, check_observed, pick_unit, refuse_rows, wavelength_order
+from loaders.dataset import (
+    DEPTH_UNITS,
+    FILL,
+    MAX_DEPTH_RATIO,
+    MAX_ERROR_RATIO,
+    MAX_SIGMA_BELOW_ZERO,
+    MAX_SIGNAL,
+    MICRON,
+    MICRON_RANGE,
+    MIN_SIGNAL,
+    is_far,
+    pick_unit,
+    refuse_rows,
+    wavelength_order,
+)
 from preprocessing import rows_text
 from runio.config import clip
 from runio.log import InputError, printable
@@ -15,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 RANGES = {"m": (5e-8, 1e-4), "nm": (200.0, 13_000.0), "angstrom": (2000.0, 130_000.0)}  # of wavelengths without a unit
 GAP = 1.5  # distances to the two neighbours differ by more than this factor: there is a gap on one side
+MIN_ERROR = 1e-8  # of the depths: a smaller error vanishes in float32, and so for a network
 SAME = 0.05  # edges that are this close are the same, in widths of the narrower bin
 
 
@@ -55,7 +70,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     for role, column in values.items():
         refuse_rows(~np.isfinite(column), f"{path}: column {roles[role]!r} has missing or infinite values", table.lines)
     depth, error, depth_note = _depth_and_error(table, roles, values, depth_unit)
-    check_observed(depth, error, path, table.lines, named=columns != "auto")
+    _check_observed(depth, error, path, table.lines, named=columns != "auto")
     order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
     assumed = bin_width is None and len(wavelength) > 1
     if assumed:
@@ -68,6 +83,30 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
 
 
 # --- depths and errors ---
+
+
+def _check_observed(depth, error, name, lines, named):
+    """Refuse depths and errors (n_bins,) of one observed spectrum that no planet has.
+
+    Errors larger than the depths are possible, but the columns are more probably exchanged, unless they were ``named``.
+    """
+
+    def refuse(bad, problem):
+        refuse_rows(np.broadcast_to(bad, depth.shape), f"{name}: {problem}", lines, FILL)
+
+    middle, usual = np.median(depth), np.median(error)
+    excess = np.maximum(depth - MAX_DEPTH_RATIO * middle, middle / MAX_DEPTH_RATIO - depth)
+    beside = f"depths more than {MAX_DEPTH_RATIO:g} times, or less than a tenth of, their median"
+    refuse(not 0 < middle < 1, "median depth is not between 0 and 1 (as a fraction; is depth_unit right?)")
+    refuse(~(error > 0), "errors are not positive")
+    refuse(np.abs(depth) >= 1, "depths of the whole star (1 as a fraction) or more")
+    refuse(excess > MAX_SIGMA_BELOW_ZERO * error, beside)
+    refuse(error >= 1, "errors of the whole depth of the star (1 as a fraction) or more")
+    refuse(is_far(error / usual), f"errors more than a factor {MAX_ERROR_RATIO:g} from their median")
+    refuse(error < MIN_ERROR * middle, f"errors below {MIN_ERROR:g} of the depths")
+    refuse(usual * MAX_SIGNAL < middle, f"errors below {1 / MAX_SIGNAL:g} of the depths (variances?)")
+    exchanged = usual * MIN_SIGNAL > middle and not named
+    refuse(exchanged, "errors larger than the depths (exchanged? if not, name the columns with --columns)")
 
 
 def _depth_and_error(table, roles, values, depth_unit):
