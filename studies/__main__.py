@@ -115,13 +115,14 @@ STEPS = (
     Step(
         "sensitivity",
         20,
-        "benchmarks/results: cost of the maps, of other explanations, of a ranking",
+        "benchmarks/results: cost of the maps, of other explanations, of a ranking, of a spectrum",
         (
             "-m benchmarks.bench_sensitivity --models mlp cnn",
             "-m benchmarks.bench_sensitivity --exact",
             "-m benchmarks.bench_sensitivity --models mlp --explainers",
             "-m benchmarks.quadrature WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",
             "-m benchmarks.ranking_cost WORK/mlp",
+            "-m benchmarks.spectrum_cost",
         ),
     ),
     Step(
