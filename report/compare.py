@@ -86,7 +86,7 @@ def _networks(runs, names, found):
             "not recorded" if seconds is None else f"{seconds / 60:.1f}",
             "not recorded" if parameters is None else f"{parameters:,}",
         ])  # fmt: skip
-    head = ["Folds", "Mean R²", "Squared error / limit (median)", "Agreement (least)", *WORDS, "Minutes"]
+    head = ["Folds", "Mean R²", "Squared error / smallest possible (median)", "Agreement (least)", *WORDS, "Minutes"]
     rows = [[name, *cells] for name, cells in zip([*head, "Parameters of a network"], zip(*columns))]
     return table("The networks", ["", *map(html.escape, names)], rows, "networks", "numbers")
 

@@ -33,7 +33,7 @@ SENSITIVITY = (
     " redrawn within its error. AMP stands for atmospheric model parameter."
 )
 UP = (
-    "“From log₁₀ VMR ... up”: in all bins of predictions above this one, at least {:.0%} of the true values are within"
+    "“From log₁₀ VMR ... up”: in the bin of predictions there and in all above, at least {} of true values are within"
     " {:g} dex (see Credibility)."
 )
 BEST = (
@@ -186,7 +186,7 @@ def _notes(run, found, best):
     if looks_blue(found, run.wavelength):
         texts.append(WHY_BLUE)
     if any(one.credible_from is not None for one in found):
-        texts.append(UP.format(CREDIBILITY_DELTA, CREDIBILITY_EPS))
+        texts.append(UP.format(style.percent(CREDIBILITY_DELTA), CREDIBILITY_EPS))
     rules = ", ".join(f"{rule.meaning} {'at least' if rule.below else 'at most'} {rule.care:g}" for rule in RULES[:-1])
     texts.append(BEST.format(n=len(best.rows), rules=rules) if best else NO_BEST)
     return "".join(f"<p class='key'>{text}</p>" for text in texts)

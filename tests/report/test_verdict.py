@@ -24,6 +24,7 @@ from report.best_estimator import (
     half_of_the_map,
     verdicts,
 )
+from report.page import build_page
 from runio.results import load_run
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,31 @@ def test_a_network_that_looks_where_the_best_does_is_told_from_one_that_does_not
         bin = int(np.argmin(np.abs(np.log(run.wavelength) - np.log(low * high) / 2)))
         assert share == pytest.approx(shares(exact)[run.amp_names.index(one.amp.key), bin])
         assert optimal == pytest.approx(shares(exact)[run.amp_names.index(one.amp.key), -1 - bin])
+
+
+def test_the_page_explains_the_limit_the_rules_and_which_spectra_they_are_measured_on(tmp_path, run):
+    information(tmp_path / "information.h5", run)
+    page = build_page(run, {})
+    result = page[page.index('id="result"') : page.index("<main")]
+    assert "the limit, the smallest squared error that any estimator can have" in result
+    for text in (
+        "R² on the test spectra at least 0.7, squared error / limit at most 1.4, ",
+        f"measured on the 40 spectra with sampled posteriors, R² and the mean squared error on all {len(run.y_test)}",
+        "in all above, at least 70\N{NO-BREAK SPACE}% of true values are within 0.5 dex",
+    ):
+        assert text in page, text
+
+
+def test_a_molecule_says_from_which_abundance_on_it_is_credible(run):
+    good = Verdict(run.amp_table[0], **GOOD)
+    told = {
+        -5.0: "Trust it from log₁₀ VMR −5.0 up.",
+        np.inf: "Trust it, at no abundance to 0.5 dex.",
+        None: "Trust it.",
+    }
+    for start, text in told.items():
+        assert good._replace(credible_from=start).conclusion.replace("\N{NO-BREAK SPACE}", " ") == text
+    assert "up" not in good._replace(credible_from=-5.0, r2=0.1).conclusion
 
 
 def test_without_a_best_estimator_nothing_is_claimed_of_it(run):
