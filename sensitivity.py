@@ -131,7 +131,7 @@ def sensitivity_map(
     y_test : array of shape (N, n_AMPs) or None
         True AMPs in retrieval space (log10 VMR for molecules); used for the abundance cut only.
     org_spectrum, org_error
-        As ``spectra``, of shape (N, n_bins), and ``errors`` of `exact_map`.
+        As ``spectra``, of shape (N, n_bins), and ``errors`` of `exact_map`; groups are drawn from whole covariances.
     y_data_mean, y_data_std : array of shape (n_AMPs,) or (1, n_AMPs)
         Scaling of the AMPs, or one number for all; the mean cancels. May be None if ``scaled``.
     gases : sequence of str, optional
