@@ -83,7 +83,7 @@ BAD_OBSERVATIONS = {
     "bins bluer than the opacities": ({"wavelength": WAVELENGTH - 0.4}, "1 of 7 bins lie outside of the opacities"),
     "bins redder than the opacities": ({"wavelength": WAVELENGTH + 5}, "2 of 7 bins lie outside of the opacities"),
     "bins in disorder": ({"wavelength": WAVELENGTH[[0, 2, 1, 3, 4, 5, 6]]}, "not sorted"),
-    "one bin twice": ({"wavelength": WAVELENGTH[[0, 1, 1, 3, 4, 5, 6]]}, "1 duplicate wavelengths"),
+    "one bin twice": ({"wavelength": WAVELENGTH[[0, 1, 1, 3, 4, 5, 6]]}, "1 duplicate"),
 }
 BAD_PLANETS = {
     "unknown molecule": ("molecules.HCN", [1e-9, 1e-4], "molecules.HCN: no such setting; expected one of H2O, CH4"),
