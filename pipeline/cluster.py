@@ -326,6 +326,7 @@ class Workers(concurrent.futures.Executor):
     def _settle(self, inner, result, error):
         """Pass the end of a task on to its future."""
         from dask.distributed import KilledWorker
+        from distributed.comm import CommClosedError
 
         future, name = self._running.pop(inner, (None, None))
         if future is None:  # given up before
@@ -333,7 +334,7 @@ class Workers(concurrent.futures.Executor):
         if error is None:
             future.set_result(result)
             return
-        if isinstance(error, CANCELLED):
+        if isinstance(error, (*CANCELLED, CommClosedError)):  # CommClosedError: while its result was fetched
             error = self._broken = self._gone
         elif isinstance(error, KilledWorker):
             deaths = error.allowed_failures + 1
