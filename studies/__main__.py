@@ -107,7 +107,7 @@ STEPS = (
     ),
     Step(
         "paper",
-        20,
+        80,
         "docs/paper.md: the paper's recipe beside that of config.yaml",
         (f"-m studies.paper --ours {RUNS} --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
     ),
