@@ -25,10 +25,11 @@ def test_settings_are_chosen_without_the_test_spectra(folder):
 
 
 @pytest.mark.slow
-def test_a_row_holds_the_scores_of_its_variant(folder, monkeypatch):
+def test_rows_hold_the_scores_of_one_network_and_of_the_mean_prediction(folder, monkeypatch):
     monkeypatch.setitem(command.QUICK, "training.cv", 2)
     monkeypatch.setitem(command.QUICK, "data.size", -1)
     plain, white = (noisy_data.measure(folder, name, quick=True) for name in ("plain network", "whitened"))
-    assert plain.keys() == white.keys() >= {"variant", "spectra", "mean"} and plain["folds"] == 2
-    assert plain["mean"] != white["mean"]
-    assert all(-1 < float(row["mean"]) < 1 for row in (plain, white))
+    for rows in (plain, white):
+        assert [row["networks"] for row in rows] == [1, 2] and rows[0].keys() >= {"variant", "spectra", "mean"}
+        assert -1 < float(rows[0]["mean"]) < float(rows[1]["mean"]) < 1
+    assert plain[1]["mean"] != white[1]["mean"]
