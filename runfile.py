@@ -73,8 +73,9 @@ def parse_arguments(argv=None):
     for is_wrong, message in (
         (given.planet and (given.apply or not given.observation),
          "--planet FILE: expected --observation FILE beside it, and no --apply"),
-        (bool(given.apply or given.planet) != bool(given.observation),
-         "--apply RUN_DIR and --observation FILE go together, received one of them"),
+        (given.apply and not given.observation, "--apply RUN_DIR: expected --observation FILE beside it"),
+        (given.observation and not (given.apply or given.planet),
+         "--observation FILE: expected --apply RUN_DIR or --planet FILE beside it"),
         (given.columns and not given.observation, "--columns NAMES: expected --observation FILE beside it"),
         (given.unverified and not given.apply, "--unverified: expected --apply RUN_DIR beside it"),
         (given.planet and not 10 <= given.n <= MAX_PLANETS, f"--planet FILE: {few}"),

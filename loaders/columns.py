@@ -18,7 +18,7 @@ NAMES = {
     "width": "bandwidth width widths binwidth binwidths fullwidth halfwidth binsize hwhm instrumentwidth",
     "depth": "depth depths transitdepth trandep pltrandep trdepth tr trval td rprs2 rp/rs^2 rp/rs**2 rp2/rs2 rp^2/rs^2 "
     "rprs^2 rp/r*^2 rp/rstar^2 rp^2 rp2 rp^2value dppm spectrum instrumentspectrum",
-    "ratio": "rprs rp/rs rpr* rp/r* rprstar rp/rstar radiusratio rpvalue plratror ratror ror",
+    "ratio": "ratio rprs rp/rs rpr* rp/r* rprstar rp/rstar radiusratio rpvalue plratror ratror ror",
     "error": "error errors err errs sigma uncertainty uncertainties unc noise instrumentnoise std",
     "instrument": "instrument",
 }

@@ -187,7 +187,8 @@ def load_run(folder, unverified=False):
     """
     folder, path = Path(folder), Path(folder) / RESULTS
     if not path.is_file():
-        raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run")
+        inner = f", for instance {folder / 'run'}" if (folder / "run" / RESULTS).is_file() else ""
+        raise ValueError(f"{folder}: no results.h5 here, expected the folder of a finished run{inner}")
     config = read_yaml(folder / "config.yaml")
     if not unverified:
         refuse_changed(folder, RESULTS, "config.yaml")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import runfile
+from loaders.columns import ROLES, role_of
 from loaders.observation import Observation, match_grid, read_observation
 
 WAVELENGTH = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
@@ -285,6 +286,14 @@ def test_csv_headers(tmp_path, header, factor):
 def test_columns_are_a_flag_and_a_setting():
     flags = ["--apply", "run", "--observation", "planet.dat", "--columns", "taurex"]
     assert runfile.read_settings(runfile.parse_arguments(flags)).data.columns == "taurex"
+
+
+def test_every_role_can_be_given_by_its_name(tmp_path):
+    assert [role_of(role) for role in ROLES] == list(ROLES)
+    path = write(tmp_path, lines(WAVELENGTH, RATIO, RATIO_ERROR))
+    assert_read(read_observation(path, columns="wavelength,ratio,ratio_error"))
+    path = write(tmp_path, lines(WAVELENGTH, RATIO, 1.25 * RATIO_ERROR, -0.75 * RATIO_ERROR))
+    assert_read(read_observation(path, columns="wavelength,ratio,ratio_error_high,ratio_error_low"))
 
 
 def test_instruments_follow_their_bins(tmp_path):

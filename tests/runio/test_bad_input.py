@@ -168,11 +168,11 @@ GOOD = ("--config", "good.yaml")
     ("--output out --resume --overwrite", flags(*GOOD, "--output", "out", "--resume", "--overwrite"), "--overwrite"),
     ("--output", flags(*GOOD, "--output", ""), "--output"),
     ("--columns alone", flags(*GOOD, "--columns", "taurex"), "--columns NAMES: expected --observation FILE beside it"),
-    ("--apply out", flags(*GOOD, "--apply", "out"), "--apply RUN_DIR and --observation FILE go together"),
+    ("--apply out", flags(*GOOD, "--apply", "out"), "--apply RUN_DIR: expected --observation FILE beside it"),
     (
         "--observation planet.csv",
         flags(*GOOD, "--observation", "planet.csv"),
-        "--apply RUN_DIR and --observation FILE go together",
+        "--observation FILE: expected --apply RUN_DIR or --planet FILE beside it",
     ),
     ("an output that is not UTF-8", flags("--output", "caf\udce9"), r"text in UTF-8, received 'caf\udce9'"),
     ("ESC in the output", flags("--output", "\x1b[2J"), r"expected printable text in UTF-8, received '\x1b[2J'"),
@@ -667,6 +667,12 @@ def elsewhere(name, link):
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk"))
 
 
+def _study(folder):
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    folder.with_name("moved").rename(folder / "run")
+
+
 @attack(
     "run",
     ("x_std NaN", array("fold_0/scaler/x_std", np.nan), "fold_0/scaler/x_std: expected positive numbers, received nan"),
@@ -742,6 +748,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip(
     ("history of words", text("history_0.csv", "epoch,loss\n1,low\n"), "could not convert"),
     ("history ragged", text("history_0.csv", "epoch,loss\n1\n"), "history_0.csv: expected rows of 2 cells"),
     ("history binary", text("history_0.csv", "\udcff\udcfe"), "not a readable results file"),
+    ("the folder of a study", _study, "a finished run, for instance /"),
     ("results empty", text("results.h5", ""), "not a readable results file"),
     ("results a pipe", text("results.h5", os.mkfifo), "no results.h5 here"),
     ("results a folder", text("results.h5", os.mkdir), "no results.h5 here"),
