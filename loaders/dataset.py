@@ -119,9 +119,11 @@ def pick_unit(depth, stated, asked, name, firm):
         median = float(np.median(finite)) if finite.size else float("nan")
         unit = next((unit for unit, (low, high) in DEPTH_RANGES.items() if low <= median <= high), None)
         if unit is None:
+            ratio = "rprs" if median < 1 else "rprs [%]"
+            hint = f"; if these are radius ratios, give --columns 'wavelength,{ratio},error'" * firm  # one spectrum
             raise InputError(
                 f"{name}: the unit of the depths cannot be guessed from their median {median:.4g}; "
-                "state depth_unit as fraction, percent or ppm"
+                f"state depth_unit as fraction, percent or ppm{hint}"
             )
         logger.warning(
             "%s: depth unit guessed as %s (median %.4g); state data.depth_unit to be sure", name, unit, median

@@ -45,6 +45,7 @@ class Observation:
     note: str = ""  # which units and widths the file states and which were guessed, for reports
     instrument: np.ndarray | None = None  # (n_bins,) of str, if the file has a column "instrument"
     assumed_width: bool = False  # the file has no widths, and ``bin_width`` follows from the spacing of the bins
+    planet: str = ""  # its name, if a planet file gives it
 
 
 def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
@@ -114,7 +115,11 @@ def _depth_and_error(table, roles, values, depth_unit):
     path, ratio = table.path, "ratio" in values
     kind = "ratio" if ratio else "depth"
     name = roles[kind]
-    stated = stated_depth(table, name) or ("fraction" if ratio else None)
+    stated = stated_depth(table, name)
+    if ratio and not stated and np.median(values[kind]) > 1:
+        received = f"received a median of {np.median(values[kind]):.4g}; in per cent? then name it {name} [%]"
+        raise InputError(f"{path}: column {name!r}: expected radius ratios below 1, {received}")
+    stated = stated or ("fraction" if ratio else None)
     unit = pick_unit(values[kind], stated, depth_unit, f"{path}: column {name!r}", firm=True)
     factor = DEPTH_UNITS[unit]
     note = f"depths in {unit} ({'stated' if stated or depth_unit != 'auto' else 'guessed'})"

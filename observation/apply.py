@@ -69,11 +69,12 @@ def apply_run(
     if not np.isfinite([values, *noisy]).all():
         raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
     folds = [fold.predict(seen.depth[None], inputs)[0] for fold in folds]
+    how = {name: getattr(chosen, name) for name in ("depth_unit", "width", "columns")}  # the observation was read
     made_from = {
         "run": str(Path(run_folder).resolve()),
         "observation": str(Path(seen.name).resolve()),
         "auxiliary": auxiliary or {},
-        "settings": config.to_dict(),
+        "settings": config.to_dict() | {"data": run.config.get("data", {}) | how},
         "versions": log.versions(),
         **({"study": study} if study else {}),
     }

@@ -283,11 +283,13 @@ def _result(estimate):
 def build_page(estimate, rendered):
     """Return the page as text; ``rendered`` is {name: (Picture, PNG bytes, PNG bytes for a phone)}, in order."""
     e = estimate
+    read = [f"The spectrum was read so: {html.escape(e.observation.note)}."] if e.observation.note else []
     headline, *reasons = (html.escape(sentence) for sentence in e.consistency.sentences)
-    reasons = "".join(f"<p>{sentence}</p>" for sentence in reasons)
+    reasons = "".join(f"<p>{sentence}</p>" for sentence in [*reasons, *read])
     if e.consistency.status == INSIDE:  # when all is well, the numbers are folded away
         reasons = f"<details><summary>How this was found</summary>{reasons}</details>"
-    title = f"{Path(e.observation.name).stem}: {len(e.amp_table)} parameters from {len(e.observation.wavelength)} bins"
+    name = e.observation.planet or Path(e.observation.name).stem
+    title = f"{name}: {len(e.amp_table)} parameters from {len(e.observation.wavelength)} bins"
     first = f'<p class="status {e.consistency.status}" role="status">{headline}</p>\n{reasons}\n{_estimates(e)}'
     every = pairs(flatten(e.made_from))
     sections = [

@@ -14,7 +14,7 @@ from runio.log import InputError, as_input_error
 from simulation.ariel import AIRS_NOISE_RANGE, NOISE_FLOOR, STAR_TEMPERATURE, ariel_grid, noise
 from simulation.kdistribution import KDistributions
 from simulation.opacities import PART_RESOLUTION
-from simulation.planetfile import load_planet
+from simulation.planetfile import PlanetConfig, load_planet
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +151,7 @@ def seen_and_design(observation, planet, depth_unit="auto", width="auto", column
     config = load_planet(planet)
     with as_input_error():
         seen = read_observation(observation, depth_unit, width, columns)
+    seen = dataclasses.replace(seen, planet="" if config.name == PlanetConfig().name else config.name)
     if seen.bin_width is None:
         raise InputError(
             f"{seen.name}: one bin and no width, expected a column of widths: a survey needs the edges of the bins"

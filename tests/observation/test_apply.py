@@ -55,6 +55,8 @@ def test_an_observation_gives_amps_a_map_and_a_figure(finished, tmp_path, capsys
     assert names == answers | {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
     page = (folder / "report.html").read_text()
     assert "50 ppm on all bins" in page and "Change when replaced by the value expected from the others" in page
+    settings = [yaml.safe_load((one / "config.yaml").read_text()) for one in (run, folder)]
+    assert settings[1]["settings"]["data"] == settings[0]["data"]  # those of the run, not of --config
     with open(folder / "amps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["amp"] for row in rows] == list(data.amp_names)

@@ -95,6 +95,12 @@ def test_the_first_table_holds_estimates_errors_and_constraints_below_the_consis
     assert "&lt;b&gt;" in page and "<b>" not in page and "&lt;planet&gt;" in page
 
 
+def test_the_title_names_the_planet_of_its_file_and_how_the_table_was_read_is_said():
+    read = spectrum(planet="X <b>", note="depths in ppm (guessed); widths <")
+    page = page_of(estimate_of(observation=read))
+    assert "X &lt;b&gt;: 5 parameters" in page and "read so: depths in ppm (guessed); widths &lt;." in page
+
+
 def test_each_bin_shows_its_true_ends_its_share_and_its_depth():
     seen = spectrum(bin_width=np.full(13, 0.1), depth=np.full(13, 0.02))
     values = estimate_of(observation=seen, residuals=np.full(13, -1.25))

@@ -132,6 +132,12 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
+def test_the_observation_of_a_study_has_the_name_of_its_planet(place):
+    from simulation.design import seen_and_design
+
+    assert seen_and_design(place.observation, place.folder / "planet.yaml")[0].planet == "X b"
+
+
 def files_of(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
