@@ -137,6 +137,7 @@ def assess(run, network, seen, values, seed, made_from):
         expected=comparison and comparison.expected,
         residuals=comparison and comparison.standardised,
         made_from=made_from,
+        n_planets=len(predictions),
     )
 
 

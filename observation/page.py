@@ -13,7 +13,7 @@ from loaders.observation import Observation
 from observation import figures
 from observation.compare import INSIDE, OUTSIDE, Consistency
 from report import style
-from report.best_estimator import BLUE, MAX_RANGES, WHY_BLUE, half_of_the_map
+from report.best_estimator import BLUE, DISTRUST, MAX_RANGES, WHY_BLUE, half_of_the_map
 from report.page import CLASSES, figure_section, grid, pairs, plain, table, trusted, whole_page
 from report.pictures import Picture, among
 from report.share_panels import Steps, legend, no_bins, panel
@@ -22,6 +22,7 @@ from runio.config import flatten
 EDGE = 0.05  # of the trained range: an interval that reaches so near to its end is open there
 EXCLUDED = 1 / 3  # of the trained range, which a limit has to exclude
 SMALL, SPAN = 1e-3, 10.0  # smaller values, and those that span a larger factor, are printed with two digits each
+ENOUGH = 400  # test planets for intervals: of fewer, more than half count as similar
 MAX_UNIT = 6  # letters of a unit in the title of a panel
 NOT_COMPUTED = "<p>Not computed, because no sensitivity maps were made.</p>"
 MEASURED, UPPER, LOWER, OPEN = "measured", "upper limit (95 %)", "lower limit (95 %)", "not constrained"
@@ -54,6 +55,7 @@ class Estimate:
     redrawn: np.ndarray | None = None  # (n_amps, n_bins) change without a bin, see `observation.apply.removals`
     replaced: np.ndarray | None = None
     made_from: dict = field(default_factory=dict)  # provenance, for the end of the page
+    n_planets: int = 0  # test planets that the intervals come from
 
     @property
     def shares(self):
@@ -205,7 +207,9 @@ def _estimates(estimate):
         kind = f"{OPEN}: {ENDS_HERE}" if kind == OPEN else kind
         rows.append([plain(amp.label), value, *map(style.minus, cells), plain(unit), kind, told])
     head = ["Parameter", "Estimate", "68 % interval", "95 % interval", "Unit", "Constraint", "Verdict of the run"]
-    return table("Estimates and prediction intervals", head, rows, "answers", "values") + RULE
+    rough = f" From fewer than {ENOUGH}, 95{style.NBSP}% intervals and limits are rough." * (e.n_planets < ENOUGH)
+    used = f"<p>The intervals come from {e.n_planets} test planets.{rough}</p>" * bool(np.isfinite(e.intervals).any())
+    return table("Estimates and prediction intervals", head, rows, "answers", "values") + used + RULE
 
 
 def _change(value, estimate, k, sign=None):
@@ -273,11 +277,12 @@ def _result(estimate):
         if kind in (UPPER, LOWER):  # the log₁₀ of a mixing ratio is named before it
             log = unit.startswith("log₁₀")
             name = f"{'log₁₀ ' * log}{name} {value_text(estimate, k, '' if log else unit)}".replace(" ", style.NBSP)
-        kinds[kind].append(plain(name))
-    kinds.pop("")
+        if estimate.verdicts[k].level != DISTRUST or kind in (OPEN, ""):  # the others are named behind
+            kinds[kind].append(plain(name))
+    too_few = kinds.pop("")
     clauses = [f"<strong>{kind.capitalize()}</strong>: {', '.join(names)}." for kind, names in kinds.items() if names]
-    text = " ".join(clauses) or "There are too few test planets for intervals."
-    return f"{text} Verdict of the run: {trusted(estimate.verdicts)}."
+    text = " ".join(clauses) or "There are too few test planets for intervals." * bool(too_few)
+    return f"{text} Verdict of the run: {trusted(estimate.verdicts)}.".strip()
 
 
 def build_page(estimate, rendered):

@@ -193,6 +193,8 @@ class Verdict(NamedTuple):
             passed = [np.isfinite(value) and (value >= t if rule.below else value <= t) for t in rule[2:4]]
             if not all(passed):
                 reason = rule.reason.format(value).replace("%", f"{NBSP}%")
+                if rule.quantity == "r2" and value < 0.005:
+                    reason = "it is no better than the mean of all planets"
                 found.append((CARE if passed[1] else DISTRUST, reason))
         return found if self.agreement is not None else [*found, (CARE, UNKNOWN)]
 
@@ -205,11 +207,13 @@ class Verdict(NamedTuple):
     def conclusion(self):
         """The conclusion as a sentence with its reasons."""
         reasons = [reason for level, reason in self.broken if level == self.level][:MAX_REASONS]
-        text, start = WORDS[self.level], self.credible_from
+        text, end, start = WORDS[self.level], "", self.credible_from
         if start is not None and self.level != DISTRUST:
-            place = f" from log₁₀ VMR {start:.1f} up" if np.isfinite(start) else ", at no abundance to 0.5 dex"
-            text += place.replace("VMR ", f"VMR{NBSP}")
-        return minus(text + (f", because {' and '.join(reasons)}." if reasons else "."))
+            if np.isfinite(start):
+                text += f" from log₁₀ VMR{NBSP}{start:.1f} up"
+            else:
+                end = " Even its largest abundances are too rarely within 0.5 dex of the truth."
+        return minus(text + (f", because {' and '.join(reasons)}." if reasons else ".") + end)
 
     @property
     def how_good(self):

@@ -66,6 +66,7 @@ def estimate_of(n_bins=13, n_amps=5, **changes):
         "redrawn": np.tile(np.arange(n_bins, dtype=float), (n_amps, 1)) * 0.1,
         "replaced": replaced,
         "made_from": {"run": "runs/1"},
+        "n_planets": 400,
     }
     return Estimate(**{**values, **changes})
 
@@ -170,6 +171,22 @@ def test_limits_are_named_on_top_of_the_page_with_their_values():
     page = page_of(estimate_of(intervals=open_below, consistency=Consistency("inside", ["Consistent."], {})))
     result = page[page.index('id="result"') : page.index("<main")].replace("\N{NO-BREAK SPACE}", " ")
     assert "<strong>Upper limit (95 %)</strong>: log₁₀ H<sub>2</sub>O &lt; −4.64, " in result, result
+
+
+def test_what_the_run_does_not_trust_is_not_claimed_on_top_of_the_page():
+    good, sure = estimate_of(), Consistency("inside", ["Consistent."], {})
+    bad = [Verdict(good.amp_table[0], -0.04, []), *good.verdicts[1:]]
+    for found in (bad, [one._replace(r2=0.1) for one in good.verdicts]):
+        page = page_of(estimate_of(verdicts=found, consistency=sure))
+        claims, told = page[page.index('id="result"') : page.index("<main")].split("Verdict of the run")
+        assert "H<sub>2</sub>O" not in claims and "too few" not in claims
+        assert "o not trust</strong> " + ("H<sub>2</sub>O" if found is bad else "any of the 5") in told
+
+
+def test_the_page_says_from_how_many_planets_the_intervals_come():
+    page, few = page_of(estimate_of()), page_of(estimate_of(n_planets=60))
+    assert "come from 400 test planets" in page and "are rough" not in page
+    assert "come from 60 test planets" in few and "From fewer than 400" in few
 
 
 def test_shares_sum_to_one_and_an_estimate_that_nothing_moves_has_none():

@@ -156,12 +156,15 @@ def test_a_molecule_says_from_which_abundance_on_it_is_credible(run):
     good = Verdict(run.amp_table[0], **GOOD)
     told = {
         -5.0: "Trust it from log₁₀ VMR −5.0 up.",
-        np.inf: "Trust it, at no abundance to 0.5 dex.",
+        np.inf: "Trust it. Even its largest abundances are too rarely within 0.5 dex of the truth.",
         None: "Trust it.",
     }
     for start, text in told.items():
         assert good._replace(credible_from=start).conclusion.replace("\N{NO-BREAK SPACE}", " ") == text
     assert "up" not in good._replace(credible_from=-5.0, r2=0.1).conclusion
+    assert (
+        good._replace(r2=-0.04).conclusion == "Do not trust it, because it is no better than the mean of all planets."
+    )
 
 
 def test_without_a_best_estimator_nothing_is_claimed_of_it(run):
