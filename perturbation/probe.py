@@ -14,6 +14,7 @@ MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LS
 ROUNDING = 1e-5  # relative difference between predictions for the same spectrum that may be rounding
 COMPANY = 1e-3  # relative difference between predictions for a spectrum alone and among others that may be rounding
 BFLOAT16 = 2.0**-7  # distance of 1 to the next larger number, as ``numpy.finfo(...).eps``
+COPIES = 4  # of each probe row in one call: random predictions of all of them are hardly ever the same by chance
 SMALL = 0.1  # added to the size of predictions: those near zero are sums of larger numbers, which were rounded, too
 KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models that were called before
 
@@ -45,12 +46,13 @@ def probe_model(model, spectra, n_amps=None, auxiliary=None, layout=None, output
     if key not in known:
         predict = replace(predict, model=whole, declared=tuple(declared_inputs(whole)))
         layouts = [layout] if layout else _declared_layouts(predict.declared, n_bins)
-        known[key] = _probe(predict, spectra.astype(np.float32), auxiliary, layouts)
+        copies = None if auxiliary is None else np.tile(auxiliary, (COPIES, 1))
+        known[key] = _probe(predict, np.tile(spectra.astype(np.float32), (COPIES, 1)), copies, layouts)
     return known[key]
 
 
 def _probe(predict, rows, auxiliary, layouts):
-    """Return the `Probe` of a model that takes one or more of ``layouts``."""
+    """Return the `Probe` of a model that takes one or more of ``layouts``; ``rows`` holds each spectrum a few times."""
     ways, failures = {}, []
     for layout in layouts:
         if layout == "channel_first" and ways and len(layouts) > 1:
@@ -118,7 +120,8 @@ def _check_each_row(predict, rows, auxiliary, predictions, size):
     except Exception:  # a model that cannot take a single row may take two that are the same
         twice = np.repeat(rows[last], 2, axis=0)
         alone = predict(twice, None if auxiliary is None else np.repeat(auxiliary[last], 2, axis=0))[0]
-    difference = np.abs(alone.astype(float) - predictions[-1])
+    same = predictions.astype(float).reshape(COPIES, -1, len(size))  # (COPIES, n, n_amps)
+    difference = np.maximum(np.abs(alone.astype(float) - predictions[-1]), np.ptp(same, axis=0).max(axis=0))
     if np.all(difference <= ROUNDING * (size + SMALL)):
         return np.zeros(len(size))
     again = predict(rows.copy(), auxiliary, "the first spectra") - predictions.astype(float)  # (rows, n_amps)

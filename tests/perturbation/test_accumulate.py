@@ -104,7 +104,7 @@ def test_what_a_store_holds_is_checked_before_the_first_spectrum_is_computed(bad
             lambda x: calls.append(len(x)) or np.tanh(x) @ WEIGHTS, None, SPECTRA, ERRORS, [0, 0], UNIT, x_mean=0,
             x_std=1, store=store, rng=0, repeat=6, no_spectra=None, input_layout="flat",
         )  # fmt: skip
-    assert calls == [3, 1]  # the probe
+    assert calls == [12, 1]  # the probe
 
 
 def test_a_bar_counts_the_spectra_and_shows_the_workers(monkeypatch):

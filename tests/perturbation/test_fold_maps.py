@@ -114,7 +114,7 @@ def test_cuts_stores_workers_and_chunks_change_nothing():
 def test_networks_of_other_outputs_are_refused():
     own = networks()
     own[1]["model"] = lambda x: x[:, :2]
-    with pytest.raises(ValueError, match=r"^model: expected output \(3, 3\), received \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"^model: expected output \(12, 3\), received \(12, 2\)"):
         fold_maps(own, None, SPECTRA, ERRORS, **options())
 
 

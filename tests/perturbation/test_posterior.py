@@ -45,7 +45,7 @@ def test_maps_of_mean_and_width_of_a_gaussian(kind):
 
 
 @pytest.mark.parametrize(("output", "words"), [
-    (lambda x: x @ MEAN, r"expected samples \(rows, n_samples, n_AMPs\), received \(\d, 2\)"),
+    (lambda x: x @ MEAN, r"expected samples \(rows, n_samples, n_AMPs\), received \(\d+, 2\)"),
     (lambda x: (x @ MEAN,), r"expected a pair \(mean, spread\), received 1 outputs"),
     (lambda x: (x @ MEAN, x @ WIDTH), "expected positive standard deviations, received -"),
     (lambda x: (x @ MEAN, np.exp(x)), r"expected means and standard deviations \(rows, n_AMPs\), received"),

@@ -186,7 +186,7 @@ def test_every_bin_is_perturbed_exactly_once_per_repeat(n_bins):
     moved = []
 
     def model(x):
-        if len(x) > 3:  # not the probe
+        if len(x) > 12:  # not the probe
             moved.append(np.asarray(x)[1:, :, 0] != np.asarray(x)[0, :, 0])
         return np.ones((len(x), 3))
 
@@ -594,7 +594,9 @@ def test_a_model_is_called_by_predict_with_one_shape():
 
     shapes = set()
     run(Declared(weights), spectra, errors, repeat=101, batch_size=64)
-    assert len(shapes) == 3  # the probe, of three rows and one, and one constant shape, so that nothing is traced again
+    assert (
+        len(shapes) == 3
+    )  # the probe, of twelve rows and one, and one constant shape, so that nothing is traced again
 
 
 @pytest.mark.parametrize("repeat", [1, 7, 999, 1000, 1001, 1100, 10_000])
@@ -628,7 +630,7 @@ def test_auxiliary_inputs_are_held_fixed():
 
     def model(inputs):
         rows, second = inputs
-        assert len(second) <= 3 or (second == second[0]).all()
+        assert len(second) <= 12 or (second == second[0]).all()
         return rows[:, :, 0] @ weights * second[:, :1]
 
     result = run(model, spectra, errors, auxiliary=auxiliary)
@@ -648,12 +650,12 @@ def test_a_model_that_fits_no_layout_is_refused_with_its_own_words():
 
 def test_outputs_are_checked():
     _, spectra, errors = problem()
-    with pytest.raises(ValueError, match=r"expected output \(3, 3\), received \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"expected output \(12, 3\), received \(12, 4\)"):
         run(lambda x: np.zeros((len(x), 4)), spectra, errors)
 
     def spoils_one_row(x):
         answer = np.zeros((len(x), 3))
-        if len(x) > 3:
+        if len(x) > 12:
             answer[5, 1] = np.nan
         return answer
 
