@@ -15,7 +15,7 @@ package `perturbation`; NumPy is all that is imported.
 
 import numpy as np
 
-from perturbation.accumulate import accumulate, warn_of_rounding
+from perturbation.accumulate import accumulate, warn_of_rounding, warn_of_scatter
 from perturbation.arguments import float_array, plain_abundance, positive_number, truth
 from perturbation.directions import dragged, modes, offsets, tilt
 from perturbation.engine import halving_sizes
@@ -204,8 +204,8 @@ def sensitivity_map(
     ValueError
         If an argument is not as described, no spectrum is in an AMP's abundance range, the model's output is not
         (rows, n_AMPs) or not finite, or the prediction for a spectrum depends on the others of the call. A UserWarning
-        says that there are fewer than ``no_spectra`` spectra, that the model predicts at random, or that its numbers
-        are too coarse for their changes.
+        says that there are fewer than ``no_spectra`` spectra, that the model predicts at random (too much so for
+        the map, where that is subtracted), or that its numbers are too coarse for their changes.
 
     Notes
     -----
@@ -263,6 +263,8 @@ def fold_maps(
     keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
     totals = accumulate([own["model"] for own in networks], plan, executor, store, keep_spectra, tolerance, progress)
     warn_of_rounding(plan, totals.moments.mean)
+    if options.get("stochastic"):
+        warn_of_scatter(plan, totals)
     common = {
         "scheme": plan.scheme, "repeat": plan.repeat, "seed": plan.seed, "scaled": bool(options.get("scaled")),
         "abundance": plain_abundance(options.get("abundance")), "amp_names": tuple(amp.key for amp in plan.amps),

@@ -63,6 +63,7 @@ class Totals:
     def __init__(self, plan, keep_spectra):
         self.plan, self.used, shape = plan, plan.used, plan.shape
         self.moments = RunningMoments(*shape, min(len(self.used), JACKKNIFE_GROUPS))
+        self.row_sums = RunningMoments(shape[0], 1, 1)  # of each AMP's map over all columns
         self.others = np.zeros((plan.n_arrays - 1, *shape))  # of the arrays beside the map
         # Maps of the spectra that were added, NaN where one does not enter an AMP
         self.per_spectrum = np.full((len(self.used), *shape), np.nan) if keep_spectra else None
@@ -114,18 +115,17 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
         from tqdm import tqdm
 
         maps = bar = tqdm(maps, total=len(used), unit="spectrum", desc="sensitivity")
-    row_sums = RunningMoments(len(plan.unit), 1, 1)  # of each AMP's map over all bins
+    row_sums = totals.row_sums
     enters_all = plan.wanted.all(axis=1)
     for k, (arrays, row) in enumerate(zip(maps, used)):
         if bar is not None and hasattr(executor, "n_workers"):
             bar.set_postfix(workers=executor.n_workers, refresh=False)
         rows = slice(None) if enters_all[row] else np.flatnonzero(plan.wanted[row])
         totals.add(k, arrays, rows)
-        if tolerance is not None:
-            row_sums.add(arrays[0].sum(axis=1, keepdims=True), rows)
-            if row_sums.within(tolerance):
-                totals.used = totals.used[: k + 1]
-                break
+        row_sums.add(arrays[0].sum(axis=1, keepdims=True), rows)
+        if tolerance is not None and row_sums.within(tolerance):
+            totals.used = totals.used[: k + 1]
+            break
     return totals
 
 
@@ -164,13 +164,31 @@ def warn_of_rounding(plan, spectrum_maps):
     small = moved & (spectrum_maps < (4 * plan.step) ** 2)
     lost = [k for k, row in enumerate(small) if 2 * row.sum() > moved[k].sum()] if small.any() else []
     if lost:
-        names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in lost]
         warnings.warn(
-            f"model: expected predictions finer than their changes, received {', '.join(dict.fromkeys(names))} in steps"
+            f"model: expected predictions finer than their changes, received {_names(plan, lost)} in steps"
             f" of about {plan.step[lost].max():.1g} (scaled units) while half of the bins change them by four"
             " steps at most: return float32 or float64, and AMPs scaled to numbers of order one",
             stacklevel=4,
         )
+
+
+def warn_of_scatter(plan, totals):
+    """Warn of AMPs whose maps are lost in the random part of predictions: the sum is below 3 of its standard errors."""
+    rows, counts = totals.row_sums, totals.moments.count[:, 0]
+    with np.errstate(invalid="ignore"):
+        lost = np.flatnonzero((rows.mean < 3 * rows.standard_error)[:, 0] | (rows.mean[:, 0] < 0))
+    if lost.size:
+        warnings.warn(
+            f"stochastic: expected maps of at least 3 standard errors, received less for {_names(plan, lost)} from"
+            f" {counts[lost].min()} spectra, whose shares mean little: more samples per prediction, or more spectra",
+            stacklevel=4,
+        )
+
+
+def _names(plan, rows):
+    """Return the names of the AMPs of some rows, each once."""
+    names = [plan.amps[k % plan.n_amps].key if plan.amps else f"AMP {k % plan.n_amps}" for k in rows]
+    return ", ".join(dict.fromkeys(names))
 
 
 SETTINGS = ("scheme", "repeat", "scaled", "abundance", "amp_names", "nodes", "rule")

@@ -75,6 +75,7 @@ def test_random_predictions_are_told_subtracted_or_averaged():
     for way, added in ((None, 14 / 15 * size**2), ("subtract", 0.0), (20, 14 / 15 * size**2 / 20)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if way is None else "error")
+            warnings.filterwarnings("ignore", "stochastic: ")  # said below
             maps = np.array([run(noisy(size, seed), stochastic=way).mean for seed in seeds])
         found = ((maps - TRUTH) / UNIT[:, None] ** 2).mean(axis=(1, 2))
         assert abs(found.mean() - added) < 4 * found.std(ddof=1) / np.sqrt(len(seeds)), way
@@ -89,6 +90,12 @@ def test_random_predictions_that_may_be_the_same_by_chance_are_told():
         rng = np.random.default_rng(seed)
         with pytest.warns(UserWarning, match="received random ones"):  # dropout of a fifth of the outputs
             run(lambda x: linear(x) * (rng.random((len(x), N_AMPS)) > 0.2), no_spectra=1, input_layout="flat")  # noqa: B023
+
+
+def test_maps_that_are_lost_in_the_random_part_are_told():
+    lost = noisy(np.array([0.0, 3.0]))
+    with pytest.warns(UserWarning, match=r"^stochastic: expected maps .* for AMP 1 from 5 spectra.*more samples"):
+        run(lost, stochastic="subtract")
 
 
 def test_what_is_not_random_is_not_called_so():
