@@ -146,13 +146,13 @@ class SensitivityMap:
 
     def __repr__(self):
         width = max(map(len, self.rows))
-        lines = [f"  {name:{width}}  {', '.join(parts)}" for name, parts in self._largest()]
+        lines = [f"  {name:{width}}  {total}{', '.join(parts)}" for name, total, *parts in self._largest()]
         return "\n".join([f"SensitivityMap: {self._title()}", *lines])
 
     def _repr_html_(self):
         lines = [
-            f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{part}</td>' for part in parts)}</tr>"
-            for name, parts in self._largest()
+            f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{part}</td>' for part in parts if part)}</tr>"
+            for name, *parts in self._largest()
         ]
         return f"<table><caption>{html.escape(self._title())}</caption>{''.join(lines)}</table>"
 
@@ -166,12 +166,15 @@ class SensitivityMap:
         return f"{n_amps} AMPs, {n_columns} {columns}; {SCHEMES[self.scheme]}, {work}; {spectra}{unit}"
 
     def _largest(self):
-        """Yield the name of each AMP and its largest columns in words."""
+        """Yield the name of each AMP, how far all bins together move it, and its largest columns, in words."""
         tested = np.isfinite(self.mean).any(axis=0).sum()
         what = "direction" if self.scheme == "directions" else "bin"
         shares, errors = (None, None) if self.share_error is None else self.shares()
         for row, (name, columns) in enumerate(zip(self.rows, self.top(min(TOP, tested)))):
-            parts = []
+            total = ""
+            if self.scheme == "single" and not np.isnan(sum_of_bins := self.mean[row].sum()):
+                total = f"noise moves it by {np.sqrt(max(sum_of_bins, 0)):.2g}; "
+            parts = [total]
             for column in columns:
                 size = f"{self.mean[row, column]:.3g}"
                 if errors is not None and np.isfinite(shares[row, column]):
@@ -179,7 +182,7 @@ class SensitivityMap:
                     size = f"{100 * shares[row, column]:.1f}{error} %"
                 place = f"{what} {column}" if self.wavelength is None else f"{self.wavelength[column]:.4g} micron"
                 parts.append(f"{place}: {size}")
-            yield name, parts
+            yield name, *parts
 
     def shares(self):
         """Share of each bin in the sum of its AMP's row, with standard errors: how bins differ.

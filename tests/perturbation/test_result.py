@@ -135,11 +135,12 @@ def test_a_map_is_printed_in_a_line_for_each_amp():
     assert first == "SensitivityMap: 2 AMPs, 12 bins; each bin alone, 5 nodes; 20 spectra"
     column, share, error = result.top(1)[0, 0], *(100 * array[0] for array in result.shares())
     largest = f"{WAVELENGTH[column]:.4g} micron: {share[column]:.1f} ± {error[column]:.1f} %"
-    assert water.startswith(f"  H2O  {largest}, ") and temperature.startswith("  Tp   ")
+    total = f"noise moves it by {np.sqrt(result.mean[0].sum()):.2g}; "
+    assert water.startswith(f"  H2O  {total}{largest}, ") and temperature.startswith("  Tp   noise moves it by ")
     table = result._repr_html_()
-    assert table.count("<tr>") == 2 and f"<td>{largest}</td>" in table
+    assert table.count("<tr>") == 2 and f"<td>{total}</td><td>{largest}</td>" in table
     odd = run(gases=["<b>", "x"], groups=[[3]], repeat=1, no_spectra=1, rng=0)
-    assert "&lt;b&gt;" in odd._repr_html_() and "1 spectrum" in repr(odd) and "bin 3: 100.0 %" in repr(odd)
+    assert "&lt;b&gt;" in odd._repr_html_() and "1 spectrum" in repr(odd) and ">  bin 3: 100.0 %" in repr(odd)
 
 
 def test_a_row_is_found_by_the_name_of_its_amp():
