@@ -75,7 +75,7 @@ def read_observation(path, depth_unit="auto", width="auto", columns="auto"):
     order, wavelength, bin_width, note = _bins(table, roles, values, width, kind)
     assumed = bin_width is None and len(wavelength) > 1
     if assumed:
-        bin_width, note = _spacing_widths(wavelength), "widths from the spacing of the bins"
+        bin_width, note = spacing_halves(wavelength).sum(axis=0), "widths from the spacing of the bins"
         logger.warning("%s: no widths in the file: bins are taken to reach half way to their neighbours", path)
     if instrument is not None:  # names short enough for a legend
         instrument = np.array([clip(printable(cell.strip()), 40) for cell in table.columns[instrument]])[order]
@@ -224,12 +224,11 @@ def _full_width(values, place, column, asked, kind, name, lines):
     return full, f"{found} widths ({'stated' if stated or asked != 'auto' else 'guessed'})"
 
 
-def _spacing_widths(wavelength):
-    """Return widths (n_bins,) of bins whose edges are half way between centres; a gap does not widen its neighbours."""
+def spacing_halves(wavelength):
+    """Return how far bins whose edges are half way between centres reach down and up (2, n_bins), but into no gap."""
     half = np.diff(wavelength) / 2
-    left, right = np.append(half[0], half), np.append(half, half[-1])
-    gap = np.maximum(left, right) > GAP * np.minimum(left, right)
-    return np.where(gap, 2 * np.minimum(left, right), left + right)
+    sides = np.array([np.append(half[0], half), np.append(half, half[-1])])
+    return np.where(sides.max(axis=0) > GAP * sides.min(axis=0), sides.min(axis=0), sides)
 
 
 # --- the grid of a trained network ---

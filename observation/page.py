@@ -9,7 +9,7 @@ import numpy as np
 from common.files import written_whole
 from common.metrics import shares
 from constants import AMP, BANDS
-from loaders.observation import Observation
+from loaders.observation import Observation, spacing_halves
 from observation import figures
 from observation.compare import INSIDE, OUTSIDE, Consistency
 from report import style
@@ -64,8 +64,13 @@ class Estimate:
 
     @property
     def ends(self):
-        """Lower and upper end of each bin, (n_bins, 2), micron."""
-        return style.bin_ends(self.observation.wavelength, self.observation.bin_width)
+        """Lower and upper end of each bin, (n_bins, 2), micron; assumed ones are half way between the centres."""
+        seen = self.observation
+        if seen.assumed_width and seen.bin_width is not None:
+            down, up = spacing_halves(seen.wavelength)
+            if np.allclose(down + up, seen.bin_width):  # and not those of a run that knows them
+                return np.stack([seen.wavelength - down, seen.wavelength + up], axis=1)
+        return style.bin_ends(seen.wavelength, seen.bin_width)
 
 
 def make_pictures(estimate, width=style.TWO_COLUMNS):

@@ -8,7 +8,7 @@ import pytest
 from example_runs import CENTRE, WIDTH, names
 
 from constants import AMPS, amp
-from loaders.observation import Observation
+from loaders.observation import Observation, spacing_halves
 from observation.apply import directions
 from observation.compare import Consistency
 from observation.page import (
@@ -25,6 +25,7 @@ from observation.page import (
     write_page,
 )
 from report.best_estimator import Verdict
+from report.style import have_gaps
 
 
 def spectrum(n_bins=13, **changes):
@@ -111,6 +112,18 @@ def test_each_bin_shows_its_true_ends_its_share_and_its_depth():
     shown = [re.sub("<[^>]+>", "", one) for one in re.findall('<text class="bin".*?</text>', panels)]
     assert shown.count(text) == 4 and len(shown) == 4 * 13  # the last estimate is not sensitive to a bin
     assert "measured. Half of its sensitivity is at 11.9–12.1 µm." in panels and "Not sensitive to any bin" in panels
+
+
+def test_bins_of_assumed_widths_touch_half_way_and_known_widths_are_kept():
+    place = np.array([0.867, 0.925, 0.983, 1.041, 1.091, 1.147, 1.2165, 1.2855, 2.0])
+    width, middle = spacing_halves(place).sum(axis=0), (place[:-2] + place[1:-1]) / 2
+    seen = dict.fromkeys(("depth", "error"), np.ones(9)) | {"wavelength": place, "name": "", "assumed_width": True}
+    ends = estimate_of(9, observation=Observation(bin_width=width, **seen)).ends
+    np.testing.assert_allclose(ends[1:-1, 0], middle)
+    np.testing.assert_allclose(ends[:-2, 1], middle)
+    assert ends[-2, 1] == pytest.approx(1.2855 + 0.0345) and not have_gaps(ends)[:-1].any() and have_gaps(ends)[-1]
+    known = estimate_of(9, observation=Observation(bin_width=0.5 * width, **seen)).ends
+    np.testing.assert_allclose(known[:, 1] - place, width / 4)
 
 
 def test_values_that_span_orders_of_magnitude_have_two_digits_each():
