@@ -13,6 +13,8 @@
 package `perturbation`; NumPy is all that is imported.
 """
 
+import warnings
+
 import numpy as np
 
 from perturbation.accumulate import accumulate, warn_of_rounding, warn_of_scatter
@@ -29,6 +31,8 @@ __all__ = [
     "compute_sensitivty_std", "dragged", "exact_map", "fold_maps", "halving_sizes", "load_keras", "modes", "offsets",
     "posterior_summary", "sensitivity_map", "tilt",
 ]  # fmt: skip
+
+MAX_MICRON = 200  # larger numbers are likely to be nanometres, Angstroms or wave numbers
 
 
 def exact_map(
@@ -259,6 +263,8 @@ def fold_maps(
         raise ValueError("rng: expected the seed of the maps in store, received None")
     if wavelength is not None:
         wavelength = float_array("wavelength", wavelength, f"({plan.x_mean.shape[1]},)", 1, plan.x_mean.shape[1])
+        if wavelength.max() > MAX_MICRON:
+            warnings.warn(f"wavelength: expected micron, received numbers up to {wavelength.max():g}", stacklevel=3)
         wavelength = None if plan.scheme == "directions" else wavelength
     keep_spectra, progress = truth("keep_spectra", keep_spectra), truth("progress", progress)
     totals = accumulate([own["model"] for own in networks], plan, executor, store, keep_spectra, tolerance, progress)

@@ -169,6 +169,11 @@ def test_wavelengths_travel_with_the_map(tmp_path):
         run(wavelength=[1, 2, 3])
 
 
+def test_wavelengths_in_another_unit_are_told():
+    with pytest.warns(UserWarning, match=r"^wavelength: expected micron, received numbers up to"):
+        run(wavelength=1000 * WAVELENGTH)
+
+
 def test_saved_map_carries_all_arrays(tmp_path):
     result = run()
     result.save(tmp_path / "map.h5")
