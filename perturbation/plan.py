@@ -163,7 +163,9 @@ def make_plan(
 def _what_moves(errors, covariance, directions, scheme, groups, n, n_bins):
     """Return the argument that moves the spectra, and the plan's noise, is_covariance, labels, shuffle and scheme."""
     labels, shuffle, scheme = arguments.group_labels(scheme, groups, n_bins)
-    if errors is not None or directions is None:
+    if errors is None and directions is None:
+        raise ValueError("org_error: expected an array, required unless directions are given, received None")
+    if errors is not None:
         noise, is_covariance = arguments.errors_or_covariances(errors, n, n_bins, covariance)
     if directions is None:
         return "org_error", noise, is_covariance, labels, shuffle, scheme

@@ -118,7 +118,8 @@ class Predictor:
             return model.predict
         if callable(model):
             return model
-        raise ValueError(f"model: expected .predict, or a callable, received {type(model).__name__}")
+        samples = "; for samples, give posterior_summary a function" if hasattr(model, "sample") else ""
+        raise ValueError(f"model: expected .predict, or a callable, received {type(model).__name__}{samples}")
 
     @property
     def fixed_rows(self):
@@ -159,6 +160,11 @@ class Predictor:
         """Call the model with one block of rows; return its output as numbers (rows, n_amps)."""
         try:
             output = self.function(self.inputs(rows, auxiliary))
+        except TypeError as error:
+            if "must be Tensor" not in str(error):
+                raise
+            words = f"expected a function of arrays, received the error: {error}"
+            raise ValueError(f"model: {words}; give the PyTorch module itself") from error
         except StopIteration:  # it would end a loop over chunks as if all were done
             raise ValueError(f"model: expected predictions for {name}, received StopIteration") from None
         arrays = [as_floats(part) for part in chosen_outputs(output, self.output)]
@@ -168,7 +174,8 @@ class Predictor:
         if not fits or self.n_amps not in (None, sum(array.shape[1] for array in arrays)):
             columns = "n_AMPs" if self.n_amps is None else self.n_amps
             received = " and ".join(str(array.shape) for array in arrays)
-            raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {received}")
+            samples = "; for samples, give posterior_summary(model)" if any(array.ndim == 3 for array in arrays) else ""
+            raise ValueError(f"model: expected output ({len(rows)}, {columns}), received {received}{samples}")
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
 
     def inputs(self, rows, auxiliary=None):
@@ -317,6 +324,9 @@ class PosteriorSummary:
     def __call__(self, inputs):
         """Return the means, then the log standard deviations, of the predictions for ``inputs``, (rows, 2 n_AMPs)."""
         mean, width = _moments(Predictor(self.model, None, "flat").function(inputs))
+        n = len(inputs[0] if isinstance(inputs, list) else inputs)
+        if not isinstance(inputs, Mapping) and mean.ndim == 2 and len(mean) != n:
+            raise ValueError(f"model: expected samples or moments of {n} rows, received {len(mean)}: swap the axes")
         if mean.shape != width.shape or mean.ndim != 2:
             raise ValueError(
                 f"model: expected means and standard deviations (rows, n_AMPs), received {mean.shape} and {width.shape}"

@@ -47,6 +47,7 @@ def test_maps_of_mean_and_width_of_a_gaussian(kind):
 @pytest.mark.parametrize(("output", "words"), [
     (lambda x: x @ MEAN, r"expected samples \(rows, n_samples, n_AMPs\), received \(\d+, 2\)"),
     (lambda x: (x @ MEAN,), r"expected a pair \(mean, spread\), received 1 outputs"),
+    (lambda x: np.ones((5, len(x), 1)) * np.eye(5, 2)[:, None], "expected .* of 12 rows, received 5: swap the axes"),
     (lambda x: (x @ MEAN, x @ WIDTH), "expected positive standard deviations, received -"),
     (lambda x: (x @ MEAN, np.exp(x)), r"expected means and standard deviations \(rows, n_AMPs\), received"),
 ])  # fmt: skip

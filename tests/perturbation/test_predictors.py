@@ -83,6 +83,9 @@ def test_predict_comes_before_a_call_and_one_of_them_there_must_be():
     called = types.SimpleNamespace(predict=None)
     with pytest.raises(ValueError, match=r"^model: expected .predict, or a callable, received SimpleNamespace$"):
         answer(called)
+    called.sample = np.zeros
+    with pytest.raises(ValueError, match=r"received SimpleNamespace; for samples, give posterior_summary a function"):
+        answer(called)
 
 
 def test_one_column_may_come_flat():
@@ -108,7 +111,10 @@ def test_numbers_of_other_types_become_floats(dtype):
         (lambda x: [[1, 2], [3]], "expected an array, received list"),
         (lambda x: summed(x)[:2], r"expected output \(3, 2\), received \(2, 2\)"),
         (lambda x: summed(x)[:, :1], r"expected output \(3, 2\), received \(3, 1\)"),
-        (lambda x: summed(x)[None], r"expected output \(3, 2\), received \(1, 3, 2\)"),
+        (
+            lambda x: summed(x)[None],
+            r"expected .*, received \(1, 3, 2\); for samples, give posterior_summary\(model\)$",
+        ),
         (lambda x: next(iter(())), "expected predictions for these, received StopIteration"),
         (
             lambda x: np.where(summed(x) == 22, np.inf, summed(x)),
@@ -119,6 +125,16 @@ def test_numbers_of_other_types_become_floats(dtype):
 def test_answers_that_are_none_are_refused_in_one_line(output, line):
     with pytest.raises(ValueError, match=f"^model: {line}"):
         answer(output, name="these")
+
+
+def test_functions_that_hand_arrays_to_pytorch_are_told_to_give_the_module():
+    def handed_on(x):
+        raise TypeError("linear(): argument 'input' (position 1) must be Tensor, not numpy.ndarray")
+
+    with pytest.raises(ValueError, match=r"^model: expected .* must be Tensor.*; give the PyTorch module itself$"):
+        probe(handed_on)
+    with pytest.raises(TypeError, match=r"^another$"):
+        answer(lambda x: (_ for _ in ()).throw(TypeError("another")))
 
 
 def test_any_number_of_columns_is_taken_where_none_is_known():
