@@ -298,7 +298,7 @@ class SensitivityMap:
         figure = axes[0].figure
         if ax is None:
             figure.supxlabel("Bin or direction" if wavelength is None else "Wavelength (micron)")
-            figure.supylabel("Share of the AMP's sensitivity (%)")
+            figure.supylabel("Share of the AMP's sensitivity (%)" if len(axes) > 3 else "Share (%)")  # one row is low
         return figure
 
     def _checked(self, wavelength):

@@ -108,6 +108,7 @@ def test_plot_draws_the_shares_with_their_errors_over_the_bands():
     np.testing.assert_allclose(drawn[:, 1], 100 * result.shares()[0][0])
     assert len(water.patches) > 0 and len(temperature.patches) == 0  # bands are known of molecules only
     assert water.get_xscale() == "log" and "micron" in figure.get_supxlabel()
+    assert figure.get_supylabel() == "Share (%)"  # a longer one is cut beside a single row
     assert not result.plot(WAVELENGTH, bands=False).axes[0].patches
     assert result.plot().axes[0].get_xscale() == "linear"
     with pytest.raises(ValueError, match=r"^wavelength: expected shape \(12,\), received \(3,\)"):
