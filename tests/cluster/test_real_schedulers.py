@@ -166,7 +166,7 @@ def test_dask_jobqueue_with_a_job_cancelled_in_the_middle(place, cluster, refere
         "cores=8, processes=8": "cores=1, processes=1", "16GB": "2GB", "jobs=4": "jobs=2",
     }  # fmt: skip
     script = run_script(adapted(script, changes), "submit.py", place, cluster)
-    maps = place / "jobqueue/.unfinished/maps_sensitivity_0.bin"
+    maps = place / "jobqueue/.unfinished/maps_sensitivity.bin"
     slurm.wait_for(lambda: maps.is_file() and maps.stat().st_size > 100_000, PATIENCE, f"maps; {said(place)}")
     working = [job for job, (name, state) in slurm.jobs(cluster).items() if "dask" in name and state == "RUNNING"]
     assert len(working) == 2
