@@ -7,7 +7,7 @@ from example_runs import write_run
 
 from constants import amp
 from report import map_figures, page
-from report.pictures import LOSS, make_figures
+from report.pictures import LOSS, MAKERS, TWO_COLUMNS, make_figures
 from runio.config import Config, TrainingConfig
 from runio.results import load_run
 
@@ -15,10 +15,21 @@ SMALL = {"n_amps": 2, "n_bins": 5, "n_folds": 1, "n_test": 30}
 MAPS = ("sensitivity_curves", "sensitivity_profiles", "sensitivity_heatmap", "response_map")
 
 
+class Pictures(dict):
+    """Pictures of a run, each drawn when it is asked for."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def __missing__(self, name):
+        self[name] = MAKERS[name](self.run, TWO_COLUMNS)
+        return self[name]
+
+
 def example(folder, **changes):
     """Return a small run as it is read from its folder, and its pictures."""
     run = load_run(write_run(folder / "run", **{**SMALL, **changes}))
-    return run, make_figures(run, "all")
+    return run, Pictures(run)
 
 
 def said(picture):
@@ -95,10 +106,10 @@ def test_groups_and_floor_are_named_only_where_bins_moved_together(tmp_path, sch
 
 def test_repeats_are_named_only_where_something_was_drawn(tmp_path):
     folder = write_run(tmp_path / "run", **SMALL, scheme="single")
-    assert "single, 20 repeats, " in make_figures(load_run(folder))["sensitivity_curves"].shows
+    assert "single, 20 repeats, " in Pictures(load_run(folder))["sensitivity_curves"].shows
     with h5py.File(folder / "results.h5", "a") as file:
         file["fold_0/sensitivity"].attrs.update(nodes=5, rule="hermite", repeat=0)
-    shows = make_figures(load_run(folder, unverified=True))["sensitivity_curves"].shows
+    shows = Pictures(load_run(folder, unverified=True))["sensitivity_curves"].shows
     assert "single, 5 nodes of quadrature (hermite), " in shows and "repeat" not in shows
 
 
@@ -107,7 +118,7 @@ def test_the_number_of_spectra_spans_the_amps_and_the_folds(tmp_path):
     with h5py.File(folder / "results.h5", "a") as file:
         file["fold_0/sensitivity"].attrs["n_spectra"] = [20, 21]
         file["fold_1/sensitivity"].attrs["n_spectra"] = [12, 30]
-    pictures = make_figures(load_run(folder, unverified=True), "all")
+    pictures = Pictures(load_run(folder, unverified=True))
     assert "20 repeats, 12 to 30 noise-free test spectra, mean of 2 folds" in pictures["sensitivity_profiles"].shows
     assert "averaged over the first 5 noise-free test spectra (mean of 2 folds)" in pictures["response_map"].shows
 
@@ -126,7 +137,7 @@ def test_inputs_that_the_response_map_holds_still_are_named(tmp_path):
 def test_marks_of_the_kept_epoch_are_named_only_where_there_are_any(tmp_path):
     folder = write_run(tmp_path / "run", **SMALL)
     (folder / "history_0.csv").write_text("epoch,loss\n0,1.0\n1,0.5\n")
-    assert "Marks" not in make_figures(load_run(folder))["loss_curves"].shows
+    assert "Marks" not in Pictures(load_run(folder))["loss_curves"].shows
 
 
 def test_one_sensitive_bin_of_many_is_not_called_insensitive():
@@ -141,7 +152,7 @@ def test_one_sensitive_bin_of_many_is_not_called_insensitive():
 
 def test_every_caption_is_whole_sentences(tmp_path):
     for changes in ({}, {"n_folds": 2, "survey_noisy": True, "scheme": "single", "settings": {"training": {}}}):
-        _, pictures = example(tmp_path / str(len(changes)), **changes)
-        for name, picture in pictures.items():
+        run, _ = example(tmp_path / str(len(changes)), **changes)
+        for name, picture in make_figures(run, "all").items():
             for text in (picture.shows, picture.read):
                 assert text.endswith(".") and "  " not in text and " ." not in text and "None" not in text, (name, text)
