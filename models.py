@@ -134,6 +134,8 @@ def build_model(name, n_bins, n_amps, n_auxiliary=0, whitening=None, seed=None, 
     """
     if name not in NETWORKS:
         raise ValueError(f"model: expected one of {', '.join(NETWORKS)}, received {name!r}")
+    if n_bins < 1 or n_amps < 1:
+        raise ValueError(f"n_bins and n_amps: expected at least 1, received {n_bins} and {n_amps}")
     if settings.get("activation") == "auto":
         del settings["activation"]
     x = inputs = spectrum = keras.Input((n_bins, 1), name="spectrum")

@@ -164,7 +164,11 @@ def train_network(config, split, folder, k, on_epoch=lambda row: None, until=Non
     logger.info("fold %d: training the %s on %d spectra, validating on %d", k, config.model.name, n_train, n_valid)
     build = network_builder(config, data, fold, k)
     with open(Path(folder) / f".fold_{k}.lock", "w") as file:  # a worker that is believed lost may still be training it
-        lock_file(file, wait=True)
+        try:
+            lock_file(file)
+        except BlockingIOError:
+            logger.warning("fold %d: another process is still training it; waiting until that ends", k)
+            lock_file(file, wait=True)
         return training.train_fold(build, data, fold, config.training, config.seed, folder, k, on_epoch, until)
 
 

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import threading
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from synthetic import dataset
 
 pytest.importorskip("keras")
 
+from common.files import lock_file
 from models import build_model
 from pipeline import training
-from pipeline.folds import network_builder
+from pipeline.folds import network_builder, train_network
 from preprocessing import Fold, Scaler, split_folds, split_test
 from runio.config import Config, TrainingConfig
 from runio.results import read_history
@@ -286,6 +289,17 @@ def test_activation_of_the_mlp_is_relu_for_noisy_spectra_that_are_not_whitened(n
     config.model.whiten, config.model.mlp.activation = whiten, asked
     network = network_builder(config, data, Fold.of(data, np.arange(40), np.arange(40, 50)), 0)()
     assert network.get_layer("dense_1").activation.__name__ == expected
+
+
+def test_a_fold_that_another_process_trains_is_waited_for_and_said(tmp_path, monkeypatch, caplog):
+    data = dataset(n=50)
+    split = SimpleNamespace(data=data, folds=[Fold.of(data, np.arange(40), np.arange(40, 50))])
+    monkeypatch.setattr(training, "train_fold", lambda *_: "trained")
+    with open(tmp_path / ".fold_0.lock", "w") as held:
+        lock_file(held)
+        threading.Timer(0.2, held.close).start()
+        assert train_network(Config(), split, tmp_path, 0) == "trained"
+    assert "fold 0: another process is still training it; waiting until that ends" in caplog.text
 
 
 def test_spectra_that_hold_noise_are_validated_once_each():

@@ -115,6 +115,11 @@ def test_defaults_of_the_builders_are_those_of_the_settings(name):
     assert defaults == {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
+def test_a_network_without_bins_or_amps_is_refused():
+    with pytest.raises(ValueError, match="n_bins and n_amps: expected at least 1, received 0 and 2"):
+        models.build_model("mlp", 0, 2)
+
+
 def test_auxiliary_inputs_reach_the_answer():
     model = models.build_model("cnn", 13, 2, n_auxiliary=3)
     x = np.zeros((1, 13, 1), np.float32)
