@@ -44,6 +44,7 @@ SEED_RUNS = " ".join(f"WORK/mlp_seed{seed}" for seed in (1, 2))
 OTHERS = " ".join(
     f"WORK/tuning/{name}_config_yaml_{seed}" for name, seed in (*(("mlp", k) for k in range(3)), ("cnn", 0))
 )
+SEEN = "data/observations"
 STEPS = (
     Step("mlp", 2, "the first command: README, docs/science.md", (_run("mlp"),)),
     Step("cnn", 7, "five folds of the cnn", (_run("cnn", "--model cnn"),)),
@@ -81,7 +82,15 @@ STEPS = (
         "docs/explanations.md, second half",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
-    Step("tuning", 15, "results/tuning, docs/science.md", ("-m studies.tuning --work WORK/tuning",)),
+    Step(
+        "tuning",
+        16,
+        "results/tuning, docs/science.md",
+        (
+            "-m studies.tuning --seeds 1 --only mlp third 'cnn: config' --work WORK/tuning",
+            "-m studies.tuning --seeds 3 --only 'mlp: config' --work WORK/tuning",
+        ),
+    ),
     Step("pairs", 6, "results/pairs: batch size and rate", ("-m studies.pairs", "-m studies.pairs --full")),
     Step(
         "explanations",
@@ -110,6 +119,20 @@ STEPS = (
         80,
         "docs/paper.md: the paper's recipe beside that of config.yaml",
         (f"-m studies.paper --ours {RUNS} --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
+    ),
+    Step(
+        "best_fit",
+        1,
+        "results/best_fit.csv, docs/your_planet.md",
+        tuple(
+            f"-m studies.best_fit --store --observation {SEEN}/{seen}.ecsv --planet {SEEN}/{planet}.yaml"
+            for seen, planet in (
+                ("wasp39b_prism", "wasp39b_jwst"),
+                ("wasp39b_prism", "wasp39b"),
+                ("wasp39b_jwst", "wasp39b_jwst"),
+                ("wasp107b", "wasp107b"),
+            )
+        ),
     ),
     Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
     Step(

@@ -1,22 +1,26 @@
 """What a model leaves unexplained, bin by bin: the best planet of the priors for an observed spectrum.
 
     python -m studies.best_fit --observation data/observations/wasp39b_prism.ecsv \
-        --planet data/observations/wasp39b_jwst.yaml
+        --planet data/observations/wasp39b_jwst.yaml [--store]
 
 Least squares with the true forward model, from the best few of random planets of the priors; offsets between
 instruments are part of the covariance of the errors. Printed: chi2, the parameters, and the bins that are furthest off
 in standard deviations, after the most likely offsets. It needs no survey and no network, and takes about a minute. The
-best planet is no estimate: with this many parameters it can lie far out in a wide posterior.
+best planet is no estimate: with this many parameters it can lie far out in a wide posterior. With --store, chi2 and the
+bins go into studies/results/best_fit.csv, where rows of other files stay.
 """
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from studies.command import study_parser
+from studies.command import RESULTS, study_parser
+from studies.tables import data_frame, replaced_rows, write_csv
 
 MAX_CALLS = 20  # of the forward model's derivatives, per start
+WORST = 10  # bins that are named
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def main():
     parser.add_argument("--observation", required=True, help="table of the observation")
     parser.add_argument("--planet", required=True, help="its planet file")
     parser.add_argument("--starts", type=int, default=2, help="planets to start from (default %(default)s)")
+    parser.add_argument("--store", action="store_true", help="put the numbers into studies/results/best_fit.csv")
     arguments = parser.parse_args()
     from loaders.observation import read_observation
     from simulation.design import survey_design
@@ -83,8 +88,16 @@ def main():
     print(f"chi2 {fit.chi2:.1f} of {len(seen.depth)} bins and {len(fit.amps)} parameters")
     print("  ".join(f"{name} {value:.4g}" for name, value in zip(design.priors, fit.amps)))
     instruments = [""] * len(seen.depth) if seen.instrument is None else seen.instrument
-    for i in np.argsort(-np.abs(fit.residuals))[:10]:
-        print(f"{seen.wavelength[i]:8.4f} micron {fit.residuals[i]:+5.1f} sigma  {instruments[i]}")
+    worst = [
+        f"{seen.wavelength[i]:.4f} micron {fit.residuals[i]:+.1f} sigma {instruments[i]}".strip()
+        for i in np.argsort(-np.abs(fit.residuals))[:WORST]
+    ]
+    print(*worst, sep="\n")
+    if arguments.store:
+        row = {"observation": Path(arguments.observation).name, "planet": Path(arguments.planet).name}
+        numbers = {"chi2": f"{fit.chi2:.1f}", "bins": len(seen.depth), "parameters": len(fit.amps)}
+        table = data_frame([{**row, **numbers, "worst_bins": "; ".join(worst)}])
+        write_csv(RESULTS / "best_fit.csv", replaced_rows(RESULTS / "best_fit.csv", table, list(row)))
 
 
 if __name__ == "__main__":
