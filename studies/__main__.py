@@ -111,7 +111,7 @@ STEPS = (
     Step(
         "pooling",
         5,
-        "docs/pooling.png",
+        "results/pooling.csv, docs/pooling.png",
         ("-m studies.pooling --epochs 30 --figure docs/pooling.png --work WORK/pooling",),
     ),
     Step(
@@ -146,6 +146,7 @@ STEPS = (
             "-m benchmarks.quadrature WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",
             "-m benchmarks.ranking_cost WORK/mlp",
             "-m benchmarks.spectrum_cost",
+            "-m benchmarks.first_command WORK/mlp",
         ),
     ),
     Step(

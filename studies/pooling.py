@@ -3,7 +3,8 @@
     python -m studies.pooling --epochs 30 --figure docs/pooling.png  # some five minutes on one core
     python -m studies.pooling --quick                                # shows that it runs
 
-Both are trained on the first fold of five with config.yaml. Printed, and drawn with ``--figure``:
+Both are trained on the first fold of five with config.yaml. Agreement with the optimal map, and the sum of the map over
+that of the optimal map, go into studies/results/pooling.csv. Printed, or drawn with ``--figure``:
 
 - the exact map of one molecule around noisy spectra, beside the optimal map (`information.h5`);
 - what the convolutions keep of each bin of the whitened spectrum: the share of its variance over noisy test spectra
@@ -22,7 +23,8 @@ from common.metrics import spearman
 from constants import Stream, stream
 from pipeline.folds import load_split, prepare_tensorflow
 from preprocessing import add_noise, noisy_test_spectra
-from studies.command import INFORMATION, ROOT, settings_of, study_parser
+from studies.command import INFORMATION, RESULTS, ROOT, settings_of, study_parser
+from studies.tables import data_frame, write_csv
 from studies.tuning import train
 
 NETWORKS = {"with pooling": True, "without pooling": False}
@@ -128,6 +130,11 @@ def plot(path, measured, optimal, wavelength, k, name):
         plt.close(figure)
 
 
+def as_cells(names, values):
+    """Return the cells of a row: the mean over AMPs, then each AMP."""
+    return {"mean": f"{np.mean(values):.2f}", **{name: f"{value:.2f}" for name, value in zip(names, values)}}
+
+
 def main():
     """Run the command line."""
     parser = study_parser("pooling", __doc__)
@@ -148,13 +155,19 @@ def main():
         measured[what] = measure(train(what, config, split, config.seed, work / what.replace(" ", "_")), split)
     optimal = optimal_map()
     names = split.data.amp_names
+    rows = []
     for what, network in measured.items():
+        found = {
+            "agreement with the optimal map": [spearman(one, best) for one, best in zip(network["map"], optimal)],
+            "sum of the map / optimal": network["map"].sum(axis=1) / optimal.sum(axis=1),
+        }
+        rows += [{"network": what, "measured": name, **as_cells(names, values)} for name, values in found.items()]
         print(f"{what}: variance kept of a bin, mean {network['kept'].mean():.3f}, least {network['kept'].min():.3f}")
         print("  similarity by distance:", " ".join(f"{value:.2f}" for value in network["similarity"]))
-        ranks = [spearman(a, b) for a, b in zip(network["map"], optimal)]
-        totals = network["map"].sum(axis=1) / optimal.sum(axis=1)
-        print("  map, Spearman with the optimal one:", " ".join(f"{n} {r:.2f}" for n, r in zip(names, ranks)))
-        print("  sum over that of the optimal map:  ", " ".join(f"{n} {t:.2f}" for n, t in zip(names, totals)))
+    table = data_frame(rows)
+    print(table.to_string(index=False))
+    if not arguments.quick:
+        write_csv(RESULTS / "pooling.csv", table)
     if arguments.figure:
         k = names.index(arguments.amp)
         plot(arguments.figure, measured, optimal, split.data.wavelength, k, arguments.amp)
