@@ -5,14 +5,16 @@
     python -m studies --only seeds tuning  # these steps alone
 
 Run folders and the log of each step are in ``runs/everything`` (``--work``). A finished step is not repeated, so the
-same command goes on after an interruption; unfinished trainings continue from their last epoch. The first step that
-fails ends the command. Tables go where the single scripts write them: ``studies/results``, ``benchmarks/results`` and
+same command goes on after an interruption; unfinished trainings continue from their last epoch. The networks of the
+paper's recipe are trained on one core beside the other steps. The first step that fails ends the command. Tables go where the single scripts write them: ``studies/results``, ``benchmarks/results`` and
 the figures of docs/. Needs requirements-science.txt. Not included: the shipped spectra,
 the emulator and the posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and single observations
 (docs/your_planet.md).
 """
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +35,8 @@ class Step:
     minutes: float
     makes: str
     commands: tuple
+    beside: bool = False  # it keeps one core busy for long, and runs beside the steps that follow
+    after: str = ""  # the name of such a step that has to end first
 
 
 def _run(name, *flags):
@@ -50,6 +54,13 @@ STEPS = (
     Step("cnn", 7, "five folds of the cnn", (_run("cnn", "--model cnn"),)),
     *(Step(name, 6, f"one fold of the {name}", (_run(name, f"--model {name} --cv 1"),)) for name in ("lstm", "hybrid")),
     Step("seeds", 4, "the mlp with two other seeds", tuple(_run(f"mlp_seed{k}", f"--seed {k}") for k in (1, 2))),
+    Step(
+        "paper_networks",
+        38,
+        "networks of the paper's recipe, on one core beside the steps that follow",
+        ("-m studies.paper --recipes paper --train --work WORK/paper",),
+        beside=True,
+    ),
     Step(
         "runs",
         1,
@@ -116,9 +127,10 @@ STEPS = (
     ),
     Step(
         "paper",
-        80,
+        2,
         "docs/paper.md: the paper's recipe beside that of config.yaml",
         (f"-m studies.paper --ours {RUNS} --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
+        after="paper_networks",
     ),
     Step(
         "best_fit",
@@ -168,15 +180,54 @@ def _stamp(step, work):
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
+class StepFailed(Exception):
+    """A command of a step ended with another status than 0."""
+
+    def __init__(self, step, status, work):
+        super().__init__(f"{step.name}: ended with status {status}, see {work / step.name}.log")
+
+
 def run_step(step, work):
-    """Run the commands of a step, log their output, and record that it is done; CalledProcessError where one fails."""
+    """Run the commands of a step, log their output, and record that it is done; StepFailed where one fails."""
     with open(work / f"{step.name}.log", "a", encoding="utf-8") as log:
         for command in step.commands:
             words = [word.replace("WORK", str(work)) for word in shlex.split(command)]
             log.write(f"python {shlex.join(words)}\n")
             log.flush()
-            subprocess.run([sys.executable, *words], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
+            status = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+            if status:
+                raise StepFailed(step, status, work)
     (work / f"{step.name}.done").write_text("\n".join(step.commands), encoding="utf-8")
+
+
+def run_steps(steps, work):
+    """Run one step after the other, and those that are long beside the others; StepFailed where one fails."""
+    beside = {}  # name: (step, its process)
+    try:
+        for step in steps:
+            if step.after in beside:
+                wait_for(*beside[step.after], work)
+            print(f"{step.name}: {step.makes} (about {step.minutes} minutes)", flush=True)
+            if step.beside and step is not steps[-1]:
+                command = [sys.executable, "-m", "studies", "--only", step.name, "--work", work]
+                beside[step.name] = step, subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+                continue
+            start = time.perf_counter()
+            run_step(step, work)
+            print(f"    {step.name}: done in {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+        for pair in beside.values():
+            wait_for(*pair, work)
+    finally:
+        for _, process in beside.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)  # it keeps the state of its training
+                process.wait()
+
+
+def wait_for(step, process, work):
+    """Wait for a step that runs beside the others; StepFailed where it fails."""
+    if process.wait():
+        raise StepFailed(step, process.returncode, work)
 
 
 def main():
@@ -188,18 +239,16 @@ def main():
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     steps = outstanding([step for step in STEPS if not arguments.only or step.name in arguments.only], work)
-    for step in steps:
-        print(f"{step.name}: {step.makes} (about {step.minutes} minutes)")
-        if arguments.list:
+    if arguments.list:
+        for step in steps:
+            print(f"{step.name}: {step.makes} (about {step.minutes} minutes)")
             print(*(f"    python {command}" for command in step.commands), sep="\n")
-            continue
+    elif steps:
         work.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
         try:
-            run_step(step, work)
-        except subprocess.CalledProcessError as error:
-            parser.exit(1, f"{step.name}: ended with status {error.returncode}, see {work / step.name}.log\n")
-        print(f"    done in {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+            run_steps(steps, work)
+        except StepFailed as error:
+            parser.exit(1, f"{error}\n")
     if not steps:
         print(f"all done: {work}")
     elif arguments.list:

@@ -233,6 +233,7 @@ def main():
     parser.add_argument("--work", type=Path, default=ROOT / "runs/paper", help="where the runs are kept")
     parser.add_argument("--figure", type=Path, help="picture of the maps of the paper's mlp")
     parser.add_argument("--page", type=Path, help="Markdown file whose tables are made anew")
+    parser.add_argument("--train", action="store_true", help="train the networks, nothing else")
     parser.add_argument("--quick", action="store_true", help="3000 spectra, 1 epoch, 5 repeats; nothing written")
     arguments = parser.parse_args()
     arguments.work = arguments.work.resolve()
@@ -254,6 +255,8 @@ def main():
             folds = 1 if run else arguments.folds
             if run is None:
                 run = load_run(train(recipe, network, epochs_of(recipe, network, arguments), arguments))
+            if arguments.train:
+                continue
             if not arguments.quick:
                 refuse_other_test(run)
             maps = maps_of(run, data, arguments)
