@@ -6,10 +6,10 @@
 
 Run folders and the log of each step are in ``runs/everything`` (``--work``). A finished step is not repeated, so the
 same command goes on after an interruption; unfinished trainings continue from their last epoch. The networks of the
-paper's recipe are trained on one core beside the other steps. The first step that fails ends the command. Tables go where the single scripts write them: ``studies/results``, ``benchmarks/results`` and
-the figures of docs/. Needs requirements-science.txt. Not included: the shipped spectra,
-the emulator and the posteriors (data/README.md), HELA's spectra (data/FORMATS.md), and single observations
-(docs/your_planet.md).
+paper's recipe are trained on one core beside the other steps. The first step that fails ends the command. Tables go
+where the single scripts write them: ``studies/results``, ``benchmarks/results`` and the figures of docs/. Needs
+requirements-science.txt. Not included: the shipped spectra, the emulator and the posteriors (data/README.md), HELA's
+spectra (data/FORMATS.md), and the networks of single observations (docs/your_planet.md).
 """
 
 import os
@@ -52,7 +52,6 @@ SEEN = "data/observations"
 STEPS = (
     Step("mlp", 2, "the first command: README, docs/science.md", (_run("mlp"),)),
     Step("cnn", 7, "five folds of the cnn", (_run("cnn", "--model cnn"),)),
-    *(Step(name, 6, f"one fold of the {name}", (_run(name, f"--model {name} --cv 1"),)) for name in ("lstm", "hybrid")),
     Step("seeds", 4, "the mlp with two other seeds", tuple(_run(f"mlp_seed{k}", f"--seed {k}") for k in (1, 2))),
     Step(
         "paper_networks",
@@ -61,6 +60,7 @@ STEPS = (
         ("-m studies.paper --recipes paper --train --work WORK/paper",),
         beside=True,
     ),
+    *(Step(name, 6, f"one fold of the {name}", (_run(name, f"--model {name} --cv 1"),)) for name in ("lstm", "hybrid")),
     Step(
         "runs",
         1,
