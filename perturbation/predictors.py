@@ -22,6 +22,8 @@ import numpy as np
 LAYOUTS = ("channel", "flat", "channel_first")  # (rows, n_bins, 1), (rows, n_bins) and (rows, 1, n_bins)
 CALLS_AT_ONCE = 3  # of a network that allows it: one is always in the network while others prepare and add up
 SETTLED = weakref.WeakSet()  # Keras models that threads may call
+KERAS_ON_TENSORFLOW = "keras.src.backend.tensorflow.trainer"  # module of its ``predict_on_batch``
+GRAPHS = weakref.WeakKeyDictionary()  # {predict function of a Keras model: {shape of a row: its graph, or None}}
 TORCH_LOCK = threading.Lock()  # for the mode of a module is changed and restored around each call
 
 
@@ -107,10 +109,10 @@ class Predictor:
 
     @functools.cached_property
     def function(self):
-        """The quickest way into the model; ``predict_on_batch`` spares Keras the set-up of each ``predict``."""
+        """The quickest way into the model."""
         model = self.loaded
         if is_keras(model):
-            return model.predict_on_batch
+            return functools.partial(_call_keras, model)
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(model, torch.nn.Module):  # even if it defines ``predict``
             return functools.partial(_call_torch, torch, model)
@@ -247,6 +249,40 @@ def as_floats(output):
         raise ValueError(f"model: expected real numbers, received {output.dtype}")
     # Differences of integers could wrap around; "V" is bfloat16 of JAX and TensorFlow
     return output if output.dtype.kind == "f" else output.astype(float)
+
+
+def _call_keras(model, inputs):
+    """Predict as ``predict_on_batch`` does, bit for bit, by the graph behind it where there is one for any rows.
+
+    ``predict_on_batch`` spares Keras the set-up of each ``predict``; its graph, called directly, spares TensorFlow the
+    search for the graph that fits the rows.
+    """
+    if getattr(model.predict_on_batch, "__module__", None) == KERAS_ON_TENSORFLOW and isinstance(inputs, np.ndarray):
+        model.make_predict_function()  # a new one only where there is none, as after ``compile``
+        graphs = GRAPHS.setdefault(model.predict_function, {})
+        shape = inputs.shape[1:]
+        if shape not in graphs:
+            graphs[shape] = _graph(model, shape)
+        if graphs[shape] is not None:
+            return graphs[shape]([(sys.modules["tensorflow"].constant(inputs),)]).numpy()
+    return model.predict_on_batch(inputs)
+
+
+def _graph(model, shape):
+    """Return the graph that predicts from rows of that shape (float32), or None if the model does not run as one.
+
+    Keras uses the same one for its own predictions, and it holds neither the model nor copies of its weights. Only
+    models with one declared input and one output are taken, as these are known to allow any number of rows.
+    """
+    tensorflow, declared = sys.modules["tensorflow"], getattr(model, "inputs", None) or ()
+    if len(declared) != 1:
+        return None
+    rows = tensorflow.TensorSpec((declared[0].shape[0], *shape), "float32")
+    try:
+        graph = model.predict_function.get_concrete_function([(rows,)])
+    except Exception:  # it runs eagerly, or refuses what ``predict_on_batch`` will refuse, too
+        return None
+    return graph if tensorflow.is_tensor(graph.structured_outputs) else None
 
 
 def _call_torch(torch, module, inputs):

@@ -1,14 +1,17 @@
 """The sensitivity test on real models: Keras, PyTorch, scikit-learn and JAX, each where it is installed."""
 
+import gc
 import logging
 import pickle
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 import sensitivity
+from perturbation.predictors import GRAPHS, Predictor
 from perturbation.probe import MAX_BATCH, probe_model
 from sensitivity import sensitivity_map
 
@@ -181,3 +184,37 @@ def test_jax_function():
     weights = np.random.default_rng(0).normal(size=(N_BINS, N_AMPS)).astype(np.float32)
     result = run(jax.jit(lambda x: jax.numpy.dot(x, weights)))
     np.testing.assert_allclose(result.mean, run(lambda x: x @ weights).mean, rtol=1e-3)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_keras_is_called_by_its_own_graph_with_the_same_bits(keras, recurrent):
+    network = small_network(keras, recurrent=recurrent)
+    rows = np.random.default_rng(0).normal(size=(60, N_BINS)).astype(np.float32)
+    predict = Predictor(network, N_AMPS, "channel")
+    for n in (60, 1, 7):
+        assert np.array_equal(predict(rows[:n]), network.predict_on_batch(rows[:n, :, None]))
+    if keras.backend.backend() == "tensorflow":
+        assert GRAPHS[network.predict_function][N_BINS, 1] is not None
+    network.set_weights([2 * weights for weights in network.get_weights()])
+    assert np.array_equal(predict(rows), network.predict_on_batch(rows[:, :, None]))
+    network.layers[-1].activation = keras.activations.tanh
+    network.compile()  # which makes changes known to Keras
+    assert np.array_equal(predict(rows), network.predict_on_batch(rows[:, :, None])) and abs(predict(rows)).max() <= 1
+
+
+def test_a_graph_does_not_keep_its_network_in_memory(keras):
+    network = small_network(keras)
+    run(network, scheme="single")
+    network = weakref.ref(network)
+    gc.collect()
+    assert network() is None
+
+
+def test_networks_without_a_graph_for_any_rows_are_called_by_batches(keras):
+    inputs = keras.Input(batch_shape=(4, N_BINS))
+    network = keras.Model(inputs, {"amps": keras.layers.Dense(N_AMPS)(inputs)})
+    rows = np.random.default_rng(0).normal(size=(4, N_BINS)).astype(np.float32)
+    predict = Predictor(network, N_AMPS, "flat", "amps")
+    assert np.array_equal(predict(rows), network.predict_on_batch(rows)["amps"])
+    network.compile(run_eagerly=True)
+    assert np.array_equal(predict(rows), network.predict_on_batch(rows)["amps"])
