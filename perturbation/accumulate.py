@@ -63,7 +63,7 @@ class Totals:
     def __init__(self, plan, keep_spectra):
         self.plan, self.used, shape = plan, plan.used, plan.shape
         self.moments = RunningMoments(*shape, min(len(self.used), JACKKNIFE_GROUPS))
-        self.row_sums = RunningMoments(shape[0], 1, 1)  # of each AMP's map over all columns
+        self.row_sums = RunningMoments(shape[0], 1, 1)  # of each AMP's map over all columns, where they matter
         self.others = np.zeros((plan.n_arrays - 1, *shape))  # of the arrays beside the map
         # Maps of the spectra that were added, NaN where one does not enter an AMP
         self.per_spectrum = np.full((len(self.used), *shape), np.nan) if keep_spectra else None
@@ -115,15 +115,16 @@ def accumulate(models, plan, executor=None, store=None, keep_spectra=True, toler
         from tqdm import tqdm
 
         maps = bar = tqdm(maps, total=len(used), unit="spectrum", desc="sensitivity")
-    row_sums = totals.row_sums
+    sums_matter = tolerance is not None or plan.is_random
     enters_all = plan.wanted.all(axis=1)
     for k, (arrays, row) in enumerate(zip(maps, used)):
         if bar is not None and hasattr(executor, "n_workers"):
             bar.set_postfix(workers=executor.n_workers, refresh=False)
         rows = slice(None) if enters_all[row] else np.flatnonzero(plan.wanted[row])
         totals.add(k, arrays, rows)
-        row_sums.add(arrays[0].sum(axis=1, keepdims=True), rows)
-        if tolerance is not None and row_sums.within(tolerance):
+        if sums_matter:
+            totals.row_sums.add(arrays[0].sum(axis=1, keepdims=True), rows)
+        if tolerance is not None and totals.row_sums.within(tolerance):
             totals.used = totals.used[: k + 1]
             break
     return totals
@@ -160,9 +161,11 @@ def warn_of_rounding(plan, spectrum_maps):
 
     ``spectrum_maps`` are the mean maps (n_rows, n_columns) in scaled units. Rounding adds a sixth of the step squared.
     """
+    small = spectrum_maps < (4 * plan.step) ** 2
+    if not small.any():
+        return
     moved = (spectrum_maps > 0) & (plan.labels >= 0)
-    small = moved & (spectrum_maps < (4 * plan.step) ** 2)
-    lost = [k for k, row in enumerate(small) if 2 * row.sum() > moved[k].sum()] if small.any() else []
+    lost = [k for k, row in enumerate(small & moved) if 2 * row.sum() > moved[k].sum()]
     if lost:
         warnings.warn(
             f"model: expected predictions finer than their changes, received {_names(plan, lost)} in steps"

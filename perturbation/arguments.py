@@ -152,8 +152,10 @@ def group_labels(scheme, groups, n_bins):
     if scheme not in SCHEMES:
         raise ValueError(f"scheme: expected one of {SCHEMES}, received {scheme!r}")
     if groups is None:
-        sizes = halving_sizes(n_bins) if scheme == "halving" else np.ones(n_bins, int)
-        return np.repeat(np.arange(len(sizes), dtype=np.int16), sizes), scheme == "halving", scheme
+        if scheme == "single":
+            return np.arange(n_bins, dtype=np.int16), False, scheme
+        sizes = halving_sizes(n_bins)
+        return np.repeat(np.arange(len(sizes), dtype=np.int16), sizes), True, scheme
     expected = f"groups: expected lists of bins 0 to {n_bins - 1}, each bin once at most, or {n_bins} group numbers"
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":
         if len(groups) != n_bins or groups.max() < 0:

@@ -8,10 +8,9 @@ import numpy as np
 from perturbation import arguments
 from perturbation.engine import CHUNKS_AHEAD, covariance_root, make_chunks, time_chunk
 from perturbation.predictors import CALLS_AT_ONCE
-from perturbation.probe import probe_model
+from perturbation.probe import TRIED, probe_model
 from perturbation.quadrature import N_ARRAYS, Rule, call_shape
 
-TRIED = 3  # spectra that a model is asked about before the test begins
 LEAST_STEPS = 32  # float32 steps in one standard deviation of a bin: with fewer, the map is off by a per cent or more
 EPS = float(np.finfo(np.float32).eps)
 CHUNK_SIZE = 16  # spectra between two additions to a store, in this process
@@ -51,6 +50,11 @@ class Plan:
     call_shape: tuple = (1, 1)  # spectra, and directions of each, in a call of a network by quadrature
     asks_twice: bool = False  # the product of two changes takes the place of the square, as the model is random
     step: np.ndarray | None = None  # (n_rows, 1) distance of neighbouring numbers among predictions, scaled
+
+    @property
+    def is_random(self):
+        """Whether something is done about a model that predicts at random."""
+        return self.asks_twice or self.calls[0].n_calls > 1
 
     @property
     def n_amps(self):
@@ -117,12 +121,10 @@ def make_plan(
     if not (stochastic is None or (isinstance(stochastic, str) and stochastic == "subtract")):
         stochastic = arguments.positive_integer("stochastic", stochastic, ' above 1, "subtract" or None', least=2)
 
-    # Try the models with three spectra; where there are fewer, the last is repeated with depths a little larger
-    rows, probes, models = np.minimum(np.arange(TRIED), n - 1), [], [own["model"] for own in networks]
-    larger = 1 + 1e-3 * (np.arange(TRIED) - rows)[:, None]
+    probes, models = [], [own["model"] for own in networks]
     for k, model in enumerate(models):
-        few, second = (spectra[rows] - x_mean[k]) / x_std[k] * larger, None if auxiliary is None else auxiliary[k, rows]
-        trial = model, few, n_amps, second, input_layout, output, auxiliary_first
+        second = None if auxiliary is None else auxiliary[k, :TRIED]
+        trial = model, spectra[:TRIED], n_amps, second, input_layout, output, auxiliary_first, x_mean[k], x_std[k]
         probes.append(probe_model(*trial) if executor is None else executor.submit(probe_model, *trial).result())
         n_amps = probes[0].predictor.n_amps
     if stochastic is None:
@@ -192,8 +194,8 @@ def _refuse_what_float32_loses(name, spectra, noise, is_covariance, x_mean, x_st
         if moves.ndim == 3:  # of a direction, the bin that moves most
             most = moves.argmax(axis=2)  # (n or 1, n_directions)
             sizes, moves = sizes[np.arange(len(sizes))[:, None], most], moves.max(axis=2)
-        small = (moves > 0) & (moves < LEAST_STEPS * EPS * sizes)
-        if small.any():
+        small = moves < LEAST_STEPS * EPS * sizes
+        if small.any() and (small := small & (moves > 0)).any():
             raise ValueError(
                 f"{name}: expected at least {LEAST_STEPS} steps between the float32 numbers that networks read,"
                 f" received fewer at the scaled spectrum {start + np.argmax(small.any(axis=1))}: give x_mean and x_std"

@@ -7,8 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perturbation.predictors import LAYOUTS, Predictor, as_floats, chosen_outputs, declared_inputs, is_keras
+from perturbation.predictors import (
+    LAYOUTS,
+    ModelLoader,
+    Predictor,
+    as_floats,
+    chosen_outputs,
+    declared_inputs,
+    is_keras,
+)
 
+TRIED = 3  # spectra that a model is asked about
 MAX_BATCH = 5120  # rows per call; more is hardly quicker on a CPU
 MAX_OUTPUT = 2_000_000  # numbers in the output of the widest layer; keeps an LSTM of 52 bins near 100 MB
 ROUNDING = 1e-5  # relative difference between predictions for the same spectrum that may be rounding
@@ -29,25 +38,31 @@ class Probe:
     scatter: np.ndarray  # (n_amps,) standard deviation of predictions for the same spectrum: zero unless it is random
 
 
-def probe_model(model, spectra, n_amps=None, auxiliary=None, layout=None, output=None, auxiliary_first=None):
+def probe_model(
+    model, spectra, n_amps=None, auxiliary=None, layout=None, output=None, auxiliary_first=None, x_mean=0.0, x_std=1.0
+):  # fmt: skip
     """Find out how a model wants its input, and whether it predicts each row on its own: a `Probe`.
 
-    ``spectra`` (rows, n_bins) are a few scaled ones to try, ``auxiliary`` (rows, k) their second input. Without a
+    ``spectra`` (rows, n_bins) are those to try, at most three, ``auxiliary`` (rows, k) their second input. Without a
     ``layout``, and where the model declares none, (rows, n_bins, 1) and (rows, n_bins) are tried, which have to give
     the same predictions, and (rows, 1, n_bins) if neither works.
     """
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"input_layout: expected one of {LAYOUTS} or None, received {layout!r}")
-    spectra, auxiliary = np.atleast_2d(spectra), None if auxiliary is None else np.atleast_2d(auxiliary)
-    predict = Predictor(model, n_amps, LAYOUTS[0], output, auxiliary_first)
-    whole, n_bins = predict.loaded, spectra.shape[1]
+    whole, n_bins = model.get() if isinstance(model, ModelLoader) else model, spectra.shape[-1]
     known = KNOWN.setdefault(whole, {}) if is_keras(whole) else {}
     key = n_bins, n_amps, auxiliary is None, layout, str(output), auxiliary_first
     if key not in known:
-        predict = replace(predict, model=whole, declared=tuple(declared_inputs(whole)))
-        layouts = [layout] if layout else _declared_layouts(predict.declared, n_bins)
-        copies = None if auxiliary is None else np.tile(auxiliary, (COPIES, 1))
-        known[key] = _probe(predict, np.tile(spectra.astype(np.float32), (COPIES, 1)), copies, layouts)
+        declared = tuple(declared_inputs(whole))
+        layouts = [layout] if layout else _declared_layouts(declared, n_bins)
+        spectra = np.atleast_2d(spectra)
+        # Where there are fewer than three, the last is repeated with depths a little larger
+        rows = np.minimum(np.arange(TRIED), len(spectra) - 1)
+        larger = 1 + 1e-3 * (np.arange(TRIED) - rows)[:, None]
+        few = np.tile(((spectra[rows] - x_mean) / x_std * larger).astype(np.float32), (COPIES, 1))
+        second = None if auxiliary is None else np.tile(np.atleast_2d(auxiliary)[rows], (COPIES, 1))
+        predict = Predictor(whole, n_amps, LAYOUTS[0], output, auxiliary_first, declared=declared)
+        known[key] = _probe(predict, few, second, layouts)
     return known[key]
 
 

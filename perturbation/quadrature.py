@@ -34,12 +34,13 @@ class Rule:
 
     @functools.cached_property
     def terms(self):
-        """The four as lists of (node, weight) without zeros: two lists of lists, and two lists."""
+        """The roots as lists of lists of (node, weight), and slope and curvature as one of (node, both weights)."""
         forms = [[_terms(weights) for weights in root if weights.any()] for root in (self.root, self.lower_root)]
-        return *forms, _terms(self.slope), _terms(self.curvature)
+        return *forms, list(enumerate(np.stack([self.slope, self.curvature]).T[:, :, None, None, None]))
 
 
 def _terms(weights):
+    """Return the weights that are not zero, as a list of (node, weight)."""
     return [(node, float(weights[node])) for node in np.flatnonzero(weights)]
 
 
@@ -148,7 +149,7 @@ N_ARRAYS = 4  # of each spectrum: its map, the distance to that of the lower rul
 
 
 def moved_rows(spectra, noise, which, n_at_once, nodes):
-    """Return spectra (n, n_bins) as they are, then moved by each node along some directions, ``which`` (K,).
+    """Return spectra (n, n_bins) as they are, then moved by each node along some directions, ``which`` (a slice of K).
 
     ``noise`` holds errors (n or 1, n_bins) of bins, which move one at a time, or directions (n or 1, n_directions,
     n_bins). The result is (1 + n_nodes * n_at_once, n, n_bins); where K < n_at_once, the other rows are copies.
@@ -158,10 +159,12 @@ def moved_rows(spectra, noise, which, n_at_once, nodes):
     rows[:] = spectra
     moved = rows[1:].reshape(len(nodes), n_at_once, *spectra.shape)  # a view
     if noise.ndim == 2:
-        along = nodes[:, None] * noise.T[which, None]  # (K, n_nodes, n or 1)
-        moved[:, np.arange(len(which)), :, which] = along + spectra.T[which, None]
+        along = nodes[:, None, None] * noise.T[which]  # (n_nodes, K, n or 1)
+        own = np.einsum("zknk->zkn", moved[:, : along.shape[1], :, which])  # of each row the bin that moves
+        own[:] = along + spectra.T[which]
     else:
-        moved[:, : len(which)] += nodes[:, None, None, None] * noise[:, which].swapaxes(0, 1)
+        along = nodes[:, None, None, None] * noise[:, which].swapaxes(0, 1)  # (n_nodes, K, n or 1, n_bins)
+        moved[:, : along.shape[1]] += along
     return rows
 
 
@@ -178,13 +181,13 @@ def summed(change, rule, again=None):
     product of the two takes the place of the square. Node by node, so that no last bit depends on how many numbers
     there are.
     """
-    root, lower_root, slope, curvature = rule.terms
+    root, lower_root, slope_and_curvature = rule.terms
     out = np.empty((N_ARRAYS, *change.shape[1:]))
     out[0] = _mean_square(change, root, again)
     np.abs(out[0] - _mean_square(change, lower_root, again), out=out[1])
     if again is not None:
         change = (change + again) / 2
-    out[2], out[3] = _weighted(change, slope), _weighted(change, curvature)
+    out[2:] = _weighted(change, slope_and_curvature)
     return out
 
 
@@ -236,7 +239,7 @@ def map_chunk(predictors, chunk, plan):
     def one_call(corner):
         start, first = corner
         some = np.minimum(np.arange(start, start + n_spectra), n - 1)
-        here = np.arange(first, min(first + n_at_once, n_directions))
+        here = slice(first, min(first + n_at_once, n_directions))
         name = f"the call for spectra {chunk.indices[some[0]]} to {chunk.indices[some[-1]]}"
         changed, again = [], []
         for network, predict in enumerate(predictors):
@@ -252,7 +255,7 @@ def map_chunk(predictors, chunk, plan):
         part = results[start : start + n_spectra]
         for k, of_network in enumerate(sums):
             rows = slice(k * plan.n_amps, (k + 1) * plan.n_amps)
-            part[:, :, rows, first : first + n_at_once] = of_network[:, : len(here), : len(part)].transpose(2, 0, 3, 1)
+            part[:, :, rows, here] = of_network[:, : here.stop - first, : len(part)].transpose(2, 0, 3, 1)
 
     corners = [(start, first) for start in range(0, n, n_spectra) for first in range(0, n_directions, n_at_once)]
     side_by_side(predictors, one_call, corners, chunk)

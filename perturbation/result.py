@@ -58,7 +58,7 @@ def response_map(predict, spectra, errors, deviations=DEVIATIONS, *, rows_per_ca
     for start in range(0, len(spectra), at_once):
         some = slice(start, start + at_once)
         # The reference goes through the same call as the pushed spectra, so a push of zero changes nothing.
-        rows = moved_rows(spectra[some], errors[some], np.arange(n_bins), n_bins, deviations)
+        rows = moved_rows(spectra[some], errors[some], slice(n_bins), n_bins, deviations)
         predictions = np.asarray(predict(rows.reshape(-1, n_bins)), float)
         change = changes(predictions.reshape(*rows.shape[:2], -1), len(deviations))  # (n_deviations, n_bins, n, n_amps)
         total = total + change.sum(axis=2)

@@ -195,6 +195,7 @@ def test_keras_is_called_by_its_own_graph_with_the_same_bits(keras, recurrent):
         assert np.array_equal(predict(rows[:n]), network.predict_on_batch(rows[:n, :, None]))
     if keras.backend.backend() == "tensorflow":
         assert GRAPHS[network.predict_function][N_BINS, 1] is not None
+    keras.utils.clear_session()
     network.set_weights([2 * weights for weights in network.get_weights()])
     assert np.array_equal(predict(rows), network.predict_on_batch(rows[:, :, None]))
     network.layers[-1].activation = keras.activations.tanh
