@@ -142,7 +142,7 @@ def measure(name, n_spectra, repeat):
 def measure_exact(n_spectra):
     """Row for the exact map of single bins by the mlp, beside the network alone, in milliseconds.
 
-    Bare passes are the same calls of the network, with the same rows. A map and its bare passes take turns, so that
+    Bare passes are ``predict_on_batch`` with the rows of the map. A map and its bare passes take turns, so that
     both find the caches as the other leaves them. The best and the median of twenty rounds, for what a busy machine
     does to them.
     """
