@@ -13,7 +13,7 @@ the light, not the cross-section, is averaged over them. Farther out a profile i
 beside the distance: a function of temperature and pressure times a function of the wavenumber.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -85,19 +85,19 @@ def cross_section(name, wavenumber, temperature, pressure):
 class AlkaliLines:
     """Light that the doublets of `names`, "Na" and "K", let through, on the parts of a wavenumber grid.
 
-    `edges` (n_parts + 1,) of the parts, ascending [cm-1]; `pressure` (n_levels,) of the levels [Pa].
+    `cells` (n_parts, 2) are the borders of the parts, low and high [cm-1]; `pressure` (n_levels,) of the levels [Pa].
     """
 
-    def __init__(self, names, edges, pressure):
-        self._names, self._pressure = names, pressure
-        parts, shares, tables, self._wings, self._counts = [], [], [], [], []
+    def __init__(self, names, cells, pressure):
+        self._names = names
+        parts, shares, tables, wings, self._counts = [], [], [], [], []
         for name in names:
             lines, strength = np.array(ALKALIS[name].wavenumber), np.array(ALKALIS[name].strength)[:, None]
-            near = ((edges[1:] > lines[:, None] - FINE) & (edges[:-1] < lines[:, None] + FINE)).any(axis=0)
-            distance = np.abs((edges[1:] + edges[:-1]) / 2 - lines[:, None])  # (2, n_parts)
+            near = ((cells[:, 1] > lines[:, None] - FINE) & (cells[:, 0] < lines[:, None] + FINE)).any(axis=0)
+            distance = np.abs(cells.mean(axis=1) - lines[:, None])  # (2, n_parts)
             wing = np.where((distance < CUTOFF) & ~near, strength / distance**2, 0.0).sum(axis=0)
-            self._wings.append(wing * LINE_STRENGTH / np.pi * 1e-4)  # m2 per atom, for a half width of 1 cm-1
-            cuts = [self._borders(edges[part], edges[part + 1], lines) for part in np.flatnonzero(near)]
+            wings.append(wing * LINE_STRENGTH / np.pi * 1e-4)  # m2 per atom, for a half width of 1 cm-1
+            cuts = [self._borders(low, high, lines) for low, high in cells[near]]
             points = np.concatenate([[], *((borders[1:] + borders[:-1]) / 2 for borders in cuts)])
             parts.extend(np.flatnonzero(near))
             shares.extend(np.diff(borders) / (borders[-1] - borders[0]) for borders in cuts)
@@ -108,6 +108,8 @@ class AlkaliLines:
         self._share = (which == np.arange(len(shares))[:, None]) * np.concatenate([[], *shares])
         self._share = self._share.astype(np.float32)  # (len(self.parts), n_points)
         self._table = np.log(np.maximum(np.concatenate(tables, axis=2), SMALLEST)).astype(np.float32)
+        self._wings, self._pressure = np.array(wings), pressure[:, None]
+        self._atoms = Alkali(*(np.array([astuple(ALKALIS[name])[i] for name in names]) for i in range(4)))
 
     @staticmethod
     def _borders(low, high, lines):
@@ -118,15 +120,17 @@ class AlkaliLines:
 
     def wings(self, mix, temperature, column):
         """Columns (n_rays, m) and cross-sections (m, n_parts): their product is the optical depth off `self.parts`."""
-        widths = [half_width(ALKALIS[name], temperature, self._pressure) for name in self._names]
-        wings = [mix.get(name, 0.0) * wing for name, wing in zip(self._names, self._wings)]
-        return column @ np.transpose(widths).astype(np.float32), wings
+        widths = half_width(self._atoms, temperature[:, None], self._pressure)  # (n_levels, n_atoms)
+        ratios = np.array([mix.get(name, 0.0) for name in self._names])
+        return column @ widths.astype(np.float32), ratios[:, None] * self._wings
 
     def light(self, mix, temperature, column):
         """Part of the light let through, (len(self.parts), n_rays); as of `LineAbsorption.light`."""
         place = np.clip((temperature - TEMPERATURES[0]) / 200.0, 0, len(TEMPERATURES) - 1.001)
         below, levels = place.astype(int), np.arange(len(temperature))
         part = (place - below).astype(np.float32)[:, None]
-        log_k = (1 - part) * self._table[below, levels] + part * self._table[below + 1, levels]
-        ratio = np.repeat([mix.get(name, 0.0) for name in self._names], self._counts).astype(np.float32)
-        return self._share @ np.exp(-(np.exp(log_k) * (1e-4 * ratio)).T @ column.T)
+        k = (1 - part) * self._table[below, levels] + part * self._table[below + 1, levels]  # (n_levels, n_points)
+        k = np.exp(k, out=k)
+        k *= np.repeat([-1e-4 * mix.get(name, 0.0) for name in self._names], self._counts).astype(np.float32)
+        light = k.T @ column.T
+        return self._share @ np.exp(light, out=light)

@@ -85,7 +85,7 @@ class Collisions:
         at_nodes = sum(np.float32(share) * cia.at_temperatures(self._knots[p], nodes) for p, share in shares.items())
         place = np.interp(atmosphere.temperature, nodes, np.arange(len(nodes)))
         weights = np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0)  # (n_layers, m)
-        return column @ (weights * (atmosphere.density * PAIR_UNIT)[:, None]), at_nodes
+        return column @ (weights * (atmosphere.density * PAIR_UNIT)[:, None]).astype(np.float32), at_nodes
 
 
 def covered(boundaries, cloud_top):
@@ -111,7 +111,7 @@ class LineAbsorption:
     def __init__(self, opacities, parts, pressure):
         parts = parts[::-1]  # by ascending wavenumber
         self._temperatures = opacities.temperatures
-        self._couplings = {name: table[:, parts] for name, table in opacities.couplings.items()}
+        self._couplings = {name: np.ascontiguousarray(table[:, parts]) for name, table in opacities.couplings.items()}
         cells, counts = np.unique(opacities.cell[parts], return_counts=True)
         ends = np.cumsum(counts[::-1]).tolist()
         self._slices = [slice(end - n, end) for end, n in zip(ends, counts[::-1].tolist())]  # of the parts of each cell
@@ -147,7 +147,7 @@ class LineAbsorption:
         k = np.stack([self._log_k(name, temperature, at).reshape(size) for name in mix], axis=1)
         np.exp(k, out=k)  # (n_cells, n_molecules, n_g, n_levels)
         k *= np.array([ratio * 1e-4 * np.exp(LOG_UNIT) for ratio in mix.values()], np.float32)[:, None, None]
-        absorbs = column.sum(axis=1).max() * k.max(axis=(2, 3)) > NOTHING
+        absorbs = (k.reshape(-1, len(temperature)) @ column[0]).reshape(k.shape[:3]).max(axis=2) > NOTHING
         light = k[absorbs].reshape(-1, len(temperature)) @ -column.T  # m2 per molecule of air times molecules per m2
         light = np.exp(light, out=light).reshape(-1, k.shape[2], len(column))
         shares = np.stack([between(self._temperatures, self._couplings[name], reference) for name in mix])

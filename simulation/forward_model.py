@@ -20,6 +20,7 @@ STAR_RADIUS = 1.0  # solar radii
 # In ln P: light is interpolated between rays, cross-sections of lines between levels that lie so far apart.
 RAY_SPACING, LEVEL_SPACING = 0.24, 0.47
 KINKS = (1e5, 0.1)  # Pa: where a temperature gradient or the dependence of k on pressure ends
+GAP = 4  # parts of a gap between bins that are computed on both sides: nothing in the middle of a wide gap
 NAMES = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the AMPs of the shipped survey
 GASES = (*MOLECULES, *ALKALIS)
 ABSENT = {  # AMPs in retrieval space that change nothing
@@ -74,22 +75,31 @@ class ForwardModel:
         self._boundaries, self._pressure = layer_pressures(layers, pressure_range)
         self._rays, self._between_rays = thinned(self._pressure, RAY_SPACING)
         tables = not (opacities is None or isinstance(opacities, Opacities))
-        self._levels, self._between_levels = thinned(self._pressure, 0.0 if tables else LEVEL_SPACING, KINKS)
+        self._levels, between_levels = thinned(self._pressure, 0.0 if tables else LEVEL_SPACING, KINKS)
+        if not tables:  # neither temperature nor k change above the upper kink: one level stands for all
+            top = min(np.count_nonzero(self._pressure[self._levels] > KINKS[1]), len(self._levels) - 1)
+            self._levels = self._levels[: top + 1]
+            between_levels = np.column_stack([between_levels[:, :top], between_levels[:, top:].sum(axis=1)])
+        self._between_levels = between_levels.astype(np.float32)
         levels = self._pressure[self._levels]
         if tables:
             tables = contributions.load_tables(opacities, [name for name in MOLECULES if name in self.names])
             self._grid = contributions.native_grid(tables, self.edges)  # (n,) ascending [cm-1]
+            cells = cell_borders(self._grid)
             self._absorption = contributions.TableAbsorption(tables, self._grid, levels)
         else:
             opacities = opacities or Opacities.load()
-            # The parts of the cells that the bins, and the gaps between them, touch, and one more on both sides.
-            parts = np.flatnonzero((opacities.overlap(*self.edges.T) > 0).any(axis=0))
-            parts = np.arange(max(parts[0] - 1, 0), min(parts[-1] + 2, len(opacities.cell)))
-            self._grid = ((opacities.edges[1:] + opacities.edges[:-1]) / 2)[parts][::-1]
+            # The parts of the cells that the bins, and narrow gaps between them, touch, and one more on both sides.
+            touched = (opacities.overlap(*self.edges.T) > 0).any(axis=0)
+            first, last = np.flatnonzero(touched)[[0, -1]]
+            parts = np.arange(max(first - 1, 0), min(last + 2, len(touched)))
+            parts = parts[np.convolve(touched, np.ones(2 * GAP + 1), "same")[parts] > 0]
+            middles = (opacities.edges[1:] + opacities.edges[:-1]) / 2
+            self._grid, cells = middles[parts][::-1], cell_borders(middles)[parts][::-1]
             self._absorption = contributions.LineAbsorption(opacities, parts, levels)
         self._binning = binning_matrix(self._grid, self.edges)
         atoms = [name for name in ALKALIS if name in self.names]
-        self._alkalis = AlkaliLines(atoms, cell_borders(self._grid), levels) if atoms else None
+        self._alkalis = AlkaliLines(atoms, cells, levels) if atoms else None
         self._collisions = contributions.Collisions(self._grid)
         self._rayleigh = {gas: contributions.rayleigh(gas, self._grid) for gas in contributions.SCATTERERS if continuum}
 
@@ -131,21 +141,23 @@ class ForwardModel:
         area = area.astype(np.float32)
         first = area.any(axis=0).argmax()  # rays below the deck are dark
         clear, covered = area[:, first:]
-        column = atmosphere.column(self._rays[first:])
+        column = atmosphere.column(self._rays[first:]).astype(np.float32)
         light = self._gas(mix, hydrogen, helium, atmosphere, column, given["Tp"])
         dark, factor = atmosphere.ring.sum(), 10 ** given["haze_factor"]
         if factor > 0:
-            hazy = slice(covered.astype(bool).argmax(), None)
-            sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
             dark -= light @ clear
-            light, clear, covered = light[:, hazy], 0.0, covered[hazy]
-            light *= np.exp(np.outer(-sigma, (column[hazy].sum(axis=1) * hydrogen).astype(np.float32)))
+            clear = 0.0
+            particles = column.sum(axis=1) * np.float32(hydrogen) * (covered != 0)  # along the covered rays
+            sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
+            hazy = slice((sigma * particles.max() > contributions.NOTHING).argmax(), None)  # haze scatters the blue
+            depth = np.outer(-sigma[hazy], particles)
+            light[hazy] *= np.exp(depth, out=depth)
         return self._grid, (given["Rp"] ** 2 + dark - light @ (clear + covered)) / self._star**2
 
     def _gas(self, mix, hydrogen, helium, atmosphere, column, reference):
         """Part of the light that the gas lets through, (n_wavenumbers, n_rays), wavenumber ascending, float32."""
         temperature = atmosphere.temperature[self._levels]
-        at_levels = (column @ self._between_levels).astype(np.float32)
+        at_levels = column @ self._between_levels
         molecules = {name: ratio for name, ratio in mix.items() if name in MOLECULES}
         light = self._absorption.light(molecules, temperature, reference, at_levels)
         terms = []  # columns (n_rays, m) and cross-sections (m, n) of what has no lines, or only their wings
@@ -156,7 +168,8 @@ class ForwardModel:
             terms.append(self._collisions.terms(hydrogen, helium, atmosphere, column))
         if ALKALIS.keys() & mix.keys():
             terms.append(self._alkalis.wings(mix, temperature, at_levels))
-            light[self._alkalis.parts] *= self._alkalis.light(mix, temperature, at_levels)
+            if len(self._alkalis.parts):
+                light[self._alkalis.parts] *= self._alkalis.light(mix, temperature, at_levels)
         if terms:
             columns, cross_sections = zip(*terms)
             depth = np.concatenate(cross_sections, dtype=np.float32).T @ -np.concatenate(columns, 1, dtype=np.float32).T
@@ -165,9 +178,10 @@ class ForwardModel:
 
 
 def cell_borders(wavenumber):
-    """Borders (n + 1,) of the cells around wavenumbers (n,), half way between neighbours."""
+    """Lower and upper border (n, 2) of the cells around wavenumbers (n,), half way between neighbours."""
     middle = (wavenumber[1:] + wavenumber[:-1]) / 2
-    return np.concatenate([[2 * wavenumber[0] - middle[0]], middle, [2 * wavenumber[-1] - middle[-1]]])
+    borders = np.concatenate([[2 * wavenumber[0] - middle[0]], middle, [2 * wavenumber[-1] - middle[-1]]])
+    return np.sort(np.column_stack([borders[:-1], borders[1:]]))
 
 
 def binning_matrix(wavenumber, edges=None):
@@ -176,7 +190,7 @@ def binning_matrix(wavenumber, edges=None):
     `edges` (n_bins, 2) in micron; None takes the Ariel grid.
     """
     edges = ariel_grid()[2] if edges is None else edges
-    cells = cell_borders(wavenumber)
+    from_, to = cell_borders(wavenumber).T
     low, high = np.sort(1e4 / edges, axis=1).T[:, :, None]  # (n_bins, 1) each
-    weights = np.clip(np.minimum(high, cells[1:]) - np.maximum(low, cells[:-1]), 0, None)
+    weights = np.clip(np.minimum(high, to) - np.maximum(low, from_), 0, None)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -84,6 +84,7 @@ def test_interpolated_rays_and_levels_are_those_left_out(monkeypatch):
     found = depth_of(planet)
     monkeypatch.setattr("simulation.forward_model.RAY_SPACING", 0.0)
     monkeypatch.setattr("simulation.forward_model.LEVEL_SPACING", 0.0)
+    monkeypatch.setattr("simulation.forward_model.KINKS", (1e5, 0.0))
     np.testing.assert_allclose(found, depth_of(planet), rtol=2e-7)
 
 
@@ -149,6 +150,14 @@ def test_a_layer_that_holds_the_cloud_top_is_covered_in_part():
     np.testing.assert_allclose(covered(boundaries, 10**4.5), [1, 0.5, *[0] * 8], atol=1e-12)
 
 
+def test_bins_beside_a_wide_gap_are_those_of_bins_without_gaps():
+    amps = [*PLANET.values()]
+    ends, middle = [[0.55, 0.65], [4.2, 4.4]], [[1.3, 1.5]]
+    apart, together = (ForwardModel(names=tuple(PLANET), edges=edges) for edges in (ends, [*ends, *middle, [0.6, 4.3]]))
+    np.testing.assert_allclose(apart.depth(amps), together.depth(amps)[:2], rtol=1e-7)
+    assert len(apart.native_depth(amps)[0]) < 0.2 * len(together.native_depth(amps)[0])
+
+
 # --- sodium and potassium ---
 
 
@@ -182,7 +191,7 @@ def test_wings_of_sodium_end_where_their_lorentz_profile_says():
 def test_light_through_a_doublet_is_its_mean_over_wavenumber():
     boundaries, pressure = layer_pressures(200, (1e-4, 1e6))
     edges = 1e4 / np.geomspace(0.5912, 0.5870, 4)
-    fine = alkali.AlkaliLines(["Na"], edges, pressure)
+    fine = alkali.AlkaliLines(["Na"], np.column_stack([edges[:-1], edges[1:]]), pressure)
     atmosphere = hydrostatic(boundaries, pressure, np.full(200, 1000.0), gas_mixture({})[2], 10**26.8, 8e7)
     light = fine.light({"Na": 1e-6}, atmosphere.temperature, atmosphere.column([60]).astype(np.float32))[:, 0]
     exact = []
