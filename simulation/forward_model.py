@@ -147,10 +147,10 @@ class ForwardModel:
         if factor > 0:
             dark -= light @ clear
             clear = 0.0
-            particles = column.sum(axis=1) * np.float32(hydrogen) * (covered != 0)  # along the covered rays
+            hydrogens = column @ np.full(column.shape[1], hydrogen, np.float32) * (covered != 0)  # on the covered rays
             sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
-            hazy = slice((sigma * particles.max() > contributions.NOTHING).argmax(), None)  # haze scatters the blue
-            depth = np.outer(-sigma[hazy], particles)
+            hazy = slice((sigma * hydrogens.max() > contributions.NOTHING).argmax(), None)  # haze scatters the blue
+            depth = np.outer(-sigma[hazy], hydrogens)
             light[hazy] *= np.exp(depth, out=depth)
         return self._grid, (given["Rp"] ** 2 + dark - light @ (clear + covered)) / self._star**2
 
