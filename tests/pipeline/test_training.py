@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ pytest.importorskip("keras")
 
 from common.files import lock_file
 from models import build_model
-from pipeline import training
+from pipeline import folds, training
 from pipeline.folds import network_builder, train_network
 from preprocessing import Fold, Scaler, split_folds, split_test
 from runio.config import Config, TrainingConfig
@@ -291,15 +290,17 @@ def test_activation_of_the_mlp_is_relu_for_noisy_spectra_that_are_not_whitened(n
     assert network.get_layer("dense_1").activation.__name__ == expected
 
 
-def test_a_fold_that_another_process_trains_is_waited_for_and_said(tmp_path, monkeypatch, caplog):
+def test_a_fold_that_another_process_trains_is_waited_for_and_said(tmp_path, monkeypatch):
     data = dataset(n=50)
     split = SimpleNamespace(data=data, folds=[Fold.of(data, np.arange(40), np.arange(40, 50))])
     monkeypatch.setattr(training, "train_fold", lambda *_: "trained")
+    said = []
     with open(tmp_path / ".fold_0.lock", "w") as held:
         lock_file(held)
-        threading.Timer(0.2, held.close).start()
+        # The other process ends as soon as it is said that it is waited for
+        monkeypatch.setattr(folds.logger, "warning", lambda words, k: (said.append(words % k), held.close()))
         assert train_network(Config(), split, tmp_path, 0) == "trained"
-    assert "fold 0: another process is still training it; waiting until that ends" in caplog.text
+    assert said == ["fold 0: another process is still training it; waiting until that ends"]
 
 
 def test_spectra_that_hold_noise_are_validated_once_each():
