@@ -235,7 +235,9 @@ def _slopes(run, width):
         spectra = _spectra(run, exact.n_spectra, "sensitivity_single")
         how = f"averaged over {spectra} ({_whose(run)}, exact map)"
     elif shifted is not None:
-        slope, curvature = shifted.slope, shifted.curvature
+        a = np.asarray(shifted.deviations)  # the change is fitted by slope a + curvature a^2 / 2
+        fit = np.linalg.lstsq(np.stack([a, a**2 / 2], axis=1), shifted.change.reshape(-1, len(a)).T, rcond=None)[0]
+        slope, curvature = fit.reshape(2, *shifted.change.shape[:2])
         how = f"fitted to the response map ({_whose(run)})"
     else:
         return None

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -221,6 +222,17 @@ def test_rounding_is_not_drawn_as_curvature():
     drawn = figure.axes[1].collections[0].get_array()
     assert np.ma.getmaskarray(drawn)[0].all()
     np.testing.assert_allclose(drawn[1], [0.5, 1.0])
+
+
+def test_slopes_of_a_run_without_the_exact_map_are_fitted_to_its_response_map(tmp_path):
+    run = load_run(write_run(tmp_path / "run", n_amps=2, n_bins=5, n_folds=1))
+    run = replace(run, folds={0: replace(run.folds[0], sensitivity_single=None)})
+    response = run.best.response
+    slope = (response.change[..., -1] - response.change[..., 0]) / np.ptp(response.deviations)  # the network is linear
+    axes = MAKERS["response_slopes"](run, style.ONE_COLUMN).figure.axes
+    drawn = axes[0].collections[0].get_array()
+    np.testing.assert_allclose(drawn, slope / np.abs(slope).max(axis=1, keepdims=True), atol=1e-6)
+    assert np.ma.getmaskarray(axes[1].collections[0].get_array()).all()
 
 
 def test_the_floor_of_the_halving_scheme_does_not_blacken_the_maps():
