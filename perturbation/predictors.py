@@ -253,7 +253,8 @@ def as_floats(output):
 
 def _call_keras(model, inputs):
     """Predict as ``predict_on_batch`` does, bit for bit, by the graph behind it where one serves any number of rows."""
-    if getattr(model.predict_on_batch, "__module__", None) == KERAS_ON_TENSORFLOW and isinstance(inputs, np.ndarray):
+    on_tensorflow = getattr(model.predict_on_batch, "__module__", None) == KERAS_ON_TENSORFLOW
+    if on_tensorflow and isinstance(inputs, np.ndarray) and inputs.dtype == np.float32:
         model.make_predict_function()  # a new one only where there is none, as after ``compile``
         graphs = GRAPHS.setdefault(model.predict_function, {})
         shape = inputs.shape[1:]
@@ -269,12 +270,13 @@ def _graph(model, shape):
 
     It is what Keras uses itself, without the Python around it (a third of the time of 209 rows), and holds neither the
     model nor copies of its weights; TensorFlow keeps 0.1 to 1 MB for each until ``keras.utils.clear_session()``.
-    Models with one declared input and one output are known to allow any number of rows.
+    Models with one input, declared for any number of rows, and one output are known to allow that. A model that was
+    built by its first call declares the rows of that call.
     """
     tensorflow, declared = sys.modules["tensorflow"], getattr(model, "inputs", None) or ()
-    if len(declared) != 1:
+    if len(declared) != 1 or declared[0].shape[0] is not None:
         return None
-    rows = tensorflow.TensorSpec((declared[0].shape[0], *shape), "float32")
+    rows = tensorflow.TensorSpec((None, *shape), "float32")
     try:
         graph = model.predict_function.get_concrete_function([(rows,)])
     except Exception:  # it runs eagerly, or refuses what ``predict_on_batch`` will refuse, too

@@ -203,6 +203,22 @@ def test_keras_is_called_by_its_own_graph_with_the_same_bits(keras, recurrent):
     assert np.array_equal(predict(rows), network.predict_on_batch(rows[:, :, None])) and abs(predict(rows)).max() <= 1
 
 
+def test_network_that_its_first_call_builds_takes_any_number_of_rows(keras):
+    network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(N_AMPS)])
+    found = run(network, scheme="single").mean
+    assert np.array_equal(run(network, scheme="single").mean, found)
+    weights, _ = network.get_weights()
+    linear = run(lambda x: x @ weights, scheme="single", input_layout="flat")
+    np.testing.assert_allclose(found, linear.mean, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+def test_keras_takes_numbers_of_any_type(keras, dtype):
+    network = small_network(keras)
+    rows = (10 * np.random.default_rng(0).normal(size=(3, N_BINS, 1))).astype(dtype)
+    assert np.array_equal(Predictor(network, N_AMPS, "channel").function(rows), network.predict_on_batch(rows))
+
+
 def test_a_graph_does_not_keep_its_network_in_memory(keras):
     network = small_network(keras)
     run(network, scheme="single")
