@@ -34,6 +34,7 @@ MICRON_RANGE = (0.05, 200.0)  # wavelengths outside are not in micron, and are r
 # Limits of the checks of plausibility
 MAX_ERROR_RATIO = 1000.0  # of an error to the one expected from its bin and its spectrum, and of medians to each other
 MAX_DEPTH_RATIO = 10.0  # of a depth to the one expected from its bin and its spectrum
+LEAST_DEPTH = 1e-6  # median of a spectrum; that of Mercury in front of the Sun is 12 times as large
 MAX_SIGMA_BELOW_ZERO = 10.0  # a depth further below zero than this many errors is not noise
 MAX_WIDTHS_AWAY = 50.0  # of a value from its column, in widths of the range that holds nine tenths of the column
 MAX_VALUE = 1e35  # of an AMP or an auxiliary input in any unit; the fill value of netCDF is 1e37
@@ -314,6 +315,7 @@ def check_spectra(spectra, errors, wavelength, name, labels=None):
     of_row = np.median(spectra, axis=1, keepdims=True)
     bad = (of_row[:, 0] <= 0) | (of_row[:, 0] >= 1)
     refuse(bad, "median depth is not between 0 and 1 (as a fraction; is depth_unit right?)")
+    refuse(of_row[:, 0] < LEAST_DEPTH, "median depth is below 1 ppm (is depth_unit right?)")
     refuse((np.abs(spectra) >= 1).any(axis=1), "depths of the whole star (1 as a fraction) or more")
     below = (spectra < -MAX_SIGMA_BELOW_ZERO * errors).any(axis=1)
     refuse(below, f"depths below zero by more than {MAX_SIGMA_BELOW_ZERO:g} errors")

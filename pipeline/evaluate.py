@@ -10,7 +10,7 @@ import numpy as np
 from common.files import digest
 from constants import Stream, stream
 from models import load_model
-from perturbation.arguments import abundance_cuts, find_amps
+from perturbation.arguments import abundance_cuts, find_amps, plain_abundance
 from perturbation.mapstore import MapStore
 from perturbation.result import response_map
 from pipeline.folds import empty_rows
@@ -83,6 +83,8 @@ def published_maps(config, split, networks, spectra, **resumable):
         y_test=amps, org_spectrum=spectra, org_error=split.data.errors[split.test], gases=names, no_spectra=no_spectra,
         abundance=abundance, nodes=None, details=True, **own, **options, **resumable,
     )  # fmt: skip
+    if empty:
+        maps = [replace(found, abundance=plain_abundance(chosen.abundance)) for found in maps]
     for found in maps:
         found.n_spectra[list(empty)] = 0
         for values in (found.mean, found.standard_error, found.repeat_error, found.share_error):

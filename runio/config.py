@@ -153,7 +153,7 @@ class SensitivitySingleConfig:
 
     enabled: bool = setting(True)
     no_spectra: int = setting(1000, low=-1, all_or_low=1)
-    nodes: int = setting(5, low=2)
+    nodes: int = setting(5, low=2, high=200)
     noisy: bool = setting(True)
 
 

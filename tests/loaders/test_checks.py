@@ -110,6 +110,11 @@ def test_a_unit_stated_in_the_file_is_not_overruled(tmp_path):
         load_dataset(path, depth_unit="percent")
 
 
+def test_fractions_that_are_read_as_ppm_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"median depth is below 1 ppm \(is depth_unit right\?\)"):
+        load_dataset(layouts.write_own(tmp_path / "d.h5", layouts.Truth()), depth_unit="ppm")
+
+
 # Links: nothing outside of a data set is opened
 
 

@@ -109,6 +109,7 @@ BAD_SETTINGS = [
     ("sensitivity: {abundance: {H2O: 1}}", "sensitivity.abundance.H2O: expected a list, received 1"),
     ("sensitivity: {abundance: [.nan, 1]}", "sensitivity.abundance[0]: expected a finite number, received nan"),
     ("sensitivity: {tolerance: 0}", "sensitivity.tolerance: expected a value above 0, received 0.0"),
+    ("sensitivity_single: {nodes: 201}", "sensitivity_single.nodes: expected a value at most 200, received 201"),
     ("sensitivity: {repeat: 0}", "sensitivity.repeat: expected a value at least 1"),
     ("sensitivity: {scheme: halfing}", "did you mean 'halving'?"),
     # not plain YAML
