@@ -5,6 +5,7 @@ import io
 import logging
 import math
 import re
+from collections import deque
 
 import matplotlib
 import numpy as np
@@ -91,10 +92,16 @@ def all_drawn(tasks, processes):
     n = process_count(processes, len(tasks) // 3, MEMORY)  # fewer than three figures are no work for a process
     if n < 2:
         return [drawn(*task) for task in tasks]
+    left, there, here = deque(range(len(tasks))), {}, {}
     with process_pool(n - 1, 1) as pool:
-        there = [pool.submit(drawn, *task) for task in tasks]
-        here = {i: drawn(*tasks[i]) for i in reversed(range(len(tasks))) if there[i].cancel()}
-        return [here[i] if i in here else one.result() for i, one in enumerate(there)]
+        while left:
+            while left and sum(not one.done() for one in there.values()) < n:  # what they draw, and one that waits
+                first = left.popleft()
+                there[first] = pool.submit(drawn, *tasks[first])
+            if left:
+                last = left.pop()
+                here[last] = drawn(*tasks[last])
+        return [here[i] if i in here else there[i].result() for i in range(len(tasks))]
 
 
 def drawn(figure, dpi, with_pdf):

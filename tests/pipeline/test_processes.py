@@ -3,7 +3,10 @@
 import functools
 import io
 import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from common import processes
 from common.processes import process_count, process_pool
 from pipeline import folds
 from pipeline.folds import EpochWatch
+from report import style
 from runio.config import build_config
 from runio.log import SHARES, Stages
 
@@ -39,8 +43,6 @@ def test_there_are_as_many_processes_as_cores_memory_and_tasks_allow(
 
 
 def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
-    import time
-
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
     begun = time.monotonic()
     with pytest.raises(ZeroDivisionError), process_pool(1, 3) as pool:
@@ -49,6 +51,25 @@ def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
         raise ZeroDivisionError
     assert time.monotonic() - begun < 60
     assert os.environ["TF_NUM_INTRAOP_THREADS"] == "7"
+
+
+class Deadly:
+    """An argument of 1 MB that ends the worker process that receives it, as the kernel does when memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,), bytes(10**6)
+
+    def __repr__(self):
+        time.sleep(0.1)  # in this process, meanwhile the other one begins and dies
+        return "drawn"
+
+
+def test_a_worker_that_dies_while_it_draws_ends_the_others_and_the_wait(monkeypatch):
+    monkeypatch.setattr(style, "drawn", repr)
+    before = set(threading.enumerate())
+    with pytest.raises(BrokenProcessPool):
+        style.all_drawn([(Deadly(),)] * 9, 2)
+    assert set(threading.enumerate()) <= before
 
 
 def write_history(folder, k, n):
