@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,15 +77,16 @@ def map_file(loader, path, folder, key, nodes=5, block_size=BLOCK, executor=None
 
     ``loader`` is a `sensitivity.ModelLoader` of a `pipeline.network.TrainedNetwork`, which ``key`` identifies. Maps of
     finished blocks are kept in ``folder``, from which an interrupted survey continues; a folder with blocks of another
-    network or survey raises an InputError. The size of a block, in spectra, changes the last digits at most.
-    ``advance`` is called with the number of spectra of each finished block.
+    network or survey raises an InputError. The size of a block, in spectra, changes the last digits at most, but for
+    ``share_error``: see `merge_maps`. ``advance`` is called with the number of spectra of each finished block.
     """
     positive_integer("block_size", block_size), quadrature_rule(nodes, "auto", "single")
     path, folder = Path(path).resolve(), Path(folder)
     n_spectra, _ = read_grid(path)
     status = path.stat()
     _claim(folder, [key, str(path), status.st_size, status.st_mtime_ns, n_spectra, nodes, block_size])
-    blocks = [Block(str(path), k, min(k + block_size, n_spectra)) for k in range(0, n_spectra, block_size)]
+    starts = range(0, max(n_spectra - 1, 1), block_size)  # a last spectrum alone, which has no spread, joins the others
+    blocks = [Block(str(path), start, stop) for start, stop in pairwise([*starts, n_spectra])]
     files = {block: folder / f"block_{block.start}.h5" for block in blocks}
     missing = [block for block in blocks if kept_map(files[block], len(block)) is None]
     advance(n_spectra - sum(map(len, missing)))

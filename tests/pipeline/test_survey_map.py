@@ -99,6 +99,12 @@ def test_no_more_than_a_block_is_read_at_a_time(survey, tmp_path, monkeypatch):
     assert sizes == [25, 25, 25, 25, 3]
 
 
+@pytest.mark.parametrize("block_size", [34, 102])
+def test_last_spectrum_is_no_block_of_its_own(block_size, survey, whole, tmp_path):
+    result = map_file(LOADER, survey, tmp_path, "", block_size=block_size)
+    np.testing.assert_allclose(result.share_error, whole.share_error, rtol=0.1)
+
+
 def test_interrupted_survey_goes_on_where_it_stopped(survey, whole, tmp_path, monkeypatch):
     calls = []
 
