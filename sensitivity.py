@@ -209,7 +209,8 @@ def sensitivity_map(
         If an argument is not as described, no spectrum is in an AMP's abundance range, the model's output is not
         (rows, n_AMPs) or not finite, or the prediction for a spectrum depends on the others of the call. A UserWarning
         says that there are fewer than ``no_spectra`` spectra, that the model predicts at random (too much so for
-        the map, where that is subtracted), or that its numbers are too coarse for their changes.
+        the map, where that is subtracted), or that its numbers are too coarse for their changes. A Keras model is tried
+        before its first map alone: randomness and coarseness are those of the weights that it had then.
 
     Notes
     -----

@@ -25,7 +25,8 @@ COMPANY = 1e-3  # relative difference between predictions for a spectrum alone a
 BFLOAT16 = 2.0**-7  # distance of 1 to the next larger number, as ``numpy.finfo(...).eps``
 COPIES = 4  # of each probe row in one call: random predictions of all of them are hardly ever the same by chance
 SMALL = 0.1  # added to the size of predictions: those near zero are sums of larger numbers, which were rounded, too
-KNOWN = weakref.WeakKeyDictionary()  # what was found out about Keras models that were called before
+# What was found out about Keras models, with the weights of that time: looking for new ones takes 5 % of a short map
+KNOWN = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
