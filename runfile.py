@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import copy
 import logging
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def parse_arguments(argv=None):
     study = "simulate planets like the observed one, train on them and apply the networks, all in DIR"
     add("--planet", metavar="FILE", help=study)
     add("--n", type=int, default=40_000, help="planets to simulate for --planet (default %(default)s)")
-    add("--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="auxiliary inputs of the observation")
+    add("--auxiliary", nargs="+", default=[], metavar="NAME=VALUE", help="auxiliary inputs, for --apply")
     given = parser.parse_args(argv)
     for word in sys.argv[1:] if argv is None else argv:  # the report prints them
         if not word.isprintable():
@@ -78,6 +79,7 @@ def parse_arguments(argv=None):
          "--observation FILE: expected --apply RUN_DIR or --planet FILE beside it"),
         (given.columns and not given.observation, "--columns NAMES: expected --observation FILE beside it"),
         (given.unverified and not given.apply, "--unverified: expected --apply RUN_DIR beside it"),
+        (given.auxiliary and not given.apply, "--auxiliary: expected --apply RUN_DIR beside it"),
         (given.planet and not 10 <= given.n <= MAX_PLANETS, f"--planet FILE: {few}"),
         (given.planet and (given.model == "all" or given.fold is not None),
          "--planet FILE: expected one network and no --fold"),
@@ -103,9 +105,12 @@ def read_settings(arguments):
 def read_auxiliary(pairs):
     """Turn ["star_radius=7e8"] into {"star_radius": 7e8}."""
     try:
-        return {name: float(value) for name, value in (pair.split("=") for pair in pairs)}
+        values = {name: float(value) for name, value in (pair.split("=") for pair in pairs)}
+        if not all(map(math.isfinite, values.values())):
+            raise ValueError
     except ValueError:
         raise InputError(f"--auxiliary: expected NAME=VALUE with a number, received {' '.join(pairs)}") from None
+    return values
 
 
 def main(argv=None):
@@ -147,12 +152,12 @@ def main(argv=None):
         except InputError as error:
             return _fail(error, 2)
         except KeyboardInterrupt as stop:
-            resumable = log.path and not arguments.planet
-            again = f"; continue with --resume --output {log.path.parents[1]}" if resumable else ""
             word, status = stopped_by(stop)
-            return _fail(f"{word}{again}", status)
+            return _fail(f"{word}{how_to_continue(log, arguments)}", status)
         except Exception as error:
             kept = log.keep_traceback()
+            if again := how_to_continue(log, arguments):
+                logger.info("not finished%s", again)
             if isinstance(error, ImportError) and "failed to map segment" in str(error):
                 return _fail(f"not enough memory to load a library ({error}); is there a limit, such as ulimit -v?", 1)
             if isinstance(error, (OSError, ValueError, RuntimeError)) and str(error):
@@ -160,6 +165,14 @@ def main(argv=None):
             if not kept and not isinstance(error, MemoryError):
                 raise  # a bug in this software, and the traceback is kept nowhere else
             return _fail(f"{type(error).__name__}: {error} (more in run.log)", 1)
+
+
+def how_to_continue(log, arguments):
+    """Say how to continue an unfinished run; nothing where there is none, or for a study, which says so itself."""
+    if log.path is None or not log.path.exists() or arguments.planet:
+        return ""
+    folder = log.path.parents[1]
+    return f"; continue with --resume --output {folder.parent if arguments.model == 'all' else folder}"
 
 
 def _fail(error, status):

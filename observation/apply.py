@@ -58,6 +58,26 @@ def apply_run(
         inputs = _auxiliary(run, auxiliary or {})
     refuse_closed(run.folder / "applied" if output is None else output)
     logger.info("%s: %s", seen.name, seen.note)
+    how = {name: getattr(chosen, name) for name in ("depth_unit", "width", "columns")}  # the observation was read
+    made_from = {
+        "run": str(Path(run_folder).resolve()),
+        "observation": str(Path(seen.name).resolve()),
+        "auxiliary": auxiliary or {},
+        "settings": config.to_dict() | {"data": run.config.get("data", {}) | how},
+        "versions": log.versions(),
+        **({"study": study} if study else {}),
+    }
+    if output is None:
+        output = unique_folder(run.folder / "applied", folder_name(Path(seen.name).stem))
+    with RunFolder(output, made_from, overwrite, marker="amps.csv", names=FILES, resumable=False) as folder:
+        _write_estimate(folder.work, run, seen, inputs, config, made_from, quiet)
+        folder.finish()
+    logger.info("results: %s (report.html, amps.csv ...)", output)
+    return Path(output)
+
+
+def _write_estimate(folder, run, seen, inputs, config, made_from, quiet):
+    """Predict with every network of the run and write the files of `apply_run` into an open folder."""
     with log.quiet_stderr():
         from pipeline.network import TrainedNetwork
     with as_input_error():  # without their check of units, which are known; unusual spectra are reported below
@@ -69,35 +89,20 @@ def apply_run(
     if not np.isfinite([values, *noisy]).all():
         raise RuntimeError(f"{seen.name}: the network returns NaN or infinity")
     folds = [fold.predict(seen.depth[None], inputs)[0] for fold in folds]
-    how = {name: getattr(chosen, name) for name in ("depth_unit", "width", "columns")}  # the observation was read
-    made_from = {
-        "run": str(Path(run_folder).resolve()),
-        "observation": str(Path(seen.name).resolve()),
-        "auxiliary": auxiliary or {},
-        "settings": config.to_dict() | {"data": run.config.get("data", {}) | how},
-        "versions": log.versions(),
-        **({"study": study} if study else {}),
-    }
     estimate = assess(run, network, seen, values, config.seed, made_from)
     rows = table_rows(estimate, noisy, folds)
-    if output is None:
-        output = unique_folder(run.folder / "applied", folder_name(Path(seen.name).stem))
-    with RunFolder(output, made_from, overwrite, marker="amps.csv", names=FILES, resumable=False) as folder:
-        _write_table(folder.work / "amps.csv", rows)
-        consistency, loud = estimate.consistency, estimate.consistency.status == compare.OUTSIDE
-        with written_whole(folder.work / "verdict.yaml") as part:
-            tree = {**consistency.numbers, "verdict": consistency.sentences}
-            part.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        logger.info("\n%s\n", screen_table(rows, run.amp_table, len(folds)))
-        frame = ["*" * 79] if loud else []  # of a warning
-        for line in [*frame, *(f"{seen.name}: {sentence}" for sentence in consistency.sentences), *frame]:
-            logger.log(logging.WARNING if loud else logging.INFO, "%s", line)
-        if config.sensitivity_single.enabled:
-            estimate = _add_sensitivity(estimate, network, run, inputs, config, folder.work, quiet)
-        write_page(folder.work, estimate)
-        folder.finish()
-    logger.info("results: %s (report.html, amps.csv ...)", output)
-    return Path(output)
+    _write_table(folder / "amps.csv", rows)
+    consistency, loud = estimate.consistency, estimate.consistency.status == compare.OUTSIDE
+    with written_whole(folder / "verdict.yaml") as part:
+        tree = {**consistency.numbers, "verdict": consistency.sentences}
+        part.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    logger.info("\n%s\n", screen_table(rows, run.amp_table, len(folds)))
+    frame = ["*" * 79] if loud else []  # of a warning
+    for line in [*frame, *(f"{seen.name}: {sentence}" for sentence in consistency.sentences), *frame]:
+        logger.log(logging.WARNING if loud else logging.INFO, "%s", line)
+    if config.sensitivity_single.enabled:
+        estimate = _add_sensitivity(estimate, network, run, inputs, config, folder, quiet)
+    write_page(folder, estimate)
 
 
 def _auxiliary(run, given):

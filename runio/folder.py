@@ -175,8 +175,6 @@ class RunFolder:
         if not self.resumable:
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
-        elif error is not None and self.work.exists():
-            logger.info("%s: not finished; continue with --resume --output %s", self.path, self.path)
         self._refuse_full_disk(error)
 
     def _refusal(self, words):
@@ -189,8 +187,8 @@ class RunFolder:
             stated = re.search(r"errno = (\d+)", str(cause))  # HDF5
             number = getattr(cause, "errno", None) or (int(stated[1]) if stated else None)
             if number in NO_ROOM:
-                message = f"{self.path}: {os.strerror(number)}; make room there and continue with --resume"
-                raise RuntimeError(message) from error
+                advice = "continue with --resume" if self.resumable else "repeat the command"
+                raise RuntimeError(f"{self.path}: {os.strerror(number)}; make room there and {advice}") from error
             cause = cause.__cause__ or cause.__context__
 
     def finish(self):

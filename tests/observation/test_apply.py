@@ -1,6 +1,7 @@
 """A finished run is applied to one observation."""
 
 import csv
+import errno
 import shutil
 from types import SimpleNamespace
 
@@ -113,6 +114,23 @@ def test_answers_are_never_replaced_unless_asked(finished, no_page, tmp_path, ca
     assert apply(finished, seen, "--output", str(out), "--overwrite") == 0
     assert (out / "amps.csv").read_bytes() != before["amps.csv"] and (out / "mine.txt").read_text() == "mine"
     assert {p.name for p in out.iterdir()} == set(before)
+
+
+def test_a_folder_that_cannot_be_used_is_refused_before_a_network_is_loaded(finished, tmp_path, monkeypatch, capsys):
+    seen, out = observe(tmp_path / "planet.txt", finished[2]), tmp_path / "out"
+    out.write_text("mine")
+    monkeypatch.setattr("pipeline.network.TrainedNetwork.of_run", None)
+    assert apply(finished, seen, "--output", str(out)) == 2
+    assert "out: not usable for results" in capsys.readouterr().err and out.read_text() == "mine"
+
+
+def test_a_full_disk_is_said_with_what_helps(finished, tmp_path, monkeypatch, capsys):
+    def write(path, rows):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("observation.apply._write_table", write)
+    assert apply(finished, observe(tmp_path / "planet.txt", finished[2]), "--output", str(tmp_path / "out")) == 1
+    assert "out: No space left on device; make room there and repeat the command" in capsys.readouterr().err
 
 
 def test_every_application_gets_a_folder_of_its_own(finished, no_page, tmp_path):

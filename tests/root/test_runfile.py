@@ -212,3 +212,18 @@ def test_all_networks_end_with_a_page_that_compares_them(monkeypatch, tmp_path):
     assert module.main(["--model", "all", "--output", str(tmp_path), "--quiet"]) == 0
     folders = [str(tmp_path / name) for name in ("mlp", "cnn", "lstm", "hybrid")]
     assert compared == [(folders, tmp_path / "comparison.html")]
+
+
+def test_networks_that_were_interrupted_continue_in_the_folder_of_them_all(monkeypatch, tmp_path, capsys):
+    import runfile as module
+
+    def stop(config, arguments, command, log):
+        work = Path(arguments.output) / ".unfinished"
+        work.mkdir(parents=True)
+        log.to_file(work / "run.log")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run", stop)
+    for model, output in (("all", tmp_path), ("cnn", tmp_path / "cnn")):
+        assert module.main(["--model", model, "--output", str(output)]) == 130
+        assert capsys.readouterr().err == f"error: interrupted; continue with --resume --output {output}\n"

@@ -169,6 +169,17 @@ GOOD = ("--config", "good.yaml")
     ("--output", flags(*GOOD, "--output", ""), "--output"),
     ("--columns alone", flags(*GOOD, "--columns", "taurex"), "--columns NAMES: expected --observation FILE beside it"),
     ("--apply out", flags(*GOOD, "--apply", "out"), "--apply RUN_DIR: expected --observation FILE beside it"),
+    ("--auxiliary alone", flags(*GOOD, "--auxiliary", "x=1"), "--auxiliary: expected --apply RUN_DIR beside it"),
+    (
+        "--auxiliary with a planet",
+        flags("--planet", "p.yaml", "--observation", "o.csv", "--auxiliary", "x=1"),
+        "--auxiliary: expected --apply RUN_DIR beside it",
+    ),
+    (
+        "--auxiliary of NaN",
+        flags("--apply", "out", "--observation", "o.csv", "--auxiliary", "x=nan"),
+        "--auxiliary: expected NAME=VALUE with a number, received x=nan",
+    ),
     (
         "--observation planet.csv",
         flags(*GOOD, "--observation", "planet.csv"),
