@@ -33,6 +33,22 @@ def written_whole(path):
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def small_hdf5_written_whole(path):
+    """Yield an open HDF5 file that is kept in memory, and written whole to ``path`` if the block succeeds.
+
+    HDF5 itself must not meet a full disk: it would not close the file, and crash when Python ends.
+    """
+    import h5py
+
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    with written_whole(path) as part:
+        part.write_bytes(content)
+
+
 def csv_text(text):
     """Return text for a CSV cell that no spreadsheet takes for a formula: one that begins like a formula is quoted."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -318,9 +318,12 @@ class SensitivityMap:
         if not isinstance(target, h5py.Group):
             target = Path(target)
             part = target.with_name(f".{target.name}.{os.getpid()}.part")
+            with h5py.File(part, "w", driver="core", backing_store=False) as file:  # in memory: on a full disk, HDF5
+                self.save(file)  # would not close the file, and crash when Python ends
+                file.flush()
+                content = file.id.get_file_image()
             try:
-                with h5py.File(part, "w") as file:
-                    self.save(file)
+                part.write_bytes(content)
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)

@@ -1,11 +1,17 @@
 """What a map can do: shares whose errors cover, the greatest bins, a table, a figure, a file."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sensitivity
 from sensitivity import SensitivityMap, sensitivity_map
+
+ROOT = Path(sensitivity.__file__).parent
 
 N_BINS = 12
 WAVELENGTH = np.geomspace(0.6, 5, N_BINS)
@@ -173,6 +179,19 @@ def test_wavelengths_travel_with_the_map(tmp_path):
 def test_wavelengths_in_another_unit_are_told():
     with pytest.warns(UserWarning, match=r"^wavelength: expected micron, received numbers up to"):
         run(wavelength=1000 * WAVELENGTH)
+
+
+def test_a_full_disk_is_one_error_and_no_crash(tmp_path):
+    resource = pytest.importorskip("resource")
+    run().save(tmp_path / "old.h5")
+    code = "import sensitivity; sensitivity.SensitivityMap.load('old.h5').save('new.h5')"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)), capture_output=True,
+    )  # fmt: skip
+    assert found.returncode == 1 and found.stderr.count("Traceback") == 1
+    assert "File too large" in found.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["old.h5"]
 
 
 def test_saved_map_carries_all_arrays(tmp_path):
