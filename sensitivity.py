@@ -258,6 +258,8 @@ def fold_maps(
     networks = list(networks)
     if not networks or any("model" not in own for own in networks):
         raise ValueError(f"networks: expected dicts with a model each, received {[list(own) for own in networks]}")
+    for unknown in options.keys() - make_plan.__kwdefaults__.keys():
+        raise TypeError(f"{unknown}: expected an option of sensitivity_map, received an unknown name")
     tolerance = None if tolerance is None else positive_number("tolerance", tolerance)
     plan = make_plan(networks, y_test, org_spectrum, org_error, executor=executor, **options)
     if store is not None and options.get("rng") is None and plan.rule is None:
@@ -300,11 +302,15 @@ def compute_sensitivty_org(
     """
     names = ("model", "y_data_mean", "y_data_std", "x_mean", "x_std", "auxiliary")
     own = [model, y_data_mean, y_data_std, x_mean, x_std, options.pop("auxiliary", None)]
-    is_list = isinstance(model, list)
-    if is_list and own[-1] is None:
-        own[-1] = [None] * len(model)
+    details, is_list = truth("details", details), isinstance(model, list)
+    if is_list:
+        own = [[None] * len(model) if values is None else values for values in own]
+        for name, values in zip(names, own):
+            n = len(values) if np.iterable(values) else type(values).__name__
+            if n != len(model):
+                raise ValueError(f"{name}: expected a list of {len(model)}, one for each model, received {n}")
     maps = fold_maps(
-        [dict(zip(names, values)) for values in (zip(*own, strict=True) if is_list else [own])], y_test, org_spectrum,
+        [dict(zip(names, values)) for values in (zip(*own) if is_list else [own])], y_test, org_spectrum,
         org_error, gases=gases, no_spectra=no_spectra, repeat=repeat, abundance=abundance,
         **{"keep_spectra": False, **options},
     )  # fmt: skip

@@ -123,7 +123,7 @@ def positive_number(name, value):
 def errors_or_covariances(org_error, n, n_bins, covariance):
     """Return errors (N, n_bins) or covariances (N or 1, n_bins, n_bins), without copies, and which of the two."""
     shapes = {False: ((n_bins,), (n, n_bins)), True: ((n_bins, n_bins), (n, n_bins, n_bins))}
-    allowed = shapes[False] + shapes[True] if covariance is None else shapes[bool(covariance)]
+    allowed = shapes[False] + shapes[True] if covariance is None else shapes[truth("covariance", covariance)]
     words = " or ".join(map(str, dict.fromkeys(allowed)))
     if getattr(org_error, "ndim", 0) == 3 and org_error.dtype.kind == "f":  # may be large, and is read chunk by chunk
         refuse_no_numbers("org_error", org_error, words)

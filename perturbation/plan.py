@@ -93,6 +93,8 @@ def make_plan(
     chunk_size="auto", directions=None, nodes="auto", rule="auto", output=None, auxiliary_first=None, stochastic=None,
 ):  # fmt: skip
     """Check arguments, those of `sensitivity.fold_maps`, try the models, and choose sizes of calls and chunks."""
+    if executor is not None and not hasattr(executor, "submit"):
+        raise ValueError(f"executor: expected a concurrent.futures.Executor, received {type(executor).__name__}")
     spectra = arguments.float_array("org_spectrum", spectra, "(N, n_bins)", ndim=2)
     n, n_bins = spectra.shape
     name, noise, is_covariance, labels, shuffle, scheme = _what_moves(

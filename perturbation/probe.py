@@ -54,6 +54,11 @@ def probe_model(
     known = KNOWN.setdefault(whole, {}) if is_keras(whole) else {}
     key = n_bins, n_amps, auxiliary is None, layout, str(output), auxiliary_first
     if key not in known:
+        inputs = getattr(whole, "inputs", None) if is_keras(whole) else None
+        given = 1 if auxiliary is None else 2
+        if inputs and len(inputs) != given:
+            expected = f"expected {len(inputs) - 1} array(s), as the model has {len(inputs)} input(s)"
+            raise ValueError(f"auxiliary: {expected}, received {given - 1}")
         declared = tuple(declared_inputs(whole))
         layouts = [layout] if layout else _declared_layouts(declared, n_bins)
         spectra = np.atleast_2d(spectra)

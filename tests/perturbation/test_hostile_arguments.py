@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perturbation.directions import dragged, modes, offsets, tilt
-from sensitivity import sensitivity_map
+from sensitivity import compute_sensitivty_org, sensitivity_map
 
 WEIGHTS = np.array([[1.0, 0.5], [0.0, 2.0], [1.0, 1.0], [0.5, 0.0]])  # 4 bins, 2 AMPs
 SPECTRA, ERRORS = np.arange(12.0).reshape(3, 4) / 1000, np.full((3, 4), 1e-4)
@@ -85,6 +85,8 @@ HOSTILE = [
     ("a model of dates", {"model": lambda x: np.zeros((len(x), 2), "datetime64[s]")}, "model: expected"),
     ("a model of ragged rows", {"model": lambda x: [[1, 2]] * (len(x) - 1) + [[1]]}, "model: expected"),
     ("a model of None", {"model": lambda x: None}, "model: expected"),
+    ("an executor in words", {"executor": "x"}, "executor: expected a concurrent.futures.Executor, received str"),
+    ("covariance in words", {"covariance": "yes"}, "covariance: expected True or False, received 'yes'"),
     ("no model", {"model": None}, "model: expected .predict, or a callable, received NoneType"),
 ]  # fmt: skip
 
@@ -99,6 +101,28 @@ def test_hostile_argument_is_refused_in_one_line(name, change, piece):
     with pytest.raises(ValueError) as refusal:
         sensitivity_map(**arguments)
     assert piece in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+LISTS = [
+    ({"y_data_std": 1}, "y_data_std: expected a list of 2, one for each model, received int"),
+    ({"x_mean": [0]}, "x_mean: expected a list of 2, one for each model, received 1"),
+    ({"auxiliary": [None] * 3}, "auxiliary: expected a list of 2, one for each model, received 3"),
+    ({"details": "x"}, "details: expected True or False, received 'x'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), LISTS)
+def test_arguments_of_several_models_are_refused_in_one_line(change, message):
+    models = [lambda x: x @ WEIGHTS] * 2
+    scaling = {"y_data_mean": [0, 0], "y_data_std": [1, 1], "x_mean": [0, 0], "x_std": [1, 1]}
+    with pytest.raises(ValueError) as refusal:
+        compute_sensitivty_org(models, None, SPECTRA, ERRORS, **(scaling | change))
+    assert str(refusal.value) == message
+
+
+def test_unknown_option_is_named():
+    with pytest.raises(TypeError, match="no_specta: expected an option of sensitivity_map"):
+        compute_sensitivty_org(lambda x: x @ WEIGHTS, None, SPECTRA, ERRORS, 0, 1, no_specta=3)
 
 
 BAD_DIRECTIONS = [

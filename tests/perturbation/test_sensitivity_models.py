@@ -219,6 +219,16 @@ def test_keras_takes_numbers_of_any_type(keras, dtype):
     assert np.array_equal(Predictor(network, N_AMPS, "channel").function(rows), network.predict_on_batch(rows))
 
 
+@pytest.mark.parametrize("n_inputs", [1, 2])
+def test_second_input_that_is_missing_or_not_wanted_is_refused_in_one_line(keras, n_inputs):
+    inputs = [keras.Input((N_BINS,)), keras.Input((2,))][:n_inputs]
+    joined = keras.layers.Concatenate()(inputs) if n_inputs == 2 else inputs[0]
+    network = keras.Model(inputs, keras.layers.Dense(N_AMPS)(joined))
+    words = f"expected {n_inputs - 1} array\\(s\\), as the model has {n_inputs} input\\(s\\), received {2 - n_inputs}"
+    with pytest.raises(ValueError, match=f"^auxiliary: {words}$"):
+        run(network, auxiliary=np.ones((4, 2)) if n_inputs == 1 else None)
+
+
 def test_a_graph_does_not_keep_its_network_in_memory(keras):
     network = small_network(keras)
     run(network, scheme="single")
