@@ -1,8 +1,7 @@
 """One way to call any network: (rows, n_bins) float32 in, (rows, n_AMPs) out, checked.
 
 Keras models, objects with ``.predict`` (scikit-learn), PyTorch modules and plain callables (JAX, a lambda) all
-become a `Predictor`. No framework is imported here: what a model can do is asked of the model itself, or found out by
-trying it, in ``probe``.
+become a `Predictor`. No framework is imported here: a model is asked what it can do, or is tried, in ``probe``.
 """
 
 import functools
@@ -72,7 +71,9 @@ def load_keras(path):
         return keras.models.load_model(path, compile=False)
     import h5py
 
-    def without_time_major(part):
+    def in_keras_3(part):
+        if part.get("class_name") == "Policy":  # of mixed precision, which Keras 3 takes by its name
+            return part["config"]["name"]
         if part.pop("time_major", False):
             raise ValueError(f"{path}: expected layers with time_major=False, received True for {part.get('name')}")
         return part
@@ -80,7 +81,7 @@ def load_keras(path):
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(path, folder)
         with h5py.File(copy, "r+") as file:
-            config = json.loads(file.attrs["model_config"], object_hook=without_time_major)
+            config = json.loads(file.attrs["model_config"], object_hook=in_keras_3)
             file.attrs["model_config"] = json.dumps(config)
         return keras.models.load_model(copy, compile=False)
 
@@ -270,8 +271,7 @@ def _graph(model, shape):
 
     It is what Keras uses itself, without the Python around it (a third of the time of 209 rows), and holds neither the
     model nor copies of its weights; TensorFlow keeps 0.1 to 1 MB for each until ``keras.utils.clear_session()``.
-    Models with one input, declared for any number of rows, and one output are known to allow that. A model that was
-    built by its first call declares the rows of that call.
+    It takes one output and one input, declared for any number of rows, not for those of the call that built the model.
     """
     tensorflow, declared = sys.modules["tensorflow"], getattr(model, "inputs", None) or ()
     if len(declared) != 1 or declared[0].shape[0] is not None:

@@ -339,6 +339,20 @@ def test_files_of_keras_2_are_read(keras, tmp_path):
             np.testing.assert_allclose(run(load_keras(path)).mean, run(network).mean, rtol=1e-4)
 
 
+def test_mixed_precision_of_keras_2_is_read(keras, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    network = keras.Sequential([keras.Input((N_BINS,)), keras.layers.Dense(N_AMPS, dtype="mixed_float16")])
+    network.save(tmp_path / "network.h5")
+    with h5py.File(tmp_path / "network.h5", "a") as file:
+        settings = json.loads(file.attrs["model_config"])
+        policy = {"module": "keras.mixed_precision", "class_name": "Policy", "config": {"name": "mixed_float16"}}
+        settings["config"]["layers"][1]["config"]["dtype"] = policy | {"registered_name": None}
+        file.attrs["model_config"] = json.dumps(settings)
+    found = load_keras(tmp_path / "network.h5")
+    assert found.layers[0].dtype_policy.name == "mixed_float16"
+    assert np.array_equal(found.get_weights()[0], network.get_weights()[0])
+
+
 def test_torch_modules_of_convolutions_bfloat16_and_a_predict_of_their_own():
     torch = pytest.importorskip("torch")
 
