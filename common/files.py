@@ -4,6 +4,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import stat
 from contextlib import contextmanager
 from math import prod
@@ -15,6 +16,7 @@ except ImportError:  # not POSIX
     fcntl = None
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what file systems without flock answer
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAX_OBJECTS = 20_000  # groups and arrays of an HDF5 file that is checked
 
 
@@ -47,6 +49,20 @@ def small_hdf5_written_whole(path):
         content = file.id.get_file_image()
     with written_whole(path) as part:
         part.write_bytes(content)
+
+
+def full_disk_message(error, path, advice="repeat the command"):
+    """Say what to do if an error, or one that led to it, is that of a full disk; "" if it is another.
+
+    Libraries that meet a full disk name neither the file nor the reason; ``path`` is what was to be written.
+    """
+    while isinstance(error, Exception):
+        stated = re.search(r"errno = (\d+)", str(error))  # HDF5
+        number = getattr(error, "errno", None) or (int(stated[1]) if stated else None)
+        if number in NO_ROOM:
+            return f"{path}: {os.strerror(number)}; make room there and {advice}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def csv_text(text):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.files import digest, written_whole
+from common.files import digest, full_disk_message, written_whole
 from loaders.dataset import check_spectra
 from loaders.own import read_grid, read_rows
 from perturbation.accumulate import merge_maps
@@ -137,8 +137,9 @@ def main(argv=None):
             path = Path(arguments.output) / MAP
             result.save(path)
         except (OSError, ValueError, RuntimeError) as error:
-            log.root.error("%s", error)
-            return 2 if isinstance(error, ValueError) else 1
+            no_room = full_disk_message(error, arguments.output)
+            log.root.error("%s", no_room or error)
+            return 2 if isinstance(error, ValueError) and not no_room else 1
         except KeyboardInterrupt as stop:
             word, status = stopped_by(stop)
             log.root.error("%s; the same command continues from the finished blocks", word)

@@ -12,17 +12,14 @@ from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"  # figures go to files; a user's choice of a backend does not matter
 
-from report.compare import write_comparison
-from report.page import write_figures, write_report
-from runio.folder import update_manifest
+from common.files import full_disk_message
 from runio.log import one_line
-from runio.results import load_run
 
 USAGE = "python -m report [--all-figures] RUN_DIR [RUN_DIR ...]"
 
 
 def main(argv=None):
-    """Write the report of one run, or the comparison of several; return 0, or 2 with one line of what was wrong."""
+    """Write the report of one run, or the comparison of several; return the exit status, as runfile.py does."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m report", USAGE, __doc__, formatter_class=formatter, allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"error: {one_line(message)}; usage: {USAGE}\n")
@@ -35,6 +32,11 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     try:
+        from report.compare import write_comparison  # here, as each process that draws imports this module
+        from report.page import write_figures, write_report
+        from runio.folder import update_manifest
+        from runio.results import load_run
+
         if len(arguments.runs) > 1:
             path = write_comparison(arguments.runs, arguments.output)
         else:
@@ -43,9 +45,13 @@ def main(argv=None):
             path = write_report(run, rendered)
             drawn = [Path(run.folder) / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf")]
             update_manifest(run.folder, [path, *drawn])
-    except (OSError, ValueError) as error:
-        print("error: " + one_line(error), file=sys.stderr)
-        return 2
+    except (OSError, ValueError, RuntimeError) as error:
+        no_room = full_disk_message(error, arguments.output if len(arguments.runs) > 1 else arguments.runs[0])
+        print("error: " + one_line(no_room or error), file=sys.stderr)
+        return 1 if no_room or isinstance(error, RuntimeError) else 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
     print(path)
     return 0
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from common.files import digest, lock_file, read_bounded, written_whole
+from common.files import digest, full_disk_message, lock_file, read_bounded, written_whole
 from runio.config import flatten, read_yaml
 from runio.log import InputError
 
@@ -35,7 +35,6 @@ RESULT_NAMES = re.compile(
 )
 HOLDER = re.compile(r"process \d+ on [\w.-]+ since [\d :-]+")  # what a run writes into its lock file
 OPEN_LOCK = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not on Windows
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunFolderError(InputError):
@@ -181,15 +180,9 @@ class RunFolder:
         return RunFolderError(f"{self.path}: {words}")
 
     def _refuse_full_disk(self, error):
-        """Say what to do about a full disk; libraries that meet it name neither the file nor the reason."""
-        cause = error
-        while isinstance(cause, Exception):
-            stated = re.search(r"errno = (\d+)", str(cause))  # HDF5
-            number = getattr(cause, "errno", None) or (int(stated[1]) if stated else None)
-            if number in NO_ROOM:
-                advice = "continue with --resume" if self.resumable else "repeat the command"
-                raise RuntimeError(f"{self.path}: {os.strerror(number)}; make room there and {advice}") from error
-            cause = cause.__cause__ or cause.__context__
+        advice = "continue with --resume" if self.resumable else "repeat the command"
+        if message := full_disk_message(error, self.path, advice):
+            raise RuntimeError(message) from error
 
     def finish(self):
         """Move the results from ``work`` into the folder in place of the old ones.

@@ -19,7 +19,7 @@ MAX_SEED = 2**31 - 1
 
 
 def main(argv=None):
-    """Read the command line and run; exits with status 2 and one line on stderr for bad input."""
+    """Read the command line and run; exits with one line on stderr and status 2 for bad input, 1 for a full disk."""
     parser = argparse.ArgumentParser(
         prog="python -m simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,6 +46,7 @@ def main(argv=None):
     if not arguments.out.resolve().parent.is_dir():
         stop(2, f"--out: no folder {arguments.out.resolve().parent}")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the workers: one thread per process
+    from common.files import full_disk_message
     from simulation.design import ARIEL, survey_design
     from simulation.survey import simulate
 
@@ -59,6 +60,8 @@ def main(argv=None):
                 overwrite=arguments.overwrite,
             )  # fmt: skip
     except (ValueError, OSError) as error:
+        if message := full_disk_message(error, arguments.out):
+            stop(1, message)
         stop(2, error)
     except BrokenProcessPool:
         stop(1, "a worker process died; repeat the same command to continue")

@@ -1,5 +1,6 @@
 """A survey mapped block by block: the map of the whole, never more than a block in memory, what is done stays done."""
 
+import errno
 import os
 import shutil
 import signal
@@ -195,6 +196,17 @@ def test_a_map_of_something_else_is_not_replaced(command, tmp_path, capsys):
     (tmp_path / "out/sensitivity.h5").write_text("mine")
     assert command() == 2 and (tmp_path / "out/sensitivity.h5").read_text() == "mine"
     assert "holds a sensitivity.h5 that is not of a survey" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["written_whole", "map_block"])
+def test_a_full_disk_ends_the_command_with_one_line_and_status_1(command, tmp_path, monkeypatch, capsys, name):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(survey_map, name, full)
+    assert command() == 1
+    advice = "No space left on device; make room there and repeat the command"
+    assert capsys.readouterr().err == f"error: {tmp_path / 'out'}: {advice}\n"
 
 
 SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]

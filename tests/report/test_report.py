@@ -1,6 +1,7 @@
 """The report holds the figures and the numbers of its run, needs nothing else, and shows in a real browser."""
 
 import csv
+import errno
 import re
 from html.parser import HTMLParser
 
@@ -200,6 +201,24 @@ def test_a_broken_results_file_exits_with_2_and_one_line(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("seed: 1")
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+STOPS = [
+    (KeyboardInterrupt(), 130, "error: interrupted\n"),
+    (OSError(errno.ENOSPC, "No space left"), 1, "error: {}: No space left on device; make room there and repeat"),
+    (RuntimeError("a process died"), 1, "error: a process died\n"),
+]
+
+
+@pytest.mark.parametrize(("stop", "status", "words"), STOPS)
+def test_what_stops_the_command_is_one_line(folder, monkeypatch, capsys, stop, status, words):
+    def write(*_, **__):
+        raise stop
+
+    monkeypatch.setattr("report.page.write_figures", write)
+    assert main([str(folder)]) == status
+    error = capsys.readouterr().err
+    assert error.startswith(words.format(folder)) and error.count("\n") == 1
 
 
 def test_help_exits_with_0(capsys):

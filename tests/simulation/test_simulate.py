@@ -1,5 +1,6 @@
 """The simulation: same planets whatever the run, resuming, the cloud deck, tables of the user's, the band model."""
 
+import errno
 import json
 import os
 import shutil
@@ -248,6 +249,17 @@ def test_bad_input_ends_with_one_line_and_status_2(arguments, message, tmp_path,
         command.main([argument.format(tmp=tmp_path) for argument in arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_full_disk_ends_with_one_line_that_names_the_file_and_status_1(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("simulation.survey.simulate", full)
+    with pytest.raises(SystemExit, match="1"):
+        command.main(["--n", "1", "--out", str(tmp_path / "x.h5")])
+    line = f"simulation: {tmp_path / 'x.h5'}: No space left on device; make room there and repeat the command\n"
+    assert capsys.readouterr().err == line
 
 
 def test_no_survey_is_made_without_a_place_for_it(capsys):
