@@ -36,7 +36,7 @@ def written_whole(path):
 
 
 @contextmanager
-def small_hdf5_written_whole(path):
+def hdf5_written_whole(path):
     """Yield an open HDF5 file that is kept in memory, and written whole to ``path`` if the block succeeds.
 
     HDF5 itself must not meet a full disk: it would not close the file, and crash when Python ends.

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from common.files import csv_text, opened_hdf5, read_bounded, small_hdf5_written_whole, written_whole
+from common.files import csv_text, hdf5_written_whole, opened_hdf5, read_bounded, written_whole
 from common.metrics import scores
 from constants import AMP, VERSION, amp
 from perturbation.result import ResponseMap, SensitivityMap
@@ -111,7 +111,7 @@ def write_run(folder, data, model, seed, test_rows, networks):
     found = {name: scores(y_test, one.y_pred, one.scaler.y_std) for name, one in networks.items()}
     for score in ("MSE", "R2"):
         _write_scores(folder / f"{score}.csv", data.amp_names, {name: one[score] for name, one in found.items()})
-    with small_hdf5_written_whole(folder / RESULTS) as file:
+    with hdf5_written_whole(folder / RESULTS) as file:
         table = data.amp_table
         texts = ([getattr(one, name) for one in table] for name in ("key", "retrieval_unit", "unit", "scale"))
         for name, column in zip(TEXTS, texts):

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from common.files import digest, written_whole
+from common.files import digest, hdf5_written_whole, written_whole
 from common.processes import end_with_parent
 from constants import AMPS
 from simulation.atmosphere import HELIUM_RATIO
@@ -237,7 +237,7 @@ def write_file(out, depth, curves, seed, opacities=None, design=ARIEL):
     for shift, (_, bins) in zip(offsets.T, design.offsets.values()):
         depth = np.where(bins, np.round((depth + shift[:, None]) / DEPTH_STEP) * DEPTH_STEP, depth)
     large = {"chunks": (min(1000, n), 1), "compression": "gzip", "compression_opts": 9, "shuffle": True}
-    with written_whole(out) as part, h5py.File(part, "w") as file:
+    with hdf5_written_whole(out) as file:
 
         def add(name, values, attributes=None, **layout):
             file.create_dataset(name, data=values, track_times=False, **layout).attrs.update(attributes or {})
