@@ -60,7 +60,7 @@ def enlarged(path, n):
         for name in old:
             if name in ("spectra", "errors", "amps"):
                 values = np.resize(old[name][()], (n, old[name].shape[1]))
-                new[name] = values * (1 + 1e-6 * rng.standard_normal((n, 1)))
+                new[name] = values * (1 + 1e-3 * rng.standard_normal((n, 1)))
                 for key, value in old[name].attrs.items():
                     new[name].attrs[key] = value
             elif name != "auxiliary":
