@@ -71,6 +71,7 @@ def process_pool(n, threads):
     except BaseException:
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
+        pool._result_queue._writer.close()  # else the pool waits for the rest of an answer that one was writing
         raise
     finally:
         pool.shutdown(cancel_futures=True)

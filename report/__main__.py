@@ -32,17 +32,16 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     try:
-        from report.compare import write_comparison  # here, as each process that draws imports this module
-        from report.page import write_figures, write_report
+        from report import compare, page  # here, as each process that draws imports this module
         from runio.folder import update_manifest
         from runio.results import load_run
 
         if len(arguments.runs) > 1:
-            path = write_comparison(arguments.runs, arguments.output)
+            path = compare.write_comparison(arguments.runs, arguments.output)
         else:
             run = load_run(arguments.runs[0], arguments.unverified)
-            rendered = write_figures(run, figures="all" if arguments.all_figures else "report", processes="auto")
-            path = write_report(run, rendered)
+            rendered = page.write_figures(run, figures="all" if arguments.all_figures else "report", processes="auto")
+            path = page.write_report(run, rendered)
             drawn = [Path(run.folder) / "figures" / f"{name}.{kind}" for name in rendered for kind in ("png", "pdf")]
             update_manifest(run.folder, [path, *drawn])
     except (OSError, ValueError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import multiprocessing.connection
 import os
 import threading
 import time
@@ -51,6 +52,21 @@ def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
         raise ZeroDivisionError
     assert time.monotonic() - begun < 60
     assert os.environ["TF_NUM_INTRAOP_THREADS"] == "7"
+
+
+HALF_AN_ANSWER = """
+import gc, multiprocessing.queues, os
+answers = next(one for one in gc.get_objects() if isinstance(one, multiprocessing.queues.SimpleQueue))
+os.write(answers._writer.fileno(), bytes([0, 0, 255, 255]) + b"its length and no more")
+os._exit(9)
+"""
+
+
+def test_a_process_that_dies_while_it_answers_is_not_waited_for():
+    with pytest.raises(ZeroDivisionError), process_pool(1, 1) as pool:
+        pool.submit(exec, HALF_AN_ANSWER)
+        multiprocessing.connection.wait([one.sentinel for one in pool._processes.values()])
+        raise ZeroDivisionError
 
 
 class Deadly:

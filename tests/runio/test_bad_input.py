@@ -473,7 +473,6 @@ ROW_NAMES = ("spectra", "errors", "amps", "auxiliary")
     ("one fill value in the depths", put("spectra", (3, 0), FILL), "depths of the whole star"),
     ("one depth of half the star", put("spectra", (3, 0), 0.5), "more than 10 times those beside them in 1 row (3)"),
     ("all depths 1e-300", scaled("spectra", 1e-300), "median depth is below 1 ppm (is depth_unit right?) in 60 rows"),
-    ("all depths the same", put("spectra", ALL, 2**-7), "depth of all bins is constant over 38 training"),
     ("AMPs of 1e200", put("amps", (ALL, 2), np.linspace(1e200, 2e200, 60)), "AMP Tp is beyond 1e+35 in 60 rows"),
     ("one AMP is a fill value", put("amps", (5, 2), FILL), "AMP Tp is beyond 1e+35 in 1 row (5)"),
     ("one AMP of 1e20", put("amps", (5, 2), 1e20), "AMP Tp is far from"),
