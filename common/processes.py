@@ -79,7 +79,7 @@ def process_pool(n, threads):
 
 def _begin(threads):
     end_with_parent()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches every process of the terminal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills the others
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)  # read when TensorFlow starts
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     quiet_libraries()

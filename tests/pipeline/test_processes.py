@@ -4,6 +4,7 @@ import functools
 import io
 import multiprocessing.connection
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ def test_a_block_that_fails_does_not_wait_for_its_processes(monkeypatch):
     begun = time.monotonic()
     with pytest.raises(ZeroDivisionError), process_pool(1, 3) as pool:
         assert pool.submit(os.getenv, "TF_NUM_INTRAOP_THREADS").result() == "3"
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN  # Ctrl-C is for this process
         pool.submit(time.sleep, 3600)
         raise ZeroDivisionError
     assert time.monotonic() - begun < 60
