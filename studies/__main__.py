@@ -51,8 +51,8 @@ OTHERS = " ".join(
 SEEN = "data/observations"
 STEPS = (
     Step("mlp", 2, "the first command: README, docs/science.md", (_run("mlp"),)),
-    Step("cnn", 7, "five folds of the cnn", (_run("cnn", "--model cnn"),)),
-    Step("seeds", 4, "the mlp with two other seeds", tuple(_run(f"mlp_seed{k}", f"--seed {k}") for k in (1, 2))),
+    Step("cnn", 5, "five folds of the cnn", (_run("cnn", "--model cnn"),)),
+    Step("seeds", 3, "the mlp with two other seeds", tuple(_run(f"mlp_seed{k}", f"--seed {k}") for k in (1, 2))),
     Step(
         "paper_networks",
         38,
@@ -60,7 +60,7 @@ STEPS = (
         ("-m studies.paper --recipes paper --train --work WORK/paper",),
         beside=True,
     ),
-    *(Step(name, 6, f"one fold of the {name}", (_run(name, f"--model {name} --cv 1"),)) for name in ("lstm", "hybrid")),
+    *(Step(name, 4, f"one fold of the {name}", (_run(name, f"--model {name} --cv 1"),)) for name in ("lstm", "hybrid")),
     Step(
         "runs",
         1,
@@ -80,7 +80,7 @@ STEPS = (
     Step("mixture", 1, "results/mixture.csv", ("-m studies.mixture WORK/mlp WORK/cnn",)),
     Step(
         "agreement",
-        8,
+        4,
         "results/map_agreement.csv, docs/optimal_map.png",
         (
             f"-m studies.map_agreement {RUNS} --figure docs/optimal_map.png",
@@ -89,13 +89,13 @@ STEPS = (
     ),
     Step(
         "faithfulness",
-        8,
+        5,
         "docs/explanations.md, second half",
         ("-m studies.faithfulness WORK/mlp --shap", "-m studies.repeats WORK/mlp"),
     ),
     Step(
         "tuning",
-        16,
+        15,
         "results/tuning, docs/science.md",
         (
             "-m studies.tuning --seeds 1 --only mlp third 'cnn: config' --work WORK/tuning",
@@ -105,7 +105,7 @@ STEPS = (
     Step("pairs", 6, "results/pairs: batch size and rate", ("-m studies.pairs", "-m studies.pairs --full")),
     Step(
         "explanations",
-        12,
+        6,
         "docs/explanations.md",
         (
             "-m studies.leave_one_out",
@@ -115,19 +115,19 @@ STEPS = (
     ),
     Step(
         "verdicts",
-        8,
+        5,
         "thresholds in docs/method.md",
         ("-m studies.verdicts --train --page docs/method.md --work WORK/verdicts",),
     ),
     Step(
         "pooling",
-        5,
+        1,
         "results/pooling.csv, docs/pooling.png",
         ("-m studies.pooling --epochs 30 --figure docs/pooling.png --work WORK/pooling",),
     ),
     Step(
         "paper",
-        2,
+        4,
         "docs/paper.md: the paper's recipe beside that of config.yaml",
         (f"-m studies.paper --ours {RUNS} --work WORK/paper --page docs/paper.md --figure docs/paper_maps.png",),
         after="paper_networks",
@@ -149,7 +149,7 @@ STEPS = (
     Step("degeneracies", 1, "bands and degeneracies in docs/science.md", ("-m studies.information --explain",)),
     Step(
         "sensitivity",
-        20,
+        6,
         "benchmarks/results: cost of the maps, of other explanations, of a ranking, of a spectrum",
         (
             "-m benchmarks.bench_sensitivity --models mlp cnn",
@@ -163,7 +163,7 @@ STEPS = (
     ),
     Step(
         "cluster",
-        10,
+        6,
         "tables of docs/cluster.md",
         ("-m benchmarks.bench_cluster", "-m benchmarks.worker_memory", "-m benchmarks.threads"),
     ),
