@@ -5,10 +5,13 @@
 The tables are those of `fit_opacities.py`. For planets of 1 Jupiter mass and 1.2 Jupiter radii with one molecule, or
 all, at one volume mixing ratio, and no other absorber, `correlated_k` computes the depth straight from a table on
 the table's own cells: an independent path in NumPy, with its own geometry and layers. Against it stands the shipped
-forward model. Printed per planet: the rms and the largest
-difference in scale heights over the cells in which the atmosphere stands more than one scale height above the
-bottom, and the largest in ppm. Then log10 of the effective cross-sections, shipped over table, at 1, 10 and 100
-mbar.
+forward model. Printed per planet: the rms and the largest difference in scale heights over the cells in which the
+atmosphere stands more than one scale height above the bottom, and the largest in ppm. Then log10 of the effective
+cross-sections, shipped over table, at 1, 10 and 100 mbar.
+
+Lines of different molecules overlap at random within a whole cell in `correlated_k`, and within each part of a cell in
+the shipped model. With all molecules, a model whose parts have the distribution of their cell therefore stands beside
+the shipped one: its difference is that of the fit alone.
 
 HITRAN's NH3 is no truth above 1000 K nor below 0.85 micron; with --coarse, NH3 is compared with the coarse table in
 its wide bins.
@@ -29,7 +32,7 @@ from simulation.ariel import ariel_grid
 from simulation.atmosphere import gas_mixture
 from simulation.forward_model import ForwardModel
 from simulation.kdistribution import MOLECULES, effective
-from simulation.opacities import effective_cross_section
+from simulation.opacities import Opacities, effective_cross_section
 from studies.check_channels import read_k_table
 from studies.command import study_parser
 from studies.fit_couplings import coupled
@@ -105,6 +108,14 @@ def correlated_k(tables, temperature, ratio, share=None):
 def forward_model(edges, opacities=None):
     """Return the forward model on bins (n, 2) [micron], with nothing but molecules."""
     return ForwardModel(opacities, names=(*MOLECULES, "Mp", "Rp", "Tp"), edges=edges, continuum=False)
+
+
+def whole_cells():
+    """Return the shipped opacities with the k-distribution of the cell in each of its parts."""
+    shipped = Opacities.load()
+    weights = shipped.distributions.weights.astype(np.float32)
+    shares = {name: np.broadcast_to(weights, table.shape) for name, table in shipped.couplings.items()}
+    return Opacities(shipped.distributions, shares, shipped.temperatures)
 
 
 def planet(temperature, ratio, molecules):
@@ -222,6 +233,8 @@ def print_tables(arguments):
         worst = print_depths(name, {name: table}, models, edges, cold, start)
         print(f"  {name:8s} largest rms of the shipped opacities: {worst:.2f}")
     cold = [t for t in TEMPERATURES if t <= HITRAN_AMMONIA]
+    models["whole cells"] = forward_model(edges, whole_cells())
+    print("several molecules: the shipped opacities, and those whose parts have the distribution of their cell")
     print_depths("all", tables, models, edges, cold, HITRAN_AMMONIA_FROM)
     others = {name: table for name, table in tables.items() if name != "NH3"}
     print_depths("no NH3", others, models, edges, [t for t in TEMPERATURES if t > HITRAN_AMMONIA])
