@@ -13,7 +13,7 @@ the light, not the cross-section, is averaged over them. Farther out a profile i
 beside the distance: a function of temperature and pressure times a function of the wavenumber.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -63,9 +63,14 @@ def voigt(distance, gauss, lorentz):
     return w.real / (gauss * np.sqrt(2 * np.pi))
 
 
+def broadening(temperature, pressure):
+    """Half width by collisions over that at 2000 K and 1 atm; K and Pa."""
+    return (temperature / 2000.0) ** WIDTH_EXPONENT * pressure / ATMOSPHERE
+
+
 def half_width(atom, temperature, pressure):
     """Lorentz half width [cm-1] of the lines of an `Alkali`; K and Pa."""
-    return atom.half_width * (temperature / 2000.0) ** WIDTH_EXPONENT * pressure / ATMOSPHERE + atom.natural
+    return atom.half_width * broadening(temperature, pressure) + atom.natural
 
 
 def cross_section(name, wavenumber, temperature, pressure):
@@ -108,8 +113,8 @@ class AlkaliLines:
         self._share = (which == np.arange(len(shares))[:, None]) * np.concatenate([[], *shares])
         self._share = self._share.astype(np.float32)  # (len(self.parts), n_points)
         self._table = np.log(np.maximum(np.concatenate(tables, axis=2), SMALLEST)).astype(np.float32)
-        self._wings, self._pressure = np.array(wings), pressure[:, None]
-        self._atoms = Alkali(*(np.array([astuple(ALKALIS[name])[i] for name in names]) for i in range(4)))
+        self._wings, self._pressure = np.array(wings), pressure
+        self._widths = np.transpose([(ALKALIS[name].half_width, ALKALIS[name].natural) for name in names])
 
     @staticmethod
     def _borders(low, high, lines):
@@ -118,11 +123,15 @@ class AlkaliLines:
         near = np.concatenate([centre + sign * away for centre in lines for sign in (-1, 1)])
         return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
 
-    def wings(self, mix, temperature, column):
-        """Columns (n_rays, m) and cross-sections (m, n_parts): their product is the optical depth off `self.parts`."""
-        widths = half_width(self._atoms, temperature[:, None], self._pressure)  # (n_levels, n_atoms)
-        ratios = np.array([mix.get(name, 0.0) for name in self._names])
-        return column @ widths.astype(np.float32), ratios[:, None] * self._wings
+    def wings(self, mix, temperature):
+        """Weights (n_levels, 2) of the gas at the levels, and cross-sections (2, n_parts) of their sums.
+
+        Off `self.parts` only. The first is broadening by collisions, the second the natural width.
+        """
+        weights = np.ones((len(temperature), 2), np.float32)
+        weights[:, 0] = broadening(temperature, self._pressure)
+        widths = self._widths * [mix.get(name, 0.0) for name in self._names]  # (2, n_atoms), by collisions and natural
+        return weights, widths @ self._wings
 
     def light(self, mix, temperature, column):
         """Part of the light let through, (len(self.parts), n_rays); as of `LineAbsorption.light`."""

@@ -67,7 +67,7 @@ def haze(factor, slope, wavenumber):
     ``factor`` times Rayleigh scattering of H2 at 0.35 micron, with the power ``slope`` of the wavelength (-4: like
     Rayleigh scattering); MacDonald & Madhusudhan 2017, MNRAS 469, 1979, equation 12.
     """
-    return factor * HAZE_CROSS_SECTION * np.exp(slope * np.log(1e4 / wavenumber / HAZE_WAVELENGTH))
+    return factor * HAZE_CROSS_SECTION * (1e4 / HAZE_WAVELENGTH / wavenumber) ** slope
 
 
 class Collisions:
@@ -76,16 +76,16 @@ class Collisions:
     def __init__(self, grid):
         self._knots = {pair: (cia.on_grid(pair, grid) - np.log(PAIR_UNIT)).astype(np.float32) for pair in cia.PAIRS}
 
-    def terms(self, hydrogen, helium, atmosphere, column):
-        """Columns (n_rays, m) and cross-sections (m, n): their product is the optical depth; mixing ratios."""
+    def terms(self, hydrogen, helium, atmosphere):
+        """Weights (n_layers, m) of the gas in the layers, and cross-sections (m, n) of their sums; mixing ratios."""
         shares = {"H2-H2": hydrogen**2, "H2-He": hydrogen * helium}
         deep = atmosphere.temperature[atmosphere.density > THIN * atmosphere.density[0]]
         low, high = deep.min(), deep.max()
         nodes = np.linspace(low, high, 1 + int(np.ceil((high - low) / TEMPERATURE_STEP)))
         at_nodes = sum(np.float32(share) * cia.at_temperatures(self._knots[p], nodes) for p, share in shares.items())
         place = np.interp(atmosphere.temperature, nodes, np.arange(len(nodes)))
-        weights = np.maximum(1 - np.abs(place[:, None] - np.arange(len(nodes))), 0)  # (n_layers, m)
-        return column @ (weights * (atmosphere.density * PAIR_UNIT)[:, None]).astype(np.float32), at_nodes
+        weights = np.maximum(1 - np.abs(place - np.arange(len(nodes))[:, None]), 0)  # (m, n_layers)
+        return (weights * (atmosphere.density * PAIR_UNIT)).T, at_nodes
 
 
 def covered(boundaries, cloud_top):

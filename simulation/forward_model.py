@@ -20,6 +20,9 @@ STAR_RADIUS = 1.0  # solar radii
 # In ln P: light is interpolated between rays, cross-sections of lines between levels that lie so far apart.
 RAY_SPACING, LEVEL_SPACING = 0.24, 0.47
 KINKS = (1e5, 0.1)  # Pa: where a temperature gradient or the dependence of k on pressure ends
+FAINT = 1e-6  # optical depth of haze that is left out
+LOWEST = 8  # rays that are left out together, where the gas is dark without its lines
+DARK = 1e-7  # of the planet's disc: light that may be lost in the last of them
 GAP = 4  # parts of a gap between bins that are computed on both sides: nothing in the middle of a wide gap
 NAMES = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the AMPs of the shipped survey
 GASES = (*MOLECULES, *ALKALIS)
@@ -138,42 +141,54 @@ class ForwardModel:
         fraction = given["cloud_fraction"]
         # Area over pi (2, n_rays) of the clear and of the covered limb that each ray stands for.
         area = atmosphere.ring * [np.full(len(above_deck), 1 - fraction), fraction * above_deck] @ self._between_rays
-        area = area.astype(np.float32)
-        first = area.any(axis=0).argmax()  # rays below the deck are dark
-        clear, covered = area[:, first:]
-        column = atmosphere.column(self._rays[first:]).astype(np.float32)
-        light = self._gas(mix, hydrogen, helium, atmosphere, column, given["Tp"])
-        dark, factor = atmosphere.ring.sum(), 10 ** given["haze_factor"]
-        if factor > 0:
-            dark -= light @ clear
-            clear = 0.0
-            hydrogens = column @ np.full(column.shape[1], hydrogen, np.float32) * (covered != 0)  # on the covered rays
+        area = area[:, area.any(axis=0).argmax() :].astype(np.float32)  # rays below the deck are dark
+        column = atmosphere.column(self._rays[-area.shape[1] :]).astype(np.float32)
+        light = self._gas(mix, hydrogen, helium, atmosphere, column, area, given["Tp"])
+        clear, covered = area[:, -light.shape[1] :]
+        let_through, factor = light @ (clear + covered), 10 ** given["haze_factor"]
+        if factor > 0:  # it lies above the deck, scatters the blue, and is thin high up
             sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
-            hazy = slice((sigma * hydrogens.max() > contributions.NOTHING).argmax(), None)  # haze scatters the blue
-            depth = np.outer(-sigma[hazy], hydrogens)
-            light[hazy] *= np.exp(depth, out=depth)
-        return self._grid, (given["Rp"] ** 2 + dark - light @ (clear + covered)) / self._star**2
+            hydrogens = column[-len(covered) :] @ np.full(column.shape[1], hydrogen, np.float32)
+            low, high = (covered != 0).argmax(), len(covered) - (hydrogens * sigma.max() > FAINT)[::-1].argmax()
+            blue = (sigma * hydrogens[low] > FAINT).argmax()
+            absorbed = -sigma[blue:, None] * hydrogens[low:high]
+            absorbed = np.exp(absorbed, out=absorbed)
+            absorbed -= 1
+            absorbed *= light[blue:, low:high]
+            let_through[blue:] += absorbed @ covered[low:high]
+        return self._grid, (given["Rp"] ** 2 + atmosphere.ring.sum() - let_through) / self._star**2
 
-    def _gas(self, mix, hydrogen, helium, atmosphere, column, reference):
-        """Part of the light that the gas lets through, (n_wavenumbers, n_rays), wavenumber ascending, float32."""
+    def _gas(self, mix, hydrogen, helium, atmosphere, column, area, reference):
+        """Part of the light that the gas lets through, (n_wavenumbers, n_rays), wavenumber ascending, float32.
+
+        The lowest rays are left out where they are dark.
+        """
         temperature = atmosphere.temperature[self._levels]
-        at_levels = column @ self._between_levels
-        molecules = {name: ratio for name, ratio in mix.items() if name in MOLECULES}
-        light = self._absorption.light(molecules, temperature, reference, at_levels)
-        terms = []  # columns (n_rays, m) and cross-sections (m, n) of what has no lines, or only their wings
+        terms = []  # weights (n_layers, m) and cross-sections (m, n) of what has no lines, or only their wings
         if self._rayleigh:
             shares = {"H2": hydrogen, "He": helium, **mix}
             scattering = sum(shares.get(gas, 0.0) * sigma for gas, sigma in self._rayleigh.items())
-            terms.append((column.sum(axis=1, keepdims=True), [scattering]))
-            terms.append(self._collisions.terms(hydrogen, helium, atmosphere, column))
-        if ALKALIS.keys() & mix.keys():
-            terms.append(self._alkalis.wings(mix, temperature, at_levels))
-            if len(self._alkalis.parts):
-                light[self._alkalis.parts] *= self._alkalis.light(mix, temperature, at_levels)
-        if terms:
-            columns, cross_sections = zip(*terms)
-            depth = np.concatenate(cross_sections, dtype=np.float32).T @ -np.concatenate(columns, 1, dtype=np.float32).T
-            light *= np.exp(depth, out=depth)
+            terms.append((np.ones((len(self._pressure), 1), np.float32), [scattering]))
+            terms.append(self._collisions.terms(hydrogen, helium, atmosphere))
+        atoms = ALKALIS.keys() & mix.keys()
+        if atoms:
+            widths, wings = self._alkalis.wings(mix, temperature)
+            terms.append((self._between_levels @ widths, wings))
+        weights, cross_sections = zip(*terms) if terms else ([], [np.empty((0, len(self._grid)))])
+        columns = column @ np.concatenate([self._between_levels, *weights], 1, dtype=np.float32)
+        at_levels, columns = columns[:, : len(self._levels)], columns[:, len(self._levels) :]
+        cross_sections = np.concatenate(cross_sections, dtype=np.float32)
+        if len(columns) > LOWEST:
+            lost = area[:, LOWEST - 1].sum() * np.exp(-(columns[LOWEST - 1] @ cross_sections).min())
+            if lost < DARK * atmosphere.distance[0] ** 2:
+                at_levels, columns = at_levels[LOWEST:], columns[LOWEST:]
+        smooth = cross_sections.T @ -columns.T
+        smooth = np.exp(smooth, out=smooth)
+        molecules = {name: ratio for name, ratio in mix.items() if name in MOLECULES}
+        light = self._absorption.light(molecules, temperature, reference, at_levels)
+        if atoms and len(self._alkalis.parts):
+            light[self._alkalis.parts] *= self._alkalis.light(mix, temperature, at_levels)
+        light *= smooth
         return light
 
 

@@ -88,6 +88,18 @@ def test_interpolated_rays_and_levels_are_those_left_out(monkeypatch):
     np.testing.assert_allclose(found, depth_of(planet), rtol=2e-7)
 
 
+@pytest.mark.parametrize("extra", [{"Pclouds": 7.0}, {"haze_factor": 2.0, "haze_slope": -7.0}])
+def test_dark_rays_and_thin_haze_do_not_count(extra, monkeypatch):
+    planet = {**PLANET, **extra}
+    model = ForwardModel(names=tuple(planet), edges=EDGES[3:])
+    found = model.depth(list(planet.values()))
+    monkeypatch.setattr("simulation.forward_model.LOWEST", 1000)
+    monkeypatch.setattr("simulation.forward_model.FAINT", 0.0)
+    all_of_it = model.depth(list(planet.values()))
+    np.testing.assert_allclose(found, all_of_it, rtol=1e-7)
+    assert (found != all_of_it).any()
+
+
 def test_gradient_of_zero_is_isothermal_and_1_mbar_keeps_its_temperature():
     np.testing.assert_array_equal(depth_of({**PLANET, "T_gradient": 0.0}), depth_of(PLANET))
     np.testing.assert_allclose(
