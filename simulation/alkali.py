@@ -124,14 +124,12 @@ class AlkaliLines:
         return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
 
     def wings(self, mix, temperature):
-        """Weights (n_levels, 2) of the gas at the levels, and cross-sections (2, n_parts) of their sums.
+        """Weights (n_levels, 1) of the gas at the levels, and two cross-sections (2, n_parts), off `self.parts` only.
 
-        Off `self.parts` only. The first is broadening by collisions, the second the natural width.
+        That of the weighted sum, for the width by collisions, and that of all gas, for the natural width.
         """
-        weights = np.ones((len(temperature), 2), np.float32)
-        weights[:, 0] = broadening(temperature, self._pressure)
-        widths = self._widths * [mix.get(name, 0.0) for name in self._names]  # (2, n_atoms), by collisions and natural
-        return weights, widths @ self._wings
+        weights = broadening(temperature, self._pressure)[:, None].astype(np.float32)
+        return weights, self._widths * [mix.get(name, 0.0) for name in self._names] @ self._wings
 
     def light(self, mix, temperature, column):
         """Part of the light let through, (len(self.parts), n_rays); as of `LineAbsorption.light`."""

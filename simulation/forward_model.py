@@ -84,6 +84,7 @@ class ForwardModel:
             self._levels = self._levels[: top + 1]
             between_levels = np.column_stack([between_levels[:, :top], between_levels[:, top:].sum(axis=1)])
         self._between_levels = between_levels.astype(np.float32)
+        self._ones = np.ones((len(self._pressure), 1), np.float32)
         levels = self._pressure[self._levels]
         if tables:
             tables = contributions.load_tables(opacities, [name for name in MOLECULES if name in self.names])
@@ -148,7 +149,7 @@ class ForwardModel:
         let_through, factor = light @ (clear + covered), 10 ** given["haze_factor"]
         if factor > 0:  # it lies above the deck, scatters the blue, and is thin high up
             sigma = contributions.haze(factor, given["haze_slope"], self._grid).astype(np.float32)
-            hydrogens = column[-len(covered) :] @ np.full(column.shape[1], hydrogen, np.float32)
+            hydrogens = column[-len(covered) :] @ self._ones[:, 0] * np.float32(hydrogen)
             low, high = (covered != 0).argmax(), len(covered) - (hydrogens * sigma.max() > FAINT)[::-1].argmax()
             blue = (sigma * hydrogens[low] > FAINT).argmax()
             absorbed = -sigma[blue:, None] * hydrogens[low:high]
@@ -164,17 +165,20 @@ class ForwardModel:
         The lowest rays are left out where they are dark.
         """
         temperature = atmosphere.temperature[self._levels]
-        terms = []  # weights (n_layers, m) and cross-sections (m, n) of what has no lines, or only their wings
+        # What has no lines, or only their wings: weights (n_layers, m) of the gas, cross-sections (m, n) of their sums.
+        weights, cross_sections = [self._ones], [np.zeros((1, len(self._grid)))]
         if self._rayleigh:
             shares = {"H2": hydrogen, "He": helium, **mix}
-            scattering = sum(shares.get(gas, 0.0) * sigma for gas, sigma in self._rayleigh.items())
-            terms.append((np.ones((len(self._pressure), 1), np.float32), [scattering]))
-            terms.append(self._collisions.terms(hydrogen, helium, atmosphere))
+            cross_sections[0] += sum(shares.get(gas, 0.0) * sigma for gas, sigma in self._rayleigh.items())
+            pairs, collisions = self._collisions.terms(hydrogen, helium, atmosphere)
+            weights.append(pairs)
+            cross_sections.append(collisions)
         atoms = ALKALIS.keys() & mix.keys()
         if atoms:
-            widths, wings = self._alkalis.wings(mix, temperature)
-            terms.append((self._between_levels @ widths, wings))
-        weights, cross_sections = zip(*terms) if terms else ([], [np.empty((0, len(self._grid)))])
+            broadening, (by_collisions, natural) = self._alkalis.wings(mix, temperature)
+            weights.append(self._between_levels @ broadening)
+            cross_sections.append([by_collisions])
+            cross_sections[0] += natural
         columns = column @ np.concatenate([self._between_levels, *weights], 1, dtype=np.float32)
         at_levels, columns = columns[:, : len(self._levels)], columns[:, len(self._levels) :]
         cross_sections = np.concatenate(cross_sections, dtype=np.float32)
