@@ -124,9 +124,10 @@ class AlkaliLines:
         return np.unique(np.concatenate([[low, high], near[(near > low) & (near < high)]]))
 
     def wings(self, mix, temperature):
-        """Weights (n_levels, 1) of the gas at the levels, and two cross-sections (2, n_parts), off `self.parts` only.
+        """Weights (n_levels, 1) of the gas at the levels, and two cross-sections (2, n_parts), zero on `self.parts`.
 
-        That of the weighted sum, for the width by collisions, and that of all gas, for the natural width.
+        The first, for the width by collisions, is that of the weighted sum of the gas; the second, for the natural
+        width, that of all gas.
         """
         weights = broadening(temperature, self._pressure)[:, None].astype(np.float32)
         return weights, self._widths * [mix.get(name, 0.0) for name in self._names] @ self._wings

@@ -21,7 +21,7 @@ STAR_RADIUS = 1.0  # solar radii
 RAY_SPACING, LEVEL_SPACING = 0.24, 0.47
 KINKS = (1e5, 0.1)  # Pa: where a temperature gradient or the dependence of k on pressure ends
 FAINT = 1e-6  # optical depth of haze that is left out
-LOWEST = 8  # rays that are left out together, where the gas is dark without its lines
+LOWEST = 8  # rays that are left out together if the gas is dark without its lines; products are quick by eights
 DARK = 1e-7  # of the planet's disc: light that may be lost in the last of them
 GAP = 4  # parts of a gap between bins that are computed on both sides: nothing in the middle of a wide gap
 NAMES = ("H2O", "CH4", "CO", "CO2", "NH3", "Mp", "Rp", "Tp", "Pclouds")  # the AMPs of the shipped survey
@@ -162,7 +162,7 @@ class ForwardModel:
     def _gas(self, mix, hydrogen, helium, atmosphere, column, area, reference):
         """Part of the light that the gas lets through, (n_wavenumbers, n_rays), wavenumber ascending, float32.
 
-        The lowest rays are left out where they are dark.
+        The lowest rays of ``column`` are left out if they are dark; ``area`` (2, n_rays) says how much each counts.
         """
         temperature = atmosphere.temperature[self._levels]
         # What has no lines, or only their wings: weights (n_layers, m) of the gas, cross-sections (m, n) of their sums.
