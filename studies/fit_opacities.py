@@ -35,6 +35,8 @@ from studies.command import study_parser
 
 WAVELENGTHS = (0.39, 9.03)  # micron: the cells that are kept
 SMALLEST = 1e-33  # cm2, added to every k: far below what a planet shows, and the logarithm stays finite
+UNSEEN = 1e-28  # cm2: in no planet as dark as its scattering
+LEAST_WEIGHT = 0.1  # of such a cross-section: enough to keep it small where the surface is extrapolated
 NO_LINES_BELOW = 0.85  # micron: HITRAN's NH3
 SOURCE = (
     "Own fit to k-tables of github.com/Nicholaswogan/photochem_clima_data (HELIOS-K; HITEMP 2010: H2O, CO2; "
@@ -152,12 +154,22 @@ def ammonia(fine, coarse):
 
 
 def fit(table, pressure_range=PRESSURE_RANGE):
-    """Least-squares surfaces of ln k over temperature and pressure, (n_cells, n_g, 4, 4)."""
+    """Surfaces of ln k over temperature and pressure by weighted least squares, (n_cells, n_g, 4, 4).
+
+    The square of the weights is the distance between temperatures, so that the few of hot gas count as much as the many
+    of cold gas, and a cross-section that no planet shows (UNSEEN) does not bend the surface where it is larger.
+    """
     kept = (table["pressure"] > 0.99 * pressure_range[0]) & (table["pressure"] < 1.01 * pressure_range[1])
     x = temperature_basis(table["temperature"])  # (n_T, 4)
     y = pressure_basis(table["pressure"][kept])  # (n_P, 4)
-    log_k = np.log(table["k"][:, :, kept] + SMALLEST)
-    return np.einsum("at,ctpg,bp->cgab", np.linalg.pinv(x), log_k, np.linalg.pinv(y), optimize=True)
+    k = np.moveaxis(table["k"][:, :, kept], 3, 1) + SMALLEST  # (n_cells, n_g, n_T, n_P)
+    weight = np.sqrt(np.gradient(table["temperature"]))[:, None] * (k / (k + UNSEEN) + LEAST_WEIGHT)
+    basis = np.einsum("ta,pb->tpab", x, y).reshape(-1, x.shape[1] * y.shape[1])
+    n_cells, n_g = k.shape[:2]
+    weight, log_k = weight.reshape(n_cells, n_g, -1), np.log(k).reshape(n_cells, n_g, -1)
+    q, r = np.linalg.qr(weight[..., None] * basis)
+    found = np.linalg.solve(r, np.einsum("cgni,cgn->cgi", q, weight * log_k)[..., None])
+    return found.reshape(n_cells, n_g, x.shape[1], y.shape[1])
 
 
 def main():

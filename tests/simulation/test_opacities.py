@@ -159,6 +159,26 @@ def test_shipped_cross_sections_are_those_of_the_line_lists(molecule, low, high,
     np.testing.assert_allclose(np.log10(found), np.log10(expected), atol=0.15)
 
 
+# The same at 2000 K, the last temperature of the tables, where few of them lie near.
+@pytest.mark.parametrize(
+    "molecule, cell, pressure, expected",
+    [("CO", 6.25, 1e3, 2.220e-27), ("CO", 6.25, 1e4, 1.505e-26), ("CH4", 1.25, 1e3, 1.278e-23)],
+)
+def test_surfaces_hold_at_the_last_temperature_of_the_tables(molecule, cell, pressure, expected):
+    shipped = KDistributions.load()
+    k = shipped.cross_sections(molecule, 2000.0, pressure)[np.searchsorted(shipped.edges, cell) - 1]
+    np.testing.assert_allclose(np.log10(effective(k, shipped.weights)), np.log10(expected), atol=0.06)
+
+
+@pytest.mark.parametrize("molecule", MOLECULES)
+def test_surfaces_do_not_run_away_where_they_are_extrapolated(molecule):
+    shipped = KDistributions.load()
+    cold, first, last, hot = (
+        np.log10(shipped.cross_sections(molecule, t, 1e3)[:, -1] + 1e-24) for t in (450.0, 500.0, 2000.0, 2500.0)
+    )
+    assert np.abs(cold - first).max() < 0.7 and np.abs(hot - last).max() < 1.5
+
+
 def test_pressure_fills_the_gaps_between_lines():
     thin, dense = (effective_cross_section("CO", [4.55], [4.88], 1000.0, p)[0] for p in (1e1, 1e5))
     assert dense > 10 * thin
