@@ -35,7 +35,7 @@ from studies.command import study_parser
 
 WAVELENGTHS = (0.39, 9.03)  # micron: the cells that are kept
 SMALLEST = 1e-33  # cm2, added to every k: far below what a planet shows, and the logarithm stays finite
-UNSEEN = 1e-28  # cm2: in no planet as dark as its scattering
+UNSEEN = 1e-28  # cm2: with it even a ray at 10 bar and a VMR of 1e-2 has an optical depth of 0.1 only
 LEAST_WEIGHT = 0.1  # of such a cross-section: enough to keep it small where the surface is extrapolated
 NO_LINES_BELOW = 0.85  # micron: HITRAN's NH3
 SOURCE = (
@@ -156,8 +156,9 @@ def ammonia(fine, coarse):
 def fit(table, pressure_range=PRESSURE_RANGE):
     """Surfaces of ln k over temperature and pressure by weighted least squares, (n_cells, n_g, 4, 4).
 
-    The square of the weights is the distance between temperatures, so that the few of hot gas count as much as the many
-    of cold gas, and a cross-section that no planet shows (UNSEEN) does not bend the surface where it is larger.
+    Temperatures are weighted by the root of their distance, so that the many of cold gas do not outvote the few of hot
+    gas. Cross-sections below UNSEEN, which no planet shows, count a tenth: they fall so steeply in cold gas that a
+    surface which followed them would miss the larger ones of hot gas.
     """
     kept = (table["pressure"] > 0.99 * pressure_range[0]) & (table["pressure"] < 1.01 * pressure_range[1])
     x = temperature_basis(table["temperature"])  # (n_T, 4)
