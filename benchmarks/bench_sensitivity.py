@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_sensitivity                    # paper-sized, all four networks; the LSTM takes long
     python -m benchmarks.bench_sensitivity --models mlp --quick
-    python -m benchmarks.bench_sensitivity --models mlp --explainers  # and SHAP, Captum, scikit-learn
+    python -m benchmarks.bench_sensitivity --explainers  # the mlp beside SHAP, Captum, scikit-learn
     python -m benchmarks.bench_sensitivity --exact  # the exact map of single bins, and of a survey of 100,000 spectra
 
 Prints one table from one run and writes it to benchmarks/results. Each network, and each peak of memory, is measured in
@@ -213,7 +213,7 @@ def main():
     parser.add_argument("--spectra", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="10 spectra, 100 repeats")
-    parser.add_argument("--explainers", action="store_true", help="a second table, against other explanations")
+    parser.add_argument("--explainers", action="store_true", help="the mlp against other explanations, nothing else")
     parser.add_argument("--exact", action="store_true", help="the exact map of single bins by the mlp, nothing else")
     parser.add_argument("--survey", type=int, default=100_000, help="spectra of the survey of --exact")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -232,9 +232,16 @@ def main():
         for name, rows in table.items():
             write(rows, args.output / f"{name}.csv", note)
         return
-    work = f"{args.spectra} spectra, {args.repeat} repeats, {N_AMPS} AMPs"
-    note = f"{date.today()}, {processor()}, {os.cpu_count()} cores; {work}"
+    suffix = "_quick" if args.quick else ""
+    few = min(args.spectra, 10)
+    work = f"{few} spectra, mlp of" if args.explainers else f"{args.spectra} spectra, {args.repeat} repeats,"
+    note = f"{date.today()}, {processor()}, {os.cpu_count()} cores; {work} {N_AMPS} AMPs"
     print(note, flush=True)
+    if args.explainers:
+        others = isolated(explain_rows, few, args.repeat)
+        show(others)
+        write(others, args.output / f"explainers{suffix}.csv", note)
+        return
     rows = []
     for name in args.models:
         row = isolated(measure, name, args.spectra, args.repeat)
@@ -243,16 +250,8 @@ def main():
         rows.append({key: form.format(row[key]).replace(",", "") for key, form in COLUMNS.items()})
         print(f"{name} done", file=sys.stderr)
     show(rows)
-    suffix = "_quick" if args.quick else ""
     some = "" if set(args.models) == set(NETWORKS) else "_" + "_".join(args.models)
     write(rows, args.output / f"sensitivity{some}{suffix}.csv", note)
-    if args.explainers:
-        print()
-        few = min(args.spectra, 10)
-        others = isolated(explain_rows, few, args.repeat)
-        show(others)
-        note = note.replace(work, f"{few} spectra, mlp of {N_AMPS} AMPs")
-        write(others, args.output / f"explainers{suffix}.csv", note)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 Line positions are those of the NIST Atomic Spectra Database (D1 and D2 of Na I and K I). Oscillator strengths of Na are
 those of VALD3 (log gf -0.194 and 0.108; Ryabchikova et al. 2015, Phys. Scr. 90, 054005). Those of K are within 0.4 % of
 what the measured lifetimes of its upper levels give, 26.72 and 26.37 ns (Tiecke, Properties of Potassium, 2011), and
-lie 6 % below VALD's. Half widths by collisions with H2 and He are 0.071 (Na) and 0.14 (K) cm-1 per atm at 2000 K, with (T / 2000
-K)^-0.7, and a line ends 4500 cm-1 from its centre: the choices of Pyrat Bay (Cubillos & Blecic 2021, MNRAS 505, 2675),
-after Iro, Bezard & Guillot 2005, A&A 436, 719, and Baudino et al. 2017, ApJ 850, 150. The natural width is added. The
-effective cross-section of Na at 0.5-0.8 micron is within 0.2 dex of that of ExoMolOP at 10 mbar to 1 bar and 700-2000 K
-(`python -m studies.check_opacities --exomolop DIR`).
+lie 6 % below VALD's. Half widths by collisions with H2 and He are 0.071 (Na) and 0.14 (K) cm-1 per atm at 2000 K, with
+(T / 2000 K)^-0.7, and a line ends 4500 cm-1 from its centre: the choices of Pyrat Bay (Cubillos & Blecic 2021, MNRAS
+505, 2675), after Iro, Bezard & Guillot 2005, A&A 436, 719, and Baudino et al. 2017, ApJ 850, 150. The natural width is
+added. The effective cross-section of Na at 0.5-0.8 micron is within 0.2 dex of that of ExoMolOP at 10 and 100 mbar and
+700-2000 K (`python -m studies.check_opacities --exomolop DIR`).
 
 The cores are far narrower than the parts of the wavenumber grid, so a part near a doublet is cut into points, and
 the light, not the cross-section, is averaged over them. Farther out a profile is that of Lorentz, whose width is small

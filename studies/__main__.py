@@ -154,7 +154,7 @@ STEPS = (
         (
             "-m benchmarks.bench_sensitivity --models mlp cnn",
             "-m benchmarks.bench_sensitivity --exact",
-            "-m benchmarks.bench_sensitivity --models mlp --explainers",
+            "-m benchmarks.bench_sensitivity --explainers",
             "-m benchmarks.quadrature WORK/mlp WORK/cnn WORK/lstm WORK/hybrid",
             "-m benchmarks.ranking_cost WORK/mlp",
             "-m benchmarks.spectrum_cost",
