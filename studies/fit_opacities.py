@@ -157,7 +157,7 @@ def fit(table, pressure_range=PRESSURE_RANGE):
     """Surfaces of ln k over temperature and pressure by weighted least squares, (n_cells, n_g, 4, 4).
 
     Temperatures are weighted by the root of their distance, so that the many of cold gas do not outvote the few of hot
-    gas. Cross-sections below UNSEEN, which no planet shows, count a tenth: they fall so steeply in cold gas that a
+    gas. Cross-sections below UNSEEN, which hardly show, count a tenth: they fall so steeply in cold gas that a
     surface which followed them would miss the larger ones of hot gas.
     """
     kept = (table["pressure"] > 0.99 * pressure_range[0]) & (table["pressure"] < 1.01 * pressure_range[1])

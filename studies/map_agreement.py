@@ -319,7 +319,7 @@ def main():
         if table[key].notna().any():
             print(text_table(table, key), end="\n\n")
     if not arguments.quick:
-        write_csv(arguments.out, replaced_rows(arguments.out, table, ["run", "network"]))
+        write_csv(arguments.out, replaced_rows(arguments.out, table, ["run", "network", "map"]))
         if arguments.figure:
             best, (_, network, maps) = references.get("sampled", references["laplace"]), explained_runs[0]
             what = next(name for name in maps if name.split()[0] in ("exact", "single") and name.endswith("noisy"))

@@ -142,6 +142,12 @@ def summary(rows):
         numbers = [np.mean(np.abs(column["shift"]) < CLOSE), np.sqrt(np.mean(column["shift"] ** 2))]
         numbers += [np.median(column["half68"] / column["deviation"]), *(np.sqrt(np.mean(z**2)) for z in away)]
         lines.append(f"{name:<9}" + "".join(f"{number:13.2f}" for number in numbers))
+    planets = {}
+    for row in simulated:
+        planets.setdefault(row["planet"], []).append(abs(row["shift"]) < CLOSE)
+    near = np.array([np.mean(values) for values in planets.values()])
+    error = near.std(ddof=1) / np.sqrt(len(near)) if len(near) > 1 else np.nan
+    lines.append(f"within {CLOSE:g}, mean over planets: {near.mean():.3f} +- {error:.3f}")
     lines.append(
         "error ratio: half of the 68 % interval over the posterior deviation, median; z: rms of (truth - mean)"
     )

@@ -190,6 +190,14 @@ def test_doublet_integrates_to_its_oscillator_strengths(atom):
     np.testing.assert_allclose(total, alkali.LINE_STRENGTH * sum(lines.strength), rtol=5e-3)
 
 
+def test_strengths_of_potassium_follow_from_the_lifetimes_of_its_levels():
+    potassium = alkali.ALKALIS["K"]
+    decays = 1 / np.array([26.72e-9, 26.37e-9])  # 1 / s: Tiecke, Properties of Potassium, 2011
+    integral = np.array([1, 2]) * decays / (8 * np.pi * 2.99792458e10 * np.square(potassium.wavenumber))
+    np.testing.assert_allclose(potassium.strength, integral / alkali.LINE_STRENGTH, rtol=4e-3)
+    np.testing.assert_allclose(potassium.natural, decays / (4 * np.pi * 2.99792458e10), rtol=2e-2)
+
+
 def test_wings_of_sodium_end_where_their_lorentz_profile_says():
     planet = {**BARE, "Na": -6.0}
     model = ForwardModel(names=tuple(planet), edges=[[0.65, 0.652]], continuum=False)

@@ -125,6 +125,16 @@ def test_fit_returns_the_surface_that_made_the_table():
     np.testing.assert_allclose(found, coefficients, atol=1e-6)
 
 
+def test_fit_of_hot_gas_is_not_bent_by_cold_gas_that_shows_nothing():
+    temperature, pressure = np.array([*np.arange(500.0, 1000.0, 50.0), 1200.0, 1600.0, 2000.0]), np.logspace(-1, 6, 8)
+    steep = np.exp(-60.0 - 2e4 * (1 / temperature - 1 / 2000.0) - 9e6 * (1 / temperature - 1 / 2000.0) ** 2)
+    k = np.broadcast_to(steep[:, None, None], (1, len(temperature), len(pressure), 1))  # below 1e-33 cm2 at 500 K
+    found = fit({"temperature": temperature, "pressure": pressure, "k": k})[0, 0]
+    fitted = temperature_basis(temperature) @ found @ pressure_basis(1e3)
+    seen = steep > 1e-28
+    np.testing.assert_allclose(fitted[seen], np.log(steep)[seen], atol=0.25)
+
+
 def test_equal_rank_gives_the_wide_bins_distribution_and_keeps_the_order():
     k, share = np.array([5.0, 1.0, 9.0, 3.0]), np.full(4, 0.25)
     found = same_rank(k, share, np.array([1e-25, 1e-24, 1e-23, 1e-22]), np.array([0.125, 0.375, 0.625, 0.875]))

@@ -77,6 +77,7 @@ def test_summary_counts_answers_near_the_posterior_mean_and_errors_that_are_righ
     assert lines[0].startswith("wasp39b") and lines[1].split()[-1] == "1.00"
     within, rms, ratio, posterior, _ = map(float, lines[4].split()[1:])
     assert (within, ratio, posterior) == (0.5, 2.0, 1.0) and rms == pytest.approx(0.64, abs=0.005)
+    assert lines[6] == "within 0.5, mean over planets: 0.500 +- 0.500"
     assert not summary([])
 
 
